@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef BASE_ERR_H
+#define BASE_ERR_H
+
+/*
+ * Errors: a kind (a stable name that programs may test), a sentence for people, and a hint that says what to do.
+ *
+ * A function that can fail returns 0 or a positive value on success and a negative errno on failure, and fills the `struct err`
+ * that its caller owns. Outputs named `ret_x` are untouched on failure. A function fills the error or logs it, never both.
+ *
+ * `struct err` has no pointers: a child process hands it to its parent by writing the bytes to a pipe.
+ */
+
+#include <stdarg.h>
+#include <stdbool.h>
+
+#define must_check __attribute__((warn_unused_result))
+#define format_printf(fmt, args) __attribute__((format(printf, fmt, args)))
+
+/* The one table of error kinds: enum suffix, stable name, HTTP status, exit code of the command line, errno, worth a retry. */
+#define ERR_KINDS(X)                                                                                                           \
+	X(INVALID, "invalid", 400, 2, EINVAL, false)                                                                           \
+	X(DENIED, "denied", 403, 3, EACCES, false)                                                                             \
+	X(NOT_FOUND, "not-found", 404, 4, ENOENT, false)                                                                       \
+	X(CONFLICT, "conflict", 409, 5, EBUSY, false)                                                                          \
+	X(EXISTS, "exists", 409, 5, EEXIST, false)                                                                             \
+	X(PRECONDITION, "precondition-failed", 412, 5, EAGAIN, true)                                                           \
+	X(TOO_LARGE, "too-large", 413, 2, EFBIG, false)                                                                        \
+	X(NO_CAPACITY, "no-capacity", 507, 6, ENOSPC, true)                                                                    \
+	X(UNSUPPORTED, "unsupported", 501, 7, EOPNOTSUPP, false)                                                               \
+	X(CORRUPT, "corrupt", 422, 8, EBADMSG, false)                                                                          \
+	X(UNAVAILABLE, "unavailable", 503, 9, EHOSTUNREACH, true)                                                              \
+	X(TIMEOUT, "timeout", 504, 9, ETIMEDOUT, true)                                                                         \
+	X(CANCELLED, "cancelled", 409, 10, ECANCELED, false)                                                                   \
+	X(INTERNAL, "internal", 500, 1, EIO, false)
+
+enum err_kind {
+	ERR_NONE = 0,
+#define X(kind, name, status, code, number, retry) ERR_##kind,
+	ERR_KINDS(X)
+#undef X
+	ERR_KIND_COUNT
+};
+
+struct err {
+	enum err_kind kind;
+	int number;         /* positive errno */
+	char message[1024]; /* one sentence without a full stop: object, action, reason; always terminated */
+	char hint[512];     /* what the user can do, or empty */
+};
+
+const char *err_kind_name(enum err_kind kind);
+int err_kind_http_status(enum err_kind kind);
+int err_kind_exit_code(enum err_kind kind);
+bool err_kind_retry(enum err_kind kind);
+/* ERR_INTERNAL for a name that no kind has. */
+enum err_kind err_kind_from_name(const char *name);
+
+/* Sets kind and sentence, clears the hint; returns the kind's negative errno. `e` may be NULL. */
+int err_set(struct err *e, enum err_kind kind, const char *fmt, ...) format_printf(3, 4);
+/* The same for a failed system call: the kind follows from `number`, its text is appended. Returns -number. */
+int err_errno(struct err *e, int number, const char *fmt, ...) format_printf(3, 4);
+/* Puts "context: " before the sentence; returns the negative errno the error has already. */
+int err_wrap(struct err *e, const char *fmt, ...) format_printf(2, 3);
+/* Adds what to do about it; returns as err_wrap. */
+int err_hint(struct err *e, const char *fmt, ...) format_printf(2, 3);
+void err_clear(struct err *e);
+
+#endif

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/proc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+
+static pid_t fork_pidfd(int *ret_pidfd)
+{
+	struct clone_args args = { .flags = CLONE_PIDFD, .pidfd = (uintptr_t)ret_pidfd, .exit_signal = SIGCHLD };
+	return (pid_t)syscall(SYS_clone3, &args, sizeof args);
+}
+
+/* Only async-signal-safe calls: the parent may have threads. */
+static void place_fds(const struct proc_spawn *how, int *report_fd)
+{
+	int highest = 2;
+
+	for (size_t i = 0; i < how->fd_count; i++)
+		if (how->fds[i].child_fd > highest)
+			highest = how->fds[i].child_fd;
+	int base = highest + 1;
+	*report_fd = fcntl(*report_fd, F_DUPFD_CLOEXEC, base + (int)how->fd_count);
+	for (size_t i = 0; i < how->fd_count; i++) {
+		int from = how->fds[i].parent_fd;
+		if (from < 0)
+			from = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (dup3(from, base + (int)i, O_CLOEXEC) < 0)
+			goto fail;
+	}
+	for (size_t i = 0; i < how->fd_count; i++)
+		if (dup2(base + (int)i, how->fds[i].child_fd) < 0)
+			goto fail;
+	(void)syscall(SYS_close_range, (unsigned)base, (unsigned)*report_fd - 1, 0);
+	(void)syscall(SYS_close_range, (unsigned)*report_fd + 1, ~0U, 0);
+	return;
+fail:
+	(void)!write(*report_fd, &errno, sizeof errno);
+	_exit(127);
+}
+
+static void run_child(const struct proc_spawn *how, int report_fd)
+{
+	sigset_t none;
+
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	for (int s = 1; s < 32; s++)
+		(void)signal(s, SIG_DFL);
+	if (how->new_session)
+		(void)setsid();
+	if (how->die_with_parent)
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	place_fds(how, &report_fd);
+	const char *path = how->path ? how->path : how->argv[0];
+	(void)execvpe(path, how->argv, how->env ? how->env : environ);
+	(void)!write(report_fd, &errno, sizeof errno);
+	_exit(127);
+}
+
+int proc_start(const struct proc_spawn *how, int *ret_pidfd, pid_t *ret_pid, struct err *e)
+{
+	const char *path = how->path ? how->path : how->argv[0];
+	int report[2], pidfd = -1, failure = 0;
+
+	if (pipe2(report, O_CLOEXEC) < 0)
+		return err_errno(e, errno, "start %s", path);
+	pid_t pid = fork_pidfd(&pidfd);
+	if (pid == 0)
+		run_child(how, report[1]);
+	int number = errno;
+	(void)close(report[1]);
+	if (pid < 0) {
+		(void)close(report[0]);
+		return err_errno(e, number, "start %s", path);
+	}
+	ssize_t n;
+	do
+		n = read(report[0], &failure, sizeof failure);
+	while (n < 0 && errno == EINTR);
+	(void)close(report[0]);
+	if (n > 0) {
+		(void)waitid(P_PIDFD, (id_t)pidfd, &(siginfo_t){ 0 }, WEXITED);
+		(void)close(pidfd);
+		return err_errno(e, failure, "start %s", path);
+	}
+	*ret_pidfd = pidfd;
+	if (ret_pid)
+		*ret_pid = pid;
+	return 0;
+}
+
+static int send_signal(int pidfd, int number) { return (int)syscall(SYS_pidfd_send_signal, pidfd, number, NULL, 0); }
+
+static int wait_with(int pidfd, int flags, int *ret_status, struct err *e)
+{
+	siginfo_t info = { 0 };
+
+	while (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | flags) < 0)
+		if (errno != EINTR)
+			return err_errno(e, errno, "wait for a process");
+	if (info.si_pid == 0)
+		return 0;
+	*ret_status = info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
+	return 1;
+}
+
+int proc_wait(int pidfd, int *ret_status, struct err *e)
+{
+	int r = wait_with(pidfd, 0, ret_status, e);
+	return r < 0 ? r : 0;
+}
+
+int proc_try_wait(int pidfd, int *ret_status, struct err *e) { return wait_with(pidfd, WNOHANG, ret_status, e); }
+
+int proc_signal(int pidfd, int number, struct err *e)
+{
+	if (send_signal(pidfd, number) < 0 && errno != ESRCH)
+		return err_errno(e, errno, "send signal %d", number);
+	return 0;
+}
+
+/* Reads both pipes until both end; stderr keeps its last 2 KiB. */
+static int drain(int out, int errors, size_t limit_bytes, struct str *output, struct str *tail, struct err *e)
+{
+	struct pollfd polled[2] = { { .fd = out, .events = POLLIN }, { .fd = errors, .events = POLLIN } };
+	char buffer[8192];
+
+	while (polled[0].fd >= 0 || polled[1].fd >= 0) {
+		if (poll(polled, 2, -1) < 0) {
+			if (errno == EINTR)
+				continue;
+			return err_errno(e, errno, "poll");
+		}
+		for (int i = 0; i < 2; i++) {
+			if (polled[i].fd < 0 || !polled[i].revents)
+				continue;
+			ssize_t n = read(polled[i].fd, buffer, sizeof buffer);
+			if (n <= 0) {
+				polled[i].fd = -1;
+				continue;
+			}
+			str_add(i == 0 ? output : tail, buffer, (size_t)n);
+			if (output->length > limit_bytes)
+				return err_set(e, ERR_TOO_LARGE, "it printed more than %zu bytes", limit_bytes);
+			if (tail->length > 2048)
+				str_drop_front(tail, tail->length - 2048);
+		}
+	}
+	return 0;
+}
+
+int proc_run(char *const *argv, size_t limit_bytes, struct str *ret_output, struct err *e)
+{
+	own_strbuf struct str output = { 0 }, tail = { 0 };
+	own_fd int out_read = -1, out_write = -1, err_read = -1, err_write = -1, pidfd = -1;
+	int pair[2], status = 0;
+
+	if (pipe2(pair, O_CLOEXEC) < 0)
+		return err_errno(e, errno, "pipe");
+	out_read = pair[0];
+	out_write = pair[1];
+	if (pipe2(pair, O_CLOEXEC) < 0)
+		return err_errno(e, errno, "pipe");
+	err_read = pair[0];
+	err_write = pair[1];
+	struct proc_fd fds[] = { { 0, -1 }, { 1, out_write }, { 2, err_write } };
+	struct proc_spawn how = { .argv = argv, .fds = fds, .fd_count = ARRAY_SIZE(fds), .die_with_parent = true };
+	int r = proc_start(&how, &pidfd, NULL, e);
+	if (r < 0)
+		return r;
+	(void)close(TAKE_FD(out_write));
+	(void)close(TAKE_FD(err_write));
+	r = drain(out_read, err_read, limit_bytes, &output, &tail, e);
+	if (r < 0)
+		(void)send_signal(pidfd, SIGKILL);
+	int waited = proc_wait(pidfd, &status, r < 0 ? NULL : e);
+	if (r < 0 || waited < 0)
+		return r < 0 ? err_wrap(e, "%s", argv[0]) : waited;
+	if (status != 0) {
+		while (tail.length && tail.bytes[tail.length - 1] == '\n')
+			tail.bytes[--tail.length] = '\0';
+		return err_set(e, ERR_INTERNAL, "%s ended with status %d: %s", argv[0], status, str_text(&tail));
+	}
+	if (ret_output) {
+		*ret_output = output;
+		output = (struct str){ 0 };
+	}
+	return 0;
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/assignment.h"
+
+#include <stddef.h>
+
+#include "model/name.h"
+
+#define N(member) offsetof(struct assignment_snapshot, member)
+static const struct field snapshot_fields[] = {
+	{ "id", FIELD_TEXT, N(id), "id", .required = true, .max = ID_LENGTH },
+	{ "name", FIELD_TEXT, N(name), "name", .required = true, .check = name_check },
+	{ 0 },
+};
+static const struct shape snapshot_shape = { "assignment-snapshot", sizeof(struct assignment_snapshot), snapshot_fields,
+					     "A snapshot that shall exist.", .open = true };
+
+#define A(member) offsetof(struct assignment, member)
+static const struct field assignment_fields[] = {
+	{ "id", FIELD_TEXT, A(id), "id of the workspace", .required = true, .max = ID_LENGTH },
+	{ "generation", FIELD_NUMBER, A(generation), "grows with each change of the wish", .required = true },
+	{ "wish", FIELD_ENUM, A(wish), "what shall be", .required = true, .names = wish_names },
+	{ "run", FIELD_NUMBER, A(run), "number of the run that is wanted" },
+	{ "held", FIELD_BOOL, A(held), "output waits for the first attach" },
+	{ "owner", FIELD_NUMBER, A(owner_uid), "user id of the owner" },
+	{ "spec", FIELD_OBJECT, A(spec), "the spec", .required = true, .shape = &spec_shape },
+	{ "image", FIELD_OBJECT, A(image), "the image", .required = true, .shape = &image_shape },
+	{ "snapshots", FIELD_OBJECTS, A(snapshots), "snapshots that shall exist", .shape = &snapshot_shape },
+	{ "restore", FIELD_NUMBER, A(restore), "restores asked for so far" },
+	{ "restore-from", FIELD_TEXT, A(restore_from), "snapshot of the last restore", .max = ID_LENGTH },
+	{ 0 },
+};
+const struct shape assignment_shape = { "assignment", sizeof(struct assignment), assignment_fields, "The wish for one workspace.",
+					.open = true };
+
+#define E(member) offsetof(struct report_error, member)
+static const struct field error_fields[] = {
+	{ "kind", FIELD_TEXT, E(kind), "stable name of the kind" },
+	{ "message", FIELD_TEXT, E(message), "what and why" },
+	{ "hint", FIELD_TEXT, E(hint), "what to do" },
+	{ "step", FIELD_TEXT, E(step), "step that failed" },
+	{ 0 },
+};
+static const struct shape error_shape = { "report-error", sizeof(struct report_error), error_fields, "Why a workspace failed.", .open = true };
+
+#define T(member) offsetof(struct report, member)
+static const struct field report_fields[] = {
+	{ "id", FIELD_TEXT, T(id), "id of the workspace", .required = true, .max = ID_LENGTH },
+	{ "generation", FIELD_NUMBER, T(generation), "generation of the assignment it answers" },
+	{ "state", FIELD_ENUM, T(state), "what is", .required = true, .names = state_names },
+	{ "run", FIELD_NUMBER, T(run), "number of the last run that was started" },
+	{ "exit-status", FIELD_NUMBER, T(exit_status), "of the run that ended", .preset = FIELD_NO_PRESET },
+	{ "restarts", FIELD_NUMBER, T(restarts), "by the restart policy" },
+	{ "step", FIELD_TEXT, T(step), "what is under way" },
+	{ "error", FIELD_OBJECT, T(error), "why it failed", .shape = &error_shape },
+	{ "snapshots", FIELD_TEXTS, T(snapshots), "ids of the snapshots that exist" },
+	{ "restore", FIELD_NUMBER, T(restore), "restores done" },
+	{ "started", FIELD_NUMBER, T(started_ms), "milliseconds of Unix time" },
+	{ "ended", FIELD_NUMBER, T(ended_ms), "milliseconds of Unix time" },
+	{ "pid", FIELD_NUMBER, T(pid), "first process, as the host numbers it" },
+	{ 0 },
+};
+const struct shape report_shape = { "report", sizeof(struct report), report_fields, "The truth about one workspace.", .open = true };
+
+enum action assignment_next_action(const struct assignment *a, const struct report *truth)
+{
+	enum state state = (enum state)truth->state;
+	enum wish wish = (enum wish)a->wish;
+	bool wants_life = wish == WISH_RUNNING || wish == WISH_PAUSED;
+
+	if (state == STATE_FAILED && wish != WISH_REMOVED)
+		return truth->generation == a->generation ? ACTION_NONE : state_next_action(wish, STATE_DEFINED);
+	if (wants_life && state_is_live(state) && truth->run < a->run)
+		return state == STATE_STOPPING ? ACTION_WAIT : ACTION_STOP;
+	if (wants_life && state == STATE_STOPPED && truth->run >= a->run)
+		return ACTION_NONE;
+	return state_next_action(wish, state);
+}
+
+void assignment_done(struct assignment *a) { shape_done(&assignment_shape, a); }
+void report_done(struct report *r) { shape_done(&report_shape, r); }

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MODEL_ASSIGNMENT_H
+#define MODEL_ASSIGNMENT_H
+
+/*
+ * What the service tells a host (assignment: the whole wish for one workspace) and what the host answers (report: the truth).
+ * Both are levels, not edges: sending one twice changes nothing, and the newest one counts. What would be an edge is a number
+ * that only grows: `generation` (any change of the wish), `run` (one more start), `restore` (one more restore).
+ */
+
+#include "model/image.h"
+#include "model/spec.h"
+#include "model/state.h"
+
+struct assignment_snapshot {
+	char *id;
+	char *name;
+};
+
+struct assignment {
+	char *id;
+	uint64_t generation;
+	unsigned wish;          /* enum wish */
+	uint64_t run;           /* number of the run that is wanted; 0: never started */
+	bool held;              /* the program's output waits for the first attach (carrel run) */
+	uint64_t owner_uid;
+	struct spec *spec;
+	struct image *image;
+	struct objects snapshots;  /* struct assignment_snapshot: those that shall exist */
+	uint64_t restore;          /* number of restores that were asked for */
+	char *restore_from;        /* snapshot id of the last of them */
+};
+
+struct report_error {
+	char *kind, *message, *hint, *step;
+};
+
+struct report {
+	char *id;
+	uint64_t generation;    /* of the assignment it answers */
+	unsigned state;         /* enum state */
+	uint64_t run;           /* of the last run that was started */
+	uint64_t exit_status;   /* of the run that ended; FIELD_NO_PRESET: none */
+	uint64_t restarts;      /* by the restart policy, in this run */
+	char *step;             /* what is under way, or NULL */
+	struct report_error *error;
+	struct texts snapshots; /* ids that exist */
+	uint64_t restore;       /* restores done */
+	uint64_t started_ms, ended_ms; /* Unix time; 0: never */
+	uint64_t pid;           /* first process as the host numbers it; 0: none */
+};
+
+extern const struct shape assignment_shape, report_shape;
+
+/* The next action: the matrix of state.h, and: a run that ended is not started again (restart policy is the host's, which counts a
+ * new run in `truth->run` only for a new start); a workspace that failed is tried again only in a newer generation. */
+enum action assignment_next_action(const struct assignment *a, const struct report *truth);
+
+void assignment_done(struct assignment *a);
+void report_done(struct report *r);
+
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MODEL_SPEC_H
+#define MODEL_SPEC_H
+
+/*
+ * What a user asks for: the workspace spec. Three parts, each replaceable without touching the others: what it is (image, command,
+ * volumes), how much it gets (resources), where it belongs (name, host, network). The field tables in spec.c are the only
+ * description: decoder, encoder, schema and manual follow from them.
+ */
+
+#include "base/decode.h"
+
+enum spec_engine { ENGINE_AUTO, ENGINE_WORKSPACE, ENGINE_APP, ENGINE_KVM, ENGINE_EMULATOR, ENGINE_XEN, ENGINE_VMWARE };
+extern const char *const spec_engine_names[];
+
+/* How the first process is started. AUTO: a full system when no command is given and the image has an init, else a program. */
+enum spec_mode { MODE_AUTO, MODE_SYSTEM, MODE_PROGRAM };
+extern const char *const spec_mode_names[];
+
+enum spec_restart { RESTART_NO, RESTART_ON_FAILURE, RESTART_ALWAYS };
+extern const char *const spec_restart_names[];
+
+/* The rungs of the ladder at which a request may stop. */
+enum spec_until { UNTIL_RUNNING, UNTIL_STAGED, UNTIL_PREPARED, UNTIL_PAUSED };
+extern const char *const spec_until_names[];
+
+enum spec_network { NETWORK_NONE, NETWORK_HOST };
+extern const char *const spec_network_names[];
+
+struct spec_resources {
+	uint64_t cpu_milli;    /* thousandths of a processor; 0: no limit */
+	uint64_t memory_bytes; /* 0: no limit */
+	uint64_t disk_bytes;   /* size of the root volume */
+	uint64_t processes;    /* tasks; 0: no limit */
+};
+
+struct spec_volume {
+	char *name;
+	uint64_t size_bytes;
+	char *mount;    /* absolute path in the workspace */
+	bool keep;      /* stays when the workspace is removed, and is found again by its name */
+	bool read_only;
+};
+
+struct spec {
+	char *name;     /* NULL: one is made up */
+	char *image;    /* name[:tag] or sha256:... */
+	unsigned engine, mode;
+	struct texts command;  /* replaces the image's entry point and command */
+	struct pairs environment;
+	char *user;            /* "name", "uid", "user:group" */
+	char *directory;       /* working directory */
+	bool terminal;         /* the program's standard streams are a pty */
+	bool interactive;      /* standard input stays open */
+	struct spec_resources *resources; /* NULL: the defaults of spec_defaults */
+	struct objects volumes;           /* struct spec_volume */
+	char *host_name;       /* inside; NULL: the workspace's name */
+	unsigned network;
+	struct pairs labels;
+	unsigned restart;
+	unsigned until;
+	bool remove_on_exit;   /* the workspace goes away when its program ends */
+	uint64_t stop_timeout_ms;
+};
+
+extern const struct shape spec_shape, spec_resources_shape, spec_volume_shape;
+
+#define SPEC_DISK_DEFAULT (UINT64_C(10) << 30)
+#define SPEC_DISK_LEAST (UINT64_C(16) << 20)
+#define SPEC_DISK_MOST (UINT64_C(16) << 40)
+#define SPEC_PROCESSES_DEFAULT 4096
+
+int spec_parse(const char *bytes, size_t length, const char *source, struct spec *ret_spec, struct err *e) must_check;
+struct spec_resources spec_resources_or_default(const struct spec *s);
+void spec_done(struct spec *s);
+
+#endif
