@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef STORE_IMPORT_H
+#define STORE_IMPORT_H
+
+/*
+ * One import of an image, as the service sees it: a child program (libexec/carrel/carrel-import) does the work, this side starts
+ * it, hands its progress on, and can cancel it. Bytes from outside are never parsed in the caller's process.
+ *
+ * The store keeps what was imported from garbage collection until `done` has returned: the callback records the image.
+ */
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "model/image.h"
+
+enum import_format {
+	IMPORT_TAR,      /* one layer: a tar, plain or compressed with gzip, xz or zstd */
+	IMPORT_OCI,      /* a tar of an OCI image layout, or what `docker save` writes */
+	IMPORT_REGISTRY, /* docker://host[:port]/name[:tag|@digest], or a short form of docker.io */
+};
+
+enum import_init { IMPORT_INIT_DETECT, IMPORT_INIT_YES, IMPORT_INIT_NO };
+
+struct import_request {
+	const char *store;        /* STATE/store */
+	enum import_format format;
+	int input_fd;             /* TAR, OCI: the archive, read to its end; stays the caller's, who may close it after import_start */
+	const char *reference;    /* REGISTRY; for OCI: the tag in the layout to take, NULL: the only one */
+	const char *architecture; /* NULL: this machine's */
+	const char *user, *password; /* REGISTRY: given to this registry only, never logged; NULL: anonymous */
+	const char *auth_file;    /* REGISTRY: like ~/.docker/config.json, of the service; used when no user is given; or NULL */
+	enum import_init init;
+	const struct image_run *run; /* TAR: what the image runs, or NULL */
+};
+
+struct import_progress {
+	const char *step;         /* "resolve", "fetch", "convert", "finish" */
+	uint64_t done_bytes, total_bytes; /* total 0: not known yet (an upload: what was read so far) */
+	uint64_t reused_bytes;    /* of done_bytes: what was here already */
+};
+
+struct import;
+
+struct import_events {
+	void (*progress)(void *data, const struct import_progress *progress); /* at most ten times a second */
+	/* Once, last; the import may be freed here. `failure` NULL: *image is filled (name NULL) and the callback's to take or leave. */
+	void (*done)(void *data, const struct err *failure, struct image *image);
+};
+
+int import_start(struct loop *l, const struct import_request *request, const struct import_events *events, void *data,
+		 struct import **ret_import, struct err *e) must_check;
+/* Asks the child to clean up and end; `done` follows with ERR_CANCELLED (or with success when it was faster). */
+void import_cancel(struct import *i);
+/* Ends the child at once when it still runs; no callback. What it left in tmp/ goes with the next store_clean. NULL is fine. */
+void import_free(struct import *i);
+
+#endif
