@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -23,31 +25,33 @@ static pid_t fork_pidfd(int *ret_pidfd)
 	return (pid_t)syscall(SYS_clone3, &args, sizeof args);
 }
 
-/* Only async-signal-safe calls: the parent may have threads. */
-static void place_fds(const struct proc_spawn *how, int *report_fd)
+/* First every source is copied above all numbers in use, so that no target overwrites a source that is still to be copied; then
+ * everything but 0, 1, 2 and the targets closes at exec. Only async-signal-safe calls: the parent may have threads. */
+static int place_fds(const struct proc_spawn *how, int report_fd)
 {
-	int highest = 2;
+	int above = report_fd;
 
-	for (size_t i = 0; i < how->fd_count; i++)
-		if (how->fds[i].child_fd > highest)
-			highest = how->fds[i].child_fd;
-	int base = highest + 1;
-	*report_fd = fcntl(*report_fd, F_DUPFD_CLOEXEC, base + (int)how->fd_count);
+	for (size_t i = 0; i < how->fd_count; i++) {
+		const struct proc_fd *f = &how->fds[i];
+		above = f->child_fd > above ? f->child_fd : above;
+		above = f->parent_fd > above ? f->parent_fd : above;
+	}
+	report_fd = fcntl(report_fd, F_DUPFD_CLOEXEC, ++above);
+	int first = report_fd + 1 + (int)how->fd_count; /* /dev/null takes numbers below */
 	for (size_t i = 0; i < how->fd_count; i++) {
 		int from = how->fds[i].parent_fd;
 		if (from < 0)
 			from = open("/dev/null", O_RDWR | O_CLOEXEC);
-		if (dup3(from, base + (int)i, O_CLOEXEC) < 0)
+		if (dup3(from, first + (int)i, O_CLOEXEC) < 0)
 			goto fail;
 	}
+	(void)syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC);
 	for (size_t i = 0; i < how->fd_count; i++)
-		if (dup2(base + (int)i, how->fds[i].child_fd) < 0)
+		if (dup2(first + (int)i, how->fds[i].child_fd) < 0)
 			goto fail;
-	(void)syscall(SYS_close_range, (unsigned)base, (unsigned)*report_fd - 1, 0);
-	(void)syscall(SYS_close_range, (unsigned)*report_fd + 1, ~0U, 0);
-	return;
+	return report_fd;
 fail:
-	(void)!write(*report_fd, &errno, sizeof errno);
+	(void)!write(report_fd, &errno, sizeof errno);
 	_exit(127);
 }
 
@@ -63,9 +67,9 @@ static void run_child(const struct proc_spawn *how, int report_fd)
 		(void)setsid();
 	if (how->die_with_parent)
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-	place_fds(how, &report_fd);
+	report_fd = place_fds(how, report_fd);
 	const char *path = how->path ? how->path : how->argv[0];
-	(void)execvpe(path, how->argv, how->env ? how->env : environ);
+	(void)execvpe(path, (char *const *)(uintptr_t)how->argv, how->env ? (char *const *)(uintptr_t)how->env : environ);
 	(void)!write(report_fd, &errno, sizeof errno);
 	_exit(127);
 }
@@ -162,7 +166,7 @@ static int drain(int out, int errors, size_t limit_bytes, struct str *output, st
 	return 0;
 }
 
-int proc_run(char *const *argv, size_t limit_bytes, struct str *ret_output, struct err *e)
+int proc_run(const char *const *argv, size_t limit_bytes, struct str *ret_output, struct err *e)
 {
 	own_strbuf struct str output = { 0 }, tail = { 0 };
 	own_fd int out_read = -1, out_write = -1, err_read = -1, err_write = -1, pidfd = -1;

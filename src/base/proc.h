@@ -16,8 +16,8 @@ struct proc_fd {
 
 struct proc_spawn {
 	const char *path;            /* absolute, or a bare name looked up in PATH; NULL: argv[0] */
-	char *const *argv;           /* NULL-terminated */
-	char *const *env;            /* NULL: the caller's */
+	const char *const *argv;     /* NULL-terminated */
+	const char *const *env;      /* NULL: the caller's */
 	const struct proc_fd *fds;   /* 0, 1, 2 not named here are inherited; all others are closed */
 	size_t fd_count;
 	bool new_session;
@@ -34,6 +34,6 @@ int proc_try_wait(int pidfd, int *ret_status, struct err *e) must_check;
 int proc_signal(int pidfd, int signal, struct err *e) must_check; /* a process that has ended is fine */
 
 /* Runs to the end with stdout captured (at most limit_bytes); stderr's last lines become part of the error when it exits non-zero. */
-int proc_run(char *const *argv, size_t limit_bytes, struct str *ret_output, struct err *e) must_check;
+int proc_run(const char *const *argv, size_t limit_bytes, struct str *ret_output, struct err *e) must_check;
 
 #endif

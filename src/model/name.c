@@ -74,17 +74,18 @@ int name_check_key(const char *key, struct err *e)
 
 int name_check_path(const char *path, struct err *e)
 {
-	if (path[0] != '/' || strlen(path) > 4095)
+	size_t length = strlen(path);
+	if (path[0] != '/' || length > 4095)
 		return err_set(e, ERR_INVALID, "a path must begin with '/' and have at most 4095 characters");
-	for (const char *p = path; *p; p++) {
+	for (const char *p = path; *p && length > 1; p++) {
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			return err_set(e, ERR_INVALID, "a path may not contain control characters");
 		if (*p != '/')
 			continue;
 		size_t n = strcspn(p + 1, "/");
 		bool dots = (n == 1 && p[1] == '.') || (n == 2 && p[1] == '.' && p[2] == '.');
-		if (dots || (n == 0 && p[1] == '/'))
-			return err_set(e, ERR_INVALID, "a path may not contain '.', '..' or empty components");
+		if (dots || n == 0)
+			return err_set(e, ERR_INVALID, "a path may not contain '.', '..' or empty components, nor end with '/'");
 	}
 	return 0;
 }

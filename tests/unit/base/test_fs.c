@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "../test.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+
+static char folder[] = "/tmp/carrel-test-fs-XXXXXX";
+static int folder_fd = -1;
+
+static int setup(void **state)
+{
+	(void)state;
+	if (!mkdtemp(folder))
+		return -1;
+	folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return folder_fd < 0 ? -1 : 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	struct err e;
+	(void)close(folder_fd);
+	return fs_remove_tree(AT_FDCWD, folder, &e);
+}
+
+static void a_file_is_replaced_whole(void **state)
+{
+	(void)state;
+	struct err e;
+	own_strbuf struct str content = { 0 };
+	for (int round = 0; round < 2; round++) {
+		str_done(&content);
+		assert_ok(fs_write_file(folder_fd, "f", round ? "second" : "first", round ? 6 : 5, 0640, round, &e), &e);
+		assert_ok(fs_read_file(folder_fd, "f", 100, &content, &e), &e);
+		assert_string_equal(content.bytes, round ? "second" : "first");
+	}
+	struct stat st;
+	assert_int_equal(fstatat(folder_fd, "f", &st, 0), 0);
+	assert_int_equal(st.st_mode & 0777, 0640);
+	assert_fails(fs_write_file(folder_fd, "no/such/folder", "x", 1, 0600, false, &e), &e, ERR_NOT_FOUND, "no/such/folder");
+}
+
+static void limits_hold(void **state)
+{
+	(void)state;
+	struct err e;
+	own_strbuf struct str content = { 0 };
+	own_str char *big = mem_alloc(20000);
+	assert_ok(fs_write_file(folder_fd, "big", big, 20000, 0600, false, &e), &e);
+	assert_fails(fs_read_file(folder_fd, "big", 19999, &content, &e), &e, ERR_TOO_LARGE, "19999");
+	assert_null(content.bytes);
+	assert_ok(fs_read_file(folder_fd, "big", 20000, &content, &e), &e);
+	assert_int_equal(content.length, 20000);
+}
+
+static void trees_go_and_links_stay_unfollowed(void **state)
+{
+	(void)state;
+	struct err e;
+	own_str char *deep = mem_printf("%s/t/a/b/c", folder);
+	assert_ok(fs_mkdirs(deep, 0755, &e), &e);
+	assert_ok(fs_mkdirs(deep, 0755, &e), &e);
+	own_str char *kept = mem_printf("%s/kept", folder);
+	assert_ok(fs_mkdirs(kept, 0755, &e), &e);
+	assert_ok(fs_write_file(folder_fd, "kept/file", "x", 1, 0600, false, &e), &e);
+	assert_int_equal(symlinkat("../../kept", folder_fd, "t/a/link"), 0);
+	assert_ok(fs_remove_tree(folder_fd, "t", &e), &e);
+	assert_false(fs_exists(folder_fd, "t"));
+	assert_true(fs_exists(folder_fd, "kept/file"));
+	assert_ok(fs_remove_tree(folder_fd, "t", &e), &e);
+	assert_int_equal(symlinkat("kept", folder_fd, "l"), 0);
+	int fd = -1;
+	assert_true(fs_open_dir(folder_fd, "l", &fd, &e) < 0);
+	assert_ok(fs_remove_tree(folder_fd, "l", &e), &e);
+	assert_true(fs_exists(folder_fd, "kept/file"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(a_file_is_replaced_whole), cmocka_unit_test(limits_hold),
+					    cmocka_unit_test(trees_go_and_links_stay_unfollowed) };
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
