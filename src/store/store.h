@@ -58,6 +58,7 @@ static inline void store_session_free_at(struct store_session **n)
 int store_pin(struct store_session *n, enum store_kind kind, const struct digest *d, struct err *e) must_check;
 /* A new empty file in the session's folder, mode 0600, for reading and writing. */
 int store_session_file(struct store_session *n, const char *name, int *ret_fd, struct err *e) must_check;
+int store_session_open(struct store_session *n, const char *name, int *ret_fd, struct err *e) must_check; /* again, for reading */
 /* The session's file `name` whose content has digest `d` (computed by the caller) becomes part of the store: fsync, 0444, rename.
  * When the store has it already, the file is removed and 1 is returned. */
 int store_put_file(struct store_session *n, const char *name, int fd, enum store_kind kind, const struct digest *d, struct err *e) must_check;
@@ -69,9 +70,9 @@ int store_layer_find(struct store_session *n, const struct digest *layer, struct
 		     struct err *e) must_check;
 int store_layer_record(struct store_session *n, const struct digest *layer, const struct digest *partition, struct err *e) must_check;
 
-/* The download of a blob, locked: waits while another process has it, unless `wait` is false (then 0). 1: *ret_fd is the file with
- * what there is of it, the caller's; closing it unlocks. A signal ends the wait with ERR_CANCELLED. */
-int store_partial_open(struct store *s, const struct digest *d, bool wait, int *ret_fd, struct err *e) must_check;
+/* The download of a blob, locked. 1: *ret_fd is the file with what there is of it, the caller's; closing it unlocks. 0: another process
+ * has it. */
+int store_partial_open(struct store *s, const struct digest *d, int *ret_fd, struct err *e) must_check;
 int store_partial_remove(struct store *s, const struct digest *d, struct err *e) must_check;
 
 /* --- housekeeping --- */
