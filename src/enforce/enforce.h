@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ENFORCE_ENFORCE_H
+#define ENFORCE_ENFORCE_H
+
+/*
+ * Limits by cgroups. One workspace is one name, PARENT/ID, in every hierarchy that matters: v1 controllers, the v2 tree, or both
+ * side by side. The plan is pure (layout and limits in; folders and writes out); applying it is thin and may be repeated: every
+ * call finds its folders by name.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "base/str.h"
+
+enum enforce_controller { ENFORCE_CPU, ENFORCE_MEMORY, ENFORCE_PIDS, ENFORCE_FREEZER, ENFORCE_DEVICES, ENFORCE_CONTROLLERS };
+
+/* Where this host keeps its cgroups. */
+struct enforce_layout {
+	char *v1[ENFORCE_CONTROLLERS]; /* mount points; NULL: not a v1 controller here. Two may be the same (cpu,cpuacct) */
+	char *v2;                      /* mount point of the cgroup2 tree, or NULL */
+	bool v2_has[ENFORCE_CONTROLLERS]; /* limits come from the v2 tree (its freezer always does when no v1 freezer is there) */
+};
+
+struct enforce_limits {
+	uint64_t cpu_milli;    /* 0: no limit */
+	uint64_t memory_bytes; /* 0: no limit */
+	uint64_t processes;    /* 0: no limit */
+};
+
+struct enforce_write {
+	char *path, *text;
+	bool optional; /* files that not every kernel has (swap) */
+};
+
+struct enforce_plan {
+	char **folders;      /* to make, parents first; NULL-terminated */
+	struct enforce_write *writes;
+	size_t write_count;
+	char **v1;           /* folders that the first process enters: struct launch_cgroups; NULL-terminated */
+	char *v2;
+	char *freeze_path;
+	const char *freeze_text, *thaw_text;
+	uint32_t owner_id;   /* the workspace's root, who may make folders below v2; 0: nobody */
+};
+
+/* From the text of /proc/self/mountinfo and, of a v2 tree, its cgroup.controllers ("" when there is none). Pure. */
+int enforce_layout_parse(const char *mountinfo, const char *v2_controllers, struct enforce_layout *ret_layout, struct err *e) must_check;
+int enforce_layout_read(struct enforce_layout *ret_layout, struct err *e) must_check;
+void enforce_layout_done(struct enforce_layout *l);
+
+/* `parent` is a path below each hierarchy's root ("carrel", "system.slice/carrel-node.service/workspaces"). Pure. */
+int enforce_plan(const struct enforce_layout *l, const char *parent, const char *id, const struct enforce_limits *limits,
+		 uint32_t owner_id, struct enforce_plan *ret_plan, struct err *e) must_check;
+void enforce_plan_done(struct enforce_plan *p);
+/* One line a step: "mkdir PATH", "write PATH TEXT". For golden files and --dry-run. */
+void enforce_plan_print(const struct enforce_plan *p, struct str *out);
+
+/* Makes folders, writes limits. Repeating it with other limits changes them while processes run. */
+int enforce_apply(const struct enforce_plan *p, struct err *e) must_check;
+/* Fresh folders under another name, to be renamed by enforce_apply_spare when a workspace takes them: for spare runners on v1. */
+int enforce_apply_spare(const struct enforce_plan *spare, const struct enforce_plan *p, struct err *e) must_check;
+/* Returns when all is frozen, or ERR_TIMEOUT. */
+int enforce_freeze(const struct enforce_plan *p, bool frozen, struct err *e) must_check;
+/* Every process of it, also those below and frozen ones; returns when none is left. */
+int enforce_kill(const struct enforce_plan *p, struct err *e) must_check;
+/* Folders away, with those made below them; kills first what is left inside. Absent is fine. */
+int enforce_remove(const struct enforce_plan *p, struct err *e) must_check;
+
+struct enforce_usage {
+	uint64_t cpu_us, memory_bytes, memory_peak_bytes, processes, out_of_memory_kills; /* UINT64_MAX: not known here */
+};
+int enforce_usage(const struct enforce_plan *p, struct enforce_usage *ret_usage, struct err *e) must_check;
+
+#endif

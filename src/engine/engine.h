@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+/*
+ * An engine turns a launch request into a running workspace. The first half is pure: a request becomes a plan that can be printed;
+ * the second hands the plan to a runner (carrel-run), which applies it and stays with the workspace.
+ */
+
+#include <jansson.h>
+
+#include "engine/launch.h"
+
+struct engine {
+	const char *name; /* as in spec_engine_names */
+	/* NULL: this request can run here; otherwise the reason why not. Pure. */
+	int (*check)(const struct launch *l, struct err *e);
+	/* The plan as carrel-run reads it, into `ret_plan` (docs/formats/plan.md). Pure: same request, same bytes. */
+	int (*plan)(const struct launch *l, struct str *ret_plan, struct err *e);
+	/* The same for people: a list of objects, one a step. */
+	int (*describe)(const struct launch *l, json_t **ret_plan, struct err *e);
+};
+
+extern const struct engine engine_workspace;
+
+/* The lightest engine that can do what the spec asks for; ERR_UNSUPPORTED names what this version has. */
+int engine_choose(const struct spec *s, const struct engine **ret_engine, struct err *e) must_check;
+
+#endif

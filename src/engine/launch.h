@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ENGINE_LAUNCH_H
+#define ENGINE_LAUNCH_H
+
+/*
+ * Starting a workspace, for the host's agent: a request made of plain data and open files, a plan that can be shown, and a runner
+ * that makes it true. Nothing of a request is kept after a call; descriptors in it stay the caller's.
+ */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "base/str.h"
+#include "model/image.h"
+#include "model/spec.h"
+
+#define LAUNCH_IDS 65536 /* ids of one workspace's range */
+
+struct launch_volume {
+	const char *name;
+	int fd;            /* open read-write, with flock(LOCK_EX) held: this open file is given to the loop device; -1 when only planned */
+	const char *mount; /* absolute path in the workspace */
+	bool read_only;
+};
+
+/* Where the processes live. The folders exist and have their limits: see enforce/enforce.h. */
+struct launch_cgroups {
+	const char *const *v1;   /* folders of the first process, one per hierarchy; NULL-terminated, or NULL */
+	const char *v2;          /* folder in the cgroup2 tree, or NULL */
+	const char *freeze_path; /* file that freezes all of it, or NULL: cannot be paused */
+	const char *freeze_text, *thaw_text; /* what is written there */
+};
+
+struct launch {
+	const char *id, *name;
+	const char *host_name;          /* NULL: the name */
+	const struct spec *spec;
+	const struct image *image;      /* run, init */
+	uint32_t first_id;              /* first of LAUNCH_IDS user and group ids on the host */
+	const char *const *partitions;  /* mount points, lowest first */
+	size_t partition_count;
+	int root_fd;                    /* root volume: ext4 file with upper/ and work/; as launch_volume.fd */
+	const struct launch_volume *volumes;
+	size_t volume_count;
+	const char *run_dir;            /* RUN/node/workspaces/ID, exists: run.sock and status are made there */
+	const char *log_path;           /* log file (docs/formats/log.md); its folder exists */
+	uint64_t run;                   /* number of this run, for the status file */
+	struct launch_cgroups cgroups;
+	bool held;         /* the output of the program waits for the first attach */
+	bool paused;       /* frozen before the first instruction of the program */
+	bool maintenance;  /* namespaces and mounts without the program: for copies into a stopped workspace */
+	bool throw_away;   /* the root volume is deleted afterwards: its last writes need not reach the disk */
+};
+
+/* The plan as people read it (--dry-run): {"engine","mode","program":{...},"steps":[...]}. Pure. */
+int engine_plan(const struct launch *l, json_t **ret_plan, struct err *e) must_check;
+
+/* --- spares: runners that wait, so that a start finds its process made and standing in its cgroups (entering a v1 cgroup costs a
+ * grace period of the kernel, about 10 ms; docs/decisions/0020) --- */
+struct engine_spare;
+/* Starts a runner whose first process enters the v1 folders given (NULL: none). They may be renamed later. */
+int engine_spare_new(const char *const *v1, struct engine_spare **ret_spare, struct err *e) must_check;
+void engine_spare_free(struct engine_spare *s); /* ends the runner; NULL is fine */
+
+struct launch_result {
+	pid_t pid; /* first process of the workspace, as the host numbers it; 0 when paused before its start */
+};
+
+/* Starts. Returns when the program (or init) was executed, or, paused, when it stands before that; or with the error of the step
+ * that failed, and then nothing is left: no process, mount, loop device or socket. A command that is not there is ERR_NOT_FOUND
+ * with errno ENOENT, one that cannot be executed ERR_DENIED (exit codes 127 and 126).
+ * `spare` may be NULL; otherwise it is consumed (also on failure), and its process must stand in l->cgroups.v1 already. */
+int engine_launch(const struct launch *l, struct engine_spare *spare, struct launch_result *ret_result, struct err *e) must_check;
+
+#endif
