@@ -1,0 +1,735 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. A registry and a layout are one kind of source: both give documents and blobs by digest. From the root document the way is
+ * index -> manifest -> configuration -> layers. Then each layer, in order:
+ * - its partition is known (layers map): reused;
+ * - else its bytes are fetched into a partial file (registry), which is locked, or are in the session (layout);
+ * - it is converted by a child; two conversions run beside the next download.
+ * Two imports of one layer: the second waits for the lock of the partial file and then finds the partition. While it waits it holds no
+ * lock itself - its own conversions are ended first - so imports never wait for each other in a circle.
+ * At the end a configuration and a manifest of our own are written, whose digests depend on nothing but content.
+ */
+#include "store/import_job.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/fs.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "store/cancel.h"
+#include "store/import_layer.h"
+#include "store/layout.h"
+#include "store/oci_reader.h"
+#include "store/registry.h"
+#include "store/registry_auth.h"
+
+#define NESTED_INDEXES_MOST 3
+#define CONVERSIONS	    2
+
+struct job_layer {
+	struct digest digest, diff_id; /* of the bytes as they come; of the plain tar */
+	bool has_diff_id;
+	uint64_t size_bytes;
+	enum oci_layer_kind kind;
+	const char *file; /* docker save: name in the archive; else NULL */
+	struct digest partition;
+	uint64_t partition_bytes;
+};
+
+struct slot {
+	struct layer_conversion *conversion; /* NULL: free */
+	struct job_layer *layer;
+	int partial_fd; /* lock of the download; -1: none */
+};
+
+struct job {
+	struct store *store;
+	struct store_session *session;
+	const struct import_wire *request;
+	int input_fd;
+	job_progress_fn *report;
+	void *report_data;
+	struct import_progress progress;
+	struct registry *registry;
+	struct layout *layout;
+	struct oci_config config;
+	struct job_layer *layers;
+	size_t layer_count;
+	uint64_t settled_bytes; /* of layers that are fetched or reused */
+	uint64_t resumed_bytes; /* of the layer under way: what an earlier import had fetched */
+	struct slot slots[CONVERSIONS];
+};
+
+struct job *job_new(struct store *store, struct store_session *session, const struct import_wire *request, int input_fd,
+		    job_progress_fn *progress, void *data)
+{
+	struct job *j = mem_alloc(sizeof *j);
+
+	*j = (struct job){ .store = store, .session = session, .request = request, .input_fd = input_fd, .report = progress,
+			   .report_data = data, .progress = { .step = "resolve" } };
+	for (size_t i = 0; i < CONVERSIONS; i++)
+		j->slots[i].partial_fd = -1;
+	return j;
+}
+
+void job_free(struct job *j)
+{
+	for (size_t i = 0; i < CONVERSIONS; i++) {
+		if (j->slots[i].conversion)
+			layer_conversion_free(j->slots[i].conversion);
+		if (j->slots[i].partial_fd >= 0)
+			(void)close(j->slots[i].partial_fd);
+	}
+	if (j->registry)
+		registry_free(j->registry);
+	if (j->layout)
+		layout_free(j->layout);
+	shape_done(&oci_config_shape, &j->config);
+	free(j->layers);
+	free(j);
+}
+
+static void step(struct job *j, const char *name)
+{
+	j->progress.step = name;
+	j->report(j->report_data, &j->progress);
+}
+
+static int injected(const char *point, struct err *e)
+{
+	int number = fault_point(point);
+	return number ? err_errno(e, number, "%s", point) : 0;
+}
+
+static const char *architecture(const struct job *j)
+{
+	return j->request->architecture ? j->request->architecture : oci_machine_architecture();
+}
+
+/* --- documents --- */
+
+static int source_manifest(struct job *j, const struct digest *d, struct str *ret_bytes, struct err *e)
+{
+	const struct layout_file *f;
+
+	if (j->registry)
+		return registry_manifest(j->registry, d, ret_bytes, e);
+	int r = layout_blob(j->layout, d, &f, e);
+	return r == 0 ? layout_document(j->layout, f, ret_bytes, e) : r;
+}
+
+static int source_config(struct job *j, const struct digest *d, uint64_t size_bytes, struct str *ret_bytes, struct err *e)
+{
+	const struct layout_file *f;
+
+	if (j->registry)
+		return registry_document(j->registry, d, size_bytes, ret_bytes, e);
+	int r = layout_blob(j->layout, d, &f, e);
+	if (r == 0 && f->size_bytes != size_bytes)
+		r = err_set(e, ERR_CORRUPT, "%s has %llu bytes, the manifest says %llu", f->name, (unsigned long long)f->size_bytes,
+			    (unsigned long long)size_bytes);
+	return r == 0 ? layout_document(j->layout, f, ret_bytes, e) : r;
+}
+
+static int read_chosen(struct job *j, const struct oci_descriptor *chosen, struct oci_document *ret_document, struct err *e)
+{
+	own_strbuf struct str bytes = { 0 };
+	struct digest d;
+
+	int r = digest_parse(chosen->digest, &d, e);
+	if (r == 0)
+		r = source_manifest(j, &d, &bytes, e);
+	if (r == 0 && bytes.length != chosen->size_bytes)
+		r = err_set(e, ERR_CORRUPT, "the manifest %s has %zu bytes, the index says %llu", chosen->digest, bytes.length,
+			    (unsigned long long)chosen->size_bytes);
+	return r == 0 ? oci_read_document(&bytes, "manifest", ret_document, e) : r;
+}
+
+/* Replaces an index by the manifest in it, as often as they are nested. `tagged`: the first one is that of a layout. */
+static int descend(struct job *j, struct oci_document *d, bool tagged, struct err *e)
+{
+	for (int depth = 0; oci_is_index(d); depth++) {
+		const struct oci_descriptor *chosen;
+		struct oci_document next = { 0 };
+		if (depth == NESTED_INDEXES_MOST)
+			return err_set(e, ERR_INVALID, "more than %d indexes are nested", NESTED_INDEXES_MOST);
+		int r = tagged && depth == 0 ? oci_select_tag(d, j->request->reference, &chosen, e) :
+					       oci_select(d, architecture(j), &chosen, e);
+		if (r == 0)
+			r = read_chosen(j, chosen, &next, e);
+		if (r < 0)
+			return r;
+		shape_done(&oci_document_shape, d);
+		*d = next;
+	}
+	return 0;
+}
+
+/* --- what the manifest says --- */
+
+static int check_architecture(struct job *j, struct err *e)
+{
+	const char *wanted = architecture(j);
+	const char *slash = strchr(wanted, '/');
+	size_t length = slash ? (size_t)(slash - wanted) : strlen(wanted);
+
+	if (strlen(j->config.architecture) == length && memcmp(j->config.architecture, wanted, length) == 0)
+		return 0;
+	(void)err_set(e, ERR_INVALID, "the image is for %.60s, not for %.60s", j->config.architecture, wanted);
+	return err_hint(e, "to import it nevertheless, ask for the architecture %.60s", j->config.architecture);
+}
+
+static int take_config(struct job *j, const struct str *bytes, size_t layer_count, struct err *e)
+{
+	int r = oci_read_config(bytes, "configuration", &j->config, e);
+
+	if (r == 0)
+		r = check_architecture(j, e);
+	if (r < 0)
+		return r;
+	if (j->config.rootfs->diff_ids.count != layer_count)
+		return err_set(e, ERR_CORRUPT, "the image has %zu layers, its configuration names %zu", layer_count,
+			       j->config.rootfs->diff_ids.count);
+	j->layers = mem_alloc_array(layer_count, sizeof *j->layers);
+	j->layer_count = layer_count;
+	for (size_t i = 0; r == 0 && i < layer_count; i++) {
+		j->layers[i].has_diff_id = true;
+		r = digest_parse(j->config.rootfs->diff_ids.items[i], &j->layers[i].diff_id, e);
+	}
+	return r;
+}
+
+static int take_manifest(struct job *j, const struct oci_document *d, struct err *e)
+{
+	own_strbuf struct str bytes = { 0 };
+	const struct oci_descriptor *layers = d->layers.items;
+	struct digest config;
+
+	int r = digest_parse(d->config->digest, &config, e);
+	if (r == 0 && d->layers.count == 0)
+		r = err_set(e, ERR_INVALID, "the image has no layers");
+	if (r == 0)
+		r = source_config(j, &config, d->config->size_bytes, &bytes, e);
+	if (r == 0)
+		r = take_config(j, &bytes, d->layers.count, e);
+	for (size_t i = 0; r == 0 && i < d->layers.count; i++) {
+		struct job_layer *l = &j->layers[i];
+		l->size_bytes = layers[i].size_bytes;
+		j->progress.total_bytes += l->size_bytes;
+		r = oci_layer_kind(&layers[i], &l->kind, e);
+		if (r == 0)
+			r = digest_parse(layers[i].digest, &l->digest, e);
+	}
+	return r;
+}
+
+static int resolve(struct job *j, const struct str *root, bool tagged, struct err *e)
+{
+	struct oci_document d = { 0 };
+
+	int r = oci_read_document(root, tagged ? "index.json" : "manifest", &d, e);
+	if (r == 0)
+		r = descend(j, &d, tagged, e);
+	if (r == 0)
+		r = take_manifest(j, &d, e);
+	shape_done(&oci_document_shape, &d);
+	return r;
+}
+
+/* --- docker save --- */
+
+static int choose_saved(const struct job *j, const struct oci_saved *saved, const struct oci_saved_image **ret_image, struct err *e)
+{
+	const struct oci_saved_image *images = saved->images.items;
+	const char *tag = j->request->reference;
+
+	if (!tag && saved->images.count == 1) {
+		*ret_image = &images[0];
+		return 0;
+	}
+	for (size_t i = 0; tag && i < saved->images.count; i++) {
+		for (size_t k = 0; k < images[i].tags.count; k++) {
+			if (str_eq(images[i].tags.items[k], tag)) {
+				*ret_image = &images[i];
+				return 0;
+			}
+		}
+	}
+	return tag ? err_set(e, ERR_NOT_FOUND, "the archive has no image '%.100s'", tag) :
+		     err_set(e, ERR_INVALID, "the archive has %zu images; say which", saved->images.count);
+}
+
+static int take_saved_image(struct job *j, const struct oci_saved_image *image, struct err *e)
+{
+	own_strbuf struct str bytes = { 0 };
+	const struct layout_file *f = layout_find(j->layout, image->config);
+
+	int r = f ? layout_document(j->layout, f, &bytes, e) : err_set(e, ERR_CORRUPT, "the archive has no %s", image->config);
+	if (r == 0)
+		r = take_config(j, &bytes, image->layers.count, e);
+	for (size_t i = 0; r == 0 && i < image->layers.count; i++) {
+		f = layout_find(j->layout, image->layers.items[i]);
+		if (!f)
+			return err_set(e, ERR_CORRUPT, "the archive has no %s", image->layers.items[i]);
+		j->layers[i].file = f->name;
+		j->layers[i].digest = f->digest;
+		j->layers[i].size_bytes = f->size_bytes;
+		j->progress.total_bytes += f->size_bytes;
+	}
+	return r;
+}
+
+static int resolve_saved(struct job *j, const struct layout_file *manifest, struct err *e)
+{
+	own_strbuf struct str bytes = { 0 };
+	struct oci_saved saved = { 0 };
+	const struct oci_saved_image *image;
+
+	int r = layout_document(j->layout, manifest, &bytes, e);
+	if (r == 0)
+		r = oci_read_saved(&bytes, "manifest.json", &saved, e);
+	if (r == 0)
+		r = choose_saved(j, &saved, &image, e);
+	if (r == 0)
+		r = take_saved_image(j, image, e);
+	shape_done(&oci_saved_shape, &saved);
+	return r;
+}
+
+/* --- the two sources --- */
+
+static int find_login(struct job *j, const char *host, struct registry_login *ret_login, struct err *e)
+{
+	own_strbuf struct str file = { 0 };
+
+	if (j->request->user) {
+		ret_login->user = mem_strdup(j->request->user);
+		ret_login->password = mem_strdup(j->request->password ? j->request->password : "");
+		return 0;
+	}
+	if (!j->request->auth_file)
+		return 0;
+	int r = fs_read_file(AT_FDCWD, j->request->auth_file, 1 << 20, &file, e);
+	if (r == 0)
+		r = registry_login_find(str_text(&file), file.length, host, ret_login, e);
+	if (file.bytes)
+		explicit_bzero(file.bytes, file.length);
+	return r;
+}
+
+static int open_registry(struct job *j, struct err *e)
+{
+	own_strbuf struct str root = { 0 };
+	struct registry_reference reference;
+	struct registry_login login = { 0 };
+
+	if (!j->request->reference)
+		return err_set(e, ERR_INVALID, "an import from a registry needs a reference");
+	int r = registry_reference_parse(j->request->reference, &reference, e);
+	if (r == 0)
+		r = find_login(j, reference.host, &login, e);
+	if (r == 0)
+		r = registry_open(&reference, login.user, login.password, &j->registry, e);
+	if (r == 0)
+		r = registry_manifest(j->registry, NULL, &root, e);
+	if (r == 0)
+		r = resolve(j, &root, false, e);
+	registry_login_done(&login);
+	return r;
+}
+
+static void upload_progress(void *data, uint64_t done_bytes)
+{
+	struct job *j = data;
+	j->progress.done_bytes = done_bytes;
+	j->report(j->report_data, &j->progress);
+}
+
+static int open_layout(struct job *j, struct err *e)
+{
+	own_strbuf struct str root = { 0 };
+
+	step(j, "fetch");
+	int r = layout_read(j->session, j->input_fd, upload_progress, j, &j->layout, e);
+	if (r < 0)
+		return r;
+	j->progress.done_bytes = 0;
+	const struct layout_file *index = layout_find(j->layout, "index.json"), *saved = layout_find(j->layout, "manifest.json");
+	if (!index && saved)
+		return resolve_saved(j, saved, e);
+	if (!index) {
+		(void)err_set(e, ERR_INVALID, "the archive is no image: it has neither index.json nor manifest.json at its top");
+		return err_hint(e, "a tar of a file system is imported with the format tar");
+	}
+	r = layout_document(j->layout, index, &root, e);
+	return r == 0 ? resolve(j, &root, true, e) : r;
+}
+
+/* --- layers --- */
+
+static void settle(struct job *j, struct job_layer *l, bool reused)
+{
+	j->settled_bytes += l->size_bytes;
+	j->progress.done_bytes = j->settled_bytes;
+	if (reused)
+		j->progress.reused_bytes += l->size_bytes;
+	j->report(j->report_data, &j->progress);
+}
+
+static int check_conversion(const struct job_layer *l, const struct layer_result *got, struct err *e)
+{
+	char a[DIGEST_TEXT_SIZE], b[DIGEST_TEXT_SIZE];
+
+	if (l->kind == OCI_LAYER_PARTITION) {
+		if (digest_eq(&got->partition, &l->digest))
+			return 0;
+		(void)err_set(e, ERR_CORRUPT, "the partition %s was not made by Carrel's own writer", digest_text(&l->digest, a));
+		return err_hint(e, "a partition from outside is accepted only when its content, written anew, gives the same bytes");
+	}
+	if (!l->has_diff_id || digest_eq(&got->plain, &l->diff_id))
+		return 0;
+	return err_set(e, ERR_CORRUPT, "a layer has the plain digest %s, the configuration says %s", digest_text(&got->plain, a),
+		       digest_text(&l->diff_id, b));
+}
+
+/* The slot's conversion has ended: its partition goes into the store. */
+static int finish_conversion(struct job *j, struct slot *s, struct err *e)
+{
+	struct job_layer *l = s->layer;
+	struct layer_result result;
+
+	int r = layer_conversion_finish(s->conversion, &result, e);
+	if (r == 0)
+		r = check_conversion(l, &result, e);
+	if (r == 0)
+		r = injected("import-converted", e);
+	if (r == 0)
+		r = layer_conversion_put(s->conversion, j->session, &result, e);
+	if (r == 0)
+		r = injected("import-partition-put", e);
+	if (r == 0 && l->size_bytes)
+		r = store_layer_record(j->session, &l->digest, &result.partition, e);
+	if (r == 0 && s->partial_fd >= 0)
+		r = store_partial_remove(j->store, &l->digest, e);
+	layer_conversion_free(TAKE(s->conversion));
+	if (s->partial_fd >= 0)
+		(void)close(TAKE_FD(s->partial_fd));
+	if (r < 0)
+		return r;
+	l->partition = result.partition;
+	l->partition_bytes = result.partition_bytes;
+	return 0;
+}
+
+/* Of a file (not of a pipe, whose writer counts itself) the descriptor that the converter shares tells how far it is. */
+static void report_position(struct job *j)
+{
+	off_t at = j->request->format == IMPORT_TAR && j->progress.total_bytes ? lseek(j->input_fd, 0, SEEK_CUR) : -1;
+
+	if (at < 0)
+		return;
+	j->progress.done_bytes = (uint64_t)at;
+	j->report(j->report_data, &j->progress);
+}
+
+/* Waits for one conversion, or a moment; 0 when none runs. */
+static int await_one(struct job *j, struct err *e)
+{
+	struct pollfd fds[CONVERSIONS];
+	size_t running = 0;
+
+	for (size_t i = 0; i < CONVERSIONS; i++) {
+		fds[i] = (struct pollfd){ .fd = -1, .events = POLLIN };
+		if (j->slots[i].conversion) {
+			fds[i].fd = layer_conversion_fd(j->slots[i].conversion);
+			running++;
+		}
+	}
+	if (running == 0)
+		return 0;
+	int r = cancel_poll(fds, CONVERSIONS, 100, e);
+	report_position(j);
+	for (size_t i = 0; r >= 0 && i < CONVERSIONS; i++)
+		if (fds[i].fd >= 0 && fds[i].revents)
+			r = finish_conversion(j, &j->slots[i], e);
+	return r < 0 ? r : 1;
+}
+
+static int await_all(struct job *j, struct err *e)
+{
+	int r;
+	while ((r = await_one(j, e)) > 0)
+		continue;
+	return r;
+}
+
+static int free_slot(struct job *j, struct slot **ret_slot, struct err *e)
+{
+	for (;;) {
+		for (size_t i = 0; i < CONVERSIONS; i++) {
+			if (!j->slots[i].conversion) {
+				*ret_slot = &j->slots[i];
+				return 0;
+			}
+		}
+		int r = await_one(j, e);
+		if (r < 0)
+			return r;
+	}
+}
+
+static int convert(struct job *j, struct job_layer *l, int input_fd, int partial_fd, struct err *e)
+{
+	own_fd int partial = partial_fd;
+	struct slot *s;
+	char name[32];
+
+	int r = free_slot(j, &s, e);
+	if (r == 0)
+		r = injected("import-before-convert", e);
+	if (r < 0)
+		return r;
+	(void)snprintf(name, sizeof name, "partition-%zu", (size_t)(l - j->layers));
+	r = layer_conversion_start(j->session, name, input_fd, l->kind == OCI_LAYER_PARTITION, &s->conversion, e);
+	if (r < 0)
+		return r;
+	s->layer = l;
+	s->partial_fd = TAKE_FD(partial);
+	return 0;
+}
+
+static bool same_is_running(const struct job *j, const struct job_layer *l)
+{
+	for (size_t i = 0; i < CONVERSIONS; i++)
+		if (j->slots[i].conversion && digest_eq(&j->slots[i].layer->digest, &l->digest))
+			return true;
+	return false;
+}
+
+/* 1: the layer's partition was there. */
+static int reuse(struct job *j, struct job_layer *l, struct err *e)
+{
+	int r = same_is_running(j, l) ? await_all(j, e) : 0;
+
+	if (r == 0)
+		r = store_layer_find(j->session, &l->digest, &l->partition, &l->partition_bytes, e);
+	if (r == 1)
+		settle(j, l, true);
+	return r;
+}
+
+static void fetch_progress(void *data, uint64_t done_bytes, uint64_t resumed_bytes)
+{
+	struct job *j = data;
+	j->resumed_bytes = resumed_bytes;
+	j->progress.done_bytes = j->settled_bytes + done_bytes;
+	j->report(j->report_data, &j->progress);
+}
+
+/* 1: *ret_fd is the locked file of the download. 0: another import had it and has brought the layer meanwhile. */
+static int lock_download(struct job *j, struct job_layer *l, int *ret_fd, struct err *e)
+{
+	int r = store_partial_open(j->store, &l->digest, ret_fd, e);
+
+	if (r == 0)
+		r = await_all(j, e); /* hold no lock while waiting for one */
+	else if (r > 0)
+		return 1;
+	while (r == 0) {
+		r = store_partial_open(j->store, &l->digest, ret_fd, e);
+		if (r == 0)
+			r = cancel_poll(NULL, 0, 100, e);
+	}
+	if (r < 0)
+		return r;
+	r = reuse(j, l, e);
+	if (r == 0)
+		return 1;
+	if (r > 0 && store_partial_remove(j->store, &l->digest, e) < 0)
+		r = -EIO;
+	(void)close(TAKE_FD(*ret_fd));
+	return r < 0 ? r : 0;
+}
+
+/* Who cancels wants nothing to be left. */
+static void forget_download(struct job *j, const struct job_layer *l)
+{
+	struct err e;
+	if (store_partial_remove(j->store, &l->digest, &e) < 0)
+		log_error(&e, "cancel");
+}
+
+static int fetch_layer(struct job *j, struct job_layer *l, struct err *e)
+{
+	own_fd int fd = -1;
+
+	int r = lock_download(j, l, &fd, e);
+	if (r <= 0)
+		return r;
+	r = registry_blob(j->registry, &l->digest, l->size_bytes, fd, fetch_progress, j, e);
+	if (r == 0)
+		r = injected("import-fetched", e);
+	if (r == -ECANCELED)
+		forget_download(j, l);
+	if (r < 0)
+		return r;
+	j->progress.reused_bytes += j->resumed_bytes;
+	settle(j, l, false);
+	own_fd int input = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (input < 0 || lseek(input, 0, SEEK_SET) < 0)
+		return err_errno(e, errno, "read the download");
+	return convert(j, l, input, TAKE_FD(fd), e);
+}
+
+static int unpack_layer(struct job *j, struct job_layer *l, struct err *e)
+{
+	const struct layout_file *f = l->file ? layout_find(j->layout, l->file) : NULL;
+	own_fd int fd = -1;
+
+	int r = l->file ? 0 : layout_blob(j->layout, &l->digest, &f, e);
+	if (r == 0 && f->size_bytes != l->size_bytes)
+		return err_set(e, ERR_CORRUPT, "%s has %llu bytes, the manifest says %llu", f->name, (unsigned long long)f->size_bytes,
+			       (unsigned long long)l->size_bytes);
+	if (r == 0)
+		r = layout_open(j->layout, f, &fd, e);
+	if (r < 0)
+		return r;
+	settle(j, l, false);
+	return convert(j, l, fd, -1, e);
+}
+
+static int bring_layers(struct job *j, struct err *e)
+{
+	int r = 0;
+
+	step(j, "fetch");
+	for (size_t i = 0; r >= 0 && i < j->layer_count; i++) {
+		struct job_layer *l = &j->layers[i];
+		r = reuse(j, l, e);
+		if (r == 0)
+			r = j->registry ? fetch_layer(j, l, e) : unpack_layer(j, l, e);
+	}
+	if (r >= 0)
+		step(j, "convert");
+	r = r < 0 ? r : await_all(j, e);
+	for (size_t i = 0; r == -ECANCELED && i < CONVERSIONS; i++)
+		if (j->slots[i].partial_fd >= 0)
+			forget_download(j, j->slots[i].layer);
+	return r;
+}
+
+/* A bare tar is one layer; it is converted as it arrives. */
+static int bring_tar(struct job *j, struct err *e)
+{
+	struct stat st;
+
+	j->layers = mem_alloc(sizeof *j->layers);
+	j->layer_count = 1;
+	if (fstat(j->input_fd, &st) == 0 && S_ISREG(st.st_mode))
+		j->progress.total_bytes = (uint64_t)st.st_size;
+	step(j, "convert");
+	int r = convert(j, j->layers, j->input_fd, -1, e);
+	return r == 0 ? await_all(j, e) : r;
+}
+
+/* --- the image --- */
+
+static int put_documents(struct job *j, const struct image_run *run, struct digest *ret_manifest, struct err *e)
+{
+	own_str struct digest *ids = mem_alloc_array(j->layer_count, sizeof *ids);
+	own_str struct oci_layer *layers = mem_alloc_array(j->layer_count, sizeof *layers);
+	struct digest config;
+
+	for (size_t i = 0; i < j->layer_count; i++) {
+		ids[i] = j->layers[i].partition;
+		layers[i] = (struct oci_layer){ MEDIA_PARTITION_EROFS, j->layers[i].partition, j->layers[i].partition_bytes };
+	}
+	own_str char *config_text = oci_write_config(architecture(j), run, ids, j->layer_count);
+	int r = store_put_bytes(j->session, STORE_BLOB, config_text, strlen(config_text), &config, e);
+	if (r < 0)
+		return r;
+	own_str char *manifest = oci_write_manifest(&config, strlen(config_text), layers, j->layer_count);
+	return store_put_bytes(j->session, STORE_BLOB, manifest, strlen(manifest), ret_manifest, e);
+}
+
+static struct image_run *copy_run(const struct image_run *run)
+{
+	struct image_run *copy = mem_alloc(sizeof *copy);
+	json_t *json = run ? encode(&image_run_shape, run) : json_object();
+
+	if (decode_json(json, "run", &image_run_shape, copy, NULL) < 0)
+		*copy = (struct image_run){ 0 }; /* it was decoded once: this does not happen */
+	json_decref(json);
+	return copy;
+}
+
+static int find_init(struct job *j, bool *ret_init, struct err *e)
+{
+	own_str int *fds = mem_alloc_array(j->layer_count, sizeof *fds);
+	size_t opened = 0;
+	int r = 0;
+
+	if (j->request->init != IMPORT_INIT_DETECT) {
+		*ret_init = j->request->init == IMPORT_INIT_YES;
+		return 0;
+	}
+	for (; r == 0 && opened < j->layer_count; opened++)
+		if ((r = store_get(j->store, STORE_PARTITION, &j->layers[opened].partition, &fds[opened], NULL, e)) < 0)
+			break;
+	if (r == 0)
+		r = layer_stack_has_init(fds, opened, ret_init, e);
+	while (opened > 0)
+		(void)close(fds[--opened]);
+	return r;
+}
+
+static int describe(struct job *j, const struct image_run *run, const struct digest *manifest, struct image *ret_image, struct err *e)
+{
+	char text[DIGEST_TEXT_SIZE];
+	struct image image = { .digest = mem_strdup(digest_text(manifest, text)), .architecture = mem_strdup(architecture(j)),
+			       .run = copy_run(run) };
+	struct image_partition *partitions = mem_alloc_array(j->layer_count, sizeof *partitions);
+
+	for (size_t i = 0; i < j->layer_count; i++) {
+		partitions[i] = (struct image_partition){ mem_strdup(digest_text(&j->layers[i].partition, text)),
+							  j->layers[i].partition_bytes };
+		image.size_bytes += j->layers[i].partition_bytes;
+	}
+	image.partitions = (struct objects){ partitions, j->layer_count };
+	int r = find_init(j, &image.init, e);
+	if (r < 0) {
+		image_done(&image);
+		return r;
+	}
+	*ret_image = image;
+	return 0;
+}
+
+int job_run(struct job *j, struct image *ret_image, struct err *e)
+{
+	struct digest manifest;
+	int r;
+
+	step(j, "resolve");
+	if (j->request->format == IMPORT_TAR)
+		r = bring_tar(j, e);
+	else {
+		r = j->request->format == IMPORT_REGISTRY ? open_registry(j, e) : open_layout(j, e);
+		if (r == 0)
+			r = bring_layers(j, e);
+	}
+	if (r < 0)
+		return r;
+	step(j, "finish");
+	const struct image_run *run = j->request->format == IMPORT_TAR ? j->request->run : j->config.run;
+	r = put_documents(j, run, &manifest, e);
+	return r == 0 ? describe(j, run, &manifest, ret_image, e) : r;
+}

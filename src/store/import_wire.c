@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store/import_wire.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+#include "store/export.h"
+
+const char *const import_format_names[] = { "tar", "oci", "registry", NULL };
+const char *const import_init_names[] = { "detect", "yes", "no", NULL };
+const char *const export_format_names[] = { "oci", "oci-zstd", "partitions", "tar", NULL };
+
+#define I(member) offsetof(struct import_wire, member)
+static const struct field import_fields[] = {
+	{ "store", FIELD_TEXT, I(store), "folder of the store", .required = true },
+	{ "format", FIELD_ENUM, I(format), "what is imported", .required = true, .names = import_format_names },
+	{ "init", FIELD_ENUM, I(init), "whether it has an init", .names = import_init_names },
+	{ "reference", FIELD_TEXT, I(reference), "image in the registry or tag in the layout" },
+	{ "architecture", FIELD_TEXT, I(architecture), "processor", .max = 64 },
+	{ "user", FIELD_TEXT, I(user), "user name for the registry", .max = 1024 },
+	{ "password", FIELD_TEXT, I(password), "password for the registry", .max = 65536 },
+	{ "auth-file", FIELD_TEXT, I(auth_file), "password file" },
+	{ "run", FIELD_OBJECT, I(run), "what it runs", .shape = &image_run_shape },
+	{ 0 },
+};
+const struct shape import_wire_shape = { "import-request", sizeof(struct import_wire), import_fields, "Request to carrel-import." };
+
+#define X(member) offsetof(struct export_wire, member)
+static const struct field export_fields[] = {
+	{ "store", FIELD_TEXT, X(store), "folder of the store", .required = true },
+	{ "tag", FIELD_TEXT, X(tag), "tag in the layout" },
+	{ "format", FIELD_ENUM, X(format), "form of the export", .required = true, .names = export_format_names },
+	{ "image", FIELD_OBJECT, X(image), "the image", .required = true, .shape = &image_shape },
+	{ 0 },
+};
+const struct shape export_wire_shape = { "export-request", sizeof(struct export_wire), export_fields, "Request to carrel-export." };
+
+#define P(member) offsetof(struct wire_progress, member)
+static const struct field progress_fields[] = {
+	{ "step", FIELD_TEXT, P(step), "what is under way", .max = 32 },
+	{ "done", FIELD_NUMBER, P(done_bytes), "bytes" },
+	{ "total", FIELD_NUMBER, P(total_bytes), "bytes" },
+	{ "reused", FIELD_NUMBER, P(reused_bytes), "bytes that were there" },
+	{ 0 },
+};
+static const struct shape progress_shape = { "wire-progress", sizeof(struct wire_progress), progress_fields, "Progress." };
+
+#define E(member) offsetof(struct wire_error, member)
+static const struct field error_fields[] = {
+	{ "kind", FIELD_TEXT, E(kind), "kind", .required = true, .max = 64 },
+	{ "message", FIELD_TEXT, E(message), "sentence", .required = true },
+	{ "hint", FIELD_TEXT, E(hint), "what to do" },
+	{ 0 },
+};
+static const struct shape error_shape = { "wire-error", sizeof(struct wire_error), error_fields, "Error." };
+
+#define A(member) offsetof(struct wire_answer, member)
+static const struct field answer_fields[] = {
+	{ "progress", FIELD_OBJECT, A(progress), "progress", .shape = &progress_shape },
+	{ "error", FIELD_OBJECT, A(error), "error", .shape = &error_shape },
+	{ "image", FIELD_OBJECT, A(image), "the image", .shape = &image_shape },
+	{ "complete", FIELD_BOOL, A(complete), "all is written" },
+	{ 0 },
+};
+const struct shape wire_answer_shape = { "wire-answer", sizeof(struct wire_answer), answer_fields, "Answer." };
+
+int wire_send(int fd, const struct shape *shape, const void *value, struct err *e)
+{
+	json_t *json = encode(shape, value);
+	char *text = json_dumps(json, JSON_COMPACT);
+	json_decref(json);
+	if (!text)
+		return err_set(e, ERR_INVALID, "%s is not UTF-8 text", shape->name);
+	own_strbuf struct str line = { 0 };
+	str_puts(&line, text);
+	str_putc(&line, '\n');
+	explicit_bzero(text, strlen(text));
+	free(text);
+	int r = fs_write_all(fd, line.bytes, line.length, e);
+	explicit_bzero(line.bytes, line.length);
+	return r;
+}
+
+int wire_receive(int fd, const struct shape *shape, void *ret_value, struct err *e)
+{
+	own_strbuf struct str line = { 0 };
+	char c;
+
+	for (ssize_t n; (n = read(fd, &c, 1)) != 0 && c != '\n';) {
+		if (n < 0)
+			return err_errno(e, errno, "read the request");
+		str_putc(&line, c);
+		if (line.length > WIRE_LINE_BYTES_MOST)
+			return err_set(e, ERR_TOO_LARGE, "the request is too long");
+	}
+	int r = decode_text(str_text(&line), line.length, "request", shape, ret_value, e);
+	if (line.bytes)
+		explicit_bzero(line.bytes, line.length);
+	return r;
+}
+
+/* An error may quote bytes from outside, cut anywhere. */
+static void make_sendable(char *text)
+{
+	json_t *fits = json_string(text);
+	for (char *c = text; *c; c++)
+		if ((unsigned char)*c < 0x20 || *c == 0x7f || (!fits && (unsigned char)*c >= 0x80))
+			*c = '?';
+	json_decref(fits);
+}
+
+int wire_send_error(int fd, const struct err *error, struct err *e)
+{
+	struct err copy = *error;
+	make_sendable(copy.message);
+	make_sendable(copy.hint);
+	struct wire_error w = { .kind = (char *)(uintptr_t)err_kind_name(copy.kind),
+				.message = copy.message,
+				.hint = copy.hint[0] ? copy.hint : NULL };
+	struct wire_answer a = { .error = &w };
+	return wire_send(fd, &wire_answer_shape, &a, e);
+}
+
+int wire_error_take(const struct wire_error *error, struct err *e)
+{
+	int r = err_set(e, err_kind_from_name(error->kind), "%s", error->message);
+	return error->hint ? err_hint(e, "%s", error->hint) : r;
+}
+
+char *wire_program(const char *name)
+{
+	const char *folder = getenv("CARREL_LIBEXEC");
+	return folder ? mem_printf("%s/%s", folder, name) : mem_printf("%s/libexec/carrel/%s", fs_prefix(), name);
+}
