@@ -13,16 +13,17 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/decode.h"
 #include "base/err.h"
 #include "base/str.h"
 
-enum enforce_controller { ENFORCE_CPU, ENFORCE_MEMORY, ENFORCE_PIDS, ENFORCE_FREEZER, ENFORCE_DEVICES, ENFORCE_CONTROLLERS };
+enum enforce_controller { ENFORCE_CPU, ENFORCE_CPUACCT, ENFORCE_MEMORY, ENFORCE_PIDS, ENFORCE_FREEZER, ENFORCE_DEVICES, ENFORCE_CONTROLLERS };
 
 /* Where this host keeps its cgroups. */
 struct enforce_layout {
 	char *v1[ENFORCE_CONTROLLERS]; /* mount points; NULL: not a v1 controller here. Two may be the same (cpu,cpuacct) */
 	char *v2;                      /* mount point of the cgroup2 tree, or NULL */
-	bool v2_has[ENFORCE_CONTROLLERS]; /* limits come from the v2 tree (its freezer always does when no v1 freezer is there) */
+	bool v2_has[ENFORCE_CONTROLLERS]; /* comes from the v2 tree: what it has, and freezing always, as entering one tree is enough for that */
 };
 
 struct enforce_limits {
@@ -45,6 +46,11 @@ struct enforce_plan {
 	char *freeze_path;
 	const char *freeze_text, *thaw_text;
 	uint32_t owner_id;   /* the workspace's root, who may make folders below v2; 0: nobody */
+	bool device_program; /* v2: the device rules become a program on the folder */
+	struct { /* where enforce_usage reads; NULL: not known here */
+		char *cpu, *memory, *pids;
+		bool cpu_v2, memory_v2;
+	} usage;
 };
 
 /* From the text of /proc/self/mountinfo and, of a v2 tree, its cgroup.controllers ("" when there is none). Pure. */
@@ -67,8 +73,20 @@ int enforce_apply_spare(const struct enforce_plan *spare, const struct enforce_p
 int enforce_freeze(const struct enforce_plan *p, bool frozen, struct err *e) must_check;
 /* Every process of it, also those below and frozen ones; returns when none is left. */
 int enforce_kill(const struct enforce_plan *p, struct err *e) must_check;
+/* Ids that have a folder below `parent` in any hierarchy. */
+int enforce_list(const struct enforce_layout *l, const char *parent, struct texts *ret_ids, struct err *e) must_check;
 /* Folders away, with those made below them; kills first what is left inside. Absent is fine. */
 int enforce_remove(const struct enforce_plan *p, struct err *e) must_check;
+
+/* Devices that a workspace may use: the one table, for v1's files and for v2's program. */
+struct enforce_device {
+	char type;          /* 'c' or 'b' */
+	int major, minor;   /* minor -1: all */
+	const char *access; /* of "rwm" */
+};
+extern const struct enforce_device enforce_devices[]; /* ends with type 0 */
+/* Attaches the rules to a v2 folder as a program (BPF_CGROUP_DEVICE); everything else is refused. */
+int enforce_devices_attach(const char *folder, struct err *e) must_check;
 
 struct enforce_usage {
 	uint64_t cpu_us, memory_bytes, memory_peak_bytes, processes, out_of_memory_kills; /* UINT64_MAX: not known here */

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The real control groups of this host, below a parent of our own. */
+#include "../test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+#include "enforce/enforce.h"
+
+static struct enforce_layout layout;
+static char parent[64];
+static struct err e;
+
+static int setup(void **state)
+{
+	(void)state;
+	(void)snprintf(parent, sizeof parent, "carrel-test-%d", (int)getpid());
+	return enforce_layout_read(&layout, &e);
+}
+
+static void remove_parent(const char *mount)
+{
+	own_str char *path = mount ? mem_printf("%s/%s", mount, parent) : mem_strdup("/nonexistent");
+	(void)rmdir(path);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	remove_parent(layout.v2);
+	for (int c = 0; c < ENFORCE_CONTROLLERS; c++)
+		remove_parent(layout.v1[c]);
+	enforce_layout_done(&layout);
+	return 0;
+}
+
+static struct enforce_plan plan_for(const char *id, const struct enforce_limits *l)
+{
+	struct enforce_plan p;
+	assert_ok(enforce_plan(&layout, parent, id, l, 1000000, &p, &e), &e);
+	return p;
+}
+
+static void enter(const char *folder)
+{
+	own_str char *path = mem_printf("%s/cgroup.procs", folder);
+	own_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (write(fd, "0", 1) != 1)
+		_exit(99);
+}
+
+/* A child that runs `body`; returns when it stands in the groups of `p`. */
+static pid_t start_inside(const struct enforce_plan *p, void (*body)(void))
+{
+	int pair[2];
+	char byte;
+	assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
+	pid_t pid = fork();
+	if (pid != 0) {
+		(void)close(pair[1]);
+		assert_int_equal(read(pair[0], &byte, 1), 1);
+		(void)close(pair[0]);
+		return pid;
+	}
+	for (char *const *folder = p->v1; folder && *folder; folder++)
+		enter(*folder);
+	if (p->v2)
+		enter(p->v2);
+	if (write(pair[1], "x", 1) != 1)
+		_exit(99);
+	body();
+	_exit(0);
+}
+
+static int status_of(pid_t pid)
+{
+	int status = 0;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return status;
+}
+
+static void body_sleep(void) { (void)pause(); }
+
+static void body_fork_many(void)
+{
+	int born = 0;
+	for (; born < 50; born++) {
+		pid_t pid = fork();
+		if (pid == 0)
+			(void)pause();
+		if (pid < 0)
+			break;
+	}
+	_exit(born);
+}
+
+static void body_eat_memory(void)
+{
+	for (size_t eaten = 0; eaten < (256 << 20); eaten += 1 << 20) {
+		char *p = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (p == MAP_FAILED)
+			_exit(98);
+		memset(p, 1, 1 << 20);
+	}
+}
+
+static void body_use_devices(void)
+{
+	const char *folder = getenv("DEVICE_FOLDER");
+	own_str char *null = mem_printf("%s/null", folder), *kmsg = mem_printf("%s/kmsg", folder);
+	if (mknod(null, S_IFCHR | 0600, makedev(1, 3)) < 0 || open(null, O_RDWR | O_CLOEXEC) < 0)
+		_exit(1);
+	int made = mknod(kmsg, S_IFCHR | 0600, makedev(1, 11));
+	_exit(made < 0 && errno == EPERM ? 0 : 2);
+}
+
+static void everything_goes_away_again(void **state)
+{
+	(void)state;
+	struct enforce_plan p = plan_for("life", &(struct enforce_limits){ .cpu_milli = 500, .memory_bytes = 64 << 20, .processes = 10 });
+	struct texts ids = { 0 };
+	struct enforce_usage u;
+
+	assert_ok(enforce_apply(&p, &e), &e);
+	assert_ok(enforce_apply(&p, &e), &e);
+	pid_t pid = start_inside(&p, body_sleep);
+	assert_ok(enforce_list(&layout, parent, &ids, &e), &e);
+	assert_int_equal(ids.count, 1);
+	assert_string_equal(ids.items[0], "life");
+	texts_done(&ids);
+	assert_ok(enforce_usage(&p, &u, &e), &e);
+	assert_true(u.processes == 1 || u.processes == UINT64_MAX);
+	struct enforce_plan wider = plan_for("life", &(struct enforce_limits){ .memory_bytes = 128 << 20 });
+	assert_ok(enforce_apply(&wider, &e), &e);
+	struct enforce_plan tighter = plan_for("life", &(struct enforce_limits){ .memory_bytes = 32 << 20, .processes = 5 });
+	assert_ok(enforce_apply(&tighter, &e), &e);
+	assert_ok(enforce_remove(&p, &e), &e);
+	assert_int_equal(WTERMSIG(status_of(pid)), SIGKILL);
+	assert_ok(enforce_list(&layout, parent, &ids, &e), &e);
+	assert_int_equal(ids.count, 0);
+	assert_ok(enforce_remove(&p, &e), &e);
+	assert_fails(enforce_usage(&p, &u, &e), &e, ERR_NOT_FOUND, "no group");
+	enforce_plan_done(&p);
+	enforce_plan_done(&wider);
+	enforce_plan_done(&tighter);
+}
+
+static void a_frozen_workspace_stands_still_and_can_be_killed(void **state)
+{
+	(void)state;
+	struct enforce_plan p = plan_for("frozen", &(struct enforce_limits){ 0 });
+	assert_ok(enforce_apply(&p, &e), &e);
+	pid_t pid = start_inside(&p, body_sleep);
+	assert_ok(enforce_freeze(&p, true, &e), &e);
+	assert_ok(enforce_freeze(&p, false, &e), &e);
+	assert_ok(enforce_freeze(&p, true, &e), &e);
+	assert_ok(enforce_kill(&p, &e), &e);
+	assert_int_equal(WTERMSIG(status_of(pid)), SIGKILL);
+	assert_ok(enforce_remove(&p, &e), &e);
+	enforce_plan_done(&p);
+}
+
+static void limits_hold(void **state)
+{
+	(void)state;
+	struct enforce_usage u;
+	struct enforce_plan p = plan_for("limits", &(struct enforce_limits){ .memory_bytes = 32 << 20, .processes = 8 });
+	assert_ok(enforce_apply(&p, &e), &e);
+	if (!p.usage.pids || !p.usage.memory) {
+		enforce_plan_done(&p);
+		print_message("this host has no pids or memory controller\n");
+		skip();
+	}
+	int status = status_of(start_inside(&p, body_fork_many));
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 7); /* with the parent: eight */
+	assert_ok(enforce_kill(&p, &e), &e);
+	status = status_of(start_inside(&p, body_eat_memory));
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	assert_ok(enforce_usage(&p, &u, &e), &e);
+	assert_true(u.out_of_memory_kills >= 1);
+	assert_true(u.memory_peak_bytes <= 32 << 20);
+	assert_ok(enforce_remove(&p, &e), &e);
+	enforce_plan_done(&p);
+}
+
+static void device_rules_by_program(void **state)
+{
+	(void)state;
+	char folder[] = "/tmp/carrel-test-devices-XXXXXX";
+	if (!layout.v2) {
+		print_message("this host has no cgroup2 tree\n");
+		skip();
+	}
+	assert_non_null(mkdtemp(folder));
+	own_str char *group = mem_printf("%s/%s/program", layout.v2, parent);
+	assert_ok(fs_mkdirs(group, 0755, &e), &e);
+	assert_ok(enforce_devices_attach(group, &e), &e);
+	assert_int_equal(setenv("DEVICE_FOLDER", folder, 1), 0);
+	struct enforce_plan only_v2 = { .v2 = group };
+	int status = status_of(start_inside(&only_v2, body_use_devices));
+	assert_ok(fs_remove_tree(AT_FDCWD, folder, &e), &e);
+	assert_int_equal(rmdir(group), 0);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void a_spare_takes_a_name(void **state)
+{
+	(void)state;
+	struct enforce_plan spare = plan_for("spare-1", &(struct enforce_limits){ 0 }), p = plan_for("named", &(struct enforce_limits){ .processes = 9 });
+	struct texts ids = { 0 };
+	assert_ok(enforce_apply(&spare, &e), &e);
+	pid_t pid = start_inside(&spare, body_sleep);
+	if (spare.v1) {
+		assert_ok(enforce_apply_spare(&spare, &p, &e), &e);
+		assert_ok(enforce_kill(&p, &e), &e);
+		assert_int_equal(WTERMSIG(status_of(pid)), SIGKILL);
+	}
+	assert_ok(enforce_remove(&spare, &e), &e);
+	assert_ok(enforce_remove(&p, &e), &e);
+	if (!spare.v1)
+		(void)status_of(pid);
+	assert_ok(enforce_list(&layout, parent, &ids, &e), &e);
+	assert_int_equal(ids.count, 0);
+	enforce_plan_done(&spare);
+	enforce_plan_done(&p);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(everything_goes_away_again),
+					    cmocka_unit_test(a_frozen_workspace_stands_still_and_can_be_killed), cmocka_unit_test(limits_hold),
+					    cmocka_unit_test(device_rules_by_program), cmocka_unit_test(a_spare_takes_a_name) };
+	if (geteuid() != 0) {
+		(void)printf("1..0 # SKIP control groups can be made by root only\n");
+		return 0;
+	}
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
