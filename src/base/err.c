@@ -95,6 +95,14 @@ int err_set(struct err *e, enum err_kind kind, const char *fmt, ...)
 	return -number;
 }
 
+/* The text of an errno, safe in threads. */
+static const char *number_text(int number)
+{
+	const char *text = strerrordesc_np(number);
+
+	return text ? text : "unknown error";
+}
+
 int err_errno(struct err *e, int number, const char *fmt, ...)
 {
 	if (!e)
@@ -105,7 +113,7 @@ int err_errno(struct err *e, int number, const char *fmt, ...)
 	int length = vsnprintf(e->message, sizeof e->message, fmt, args);
 	va_end(args);
 	if (length >= 0 && (size_t)length < sizeof e->message)
-		(void)snprintf(e->message + length, sizeof e->message - (size_t)length, ": %s", strerror(number));
+		(void)snprintf(e->message + length, sizeof e->message - (size_t)length, ": %s", number_text(number));
 	return -number;
 }
 

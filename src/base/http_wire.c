@@ -243,7 +243,7 @@ static int read_one_head(struct http_wire *w, struct http_head *head, struct htt
 		return r;
 	if (!str_starts(line, "HTTP/1.") || strlen(line) < 12 || strspn(line + 9, "0123456789") != 3)
 		return err_set(e, ERR_CORRUPT, "the answer is not HTTP");
-	*head = (struct http_head){ .status = atoi(line + 9), .content_length = UINT64_MAX, .close = str_starts(line, "HTTP/1.0") };
+	*head = (struct http_head){ .status = (int)strtol(line + 9, NULL, 10), .content_length = UINT64_MAX, .close = str_starts(line, "HTTP/1.0") };
 	for (;;) {
 		r = read_line(w, &used, &line, e);
 		if (r < 0)

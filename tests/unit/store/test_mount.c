@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -31,7 +32,7 @@ static int teardown(void **state)
 static int setup(void **state)
 {
 	(void)state;
-	strcpy(folder, "/tmp/carrel-test-mount-XXXXXX");
+	(void)snprintf(folder, sizeof folder, "/tmp/carrel-test-mount-XXXXXX");
 	if (!mkdtemp(folder))
 		return -1;
 	store = in("store");

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/loop.h>
@@ -25,7 +26,7 @@ static struct err e;
 static int setup(void **state)
 {
 	(void)state;
-	strcpy(folder, "/tmp/carrel-test-volume-XXXXXX");
+	(void)snprintf(folder, sizeof folder, "/tmp/carrel-test-volume-XXXXXX");
 	return mkdtemp(folder) ? 0 : -1;
 }
 

@@ -1,0 +1,540 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Fixtures for tests of the whole program: real processes, a real kernel, an installed tree.
+
+  prefix        (session) folder with bin/, sbin/, libexec/ as installed: $CARREL_TEST_PREFIX, or the build folder ($CARREL_BUILD_ROOT,
+                else build/) installed into a temporary one
+  site          one private instance: carreld and carrel-node with state, run folder, cgroup and ids of their own. After the test it
+                is taken down and the host is searched for what was left behind (mounts, loop devices, cgroups, processes)
+  new_site      the same as a factory: new_site(node_args=[...], service_args=[...], env={...}, node=False), for several at once
+  shared_site   one instance per test file, for tests that only look, or name what they make
+  busybox       image "busybox" (Debian's busybox-static and a few links) imported into `site`; shared_busybox: into `shared_site`
+  debian        image "debian" (Debian 12 with systemd, ssh, cron, ...) imported into `site`; shared_debian: into `shared_site`
+  busybox_tar, debian_tar   (session) the archives these were made from
+  make_image    make_image(site, "name", {"/etc/motd": b"...", "/bin/x": (0o755, b"...")}, base="busybox"): small images of one's own
+
+What a `site` can do:
+
+  site.carrel("ls", "--format", "json")         runs the command line, fails the test on another exit status than `ok` (default 0);
+                                                keywords: ok=(0, 2), input="text"|b"..", timeout=60, env={}, binary=False, user=UID
+  site.json("show", NAME)                       the same with --format json, decoded
+  site.popen("logs", "-f", NAME)                a subprocess.Popen, ended with the site
+  site.api("GET", "/v1/workspaces", body=None)  one request on the socket: (status, decoded body, headers)
+  site.wait(lambda: condition, timeout=30)      looks again at each event of the service; fails the test when time is over
+  site.wait_state(NAME, "running")              the same for a workspace's state; returns the workspace
+  site.state, site.run, site.socket, site.address, site.cgroup, site.first_id, site.environment
+  site.node, site.service                       the two processes: .pid, .stop(), .kill(), .start(), .log()
+
+Nothing here uses fixed ports or paths, so several runs may share a machine.
+"""
+import contextlib
+import datetime
+import hashlib
+import http.client
+import io
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import tempfile
+import time
+import urllib.parse
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("CARREL_BUILD_ROOT", ROOT / "build"))
+DEBIAN_PACKAGES = "systemd-sysv,dbus,openssh-server,cron,iproute2,procps,less,nano"
+BUSYBOX_LINKS = ("sh ls cat echo true false sleep id ps mount umount touch rm mkdir rmdir ln cp mv chmod chown head tail wc grep sed awk "
+                 "tr cut sort uniq env printf test [ dd df du hostname uname kill killall nproc seq stat sync tar vi top free tee "
+                 "readlink date find xargs sha256sum md5sum stty tty who whoami yes nc ping ip ifconfig mknod expr basename dirname "
+                 "usleep timeout setsid watch od hexdump diff cmp su login adduser truncate mkfifo dmesg insmod reboot poweroff halt").split()
+
+
+def pytest_collection_modifyitems(items):
+    if os.geteuid() != 0:
+        skip = pytest.mark.skip(reason="needs root: namespaces, mounts and cgroups of whole workspaces are made")
+        for item in items:
+            item.add_marker(skip)
+
+
+# --- processes ---
+
+
+class Daemon:
+    """A program of ours in the foreground; ready when it says so (sd_notify)."""
+
+    def __init__(self, site, name, arguments, env):
+        self.site, self.name, self.arguments, self.env = site, name, [str(a) for a in arguments], env
+        self.log_path = site.folder / (name + ".log")
+        self.process = None
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def start(self, timeout=30):
+        path = self.site.folder / (self.name + ".notify")
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify, open(self.log_path, "ab") as log:
+            notify.bind(str(path))
+            notify.settimeout(0.2)
+            self.process = subprocess.Popen(self.arguments, env={**self.env, "NOTIFY_SOCKET": str(path)}, stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log, start_new_session=True)
+            deadline = time.monotonic() + timeout
+            while True:
+                try:
+                    if b"READY=1" in notify.recv(4096):
+                        break
+                except TimeoutError:
+                    pass
+                if self.process.poll() is not None:
+                    raise AssertionError(f"{self.name} ended with {self.process.returncode} before it was ready:\n{self.log()}")
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"{self.name} was not ready after {timeout} s:\n{self.log()}")
+        path.unlink(missing_ok=True)
+        return self
+
+    def running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self, timeout=30):
+        """SIGTERM; returns the exit status."""
+        if self.running():
+            self.process.terminate()
+        return self.process.wait(timeout) if self.process else None
+
+    def kill(self):
+        if self.running():
+            self.process.kill()
+        return self.process.wait(30) if self.process else None
+
+    def log(self):
+        with contextlib.suppress(FileNotFoundError):
+            return self.log_path.read_text(errors="replace")[-20000:]
+        return ""
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+# --- what a host holds, for finding what was left behind ---
+
+
+def host_mounts(text):
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as f:
+        return [line.rstrip() for line in f if text in line]
+
+
+def host_loops(text):
+    found = []
+    for path in pathlib.Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            if text in path.read_text():
+                found.append(f"{path.parts[3]}: {path.read_text().strip()}")
+    return found
+
+
+def host_cgroups(name):
+    found = []
+    for mount in cgroup_mounts():
+        for folder, folders, _ in os.walk(mount):
+            found += [os.path.join(folder, f) for f in folders if f == name]
+            if folder.count("/") - mount.count("/") > 3:
+                folders.clear()
+    return found
+
+
+def cgroup_mounts():
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        lines = [line.split() for line in f]
+    return [words[4] for words in lines if words[words.index("-") + 1] in ("cgroup", "cgroup2")]
+
+
+def host_processes(text, first_id=None, count=0):
+    """Processes that name `text` on their command line, or whose user is in the range."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            uid = entry.stat().st_uid
+            if text in line or (first_id is not None and first_id <= uid < first_id + count):
+                state = [s for s in (entry / "status").read_text().splitlines() if s.startswith("State")]
+                if "Z" not in state[0]:
+                    found.append(f"{entry.name} (uid {uid}): {line}")
+    return found
+
+
+# --- an instance ---
+
+
+class Site:
+    IDS = 65536 * 1024  # ids that one instance may hand out in a test
+
+    def __init__(self, prefix, node_args=(), service_args=(), env=None, node=True):
+        self.prefix = pathlib.Path(prefix)
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="carrel-test-", dir=os.environ.get("CARREL_TEST_DIR", "/var/tmp")))
+        self.folder.chmod(0o755)
+        self.state, self.run = self.folder / "state", self.folder / "run"
+        self.socket = self.run / "carreld.sock"
+        self.address = f"unix:{self.socket}"
+        self.cgroup = self.folder.name
+        self.first_id = 65536 * random.randrange(2048, 28000)
+        self.environment = {**os.environ, "CARREL_PREFIX": str(prefix), "CARREL_ADDRESS": self.address, "LC_ALL": "C.UTF-8", **(env or {})}
+        self.children = []
+        common = ["--state", self.state, "--run", self.run, "--config", self.folder / "none.yaml"]
+        (self.folder / "none.yaml").write_text("{}\n")
+        self.service = Daemon(self, "carreld", [self.program("carreld"), *common, *service_args], self.environment)
+        self.node = Daemon(self, "carrel-node", [self.program("carrel-node"), *common, "--cgroup", self.cgroup,
+                                                 "--first-id", self.first_id, *node_args], self.environment)
+        try:
+            self.service.start()
+            if node:
+                self.node.start()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def program(self, name):
+        for folder in ("bin", "sbin", "libexec/carrel"):
+            if (self.prefix / folder / name).exists():
+                return str(self.prefix / folder / name)
+        raise AssertionError(f"{name} is not installed below {self.prefix}")
+
+    # the command line
+
+    def carrel(self, *arguments, ok=(0,), input=None, timeout=60, env=None, binary=False, user=None):
+        given = {} if input is not None else {"stdin": subprocess.DEVNULL}
+        done = subprocess.run([self.program("carrel"), *map(str, arguments)], env={**self.environment, **(env or {})},
+                              input=input, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, user=user,
+                              text=not binary, errors=None if binary else "replace", **given)
+        if ok is not None and done.returncode not in (ok if isinstance(ok, (tuple, list, set, range)) else (ok,)):
+            raise AssertionError(f"carrel {' '.join(map(str, arguments))}: exit status {done.returncode}\n--- stdout\n{done.stdout}\n"
+                                 f"--- stderr\n{done.stderr}\n--- carreld\n{self.service.log()[-3000:]}\n--- carrel-node\n{self.node.log()[-3000:]}")
+        return done
+
+    def json(self, *arguments, **how):
+        words = [str(a) for a in arguments]
+        at = words.index("--") if "--" in words else len(words)
+        return json.loads(self.carrel(*words[:at], "--format", "json", *words[at:], **how).stdout)
+
+    def popen(self, *arguments, **how):
+        how.setdefault("env", self.environment)
+        for stream in ("stdin", "stdout", "stderr"):
+            how.setdefault(stream, subprocess.PIPE)
+        child = subprocess.Popen([self.program("carrel"), *map(str, arguments)], **how)
+        self.children.append(child)
+        return child
+
+    # the API
+
+    def api(self, method, path, body=None, headers=None, timeout=30):
+        connection = UnixConnection(self.socket, timeout)
+        with contextlib.closing(connection):
+            data = body if body is None or isinstance(body, (bytes, str)) else json.dumps(body)
+            sent = dict(headers or {})
+            if data is not None and "Content-Type" not in sent:
+                sent["Content-Type"] = "application/json"
+            connection.request(method, path, body=data, headers=sent)
+            answer = connection.getresponse()
+            content = answer.read()
+            with contextlib.suppress(ValueError):
+                content = json.loads(content)
+            return answer.status, content, dict(answer.getheaders())
+
+    def workspace(self, reference):
+        status, body, _ = self.api("GET", "/v1/workspaces/" + urllib.parse.quote(str(reference), safe=""))
+        return body if status == 200 else None
+
+    def wait(self, condition, timeout=30, what="the condition"):
+        deadline = time.monotonic() + timeout
+        with contextlib.closing(self._events()) as events:
+            while True:
+                value = condition()
+                if value:
+                    return value
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"{what} did not come true within {timeout} s\n--- carreld\n{self.service.log()[-3000:]}\n"
+                                         f"--- carrel-node\n{self.node.log()[-3000:]}")
+                next(events)
+
+    def _events(self):
+        """Yields at each event of the service, and at least five times a second."""
+        connection = None
+        try:
+            while True:
+                try:
+                    if connection is None:
+                        connection = UnixConnection(self.socket, 0.2)
+                        connection.request("GET", "/v1/events?follow=1")
+                        stream = connection.getresponse()
+                    stream.fp.readline() or connection.close()
+                except TimeoutError:
+                    # a buffered reader that timed out reads no further: take a new one
+                    connection.close()
+                    connection = None
+                except (OSError, http.client.HTTPException):
+                    if connection:
+                        connection.close()
+                    connection = None
+                    time.sleep(0.05)  # the service is away: nothing can tell us
+                yield
+        finally:
+            if connection:
+                connection.close()
+
+    def wait_state(self, reference, *states, timeout=30):
+        seen = {}
+
+        def reached():
+            seen["now"] = self.workspace(reference)
+            return seen["now"] and seen["now"]["state"] in states and seen["now"]
+        try:
+            return self.wait(reached, timeout, f"state {' or '.join(states)} of {reference}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n--- last seen: {seen.get('now')}") from None
+
+    # the end
+
+    def ids(self):
+        return (self.first_id, self.IDS)
+
+    def close(self):
+        """Removes everything through the front door, ends both daemons, and returns what is left on the host."""
+        problems = []
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+            for stream in (child.stdin, child.stdout, child.stderr):
+                if stream:
+                    stream.close()
+        try:
+            for daemon in (self.service, self.node):
+                if not daemon.running():
+                    daemon.start()
+            _, listing, _ = self.api("GET", "/v1/workspaces?limit=1000")
+            for item in listing["items"]:
+                self.api("DELETE", f"/v1/workspaces/{item['id']}?force=1")
+            self.wait(lambda: not self.api("GET", "/v1/workspaces?limit=1000")[1]["items"], 60, "removal of all workspaces")
+        except Exception as error:  # told below, after the host was cleaned
+            problems.append(f"taking down: {error}")
+        for daemon in (self.node, self.service):
+            try:
+                status = daemon.stop()
+                if status not in (0, None):
+                    problems.append(f"{daemon.name} ended with {status}:\n{daemon.log()[-3000:]}")
+            except subprocess.TimeoutExpired:
+                problems.append(f"{daemon.name} did not end within 30 s of SIGTERM")
+                daemon.kill()
+        clean = subprocess.run([self.program("carrel-node"), *self.node.arguments[1:], "--clean"], env=self.environment,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+        if clean.returncode:
+            problems.append(f"carrel-node --clean: {clean.returncode}: {clean.stdout[-2000:]}")
+        problems += self.leftovers()
+        self.abandon()
+        return problems
+
+    def leftovers(self):
+        own = str(self.folder)
+        return ([f"mount: {m}" for m in host_mounts(own)] + [f"loop device: {d}" for d in host_loops(own)]
+                + [f"cgroup: {c}" for c in host_cgroups(self.cgroup)]
+                + [f"process: {p}" for p in host_processes(own, *self.ids())])
+
+    def abandon(self):
+        """By force, whatever state things are in; only what carries this instance's name."""
+        for daemon in (self.node, self.service):
+            if daemon.process:
+                daemon.kill()
+        for entry in host_processes(str(self.folder), *self.ids()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(entry.split()[0]), signal.SIGKILL)
+        for line in reversed(host_mounts(str(self.folder))):
+            subprocess.run(["umount", "-l", line.split()[4]], check=False, stderr=subprocess.DEVNULL)
+        for folder in host_cgroups(self.cgroup):
+            for path, _, _ in sorted(os.walk(folder), reverse=True):
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+# --- fixtures ---
+
+
+@pytest.fixture(scope="session")
+def prefix():
+    given = os.environ.get("CARREL_TEST_PREFIX")
+    if given:
+        yield pathlib.Path(given)
+        return
+    with tempfile.TemporaryDirectory(prefix="carrel-test-prefix-", dir="/var/tmp") as folder:
+        os.chmod(folder, 0o755)
+        done = subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--quiet", "--destdir", folder],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, f"meson install of {BUILD} (build it first, or name another by CARREL_BUILD_ROOT): {done.stdout}"
+        found = [p.parent.parent for p in pathlib.Path(folder).glob("**/bin/carrel")]
+        assert found, f"{BUILD} installs no bin/carrel"
+        yield found[0]
+
+
+def _factory(prefix, request):
+    made = []
+
+    def make(**how):
+        made.append(Site(prefix, **how))
+        return made[-1]
+    yield make
+    problems = []
+    for one in made:
+        logs = f"--- carreld\n{one.service.log()[-2000:]}\n--- carrel-node\n{one.node.log()[-2000:]}"
+        found = one.close()
+        if found:
+            problems += [*found, logs]
+    assert not problems, "left behind:\n" + "\n".join(problems)
+
+
+@pytest.fixture
+def new_site(prefix, request):
+    yield from _factory(prefix, request)
+
+
+@pytest.fixture(scope="module")
+def new_module_site(prefix, request):
+    yield from _factory(prefix, request)
+
+
+@pytest.fixture
+def site(new_site):
+    return new_site()
+
+
+@pytest.fixture(scope="module")
+def shared_site(new_module_site):
+    return new_module_site()
+
+
+def tar_entry(archive, name, content=b"", mode=0o644, kind=tarfile.REGTYPE, link=""):
+    info = tarfile.TarInfo(name.lstrip("/"))
+    info.mode, info.type, info.linkname, info.size, info.mtime = mode, kind, link, len(content), 1700000000
+    archive.addfile(info, io.BytesIO(content))
+
+
+def add_busybox(archive):
+    for folder in ("bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin", "var", "var/tmp", "home"):
+        tar_entry(archive, folder, mode=0o1777 if folder.endswith("tmp") else 0o755, kind=tarfile.DIRTYPE)
+    program = shutil.which("busybox")
+    if not program:
+        pytest.skip("no busybox (Debian package busybox-static)")
+    with open(program, "rb") as f:
+        tar_entry(archive, "bin/busybox", f.read(), 0o755)
+    for name in BUSYBOX_LINKS:
+        tar_entry(archive, "bin/" + name, kind=tarfile.SYMTYPE, link="busybox", mode=0o777)
+    tar_entry(archive, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nreader:x:1000:1000:Reader:/home:/bin/sh\n")
+    tar_entry(archive, "etc/group", b"root:x:0:\nreader:x:1000:\n")
+
+
+@pytest.fixture(scope="session")
+def busybox_tar(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "busybox.tar"
+    with tarfile.open(path, "w") as archive:
+        add_busybox(archive)
+    return path
+
+
+def cache_folder():
+    folder = pathlib.Path(os.environ.get("CARREL_TEST_CACHE", "/var/tmp/carrel-test-cache"))
+    folder.mkdir(mode=0o700, exist_ok=True)
+    assert folder.stat().st_uid == os.geteuid(), f"{folder} belongs to somebody else"
+    return folder
+
+
+def build_debian(packages, mode="root", hooks=()):
+    """A Debian 12 with these packages as a tar; made once a day on one machine, kept in the cache folder."""
+    key = hashlib.sha256(repr((packages, tuple(hooks), datetime.date.today())).encode()).hexdigest()[:16]
+    path = cache_folder() / f"debian-{key}.tar"
+    lock = open(cache_folder() / f"{key}.lock", "w")
+    import fcntl
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return path
+        if not shutil.which("mmdebstrap"):
+            pytest.skip("no mmdebstrap")
+        part = path.with_suffix(".part")
+        done = subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "--mode=" + mode, "--format=tar", "--include=" + packages,
+                               *hooks, "bookworm", part], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=900)
+        if done.returncode:
+            part.unlink(missing_ok=True)
+            pytest.skip("no Debian could be built (is a mirror reachable?): " + done.stdout.strip().splitlines()[-1])
+        part.rename(path)
+        for old in cache_folder().glob("debian-*.tar"):
+            if time.time() - old.stat().st_mtime > 2 * 86400:
+                old.unlink(missing_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def debian_tar():
+    return build_debian(DEBIAN_PACKAGES)
+
+
+def import_image(site, name, path):
+    site.carrel("image", "import", name, path, timeout=300)
+    return name
+
+
+@pytest.fixture
+def busybox(site, busybox_tar):
+    return import_image(site, "busybox", busybox_tar)
+
+
+@pytest.fixture(scope="module")
+def shared_busybox(shared_site, busybox_tar):
+    return import_image(shared_site, "busybox", busybox_tar)
+
+
+@pytest.fixture
+def debian(site, debian_tar):
+    return import_image(site, "debian", debian_tar)
+
+
+@pytest.fixture(scope="module")
+def shared_debian(shared_site, debian_tar):
+    return import_image(shared_site, "debian", debian_tar)
+
+
+@pytest.fixture
+def make_image(tmp_path):
+    def make(site, name, files, base="busybox"):
+        path = tmp_path / f"{name}.tar"
+        with tarfile.open(path, "w") as archive:
+            if base == "busybox":
+                add_busybox(archive)
+            folders = {str(p).lstrip("/") for f in files for p in pathlib.PurePosixPath(f).parents} - {"", "."}
+            known = set(archive.getnames())
+            for folder in sorted(folders - known):
+                tar_entry(archive, folder, mode=0o755, kind=tarfile.DIRTYPE)
+            for target, content in files.items():
+                mode, content = content if isinstance(content, tuple) else (0o644, content)
+                if isinstance(content, str):
+                    tar_entry(archive, target, kind=tarfile.SYMTYPE, link=content, mode=0o777)
+                else:
+                    tar_entry(archive, target, content, mode)
+        return import_image(site, name, path)
+    return make
