@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A server of few lines in a thread says exactly what a test scripts: one canned answer per connection or request. */
-#include "tests.h"
+#include "../test.h"
 
 #include <errno.h>
 #include <pthread.h>
