@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/change.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "base/own.h"
+#include "cli/print.h"
+#include "cli/progress.h"
+
+const struct option change_options[] = {
+	{ "wait", 'w', OPTION_FLAG, NULL, "wait until it is done (the default)" },
+	{ "detach", 'd', OPTION_FLAG, NULL, "do not wait; print the id of the operation" },
+	{ 0 },
+};
+
+static void cancel(struct client *client, const char *id)
+{
+	own_str char *path = client_path("/v1/operations/%s/cancel", id);
+
+	cli_interrupted = 0;
+	(void)!client_call(client, "POST", path, NULL, NULL, NULL);
+}
+
+int change_wait(struct cli *cli, const json_t *answer, const char *label, json_t **ret_operation, struct err *e)
+{
+	struct client *client;
+	struct progress progress;
+	const char *id = client_operation_id(answer);
+	int r = id ? cli_client(cli, &client, e) : 0;
+
+	if (r < 0 || !id)
+		return r;
+	progress_start(&progress, cli, label);
+	bool shown = cli->error_terminal && !cli->quiet;
+	r = client_wait(client, id, shown ? progress_operation : NULL, &progress, ret_operation, e);
+	progress_end(&progress);
+	if (r < 0 && e->kind == ERR_CANCELLED && cli_interrupted)
+		cancel(client, id);
+	return r;
+}
+
+int change_run(struct cli *cli, const struct args *a, const char *method, char *path, json_t *body, const char *label, struct err *e)
+{
+	struct client *client;
+	own_json json_t *answer = NULL;
+	int r = cli_client(cli, &client, e);
+
+	if (r == 0)
+		r = client_call(client, method, path, body, &answer, e);
+	json_decref(body);
+	free(path);
+	if (r < 0)
+		return r;
+	if (args_flag(a, "detach")) {
+		const char *id = client_operation_id(answer);
+		if (id)
+			(void)puts(id);
+		return 0;
+	}
+	return change_wait(cli, answer, label, NULL, e);
+}
+
+int change_each(struct cli *cli, const struct args *a, const char *method, const char *path, const json_t *body, struct err *e)
+{
+	int result = 0;
+
+	for (size_t i = 0; i < a->operand_count; i++) {
+		const char *name = args_operand(a, i);
+		struct err failure = { 0 };
+		int r = change_run(cli, a, method, client_path(path, name), json_incref((json_t *)(uintptr_t)body), name, &failure);
+		if (r == 0 && !cli->quiet && !args_flag(a, "detach")) {
+			own_strbuf struct str text = { 0 };
+			print_escape(&text, name);
+			(void)puts(text.bytes);
+		}
+		if (r < 0 && i + 1 < a->operand_count)
+			cli_report(cli, &failure);
+		if (r < 0 && (result == 0 || i + 1 == a->operand_count)) {
+			*e = failure;
+			result = r;
+		}
+	}
+	return result;
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/pipe.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/proc.h"
+
+#define SAID_MOST 4096
+
+char *pipe_helper(const char *name)
+{
+	const char *folder = getenv("CARREL_LIBEXEC");
+	return folder ? mem_printf("%s/%s", folder, name) : mem_printf("%s/libexec/carrel/%s", fs_prefix(), name);
+}
+
+int pipe_start(struct pipe_child *c, const char *const *argv, enum pipe_end end, struct err *e)
+{
+	int data[2], errors[2], child_side = end == PIPE_READ_ITS_OUTPUT;
+
+	if (pipe2(data, O_CLOEXEC) < 0)
+		return err_errno(e, errno, "pipe");
+	if (pipe2(errors, O_CLOEXEC) < 0) {
+		(void)close(data[0]);
+		(void)close(data[1]);
+		return err_errno(e, errno, "pipe");
+	}
+	const struct proc_fd fds[] = { { 0, child_side ? -1 : data[0] }, { 1, child_side ? data[1] : -1 }, { 2, errors[1] } };
+	const struct proc_spawn how = { .argv = argv, .fds = fds, .fd_count = ARRAY_SIZE(fds), .die_with_parent = true };
+	int r = proc_start(&how, &c->pidfd, NULL, e);
+	(void)close(data[child_side]);
+	(void)close(errors[1]);
+	c->fd = data[!child_side];
+	c->errors_fd = errors[0];
+	c->name = argv[0];
+	(void)!fs_set_blocking(c->errors_fd, false, NULL);
+	return r;
+}
+
+void pipe_hear(struct pipe_child *c, void (*line)(void *data, const char *text), void *data)
+{
+	char buffer[2048];
+	ssize_t n;
+
+	while ((n = read(c->errors_fd, buffer, sizeof buffer)) > 0) {
+		size_t from = c->said.length;
+		str_add(&c->said, buffer, (size_t)n);
+		for (size_t at = from, start; line && at < c->said.length; at++) {
+			if (c->said.bytes[at] != '\n')
+				continue;
+			for (start = at; start > 0 && c->said.bytes[start - 1] != '\n';)
+				start--;
+			own_str char *text = mem_strndup(c->said.bytes + start, at - start);
+			line(data, text);
+		}
+		if (c->said.length > SAID_MOST)
+			str_drop_front(&c->said, c->said.length - SAID_MOST);
+	}
+	if (n == 0) {
+		(void)close(c->errors_fd);
+		c->errors_fd = -1;
+	}
+}
+
+/* Its last lines, at most three. */
+static const char *last_words(struct pipe_child *c)
+{
+	int lines = 0;
+
+	while (c->said.length && c->said.bytes[c->said.length - 1] == '\n')
+		c->said.bytes[--c->said.length] = '\0';
+	size_t at = c->said.length;
+	while (at > 0 && !(c->said.bytes[at - 1] == '\n' && ++lines == 3))
+		at--;
+	return str_text(&c->said) + at;
+}
+
+int pipe_finish(struct pipe_child *c, struct err *e)
+{
+	int status = 0;
+
+	if (c->fd >= 0)
+		(void)close(c->fd);
+	c->fd = -1;
+	if (c->errors_fd >= 0) {
+		(void)!fs_set_blocking(c->errors_fd, true, NULL);
+		pipe_hear(c, NULL, NULL);
+	}
+	int r = proc_wait(c->pidfd, &status, e);
+	if (r == 0)
+		(void)close(TAKE_FD(c->pidfd));
+	if (r < 0 || status == 0)
+		return r;
+	const char *slash = strrchr(c->name, '/'), *words = last_words(c);
+	return err_set(e, ERR_INTERNAL, "%s failed: %s", slash ? slash + 1 : c->name, *words ? words : "no reason was given");
+}
+
+void pipe_done(struct pipe_child *c)
+{
+	int status;
+
+	if (c->pidfd >= 0) {
+		(void)!proc_signal(c->pidfd, SIGKILL, NULL);
+		(void)!proc_wait(c->pidfd, &status, NULL);
+		(void)close(c->pidfd);
+	}
+	if (c->fd >= 0)
+		(void)close(c->fd);
+	if (c->errors_fd >= 0)
+		(void)close(c->errors_fd);
+	str_done(&c->said);
+}

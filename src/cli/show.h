@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CLI_SHOW_H
+#define CLI_SHOW_H
+
+#include "cli/cli.h"
+
+/* Gets a path of the API (taken) and prints the object. */
+int show_object(struct cli *cli, char *path, struct err *e) must_check;
+
+#endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/source.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+
+#define HEAD_MOST (64 << 10)
+
+/* --- what it is --- */
+
+static bool is_layout_member(const char *name)
+{
+	static const char *const names[] = { "oci-layout", "index.json", "manifest.json", "repositories" };
+
+	if (str_starts(name, "./"))
+		name += 2;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (str_eq(name, names[i]))
+			return true;
+	size_t hex = strspn(name, "0123456789abcdef"); /* docker save before 25: ID/, ID.json */
+	return str_starts(name, "blobs/sha256") || (hex == 64 && (str_eq(name + 64, "/") || str_eq(name + 64, ".json")));
+}
+
+const char *source_detect(const char *bytes, size_t length)
+{
+	for (size_t at = 0; at + 512 <= length;) {
+		const char *header = bytes + at;
+		if (memcmp(header + 257, "ustar", 5) != 0)
+			break;
+		own_str char *name = mem_strndup(header, strnlen(header, 100));
+		if (is_layout_member(name))
+			return "oci";
+		char type = header[156];
+		if (type != 'x' && type != 'g' && !(type == '5' && (str_eq(name, "./") || str_eq(name, "blobs/") || str_eq(name, "./blobs/"))))
+			break; /* a layout has nothing else at its beginning */
+		char size[13] = { 0 };
+		memcpy(size, header + 124, 12);
+		at += 512 + (strtoull(size, NULL, 8) + 511) / 512 * 512;
+	}
+	return "tar";
+}
+
+static int look_at_head(struct source *s, struct err *e)
+{
+	while (s->head.length < HEAD_MOST) {
+		str_reserve(&s->head, HEAD_MOST);
+		ssize_t n = read(s->fd, s->head.bytes + s->head.length, HEAD_MOST - s->head.length);
+		if (n < 0 && errno == EINTR && !cli_interrupted)
+			continue;
+		if (n < 0)
+			return err_errno(e, errno, "read the archive");
+		if (n == 0)
+			break;
+		s->head.length += (size_t)n;
+	}
+	s->format = source_detect(str_text(&s->head), s->head.length);
+	return s->head.length ? 0 : err_set(e, ERR_INVALID, "the archive is empty");
+}
+
+/* --- where it comes from --- */
+
+static int open_file(struct source *s, const char *path, const struct source_options *options, struct err *e)
+{
+	struct stat st;
+
+	s->fd = str_eq(path, "-") ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (s->fd < 0)
+		return err_errno(e, errno, "open %s", path);
+	if (isatty(s->fd))
+		return err_set(e, ERR_INVALID, "an archive is expected on standard input, which is a terminal");
+	if (fstat(s->fd, &st) == 0 && S_ISREG(st.st_mode))
+		s->total_bytes = (uint64_t)st.st_size;
+	s->format = options->format;
+	return s->format ? 0 : look_at_head(s, e);
+}
+
+static int open_folder(struct source *s, const char *path, const struct source_options *options, struct err *e)
+{
+	own_str char *helper = pipe_helper("carrel-tar");
+	own_str char *mark = mem_printf("%s/oci-layout", path);
+	const char *const argv[] = { helper, "pack", path, ".", "owners", NULL };
+
+	s->format = options->format ? options->format : fs_exists(AT_FDCWD, mark) ? "oci" : "tar";
+	return pipe_start(&s->child, argv, PIPE_READ_ITS_OUTPUT, e);
+}
+
+/* "I: extracting archives..." becomes the step of the progress. */
+static void on_line(void *data, const char *line)
+{
+	struct source *s = data;
+	if (str_starts(line, "I: "))
+		progress_step(s->progress, line + 3);
+}
+
+/* What mmdebstrap does before its first byte takes a minute; the service shall not wait for it. */
+static int wait_for_first_byte(struct source *s, struct err *e)
+{
+	for (;;) {
+		struct pollfd p[] = { { .fd = s->child.fd, .events = POLLIN }, { .fd = s->child.errors_fd, .events = POLLIN } };
+		int n = poll(p, 2, -1);
+		if (cli_interrupted)
+			return err_set(e, ERR_CANCELLED, "interrupted");
+		if (n < 0 && errno != EINTR)
+			return err_errno(e, errno, "poll");
+		if (n > 0 && p[1].revents)
+			pipe_hear(&s->child, on_line, s);
+		if (n > 0 && (p[0].revents & POLLIN))
+			return 0;
+		if (n > 0 && (p[0].revents & (POLLHUP | POLLERR))) {
+			int r = pipe_finish(&s->child, e);
+			return r < 0 ? r : err_set(e, ERR_INTERNAL, "%s made nothing", s->child.name);
+		}
+	}
+}
+
+static int open_debian(struct source *s, const char *suite, const struct source_options *options, struct err *e)
+{
+	own_str char *variant = mem_printf("--variant=%s", options->variant ? options->variant : "important");
+	own_str char *include = options->include ? mem_printf("--include=%s", options->include) : NULL;
+	const char *argv[10] = { "mmdebstrap", "--mode=auto", "--format=tar", variant };
+	size_t count = 4;
+
+	if (!*suite || strspn(suite, "abcdefghijklmnopqrstuvwxyz0123456789.-") != strlen(suite) || suite[0] == '-')
+		return err_set(e, ERR_INVALID, "'debian:%.40s' names no suite of Debian, such as bookworm", suite);
+	if (include)
+		argv[count++] = include;
+	argv[count++] = suite;
+	argv[count++] = "-";
+	argv[count++] = options->mirror;
+	/* The same packages on the same day give the same bytes; SOURCE_DATE_EPOCH of the caller goes further. */
+	own_str char *today = mem_printf("%lld", (long long)time(NULL) / 86400 * 86400);
+	(void)setenv("SOURCE_DATE_EPOCH", today, 0);
+	s->format = "tar";
+	int r = pipe_start(&s->child, argv, PIPE_READ_ITS_OUTPUT, e);
+	if (r == -ENOENT) {
+		(void)err_set(e, ERR_UNSUPPORTED, "mmdebstrap, which builds a Debian, is not installed");
+		return err_hint(e, "apt install mmdebstrap");
+	}
+	return r < 0 ? r : wait_for_first_byte(s, e);
+}
+
+int source_open(struct source *s, const char *text, const struct source_options *options, struct progress *progress, struct err *e)
+{
+	struct stat st;
+
+	s->progress = progress;
+	if (str_starts(text, "debian:"))
+		return open_debian(s, text + strlen("debian:"), options, e);
+	if (!str_eq(text, "-") && stat(text, &st) == 0 && S_ISDIR(st.st_mode))
+		return open_folder(s, text, options, e);
+	return open_file(s, text, options, e);
+}
+
+/* --- the bytes --- */
+
+static ssize_t read_some(struct source *s, char *buffer, size_t size)
+{
+	if (s->head.length) {
+		size_t n = s->head.length < size ? s->head.length : size;
+		memcpy(buffer, s->head.bytes, n);
+		str_drop_front(&s->head, n);
+		return (ssize_t)n;
+	}
+	for (;;) {
+		if (s->child.errors_fd >= 0)
+			pipe_hear(&s->child, on_line, s);
+		ssize_t n = read(s->child.pidfd >= 0 ? s->child.fd : s->fd, buffer, size);
+		if (n >= 0 || errno != EINTR || cli_interrupted)
+			return n;
+	}
+}
+
+long source_read(void *data, char *buffer, size_t size)
+{
+	struct source *s = data;
+	ssize_t n = cli_interrupted ? -1 : read_some(s, buffer, size);
+
+	if (cli_interrupted)
+		return -ECANCELED;
+	if (n < 0)
+		return -errno;
+	/* A stream that its maker did not finish must not end as if it had. */
+	if (n == 0 && s->child.pidfd >= 0 && pipe_finish(&s->child, &s->failure) < 0)
+		return -ECANCELED;
+	s->done_bytes += (uint64_t)n;
+	progress_bytes(s->progress, s->done_bytes, s->total_bytes, 0);
+	return n;
+}
+
+int source_finish(struct source *s, struct err *e)
+{
+	if (s->failure.kind == ERR_NONE)
+		return 0;
+	*e = s->failure;
+	return -(s->failure.number ? s->failure.number : EIO);
+}
+
+void source_done(struct source *s)
+{
+	pipe_done(&s->child);
+	if (s->fd >= 0)
+		(void)close(s->fd);
+	str_done(&s->head);
+}

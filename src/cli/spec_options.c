@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/spec_options.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+#include "model/spec.h"
+
+#define SPEC_MOST (1 << 20)
+
+const struct option spec_options[] = {
+	{ "name", 0, OPTION_TEXT, "NAME", "name of the workspace" },
+	{ "cpu", 0, OPTION_TEXT, "NUMBER", "processors, such as 2 or 0.5" },
+	{ "memory", 'm', OPTION_TEXT, "SIZE", "memory, such as 512M or 2GiB" },
+	{ "disk", 0, OPTION_TEXT, "SIZE", "size of the root volume" },
+	{ "processes", 0, OPTION_TEXT, "NUMBER", "processes and threads at one time" },
+	{ "env", 'e', OPTION_MANY, "KEY=VALUE", "environment variable; KEY alone takes the value from here" },
+	{ "user", 'u', OPTION_TEXT, "USER[:GROUP]", "user that runs the command" },
+	{ "workdir", 0, OPTION_TEXT, "PATH", "working directory" },
+	{ "volume", 'v', OPTION_MANY, "NAME:SIZE:/PATH[:ro][,keep]", "data volume; ro: read-only; keep: stays when the workspace is removed",
+	  .complete = COMPLETE_VOLUME },
+	{ "label", 'l', OPTION_MANY, "KEY=VALUE", "label for finding workspaces" },
+	{ "hostname", 0, OPTION_TEXT, "NAME", "host name inside" },
+	{ "restart", 0, OPTION_TEXT, "POLICY", "what happens when the command ends by itself", spec_restart_names },
+	{ "until", 0, OPTION_TEXT, "RUNG", "rung of the ladder at which the deployment stops", spec_until_names },
+	{ "network", 0, OPTION_TEXT, "NETWORK", "none: loopback only; host: the host's (administrators)", spec_network_names },
+	{ "engine", 0, OPTION_TEXT, "ENGINE", "how the workspace is isolated", spec_engine_names },
+	{ "mode", 0, OPTION_TEXT, "MODE", "system: the image's own init; program: one command", spec_mode_names },
+	{ "stop-timeout", 0, OPTION_TEXT, "TIME", "time for a clean shutdown before it is forced" },
+	{ 0 },
+};
+
+/* --- the file --- */
+
+static bool is_file_name(const char *source)
+{
+	return str_eq(source, "-") || source[0] == '/' || source[0] == '.' || str_ends(source, ".yaml") || str_ends(source, ".yml") ||
+	       str_ends(source, ".json");
+}
+
+static int read_spec_file(const char *source, json_t **ret_spec, struct err *e)
+{
+	own_strbuf struct str text = { 0 };
+	bool from_input = str_eq(source, "-");
+	struct spec spec;
+	int r = from_input ? fs_read_fd(STDIN_FILENO, SPEC_MOST, &text, e) : fs_read_file(AT_FDCWD, source, SPEC_MOST, &text, e);
+
+	if (r == 0)
+		r = spec_parse(str_text(&text), text.length, from_input ? "standard input" : source, &spec, e);
+	if (r < 0)
+		return r;
+	*ret_spec = encode(&spec_shape, &spec);
+	spec_done(&spec);
+	return 0;
+}
+
+/* --- the options --- */
+
+static json_t *member(json_t *spec, const char *key, json_t *(*make)(void))
+{
+	json_t *value = json_object_get(spec, key);
+	if (!value) {
+		value = make();
+		(void)json_object_set_new(spec, key, value);
+	}
+	return value;
+}
+
+static void set_texts(const struct args *a, json_t *spec)
+{
+	static const struct {
+		const char *option, *key, *group;
+	} simple[] = { { "name", "name" },	  { "user", "user" },	    { "workdir", "directory" }, { "hostname", "hostname" },
+		       { "restart", "restart" },  { "until", "until" },	    { "network", "network" },	{ "engine", "engine" },
+		       { "mode", "mode" },	  { "stop-timeout", "stop-timeout" },
+		       { "cpu", "cpu", "resources" }, { "memory", "memory", "resources" }, { "disk", "disk", "resources" },
+		       { "processes", "processes", "resources" } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(simple); i++) {
+		const char *value = args_text(a, simple[i].option);
+		json_t *group = spec;
+		if (!value)
+			continue;
+		if (simple[i].group)
+			group = member(spec, simple[i].group, json_object);
+		(void)json_object_set_new(group, simple[i].key, json_string(value));
+	}
+}
+
+static int set_pairs(const struct args *a, json_t *spec, const char *option, const char *key, bool from_here, struct err *e)
+{
+	const char *given;
+
+	for (size_t at = 0; (given = args_next(a, option, &at));) {
+		const char *equals = strchr(given, '=');
+		const char *value = equals ? equals + 1 : from_here ? getenv(given) : NULL;
+		own_str char *name = mem_strndup(given, equals ? (size_t)(equals - given) : strlen(given));
+		if (!equals && from_here && !value)
+			continue; /* not set here: not set there */
+		if (!value || !*name)
+			return err_set(e, ERR_INVALID, "--%s %.80s: KEY=VALUE is expected", option, given);
+		if (json_object_set_new(member(spec, key, json_object), name, json_string(value)) < 0)
+			return err_set(e, ERR_INVALID, "--%s %.80s: not UTF-8", option, name);
+	}
+	return 0;
+}
+
+/* NAME:SIZE:/PATH[:ro][,keep] */
+static json_t *parse_volume(const char *given)
+{
+	own_str char *text = mem_strdup(given);
+	bool keep = str_ends(text, ",keep");
+
+	if (keep)
+		text[strlen(text) - strlen(",keep")] = '\0';
+	bool read_only = str_ends(text, ":ro");
+	if (read_only)
+		text[strlen(text) - strlen(":ro")] = '\0';
+	char *size = strchr(text, ':'), *path = size ? strchr(size + 1, ':') : NULL;
+	if (!path)
+		return NULL;
+	*size++ = *path++ = '\0';
+	json_t *volume = json_pack("{s:s, s:s, s:s}", "name", text, "size", size, "mount", path);
+	if (volume && keep)
+		(void)json_object_set_new(volume, "keep", json_true());
+	if (volume && read_only)
+		(void)json_object_set_new(volume, "read-only", json_true());
+	return volume;
+}
+
+static int set_volumes(const struct args *a, json_t *spec, struct err *e)
+{
+	const char *given;
+
+	for (size_t at = 0; (given = args_next(a, "volume", &at));) {
+		json_t *volume = parse_volume(given);
+		if (!volume)
+			return err_set(e, ERR_INVALID, "--volume %.80s: NAME:SIZE:/PATH[:ro][,keep] is expected", given);
+		(void)json_array_append_new(member(spec, "volumes", json_array), volume);
+	}
+	return 0;
+}
+
+static int set_command(const struct args *a, json_t *spec, struct err *e)
+{
+	json_t *words = a->command_count ? json_array() : NULL;
+
+	for (size_t i = 0; i < a->command_count; i++)
+		if (json_array_append_new(words, json_string(a->command[i])) < 0) {
+			json_decref(words);
+			return err_set(e, ERR_INVALID, "a word of the command is not UTF-8");
+		}
+	if (words)
+		(void)json_object_set_new(spec, "command", words);
+	return 0;
+}
+
+/* All rules of the model; the position in the JSON that was made of the options means nothing to the user. */
+static int check(json_t *spec, struct err *e)
+{
+	static const char source[] = "options";
+	struct spec decoded = { 0 };
+	int r = decode_json(spec, source, &spec_shape, &decoded, e);
+
+	if (r == 0) {
+		spec_done(&decoded);
+		return 0;
+	}
+	const char *text = e->message;
+	if (str_starts(text, source))
+		text += strcspn(text, " ");
+	text += *text == ' ';
+	memmove(e->message, text, strlen(text) + 1);
+	return r;
+}
+
+int spec_from_args(const struct args *a, const char *source, json_t **ret_spec, struct err *e)
+{
+	own_json json_t *spec = NULL;
+	int r = 0;
+
+	if (is_file_name(source))
+		r = read_spec_file(source, &spec, e);
+	else if (!(spec = json_pack("{s:s}", "image", source)))
+		r = err_set(e, ERR_INVALID, "the image's name is not UTF-8");
+	if (r < 0)
+		return r;
+	set_texts(a, spec);
+	r = set_pairs(a, spec, "env", "environment", true, e);
+	if (r == 0)
+		r = set_pairs(a, spec, "label", "labels", false, e);
+	if (r == 0)
+		r = set_volumes(a, spec, e);
+	if (r == 0)
+		r = set_command(a, spec, e);
+	if (r == 0)
+		r = check(spec, e);
+	if (r == 0)
+		*ret_spec = json_incref(spec);
+	return r;
+}

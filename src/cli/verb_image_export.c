@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+#include "cli/print.h"
+#include "cli/progress.h"
+
+struct output {
+	int fd;
+	uint64_t done;
+	struct progress progress;
+	struct err failure;
+};
+
+static int write_bytes(void *data, const char *bytes, size_t length)
+{
+	struct output *o = data;
+
+	if (cli_interrupted || fs_write_all(o->fd, bytes, length, &o->failure) < 0)
+		return 1;
+	o->done += length;
+	progress_bytes(&o->progress, o->done, 0, 0);
+	return 0;
+}
+
+static int download(struct cli *cli, const char *name, const char *format, struct output *o, struct err *e)
+{
+	struct client *client;
+	own_str char *path = client_path("/v1/images/%s/export?format=%s", name, format);
+	int r = cli_client(cli, &client, e);
+
+	if (r == 0)
+		r = cli_catch_interrupt(cli, e);
+	if (r < 0)
+		return r;
+	progress_start(&o->progress, cli, name);
+	r = client_download(client, path, write_bytes, o, e);
+	progress_end(&o->progress);
+	if (r < 0 && o->failure.kind != ERR_NONE) {
+		*e = o->failure;
+		return err_wrap(e, "export");
+	}
+	return r;
+}
+
+/* The file is there when it is whole, or not at all. */
+static int export_to_file(struct cli *cli, const char *name, const char *format, const char *file, struct err *e)
+{
+	own_str char *temporary = mem_printf("%s.%d.part", file, (int)getpid());
+	own_fd int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+	struct output o = { .fd = fd };
+
+	if (fd < 0)
+		return err_errno(e, errno, "create %s", temporary);
+	int r = download(cli, name, format, &o, e);
+	if (r == 0 && fsync(fd) < 0)
+		r = err_errno(e, errno, "write %s", temporary);
+	if (r == 0 && rename(temporary, file) < 0)
+		r = err_errno(e, errno, "rename to %s", file);
+	if (r < 0)
+		(void)unlink(temporary);
+	return r;
+}
+
+static int export(struct cli *cli, const struct args *a, struct err *e)
+{
+	const char *name = args_operand(a, 0), *file = args_operand(a, 1), *format = args_text(a, "format-image");
+
+	format = format ? format : "oci";
+	if (!str_eq(file, "-"))
+		return export_to_file(cli, name, format, file, e);
+	if (cli->output_terminal)
+		return err_set(e, ERR_INVALID, "an archive is not written to a terminal");
+	struct output o = { .fd = STDOUT_FILENO };
+	return download(cli, name, format, &o, e);
+}
+
+static const char *const formats[] = { "oci", "oci-zstd", "partitions", "tar", NULL };
+static const struct operand operands[] = {
+	{ "IMAGE", "image", COMPLETE_IMAGE },
+	{ "FILE", "file to write; - is standard output", COMPLETE_FILE },
+	{ 0 },
+};
+static const struct option options[] = {
+	{ "format-image", 0, OPTION_TEXT, "FORMAT", "oci: an OCI image layout in a tar; tar: one tar of all files; partitions: an OCI layout with our own layers", formats },
+	{ 0 },
+};
+static const struct example examples[] = {
+	{ "carrel image export debian debian.oci.tar", "for any OCI tool, or another Carrel" },
+	{ "carrel image export --format-image tar debian - | tar t", "all files, as one tar" },
+	{ 0 },
+};
+const struct verb verb_image_export = {
+	"image export", "write an image to a file", "The file appears under its name when it is whole.", operands, options, NULL, examples, export,
+};

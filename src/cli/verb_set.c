@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+#include "cli/change.h"
+
+static int get_spec_list(struct cli *cli, const struct args *a, const char *key, json_t **ret_value, struct err *e)
+{
+	struct client *client;
+	own_json json_t *workspace = NULL;
+	own_str char *path = client_path("/v1/workspaces/%s", args_operand(a, 0));
+	int r = cli_client(cli, &client, e);
+
+	if (r == 0)
+		r = client_call(client, "GET", path, NULL, &workspace, e);
+	if (r == 0)
+		*ret_value = json_deep_copy(json_object_get(json_object_get(workspace, "spec"), key));
+	return r;
+}
+
+/* KEY=VALUE sets, KEY= removes; labels that are not named stay. */
+static int set_labels(struct cli *cli, const struct args *a, json_t *body, struct err *e)
+{
+	own_json json_t *labels = NULL;
+	const char *given;
+	size_t at = 0;
+
+	if (!args_text(a, "label"))
+		return 0;
+	int r = get_spec_list(cli, a, "labels", &labels, e);
+	if (r < 0)
+		return r;
+	if (!labels)
+		labels = json_object();
+	while ((given = args_next(a, "label", &at))) {
+		const char *equals = strchr(given, '=');
+		own_str char *key = mem_strndup(given, strcspn(given, "="));
+		if (!equals || !*key)
+			return err_set(e, ERR_INVALID, "--label %.80s: KEY=VALUE is expected, KEY= removes it", given);
+		if (equals[1])
+			(void)json_object_set_new(labels, key, json_string(equals + 1));
+		else
+			(void)json_object_del(labels, key);
+	}
+	return json_object_set(body, "labels", labels);
+}
+
+static int set_volumes(struct cli *cli, const struct args *a, json_t *body, struct err *e)
+{
+	own_json json_t *volumes = NULL;
+	const char *given;
+	size_t at = 0, i;
+	json_t *volume;
+
+	if (!args_text(a, "volume"))
+		return 0;
+	int r = get_spec_list(cli, a, "volumes", &volumes, e);
+	if (r < 0)
+		return r;
+	while ((given = args_next(a, "volume", &at))) {
+		own_str char *name = mem_strndup(given, strcspn(given, ":"));
+		const char *size = strchr(given, ':');
+		bool found = false;
+		if (!size)
+			return err_set(e, ERR_INVALID, "--volume %.80s: NAME:SIZE is expected", given);
+		json_array_foreach(volumes, i, volume) {
+			if (!str_eq(name, json_string_value(json_object_get(volume, "name"))))
+				continue;
+			(void)json_object_set_new(volume, "size", json_string(size + 1));
+			found = true;
+		}
+		if (!found)
+			return err_set(e, ERR_NOT_FOUND, "the workspace has no volume '%.64s'", name);
+	}
+	return json_object_set(body, "volumes", volumes);
+}
+
+static int set_workspace(struct cli *cli, const struct args *a, struct err *e)
+{
+	own_json json_t *body = json_object();
+	const char *disk = args_text(a, "disk"), *name = args_operand(a, 0);
+	int r = set_labels(cli, a, body, e);
+
+	if (r == 0)
+		r = set_volumes(cli, a, body, e);
+	if (r < 0)
+		return r;
+	if (disk)
+		(void)json_object_set_new(body, "resources", json_pack("{s:s}", "disk", disk));
+	if (!json_object_size(body))
+		return err_set(e, ERR_INVALID, "nothing to set: --disk, --volume or --label is expected");
+	return change_run(cli, a, "PATCH", client_path("/v1/workspaces/%s", name), json_incref(body), name, e);
+}
+
+static const struct operand operands[] = { { "NAME", "workspace", COMPLETE_WORKSPACE }, { 0 } };
+static const struct option options[] = {
+	{ "disk", 0, OPTION_TEXT, "SIZE", "new size of the root volume; only larger" },
+	{ "volume", 'v', OPTION_MANY, "NAME:SIZE", "new size of a data volume; only larger" },
+	{ "label", 'l', OPTION_MANY, "KEY=VALUE", "set a label; KEY= removes it" },
+	{ 0 },
+};
+static const struct example examples[] = {
+	{ "carrel set web --disk 40GiB", "grows while it runs" },
+	{ "carrel set web --label team=blue --label old=", "one label more, one less" },
+	{ 0 },
+};
+const struct verb verb_set = { "set", "change a workspace: larger disks, labels", NULL, operands, options, change_options, examples, set_workspace };

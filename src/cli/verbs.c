@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The list of verbs, in the order of help. */
+#include "cli/cli.h"
+
+#define VERBS(X)                                                                                                               \
+	X(run) X(deploy) X(ls) X(show) X(start) X(stop) X(restart) X(pause) X(resume) X(exec) X(console) X(logs) X(cp) X(rename)   \
+	X(set) X(rm) X(why) X(events) X(doctor) X(version) X(completion) X(snapshot_create) X(snapshot_restore) X(snapshot_ls)   \
+	X(snapshot_rm) X(operation_ls) X(operation_show) X(operation_wait) X(operation_cancel) X(image_import) X(image_ls)       \
+	X(image_show) X(image_export) X(image_rm) X(volume_ls) X(volume_rm) X(complete) X(man)
+
+#define X(name) extern const struct verb verb_##name;
+VERBS(X)
+#undef X
+
+const struct verb *const cli_verbs[] = {
+#define X(name) &verb_##name,
+	VERBS(X)
+#undef X
+	NULL
+};
+
+const struct noun cli_nouns[] = {
+	{ "image", "import, list, show, export, rm: what can be deployed" },
+	{ "snapshot", "create, restore, ls, rm: states of a workspace's volumes" },
+	{ "volume", "ls, rm: volumes that stay without a workspace" },
+	{ "operation", "ls, show, wait, cancel: what is under way" },
+	{ 0 },
+};
