@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. Connecting blocks (a unix socket, or TCP later), so it is a job of the workers; all else happens on the loop.
+ * After the upgrade the agent says hello with its facts, all reports and the kept volumes; the service answers with all assignments.
+ * A service that does not read makes the socket congested: reports are then not queued one by one, but all of them are sent anew when
+ * it has drained - levels need no queue.
+ */
+#include "node/channel.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/http.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+#include "base/ws.h"
+#include "node/facts.h"
+#include "node/steps.h"
+#include "node/stream.h"
+
+#define FIRST_DELAY_MS 50
+#define LONGEST_DELAY_MS 2000
+#define MESSAGE_MOST ((size_t)64 << 20)
+
+struct channel {
+	struct node *node;
+	struct agent *agent;
+	struct ws *ws;
+	struct loop_source *timer;
+	uint64_t delay_ms;
+	bool stale, volumes_due, complained;
+	/* of the connecting job */
+	int fd;
+	struct str early;
+	struct err why;
+	json_t *facts;
+};
+
+static void send_json(struct channel *c, json_t *message) /* takes it */
+{
+	own_str char *text = json_dumps(message, JSON_COMPACT);
+
+	json_decref(message);
+	if (text && c->ws)
+		ws_send(c->ws, true, text, strlen(text));
+}
+
+/* --- what the agent tells --- */
+
+static void on_report(void *data, json_t *report)
+{
+	struct channel *c = data;
+
+	if (!c->ws)
+		return;
+	c->stale |= ws_congested(c->ws);
+	if (!c->stale)
+		send_json(c, json_pack("{s:s, s:[O]}", "type", "reports", "items", report));
+}
+
+static void on_progress(void *data, const char *id, const char *step, uint64_t done, uint64_t total)
+{
+	struct channel *c = data;
+
+	if (c->ws && !ws_congested(c->ws))
+		send_json(c, json_pack("{s:s, s:s, s:s, s:I, s:I}", "type", "progress", "workspace", id, "step", step, "done",
+				       (json_int_t)done, "total", (json_int_t)total));
+}
+
+static void send_volumes(void *data)
+{
+	struct channel *c = data;
+
+	c->volumes_due = false;
+	if (c->ws && c->agent)
+		send_json(c, json_pack("{s:s, s:o}", "type", "volumes", "items", agent_volumes(c->agent)));
+}
+
+static void on_volumes(void *data)
+{
+	struct channel *c = data;
+
+	if (c->volumes_due || !c->ws)
+		return;
+	c->volumes_due = true;
+	(void)loop_add_timer(c->node->loop, 200, send_volumes, c);
+}
+
+const struct agent_events channel_agent_events = { .report = on_report, .progress = on_progress, .volumes = on_volumes };
+
+/* --- what the service tells --- */
+
+static void on_assignments(struct channel *c, json_t *message)
+{
+	bool full = json_is_true(json_object_get(message, "full"));
+	json_t *item;
+	size_t i;
+
+	if (full)
+		agent_mark(c->agent);
+	json_array_foreach(json_object_get(message, "items"), i, item) {
+		struct assignment wish = { 0 };
+		struct err e = { 0 };
+		if (decode_json(item, "assignment", &assignment_shape, &wish, &e) < 0)
+			log_error(&e, "assignment from the service");
+		else
+			agent_assign(c->agent, &wish);
+	}
+	if (full)
+		agent_sweep(c->agent, json_is_true(json_object_get(message, "authoritative")));
+}
+
+static void on_forget(struct channel *c, json_t *message)
+{
+	json_t *item;
+	size_t i;
+
+	json_array_foreach(json_object_get(message, "ids"), i, item)
+		if (json_is_string(item))
+			agent_forget(c->agent, json_string_value(item));
+}
+
+static void on_plan(struct channel *c, json_t *message)
+{
+	struct assignment a = { 0 };
+	struct err e = { 0 };
+	json_int_t id = json_integer_value(json_object_get(message, "id"));
+
+	if (decode_json(json_object_get(message, "assignment"), "assignment", &assignment_shape, &a, &e) < 0)
+		send_json(c, json_pack("{s:s, s:I, s:{s:s, s:s, s:s}}", "type", "planned", "id", id, "error", "kind", err_kind_name(e.kind),
+				       "message", e.message, "hint", e.hint));
+	else
+		send_json(c, json_pack("{s:s, s:I, s:o}", "type", "planned", "id", id, "plan", steps_plan(c->node, &a)));
+	assignment_done(&a);
+}
+
+static void on_remove_volume(struct channel *c, json_t *message)
+{
+	json_int_t owner = json_integer_value(json_object_get(message, "owner"));
+	const char *name = json_string_value(json_object_get(message, "name"));
+	struct err e = { 0 };
+
+	if (name && agent_remove_volume(c->agent, (uint64_t)owner, name, &e) < 0 && e.kind != ERR_NOT_FOUND)
+		send_json(c, json_pack("{s:s, s:I, s:s, s:{s:s, s:s, s:s}}", "type", "volume-error", "owner", owner, "name", name, "error",
+				       "kind", err_kind_name(e.kind), "message", e.message, "hint", e.hint));
+	send_volumes(c);
+}
+
+static void on_stream(struct channel *c, json_t *message)
+{
+	const char *stream = json_string_value(json_object_get(message, "stream"));
+	const char *id = json_string_value(json_object_get(message, "workspace"));
+	const char *kind = json_string_value(json_object_get(message, "kind"));
+
+	if (stream && id && kind)
+		stream_open(c->node, c->agent, stream, id, kind, json_object_get(message, "request"));
+}
+
+static const struct {
+	const char *type;
+	void (*handle)(struct channel *c, json_t *message);
+} handlers[] = {
+	{ "assignments", on_assignments }, { "forget", on_forget },		     { "stream", on_stream },
+	{ "plan", on_plan },		   { "volume-remove", on_remove_volume },
+};
+
+static void on_message(void *data, bool text, const char *bytes, size_t length)
+{
+	struct channel *c = data;
+	json_error_t why;
+	json_t *message = text ? json_loadb(bytes, length, 0, &why) : NULL;
+	const char *type = json_string_value(json_object_get(message, "type"));
+
+	for (size_t i = 0; type && i < ARRAY_SIZE(handlers); i++)
+		if (str_eq(type, handlers[i].type))
+			handlers[i].handle(c, message);
+	json_decref(message);
+}
+
+/* --- the connection --- */
+
+static void connect_later(struct channel *c);
+
+static void on_closed(void *data, const struct err *why)
+{
+	struct channel *c = data;
+
+	log_info("the connection to the service ended: %s", why ? why->message : "closed");
+	ws_free(TAKE(c->ws));
+	connect_later(c);
+}
+
+static void send_all(struct channel *c)
+{
+	c->stale = false;
+	send_json(c, json_pack("{s:s, s:b, s:o}", "type", "reports", "full", 1, "items", agent_reports(c->agent)));
+	send_volumes(c);
+}
+
+static void on_drained(void *data)
+{
+	struct channel *c = data;
+	if (c->stale)
+		send_all(c);
+}
+
+static const struct ws_events ws_handlers = { .message = on_message, .closed = on_closed, .drained = on_drained };
+
+static void connect_job(void *data)
+{
+	struct channel *c = data;
+	own_str char *path = mem_printf("/v1/hosts/%s/channel", c->node->config.name);
+
+	err_clear(&c->why);
+	c->fd = -1;
+	if (http_upgrade(c->node->config.service, path, &c->fd, &c->early, &c->why) == 0)
+		c->facts = facts_read(c->node);
+}
+
+static void connect_done(void *data)
+{
+	struct channel *c = data;
+
+	if (c->fd < 0) {
+		if (!c->complained)
+			log_warn("no service at %s yet: %s", c->node->config.service, c->why.message);
+		c->complained = true;
+		connect_later(c);
+		return;
+	}
+	c->complained = false;
+	c->delay_ms = FIRST_DELAY_MS;
+	c->ws = ws_new(c->node->loop, TAKE_FD(c->fd), WS_CLIENT, MESSAGE_MOST, c->early.bytes, c->early.length, &ws_handlers, c);
+	str_done(&c->early);
+	log_info("connected to the service at %s", c->node->config.service);
+	send_json(c, json_pack("{s:s, s:i, s:s, s:s, s:o}", "type", "hello", "protocol", 1, "version", CARREL_VERSION, "boot-id", boot_id(),
+			       "facts", TAKE(c->facts)));
+	send_all(c);
+}
+
+static void connect_now(void *data)
+{
+	struct channel *c = data;
+	c->timer = NULL;
+	workers_run(c->node->workers, connect_job, connect_done, c, false);
+}
+
+static void connect_later(struct channel *c)
+{
+	c->timer = loop_add_timer(c->node->loop, c->delay_ms, connect_now, c);
+	c->delay_ms = c->delay_ms * 2 > LONGEST_DELAY_MS ? LONGEST_DELAY_MS : c->delay_ms * 2;
+}
+
+struct channel *channel_new(struct node *n)
+{
+	struct channel *c = mem_alloc(sizeof *c);
+
+	c->node = n;
+	c->fd = -1;
+	c->delay_ms = FIRST_DELAY_MS;
+	return c;
+}
+
+void channel_start(struct channel *c, struct agent *a)
+{
+	c->agent = a;
+	connect_now(c);
+}
+
+void channel_free(struct channel *c)
+{
+	if (c->ws)
+		ws_free(c->ws);
+	loop_remove(c->timer);
+	own_close(&c->fd);
+	str_done(&c->early);
+	json_decref(c->facts);
+	free(c);
+}

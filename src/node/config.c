@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "node/config.h"
+
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "model/name.h"
+#include "model/spec.h"
+
+static const char *const level_names[] = { "error", "warn", "info", "detail", NULL };
+static const char *const mount_names[] = { "auto", "file", "loop", NULL };
+
+#define C(member) offsetof(struct config, member)
+static const struct field fields[] = {
+	{ "state", FIELD_TEXT, C(state), "folder of lasting data", .check = name_check_path, .example = "/var/lib/carrel" },
+	{ "run", FIELD_TEXT, C(run), "folder of sockets and mounts", .check = name_check_path, .example = "/run/carrel" },
+	{ "store", FIELD_TEXT, C(store), "store of partitions", .check = name_check_path, .example = "STATE/store" },
+	{ "name", FIELD_TEXT, C(name), "name of this host", .check = name_check, .example = "local" },
+	{ "service", FIELD_TEXT, C(service), "address of carreld", .example = "unix:RUN/carreld.sock" },
+	{ "cgroup", FIELD_TEXT, C(cgroup), "parent cgroup of all workspaces", .check = name_check, .example = "carrel" },
+	{ "first-id", FIELD_NUMBER, C(first_id), "first user and group id given to workspaces", .min = 65536, .max = UINT32_MAX - 65536,
+	  .preset = 1879048192, .example = "1879048192" },
+	{ "id-ranges", FIELD_NUMBER, C(id_ranges), "ranges of 65536 ids from there on: most workspaces at a time", .min = 1, .max = 32768,
+	  .preset = 4094, .example = "4094" },
+	{ "workers", FIELD_NUMBER, C(workers), "workspaces worked on at a time", .min = 1, .max = 64, .preset = 4, .example = "4" },
+	{ "blanks", FIELD_NUMBER, C(blanks), "ready-made volumes of each size", .max = 1024, .preset = 8, .example = "8" },
+	{ "blank-size", FIELD_BYTES, C(blank_bytes), "size of volumes to have ready from the start", .preset = SPEC_DISK_DEFAULT,
+	  .example = "10G" },
+	{ "keep-mounted", FIELD_DURATION, C(keep_mounted_ms), "how long unused partitions stay mounted", .preset = 60000, .example = "60s" },
+	{ "spares", FIELD_NUMBER, C(spares), "runners kept ready", .max = 64, .preset = 2, .example = "2" },
+	{ "mount", FIELD_ENUM, C(mount), "how partitions are mounted: auto, file or loop", .names = mount_names, .example = "auto" },
+	{ "log-level", FIELD_ENUM, C(log_level), "error, warn, info or detail", .names = level_names, .preset = 2, .example = "info" },
+	{ "clean", FIELD_BOOL, C(clean), "stop all workspaces of this host, take mounts, cgroups and sockets away, and end" },
+	{ "facts", FIELD_BOOL, C(facts), "print what this host can do as JSON, and end" },
+	{ 0 },
+};
+static const struct shape shape = { "carrel-node", sizeof(struct config), fields, "Settings of the agent of one host." };
+
+const struct settings config_settings = {
+	.program = "carrel-node",
+	.what = "The agent of one host: makes true what carreld assigns to it.",
+	.shape = &shape,
+	.config_path = "/etc/carrel/node.yaml",
+};
+
+static void preset(char **text, char *value)
+{
+	if (*text)
+		free(value);
+	else
+		*text = value;
+}
+
+int config_read(int argc, char **argv, struct config *ret_config, struct err *e)
+{
+	struct config c = { 0 };
+	int r = settings_read(&config_settings, argc, argv, &c, e);
+
+	if (r != 0)
+		return r;
+	preset(&c.state, mem_strdup("/var/lib/carrel"));
+	preset(&c.run, mem_strdup("/run/carrel"));
+	preset(&c.name, mem_strdup("local"));
+	preset(&c.cgroup, mem_strdup("carrel"));
+	preset(&c.store, mem_printf("%s/store", c.state));
+	preset(&c.service, mem_printf("unix:%s/carreld.sock", c.run));
+	*ret_config = c;
+	return 0;
+}
+
+void config_done(struct config *c) { shape_done(&shape, c); }

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NODE_CONFIG_H
+#define NODE_CONFIG_H
+
+/* Settings of carrel-node; the table in config.c is their only description. */
+
+#include "base/decode.h"
+#include "base/settings.h"
+
+struct config {
+	char *state, *run, *name, *service, *cgroup, *store;
+	unsigned log_level, mount;
+	uint64_t first_id, id_ranges, workers, blanks, blank_bytes, keep_mounted_ms, spares;
+	bool clean, facts;
+};
+
+extern const struct settings config_settings;
+
+int config_read(int argc, char **argv, struct config *ret_config, struct err *e) must_check; /* 1: only help was asked for */
+void config_done(struct config *c);
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NODE_ISOLATE_H
+#define NODE_ISOLATE_H
+
+/*
+ * Everything the agent asks of engine and enforcement, so that the steps read as one line each. All calls block and may be made
+ * from any thread; one workspace is worked on by one thread at a time.
+ */
+
+#include <jansson.h>
+
+#include "node/node.h"
+#include "node/record.h"
+
+struct engine_spare;
+
+struct isolate_volume {
+	const struct spec_volume *spec; /* NULL: the root volume */
+	char *path;
+	int fd; /* open and locked */
+};
+
+/* What the steps before `launch` left for it. */
+struct isolate_parts {
+	char **lowers; /* mount points of partitions, lowest first */
+	size_t lower_count;
+	struct isolate_volume *volumes;
+	size_t volume_count;
+	struct engine_spare *spare; /* a runner that waits in the limits already */
+};
+void isolate_parts_done(struct isolate_parts *p);
+
+struct isolate_status {
+	bool ended; /* exit_status counts */
+	uint64_t run, pid, started_ms, ended_ms;
+	int exit_status;
+};
+
+struct isolator;
+int isolator_new(const struct node *n, struct isolator **ret_isolator, struct err *e) must_check;
+void isolator_free(struct isolator *i); /* ends spare runners */
+/* Makes at most one spare runner; 1 when it did. For an idle worker. */
+int isolator_refill(struct node *n, struct err *e) must_check;
+
+/* Limits of one workspace, before its first process; undo takes the groups away and kills what is in them. */
+int isolate_limits(struct node *n, const struct record *r, struct isolate_parts *parts, struct err *e) must_check;
+int isolate_limits_undo(struct node *n, const char *id, struct err *e) must_check;
+
+/* Starts runner and first process, or (maintenance) the runner alone. */
+int isolate_start(struct node *n, const struct record *r, struct isolate_parts *parts, bool paused, bool maintenance, uint64_t *ret_pid,
+		  struct err *e) must_check;
+/* A connection that stays, whose end of file says that the runner is gone; the caller's. */
+int isolate_connect(struct node *n, const char *id, int *ret_control, struct err *e) must_check;
+/* Ends the runner and all of the workspace's processes, whatever state they are in, and removes the run folder. */
+int isolate_undo(struct node *n, const char *id, struct err *e) must_check;
+/* From the status file; ERR_NOT_FOUND when it was never written. */
+int isolate_status(struct node *n, const char *id, struct isolate_status *ret_status, struct err *e) must_check;
+
+int isolate_stop(struct node *n, const struct record *r, uint64_t timeout_ms, struct err *e) must_check;
+int isolate_pause(struct node *n, const struct record *r, struct err *e) must_check;
+int isolate_resume(struct node *n, const struct record *r, struct err *e) must_check;
+/* Makes what is on the volumes' files consistent as long as they stay frozen. Thawing what is not frozen is fine. */
+int isolate_freeze_volumes(struct node *n, const struct record *r, bool freeze, struct err *e) must_check;
+int isolate_grow_volume(struct node *n, const struct record *r, const struct isolate_volume *v, uint64_t size_bytes,
+			struct err *e) must_check;
+
+/* What would be done, for --dry-run. New references. */
+json_t *isolate_limits_plan(const struct node *n, const struct assignment *a);
+json_t *isolate_plan(const struct node *n, const struct assignment *a);
+
+/* Takes away what carries a workspace's id on this host and is not in `known` (cgroups, run folders, processes). */
+int isolate_collect(struct node *n, bool (*known)(void *data, const char *id), void *data, struct err *e) must_check;
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "node/node.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "node/isolate.h"
+
+/* Folders of others' data are root's only; the run folder itself is everybody's, for carreld's socket is in it. */
+static int make_folders(const struct node *n, struct err *e)
+{
+	const char *const closed[] = { n->workspaces, n->kept, n->blanks, n->runs };
+	int r = fs_mkdirs(n->config.state, 0755, e);
+
+	if (r == 0)
+		r = fs_mkdirs(n->config.run, 0755, e);
+	for (size_t i = 0; i < ARRAY_SIZE(closed) && r == 0; i++)
+		r = fs_mkdirs(closed[i], 0700, e);
+	return r;
+}
+
+int node_init(struct node *n, struct config *config, struct err *e)
+{
+	struct config empty = { 0 };
+
+	*n = (struct node){ .config = *config };
+	*config = empty;
+	n->workspaces = mem_printf("%s/node/workspaces", n->config.state);
+	n->kept = mem_printf("%s/node/kept", n->config.state);
+	n->blanks = mem_printf("%s/node/blanks", n->config.state);
+	n->runs = mem_printf("%s/node/workspaces", n->config.run);
+	n->partitions = mem_printf("%s/node/partitions", n->config.run);
+	n->ids = ids_new(n->config.first_id, n->config.id_ranges);
+	int r = make_folders(n, e);
+	if (r == 0)
+		r = mounts_open(n->config.store, n->partitions, (enum mount_how)n->config.mount, &n->mounts, e);
+	if (r == 0)
+		r = volume_pool_open(n->blanks, (unsigned)n->config.blanks, &n->pool, e);
+	if (r == 0)
+		r = isolator_new(n, &n->isolator, e);
+	if (r == 0 && n->config.blank_bytes)
+		volume_pool_want(n->pool, VOLUME_ROOT, n->config.blank_bytes);
+	return r;
+}
+
+void node_done(struct node *n)
+{
+	isolator_free(n->isolator);
+	volume_pool_free(n->pool);
+	mounts_free(n->mounts);
+	ids_free(n->ids);
+	free(n->workspaces);
+	free(n->kept);
+	free(n->blanks);
+	free(n->runs);
+	free(n->partitions);
+	config_done(&n->config);
+}

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "node/record.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+
+#define T(member) offsetof(struct truth, member)
+static const struct field truth_fields[] = {
+	{ "report", FIELD_OBJECT, T(report), "what the service was told or will be", .required = true, .shape = &report_shape },
+	{ "first-id", FIELD_NUMBER, T(first_id), "first id of its range of 65536; 0: it has none" },
+	{ "boot-id", FIELD_TEXT, T(boot_id), "boot of the machine in which it was last started" },
+	{ "restart-waits", FIELD_BOOL, T(restart_waits), "the restart policy will start it again after a pause" },
+	{ "failed-starts", FIELD_NUMBER, T(failed_starts), "restarts in a row; decides the length of the pause" },
+	{ "gave-up", FIELD_NUMBER, T(gave_up), "generation in which a snapshot, restore or growth failed" },
+	{ 0 },
+};
+const struct shape truth_shape = { "node-truth", sizeof(struct truth), truth_fields, "The agent's record of one workspace.", .open = true };
+
+#define JSON_MOST (UINT64_C(8) << 20)
+
+uint64_t unix_ms(void)
+{
+	struct timespec now;
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+const char *boot_id(void)
+{
+	static char id[64]; /* first called before threads start */
+
+	if (!id[0]) {
+		own_strbuf struct str text = { 0 };
+		if (fs_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", sizeof id - 1, &text, NULL) == 0)
+			(void)snprintf(id, sizeof id, "%.36s", str_text(&text));
+	}
+	return id;
+}
+
+char *record_path(const struct record *r, const char *inner) { return mem_printf("%s/%s", r->folder, inner); }
+
+char *record_volume_path(const struct record *r, const char *kept_folder, const struct spec_volume *v)
+{
+	if (!v)
+		return record_path(r, "volumes/root.ext4");
+	if (v->keep)
+		return mem_printf("%s/%" PRIu64 "/%s.ext4", kept_folder, r->wish.owner_uid, v->name);
+	return mem_printf("%s/volumes/%s.ext4", r->folder, v->name);
+}
+
+struct record *record_new(const char *folder, const char *id)
+{
+	struct record *r = mem_alloc(sizeof *r);
+
+	(void)snprintf(r->id, sizeof r->id, "%s", id);
+	r->folder = mem_printf("%s/%s", folder, id);
+	r->journal = mem_strdup("");
+	r->truth.report = mem_alloc(sizeof *r->truth.report);
+	r->truth.report->id = mem_strdup(id);
+	r->truth.report->exit_status = FIELD_NO_PRESET;
+	return r;
+}
+
+void record_free(struct record *r)
+{
+	if (!r)
+		return;
+	assignment_done(&r->wish);
+	shape_done(&truth_shape, &r->truth);
+	free(r->folder);
+	free(r->journal);
+	free(r);
+}
+
+static int load_json(const struct record *r, const char *name, const struct shape *shape, void *ret_value, struct err *e)
+{
+	own_str char *path = record_path(r, name);
+	own_strbuf struct str text = { 0 };
+	int got = fs_read_file(AT_FDCWD, path, JSON_MOST, &text, e);
+
+	if (got < 0)
+		return got;
+	return decode_text(str_text(&text), text.length, path, shape, ret_value, e);
+}
+
+/* Lines "begin STEP"; a torn last line was never acted upon. */
+static void load_journal(struct record *r)
+{
+	own_str char *path = record_path(r, "journal");
+	own_strbuf struct str text = { 0 }, steps = { 0 };
+
+	if (fs_read_file(AT_FDCWD, path, 65536, &text, NULL) < 0)
+		return;
+	for (char *line = text.bytes, *end; line && (end = strchr(line, '\n')); line = end + 1) {
+		*end = '\0';
+		if (str_starts(line, "begin "))
+			str_printf(&steps, "%s%s", steps.length ? " " : "", line + strlen("begin "));
+	}
+	free(r->journal);
+	r->journal = str_take(&steps);
+}
+
+int record_load(const char *folder, const char *id, struct record **ret_record, struct err *e)
+{
+	struct record *r = record_new(folder, id);
+	struct truth truth = { 0 };
+	int got = load_json(r, "truth.json", &truth_shape, &truth, e);
+
+	if (got == 0) {
+		shape_done(&truth_shape, &r->truth);
+		r->truth = truth;
+	} else if (got == -ENOENT) {
+		got = 0; /* ended between its first two writes: nothing was done yet */
+	}
+	if (got == 0)
+		got = load_json(r, "assignment.json", &assignment_shape, &r->wish, e);
+	if (got == -ENOENT && r->truth.report->state == STATE_REMOVED)
+		got = 0;
+	if (got < 0) {
+		record_free(r);
+		return err_wrap(e, "record of workspace %s", id);
+	}
+	r->on_disk = true;
+	load_journal(r);
+	*ret_record = r;
+	return 0;
+}
+
+static int save_json(struct record *r, const char *name, const struct shape *shape, const void *value, struct err *e)
+{
+	if (!r->on_disk) {
+		int made = fs_mkdirs(r->folder, 0700, e);
+		if (made < 0)
+			return made;
+		r->on_disk = true;
+	}
+	json_t *json = encode(shape, value);
+	own_str char *text = json_dumps(json, JSON_COMPACT), *path = record_path(r, name);
+	json_decref(json);
+	return fs_write_file(AT_FDCWD, path, text, strlen(text), 0600, false, e);
+}
+
+int record_save_wish(struct record *r, struct err *e) { return save_json(r, "assignment.json", &assignment_shape, &r->wish, e); }
+
+int record_save_truth(struct record *r, struct err *e)
+{
+	int saved = save_json(r, "truth.json", &truth_shape, &r->truth, e);
+	if (saved < 0)
+		return saved;
+	own_str char *path = record_path(r, "journal");
+	if (truncate(path, 0) < 0 && errno != ENOENT)
+		return err_errno(e, errno, "empty %s", path);
+	r->journal[0] = '\0';
+	return 0;
+}
+
+int record_begin(struct record *r, const char *step, struct err *e)
+{
+	own_str char *path = record_path(r, "journal"), *line = mem_printf("begin %s\n", step);
+	own_fd int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (fd < 0)
+		return err_errno(e, errno, "open %s", path);
+	return fs_write_all(fd, line, strlen(line), e);
+}
+
+int record_remove_data(struct record *r, struct err *e)
+{
+	static const char *const parts[] = { "volumes", "snapshots", "log" };
+	own_fd int fd = -1;
+
+	if (!r->on_disk)
+		return 0;
+	int got = fs_open_dir(AT_FDCWD, r->folder, &fd, e);
+	if (got == -ENOENT)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(parts) && got == 0; i++)
+		got = fs_remove_tree(fd, parts[i], e);
+	return got < 0 ? err_wrap(e, "remove the data of workspace %s", r->id) : 0;
+}
+
+int record_forget(struct record *r, struct err *e)
+{
+	return r->on_disk ? fs_remove_tree(AT_FDCWD, r->folder, e) : 0;
+}
+
+void record_clear_error(struct record *r)
+{
+	struct report_error *error = TAKE(r->truth.report->error);
+
+	if (!error)
+		return;
+	free(error->kind);
+	free(error->message);
+	free(error->hint);
+	free(error->step);
+	free(error);
+}
+
+void record_set_error(struct record *r, const char *step, const struct err *e)
+{
+	record_clear_error(r);
+	struct report_error *error = r->truth.report->error = mem_alloc(sizeof *error);
+	error->kind = mem_strdup(err_kind_name(e->kind));
+	error->message = mem_strdup(e->message);
+	error->hint = e->hint[0] ? mem_strdup(e->hint) : NULL;
+	error->step = mem_strdup(step);
+}
+
+int record_read_snapshots(struct record *r, struct err *e)
+{
+	own_str char *path = record_path(r, "snapshots");
+
+	texts_done(&r->truth.report->snapshots);
+	own_dir DIR *dir = opendir(path);
+	if (!dir)
+		return errno == ENOENT ? 0 : err_errno(e, errno, "read %s", path);
+	for (struct dirent *entry; (entry = readdir(dir));)
+		if (id_valid(entry->d_name))
+			texts_add(&r->truth.report->snapshots, entry->d_name);
+	return 0;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NODE_RECORD_H
+#define NODE_RECORD_H
+
+/*
+ * What the agent knows about one workspace, on disk at STATE/node/workspaces/ID/ (docs/formats/node-state.md):
+ *   assignment.json   the newest wish of the service, so that the agent needs no service to go on
+ *   truth.json        struct truth, replaced after each action
+ *   journal           "begin STEP" lines: what may have effects that truth.json does not tell of; emptied when truth.json was written
+ *   volumes/  snapshots/SID/  log/
+ *
+ * Writing is atomic but not synced: it survives the death of any process; after a crash of the machine the newest seconds may be
+ * missing (docs/decisions/0030).
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model/assignment.h"
+#include "model/name.h"
+
+struct truth {
+	struct report *report;
+	uint64_t first_id;      /* of the id range; 0: none */
+	char *boot_id;          /* of the last start */
+	bool restart_waits;     /* the restart policy wants one more start, after a pause */
+	uint64_t failed_starts; /* restarts in a row, for the length of the pause */
+	uint64_t gave_up;       /* generation in which a snapshot, restore or growth failed */
+};
+
+struct record {
+	char id[ID_SIZE];
+	char *folder;            /* absolute */
+	struct assignment wish;  /* wish.id NULL: none yet */
+	struct truth truth;
+	char *journal;           /* steps that were begun when the agent ended, "a b c"; empty: none */
+	bool on_disk, staged;    /* staged: partitions are held mounted for it */
+};
+
+extern const struct shape truth_shape;
+
+struct record *record_new(const char *folder, const char *id);
+/* ERR_CORRUPT: files cannot be read; the folder is left alone. */
+int record_load(const char *folder, const char *id, struct record **ret_record, struct err *e) must_check;
+void record_free(struct record *r);
+
+/* The wish: NULL writes r->wish as it is. */
+int record_save_wish(struct record *r, struct err *e) must_check;
+/* Writes truth.json and empties the journal. */
+int record_save_truth(struct record *r, struct err *e) must_check;
+int record_begin(struct record *r, const char *step, struct err *e) must_check;
+/* All of it but truth.json, which then says `removed` until the service has heard it. */
+int record_remove_data(struct record *r, struct err *e) must_check;
+int record_forget(struct record *r, struct err *e) must_check;
+
+void record_set_error(struct record *r, const char *step, const struct err *e);
+void record_clear_error(struct record *r);
+/* Fills truth.report.snapshots from the folder, which is what counts. */
+int record_read_snapshots(struct record *r, struct err *e) must_check;
+
+/* Paths; the caller frees. */
+char *record_volume_path(const struct record *r, const char *kept_folder, const struct spec_volume *v); /* v NULL: the root volume */
+char *record_path(const struct record *r, const char *inner);
+
+/* This boot of the machine, as the kernel names it. */
+const char *boot_id(void);
+uint64_t unix_ms(void);
+
+#endif

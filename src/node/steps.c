@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. A step is a row of the table below. `do` may find that it was done already (after a crash, or because the
+ * workspace starts again) and then only fills in what later steps need: open volumes, mount points. `undo` may find nothing to do.
+ * So a row needs no memory of its own; the journal only tells a restarted agent that an interrupted action may have left something.
+ *
+ * What a failed action undoes is what this very action made: a start that fails takes limits and runner away and leaves volumes,
+ * which may hold a user's data from earlier runs; a first preparation that fails takes its volumes and ids away too.
+ */
+#include "node/steps.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+
+struct step {
+	const char *name;
+	unsigned actions; /* bits of enum action */
+	int (*run)(struct work *w, struct err *e);
+	int (*undo)(struct work *w, struct err *e);
+	bool undo_on_failed_start;
+	const char *undo_text;
+	json_t *(*plan)(const struct node *n, const struct assignment *a);
+};
+
+#define IN(action) (1U << ACTION_##action)
+
+/* --- stage: partitions on this host, verified and mounted --- */
+
+static void stage_progress(void *data, uint64_t done, uint64_t total)
+{
+	struct work *w = data;
+	w->progress_done = done;
+	w->progress_total = total;
+	w->tell(w);
+}
+
+static void unref_first(struct work *w, size_t count)
+{
+	const struct image_partition *partitions = w->record->wish.image->partitions.items;
+	struct digest d;
+
+	for (size_t i = 0; i < count; i++)
+		if (digest_parse(partitions[i].digest, &d, NULL) == 0)
+			mount_unref(w->node->mounts, &d);
+}
+
+static int stage_run(struct work *w, struct err *e)
+{
+	const struct image *image = w->record->wish.image;
+	const struct image_partition *partitions = image->partitions.items;
+	struct isolate_parts *parts = &w->parts;
+
+	if (parts->lower_count)
+		return 0;
+	parts->lowers = mem_alloc_array(image->partitions.count + 1, sizeof *parts->lowers);
+	for (size_t i = 0; i < image->partitions.count; i++) {
+		struct digest d;
+		int r = digest_parse(partitions[i].digest, &d, e);
+		if (r == 0)
+			r = mount_ref(w->node->mounts, &d, stage_progress, w, &parts->lowers[i], e);
+		if (r < 0) {
+			if (!w->record->staged)
+				unref_first(w, i);
+			return r;
+		}
+		parts->lower_count++;
+	}
+	if (w->record->staged) /* held already: only the paths were wanted */
+		unref_first(w, image->partitions.count);
+	w->record->staged = true;
+	return 0;
+}
+
+static int stage_undo(struct work *w, struct err *e)
+{
+	(void)e;
+	steps_unstage(w);
+	return 0;
+}
+
+void steps_unstage(struct work *w)
+{
+	if (w->record->staged && w->record->wish.image)
+		unref_first(w, w->record->wish.image->partitions.count);
+	w->record->staged = false;
+}
+
+static json_t *stage_plan(const struct node *n, const struct assignment *a)
+{
+	const struct image_partition *partitions = a->image->partitions.items;
+	json_t *lines = json_array();
+
+	for (size_t i = 0; i < a->image->partitions.count; i++) {
+		const char *colon = strchr(partitions[i].digest, ':');
+		(void)json_array_append_new(lines, json_sprintf("mount %s/partitions/sha256/%s (erofs, read-only) at %s/%s", n->config.store,
+								colon ? colon + 1 : "", n->partitions, colon ? colon + 1 : ""));
+	}
+	return lines;
+}
+
+/* --- ids: a range of user and group ids of its own --- */
+
+static int ids_run(struct work *w, struct err *e)
+{
+	if (w->record->truth.first_id)
+		return 0;
+	return ids_take(w->node->ids, &w->record->truth.first_id, e);
+}
+
+static int ids_undo(struct work *w, struct err *e)
+{
+	(void)e;
+	ids_give_back(w->node->ids, w->record->truth.first_id);
+	w->record->truth.first_id = 0;
+	return 0;
+}
+
+static json_t *ids_plan(const struct node *n, const struct assignment *a)
+{
+	(void)a;
+	return json_pack("[o]", json_sprintf("take a free range of 65536 ids from %" PRIu64 " on", n->config.first_id));
+}
+
+/* --- volumes: taken from blanks, grown, opened and locked --- */
+
+static uint64_t wanted_bytes(const struct assignment *a, const struct spec_volume *v)
+{
+	uint64_t bytes = v ? v->size_bytes : spec_resources_or_default(a->spec).disk_bytes;
+	return (bytes + 4095) / 4096 * 4096;
+}
+
+static int make_kept_folder(const struct work *w, struct err *e)
+{
+	own_str char *path = mem_printf("%s/%" PRIu64, w->node->kept, w->record->wish.owner_uid);
+	return fs_mkdirs(path, 0700, e);
+}
+
+/* The kernel lets go of the loop device of a run that just ended a moment after its last process. Nobody else can have a volume that
+ * is not kept, so waiting for that is right. */
+static int open_volume(const char *path, bool shared, int *ret_fd, struct err *e)
+{
+	int r = volume_open(path, ret_fd, e);
+
+	for (int tries = 0; r == -EBUSY && !shared && tries < 2000; tries++) {
+		(void)poll(NULL, 0, 1);
+		r = volume_open(path, ret_fd, e);
+	}
+	return r;
+}
+
+static int volume_run(struct work *w, const struct spec_volume *v, struct isolate_volume *out, struct err *e)
+{
+	const struct assignment *a = &w->record->wish;
+	uint64_t size = 0, used, inside = 0, wanted = wanted_bytes(a, v);
+
+	out->spec = v;
+	out->fd = -1;
+	out->path = record_volume_path(w->record, w->node->kept, v);
+	int r = v && v->keep ? make_kept_folder(w, e) : 0;
+	if (r == 0)
+		r = volume_make(w->node->pool, v ? VOLUME_DATA : VOLUME_ROOT, wanted, out->path, e);
+	if (r == 0) { /* it was there, or is made to measure */
+		r = volume_measure(out->path, &size, &used, e);
+		if (r == 0)
+			r = volume_file_system_bytes(out->path, &inside, e);
+		if (r == 0 && (size < wanted || inside < size))
+			r = volume_grow(out->path, size < wanted ? wanted : size, e);
+	}
+	if (r >= 0)
+		r = open_volume(out->path, v && v->keep, &out->fd, e);
+	return r < 0 ? err_wrap(e, "volume %s", v ? v->name : "root") : 0;
+}
+
+static int volumes_run(struct work *w, struct err *e)
+{
+	const struct objects *wanted = &w->record->wish.spec->volumes;
+	const struct spec_volume *specs = wanted->items;
+	own_str char *folder = record_path(w->record, "volumes");
+	int r = fs_mkdirs(folder, 0700, e);
+
+	if (w->parts.volume_count || r < 0)
+		return r;
+	w->parts.volumes = mem_alloc_array(wanted->count + 1, sizeof *w->parts.volumes);
+	for (size_t i = 0; i <= wanted->count && r == 0; i++, w->parts.volume_count++)
+		r = volume_run(w, i == 0 ? NULL : &specs[i - 1], &w->parts.volumes[i], e);
+	return r;
+}
+
+static int volumes_undo(struct work *w, struct err *e)
+{
+	own_fd int fd = -1;
+
+	isolate_parts_done(&w->parts);
+	int r = fs_open_dir(AT_FDCWD, w->record->folder, &fd, e);
+	if (r == -ENOENT)
+		return 0;
+	return r < 0 ? r : fs_remove_tree(fd, "volumes", e);
+}
+
+static json_t *volumes_plan(const struct node *n, const struct assignment *a)
+{
+	const struct spec_volume *volumes = a->spec->volumes.items;
+	json_t *lines = json_array();
+	char size[16];
+
+	(void)json_array_append_new(lines, json_sprintf("root volume of %s", str_bytes(size, sizeof size, wanted_bytes(a, NULL))));
+	for (size_t i = 0; i < a->spec->volumes.count; i++)
+		(void)json_array_append_new(lines, json_sprintf("%s volume %s of %s for %s%s", volumes[i].keep ? "kept" : "new", volumes[i].name,
+								str_bytes(size, sizeof size, wanted_bytes(a, &volumes[i])),
+								volumes[i].mount, volumes[i].read_only ? ", read-only" : ""));
+	(void)n;
+	return lines;
+}
+
+/* --- network: own, with loopback only, or the host's; nothing to set up for either --- */
+
+static int network_run(struct work *w, struct err *e)
+{
+	if (w->record->wish.spec->network <= NETWORK_HOST)
+		return 0;
+	return err_set(e, ERR_UNSUPPORTED, "this host knows no such network");
+}
+
+static int nothing(struct work *w, struct err *e)
+{
+	(void)w;
+	(void)e;
+	return 0;
+}
+
+static json_t *network_plan(const struct node *n, const struct assignment *a)
+{
+	(void)n;
+	return json_pack("[s]", a->spec->network == NETWORK_HOST ? "the host's network" : "own network namespace, loopback only");
+}
+
+/* --- limits and launch --- */
+
+static int limits_run(struct work *w, struct err *e) { return isolate_limits(w->node, w->record, &w->parts, e); }
+static int limits_undo(struct work *w, struct err *e) { return isolate_limits_undo(w->node, w->record->id, e); }
+
+static int launch_run(struct work *w, struct err *e)
+{
+	bool paused = w->record->wish.wish == WISH_PAUSED;
+	return isolate_start(w->node, w->record, &w->parts, paused, false, &w->record->truth.report->pid, e);
+}
+
+static int launch_undo(struct work *w, struct err *e) { return isolate_undo(w->node, w->record->id, e); }
+
+/* --- the one table --- */
+
+static const struct step steps[] = {
+	{ "stage", IN(STAGE) | IN(START), stage_run, stage_undo, true, "unmount partitions that nobody uses", stage_plan },
+	{ "ids", IN(PREPARE) | IN(START), ids_run, ids_undo, false, "give the range back", ids_plan },
+	{ "volumes", IN(PREPARE) | IN(START), volumes_run, volumes_undo, false, "remove volumes that are not kept", volumes_plan },
+	{ "network", IN(START), network_run, nothing, true, "nothing", network_plan },
+	{ "limits", IN(START), limits_run, limits_undo, true, "remove the cgroups", isolate_limits_plan },
+	{ "launch", IN(START), launch_run, launch_undo, true, "kill runner and processes", isolate_plan },
+};
+
+static int run_step(struct work *w, const struct step *s, struct err *e)
+{
+	own_str char *before = mem_printf("%s-begin", s->name), *after = mem_printf("%s-end", s->name);
+	int r = record_begin(w->record, s->name, e), fault;
+
+	if (r < 0)
+		return r;
+	w->step = s->name;
+	if ((fault = fault_point(before)))
+		return err_errno(e, fault, "%s", s->name);
+	r = s->run(w, e);
+	if (r >= 0 && (fault = fault_point(after)))
+		r = err_errno(e, fault, "%s", s->name);
+	return r < 0 ? r : 0;
+}
+
+int steps_do(struct work *w, enum action action, const char **ret_step, struct err *e)
+{
+	size_t at;
+	int r = 0;
+
+	for (at = 0; at < ARRAY_SIZE(steps) && r == 0; at++)
+		if (steps[at].actions & (1U << action))
+			r = run_step(w, &steps[at], e);
+	if (r == 0) {
+		w->step = NULL;
+		return 0;
+	}
+	*ret_step = steps[at - 1].name;
+	while (at-- > 0) {
+		struct err ignored = { 0 };
+		bool ours = (steps[at].actions & (1U << action)) && (action != ACTION_START || steps[at].undo_on_failed_start);
+		if (ours && steps[at].undo(w, &ignored) < 0)
+			(void)err_wrap(e, "%s (and undoing %s: %s)", *ret_step, steps[at].name, ignored.message);
+	}
+	isolate_parts_done(&w->parts);
+	w->step = NULL;
+	return r;
+}
+
+int steps_undo_start(struct work *w, struct err *e)
+{
+	int r = 0;
+
+	for (size_t at = ARRAY_SIZE(steps); at-- > 0 && r == 0;)
+		if (steps[at].undo_on_failed_start)
+			r = steps[at].undo(w, e);
+	return r;
+}
+
+int steps_undo_all(struct work *w, struct err *e)
+{
+	int r = 0, fault;
+
+	for (size_t at = ARRAY_SIZE(steps); at-- > 0 && r == 0;) {
+		own_str char *before = mem_printf("%s-undo-begin", steps[at].name), *after = mem_printf("%s-undo-end", steps[at].name);
+		w->step = steps[at].name;
+		if ((fault = fault_point(before)))
+			return err_errno(e, fault, "undo %s", steps[at].name);
+		r = steps[at].undo(w, e);
+		if (r == 0 && (fault = fault_point(after)))
+			return err_errno(e, fault, "undo %s", steps[at].name);
+	}
+	w->step = NULL;
+	return r;
+}
+
+int steps_grow(struct work *w, bool live, struct err *e)
+{
+	const struct objects *wanted = &w->record->wish.spec->volumes;
+	const struct spec_volume *specs = wanted->items;
+	int waits = 0;
+
+	for (size_t i = 0; i <= wanted->count; i++) {
+		const struct spec_volume *v = i == 0 ? NULL : &specs[i - 1];
+		own_str char *path = record_volume_path(w->record, w->node->kept, v);
+		uint64_t size, used, bytes = wanted_bytes(&w->record->wish, v);
+		int r = volume_measure(path, &size, &used, e);
+		if (r == -ENOENT || (r == 0 && size >= bytes))
+			continue;
+		struct isolate_volume volume = { .spec = v, .path = path, .fd = -1 };
+		if (r == 0)
+			r = live ? isolate_grow_volume(w->node, w->record, &volume, bytes, e) : volume_grow(path, bytes, e);
+		if (r == -EPERM || r == -EACCES)
+			waits = 1;
+		else if (r < 0)
+			return err_wrap(e, "volume %s", v ? v->name : "root");
+	}
+	return waits;
+}
+
+json_t *steps_plan(const struct node *n, const struct assignment *a)
+{
+	json_t *list = json_array();
+
+	for (size_t at = 0; at < ARRAY_SIZE(steps); at++)
+		(void)json_array_append_new(list, json_pack("{s:s, s:o, s:s}", "step", steps[at].name, "do", steps[at].plan(n, a), "undo",
+							    steps[at].undo_text));
+	return json_pack("{s:o}", "steps", list);
+}

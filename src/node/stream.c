@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. A worker opens both ends (each may block): the WebSocket to the service, then the runner's socket. Then the
+ * loop relays:
+ *   runner -> client: read one message, send it; when the WebSocket is congested the runner's socket is not read until it drained.
+ *   client -> runner: send one message; when the socket is full the message is kept, the WebSocket paused, and both go on when the
+ *   socket can be written.
+ * A request that fails is answered with the text {"error":{...}} and a close, as the runner itself would.
+ *
+ * A copy into or out of a workspace that does not run needs namespaces and mounts, but no program: a runner is started in
+ * maintenance for it and ends with the stream. It holds the volumes' locks, so no start and no other copy can come between.
+ */
+#include "node/stream.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/http.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+#include "base/ws.h"
+#include "engine/runner_client.h"
+#include "node/logs.h"
+
+struct stream {
+	struct node *node;
+	struct agent *agent;
+	char *stream, *id, *kind, *folder;
+	json_t *request;
+	enum state state;
+	/* both ends */
+	int ws_fd, runner_fd;
+	struct str early;
+	struct err why;
+	struct ws *ws;
+	struct loop_source *source;
+	char *kept; /* a message that the runner's socket did not take */
+	size_t kept_length;
+	bool ended;
+	struct logs *logs;
+	struct stream *next;
+};
+
+static struct stream *streams; /* all that are open: loop thread only */
+
+static void stream_free(struct stream *s)
+{
+	struct stream **at = &streams;
+
+	while (*at && *at != s)
+		at = &(*at)->next;
+	if (*at)
+		*at = s->next;
+	logs_free(s->logs);
+	loop_remove(s->source);
+	if (s->ws)
+		ws_free(s->ws);
+	own_close(&s->ws_fd);
+	own_close(&s->runner_fd);
+	str_done(&s->early);
+	json_decref(s->request);
+	free(s->kept);
+	free(s->stream);
+	free(s->id);
+	free(s->kind);
+	free(s->folder);
+	free(s);
+}
+
+void stream_close_all(void)
+{
+	while (streams)
+		stream_free(streams);
+}
+
+/* --- opening: on a worker --- */
+
+static unsigned number_of(const json_t *request, const char *key) { return (unsigned)json_integer_value(json_object_get(request, key)); }
+static bool bool_of(const json_t *request, const char *key) { return json_is_true(json_object_get(request, key)); }
+static const char *text_of(const json_t *request, const char *key) { return json_string_value(json_object_get(request, key)); }
+
+static int open_exec(struct stream *s, const char *run, struct err *e)
+{
+	json_t *command = json_object_get(s->request, "command"), *environment = json_object_get(s->request, "environment"), *value;
+	size_t count = json_array_size(command), i, filled = 0;
+	const char *key;
+
+	if (count == 0)
+		return err_set(e, ERR_INVALID, "exec needs a command");
+	own_str const char **argv = mem_alloc_array(count + 1, sizeof *argv);
+	char **env = mem_alloc_array(json_object_size(environment) + 1, sizeof *env);
+	json_array_foreach(command, i, value)
+		argv[i] = json_is_string(value) ? json_string_value(value) : "";
+	json_object_foreach(environment, key, value)
+		env[filled++] = mem_printf("%s=%s", key, json_is_string(value) ? json_string_value(value) : "");
+	struct runner_exec what = {
+		.command = argv,
+		.environment = (const char *const *)env,
+		.user = text_of(s->request, "user"),
+		.directory = text_of(s->request, "directory"),
+		.terminal = bool_of(s->request, "terminal"),
+		.input = bool_of(s->request, "stdin"),
+		.rows = number_of(s->request, "rows"),
+		.columns = number_of(s->request, "columns"),
+	};
+	int r = runner_exec(run, &what, &s->runner_fd, e);
+	for (i = 0; i < filled; i++)
+		free(env[i]);
+	free(env);
+	return r;
+}
+
+static int open_runner(struct stream *s, struct err *e)
+{
+	own_str char *run = mem_printf("%s/%s", s->node->runs, s->id);
+	unsigned rows = number_of(s->request, "rows"), columns = number_of(s->request, "columns");
+	const char *path = text_of(s->request, "path");
+
+	if (str_eq(s->kind, "attach"))
+		return runner_attach(run, rows, columns, bool_of(s->request, "stdin"), &s->runner_fd, e);
+	if (str_eq(s->kind, "console"))
+		return runner_console(run, rows, columns, bool_of(s->request, "stdin"), &s->runner_fd, e);
+	if (str_eq(s->kind, "exec"))
+		return open_exec(s, run, e);
+	if (!path)
+		return err_set(e, ERR_INVALID, "a copy needs a path");
+	if (str_eq(s->kind, "copy-in"))
+		return runner_copy_in(run, path, &s->runner_fd, e);
+	if (str_eq(s->kind, "copy-out"))
+		return runner_copy_out(run, path, &s->runner_fd, e);
+	return err_set(e, ERR_UNSUPPORTED, "this host knows no stream of kind %s", s->kind);
+}
+
+static void open_job(void *data)
+{
+	struct stream *s = data;
+	own_str char *path = mem_printf("/v1/hosts/%s/streams/%s", s->node->config.name, s->stream);
+	struct err e = { 0 };
+
+	if (http_upgrade(s->node->config.service, path, &s->ws_fd, &s->early, &e) < 0) {
+		log_error(&e, "stream %s", s->stream);
+		return;
+	}
+	if (s->why.kind || str_eq(s->kind, "logs"))
+		return;
+	if (open_runner(s, &s->why) == -EHOSTUNREACH) {
+		(void)err_set(&s->why, ERR_CONFLICT, "the workspace does not run");
+		(void)err_hint(&s->why, "start it first");
+	}
+}
+
+/* --- relaying: on the loop --- */
+
+static void finish(struct stream *s)
+{
+	s->ended = true;
+	loop_remove(TAKE(s->source));
+	own_close(&s->runner_fd);
+	s->runner_fd = -1;
+	ws_close(s->ws);
+}
+
+static void finish_with(struct stream *s, const struct err *e)
+{
+	json_t *message = json_pack("{s:{s:s, s:s, s:s}}", "error", "kind", err_kind_name(e->kind), "message", e->message, "hint", e->hint);
+	own_str char *text = json_dumps(message, JSON_COMPACT);
+
+	json_decref(message);
+	if (text)
+		ws_send(s->ws, true, text, strlen(text));
+	finish(s);
+}
+
+static uint32_t wanted_events(const struct stream *s)
+{
+	return (ws_congested(s->ws) ? 0 : EPOLLIN) | (s->kept ? EPOLLOUT : 0);
+}
+
+/* 1: sent; 0: the socket is full. */
+static int send_to_runner(struct stream *s, const char *bytes, size_t length)
+{
+	ssize_t n = send(s->runner_fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	return n >= 0 || (errno != EAGAIN && errno != ENOBUFS); /* a runner that is gone shows when it is read */
+}
+
+static void read_runner(struct stream *s)
+{
+	static char buffer[RUNNER_FRAME_LONGEST + 1]; /* loop thread only */
+
+	for (int messages = 0; messages < 64 && !ws_congested(s->ws); messages++) {
+		ssize_t n = recv(s->runner_fd, buffer, sizeof buffer, MSG_DONTWAIT);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		if (n <= 0) {
+			finish(s);
+			return;
+		}
+		ws_send(s->ws, buffer[0] == '{', buffer, (size_t)n);
+	}
+}
+
+static void on_runner(void *data, uint32_t events)
+{
+	struct stream *s = data;
+
+	if (s->kept && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) && send_to_runner(s, s->kept, s->kept_length)) {
+		free(TAKE(s->kept));
+		ws_resume(s->ws);
+	}
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+		read_runner(s);
+	if (s->source)
+		loop_set_events(s->source, wanted_events(s));
+}
+
+static void on_frame(void *data, bool text, const char *bytes, size_t length)
+{
+	struct stream *s = data;
+
+	(void)text;
+	if (s->ended || s->runner_fd < 0 || length == 0 || length > RUNNER_FRAME_LONGEST || s->kept)
+		return;
+	if (send_to_runner(s, bytes, length))
+		return;
+	s->kept = mem_dup(bytes, length);
+	s->kept_length = length;
+	ws_pause(s->ws);
+	loop_set_events(s->source, wanted_events(s));
+}
+
+static void on_closed(void *data, const struct err *why)
+{
+	(void)why;
+	stream_free(data);
+}
+
+static void on_drained(void *data)
+{
+	struct stream *s = data;
+
+	if (s->source)
+		loop_set_events(s->source, wanted_events(s));
+	if (s->logs)
+		logs_go_on(s->logs);
+}
+
+static const struct ws_events ws_handlers = { .message = on_frame, .closed = on_closed, .drained = on_drained };
+
+static void on_logs_end(void *data) { finish(data); }
+
+static bool is_live(void *data)
+{
+	struct stream *s = data;
+	enum state state;
+	return agent_look(s->agent, s->id, NULL, &state) && state_is_live(state);
+}
+
+static void open_logs(struct stream *s)
+{
+	struct logs_request request = {
+		.follow = bool_of(s->request, "follow"),
+		.tail = json_is_integer(json_object_get(s->request, "tail")) ? json_integer_value(json_object_get(s->request, "tail")) : -1,
+		.since_ms = (uint64_t)json_integer_value(json_object_get(s->request, "since_ms")),
+	};
+	own_str char *path = mem_printf("%s/log/output", s->folder);
+	s->logs = logs_new(s->node->loop, path, &request, s->ws, is_live, on_logs_end, s);
+}
+
+static void open_done(void *data)
+{
+	struct stream *s = data;
+
+	if (s->ws_fd < 0) {
+		stream_free(s);
+		return;
+	}
+	s->next = streams;
+	streams = s;
+	s->ws = ws_new(s->node->loop, TAKE_FD(s->ws_fd), WS_CLIENT, RUNNER_FRAME_LONGEST, s->early.bytes, s->early.length, &ws_handlers, s);
+	str_done(&s->early);
+	if (s->why.kind) {
+		finish_with(s, &s->why);
+	} else if (str_eq(s->kind, "logs")) {
+		open_logs(s);
+	} else {
+		s->source = loop_add_fd(s->node->loop, s->runner_fd, EPOLLIN, on_runner, s);
+	}
+}
+
+void stream_open(struct node *n, struct agent *a, const char *stream, const char *id, const char *kind, const json_t *request)
+{
+	struct stream *s = mem_alloc(sizeof *s);
+
+	s->node = n;
+	s->agent = a;
+	s->stream = mem_strdup(stream);
+	s->id = mem_strdup(id);
+	s->kind = mem_strdup(kind);
+	s->request = json_deep_copy(request);
+	s->ws_fd = s->runner_fd = -1;
+	if (strchr(stream, '/') || !id_valid(id) || !agent_look(a, id, &s->folder, &s->state))
+		(void)err_set(&s->why, ERR_NOT_FOUND, "this host has no workspace %s", id);
+	workers_run(n->workers, open_job, open_done, s, false);
+}

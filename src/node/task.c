@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. A job is a loop: look at wish and truth, do the one next thing, write the truth, look again. What is waited for
+ * (a clean shutdown, the pause before a restart) is not waited for here: the job ends, and the event starts the next one.
+ *
+ * Order of writing. Before a start, the truth says `starting` with the number of the run: a restarted agent then knows that this run
+ * was begun, and the runner's status file tells whether it came to life. After any other task the truth is written when it is done; a
+ * crash before that repeats the task, which is why each is safe to repeat.
+ *
+ * Snapshots are folders with the volumes' copies; a folder gets its final name when all of them are whole. So is the restore: each
+ * copy replaces its volume by rename, and the count of restores is written after the last.
+ */
+#include "node/task.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/fs.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+
+const char *const task_names[] = { "none", "reap",  "stage",  "prepare",  "start",   "pause", "resume",
+				   "stop", "remove", "snapshot", "restore", "grow", NULL };
+
+/* --- the decision --- */
+
+static bool snapshots_differ(const struct assignment *a, const struct report *t)
+{
+	const struct assignment_snapshot *wanted = a->snapshots.items;
+	size_t found = 0;
+
+	for (size_t i = 0; i < a->snapshots.count; i++)
+		for (size_t k = 0; k < t->snapshots.count; k++)
+			found += str_eq(wanted[i].id, t->snapshots.items[k]);
+	return found != a->snapshots.count || found != t->snapshots.count;
+}
+
+/* Volumes exist and nobody writes them. */
+static bool is_quiet(enum state s)
+{
+	return s == STATE_PREPARED || s == STATE_PAUSED || s == STATE_STOPPED || s == STATE_FAILED;
+}
+
+static enum task data_task(const struct task_view *v)
+{
+	const struct report *t = v->truth->report;
+	enum state s = (enum state)t->state;
+
+	if (v->wish->wish == WISH_REMOVED || v->truth->gave_up == v->wish->generation)
+		return TASK_NONE;
+	if (is_quiet(s) && s != STATE_PAUSED && t->restore < v->wish->restore)
+		return TASK_RESTORE;
+	if (is_quiet(s) && snapshots_differ(v->wish, t))
+		return TASK_SNAPSHOT;
+	if (!v->grown && (is_quiet(s) || s == STATE_RUNNING))
+		return TASK_GROW;
+	return TASK_NONE;
+}
+
+static enum task task_of(enum action a)
+{
+	switch (a) {
+	case ACTION_STAGE:
+		return TASK_STAGE;
+	case ACTION_PREPARE:
+		return TASK_PREPARE;
+	case ACTION_START:
+		return TASK_START;
+	case ACTION_PAUSE:
+		return TASK_PAUSE;
+	case ACTION_RESUME:
+		return TASK_RESUME;
+	case ACTION_STOP:
+		return TASK_STOP;
+	case ACTION_REMOVE:
+		return TASK_REMOVE;
+	case ACTION_NONE:
+	case ACTION_WAIT:
+	case ACTION_COUNT:
+		break;
+	}
+	return TASK_NONE;
+}
+
+enum task task_next(const struct task_view *v)
+{
+	const struct report *t = v->truth->report;
+
+	if (v->runner_gone && state_is_live((enum state)t->state) && !v->truth->restart_waits)
+		return TASK_REAP;
+	enum action action = assignment_next_action(v->wish, t);
+	if (t->state == STATE_STOPPING && t->generation != v->wish->generation)
+		return TASK_STOP; /* said again: the time-out may be shorter */
+	enum task data = data_task(v);
+	if (data == TASK_RESTORE || action == ACTION_NONE)
+		return data != TASK_NONE ? data : v->truth->restart_waits && v->restart_due ? TASK_START : TASK_NONE;
+	if (action == ACTION_WAIT)
+		return v->truth->restart_waits && v->restart_due ? TASK_START : TASK_NONE;
+	return task_of(action);
+}
+
+uint64_t task_restart_delay_ms(uint64_t failed) { return failed >= 9 ? 60000 : UINT64_C(125) << failed; }
+
+bool task_wants_restart(const struct assignment *a, const struct truth *t, uint64_t exit_status)
+{
+	if (a->wish != WISH_RUNNING || t->report->run != a->run || t->report->state == STATE_STOPPING)
+		return false;
+	return a->spec->restart == RESTART_ALWAYS || (a->spec->restart == RESTART_ON_FAILURE && exit_status != 0);
+}
+
+/* --- the tasks --- */
+
+static int set_state(struct work *w, enum state s)
+{
+	w->record->truth.report->state = s;
+	return 0;
+}
+
+static int fail_step(struct work *w, const char *step, const struct err *why)
+{
+	record_set_error(w->record, step, why);
+	log_error(why, "workspace %s: %s", w->record->id, step);
+	return set_state(w, STATE_FAILED);
+}
+
+static int do_steps(struct work *w, enum action action, enum state then)
+{
+	const char *step = "";
+	struct err why = { 0 };
+
+	if (steps_do(w, action, &step, &why) < 0)
+		return fail_step(w, step, &why);
+	return set_state(w, then);
+}
+
+static int do_stage(struct work *w, struct err *e)
+{
+	(void)e;
+	return do_steps(w, ACTION_STAGE, STATE_STAGED);
+}
+
+static int do_prepare(struct work *w, struct err *e)
+{
+	(void)e;
+	return do_steps(w, ACTION_PREPARE, STATE_PREPARED);
+}
+
+static int do_start(struct work *w, struct err *e)
+{
+	struct truth *t = &w->record->truth;
+	struct report *report = t->report;
+	bool again = t->restart_waits && report->run == w->record->wish.run;
+
+	report->restarts = again ? report->restarts + 1 : 0;
+	t->failed_starts = again ? t->failed_starts + 1 : 0;
+	t->restart_waits = false;
+	report->run = w->record->wish.run;
+	report->exit_status = FIELD_NO_PRESET;
+	report->started_ms = unix_ms();
+	report->ended_ms = 0;
+	free(t->boot_id);
+	t->boot_id = mem_strdup(boot_id());
+	report->state = STATE_STARTING;
+	int r = record_save_truth(w->record, e);
+	if (r < 0)
+		return r;
+	(void)do_steps(w, ACTION_START, w->record->wish.wish == WISH_PAUSED ? STATE_PAUSED : STATE_RUNNING);
+	return 0;
+}
+
+static void plan_restart(struct truth *t)
+{
+	struct report *report = t->report;
+
+	if (report->ended_ms - report->started_ms >= TASK_STABLE_MS)
+		t->failed_starts = 0;
+	t->restart_waits = true;
+	report->state = STATE_STARTING;
+	free(report->step);
+	report->step = mem_strdup("wait-to-restart");
+}
+
+static int do_reap(struct work *w, struct err *e)
+{
+	struct truth *t = &w->record->truth;
+	struct report *report = t->report;
+	struct isolate_status status = { 0 };
+	bool known = isolate_status(w->node, w->record->id, &status, NULL) == 0 && status.run == report->run;
+
+	report->pid = 0;
+	if (report->state == STATE_STARTING && !(known && status.started_ms)) { /* the agent ended before there was a program */
+		report->run--;
+		report->started_ms = 0;
+		report->state = STATE_STOPPED;
+		return steps_undo_start(w, e);
+	}
+	/* A runner that was killed told nothing: 137, as a shell says of a killed program. */
+	report->exit_status = known && status.ended ? (uint64_t)status.exit_status : 137;
+	report->ended_ms = known && status.ended_ms ? status.ended_ms : unix_ms();
+	if (known && status.started_ms)
+		report->started_ms = status.started_ms;
+	if (task_wants_restart(&w->record->wish, t, report->exit_status))
+		plan_restart(t);
+	else
+		report->state = STATE_STOPPED;
+	/* The status file goes with the run folder, so what it said is written first. */
+	int r = record_save_truth(w->record, e);
+	return r < 0 ? r : steps_undo_start(w, e);
+}
+
+static int do_pause(struct work *w, struct err *e)
+{
+	int r = isolate_pause(w->node, w->record, e);
+	return r < 0 ? r : set_state(w, STATE_PAUSED);
+}
+
+static int do_resume(struct work *w, struct err *e)
+{
+	int r = isolate_resume(w->node, w->record, e);
+	return r < 0 ? r : set_state(w, STATE_RUNNING);
+}
+
+static int do_stop(struct work *w, struct err *e)
+{
+	struct truth *t = &w->record->truth;
+
+	if (t->restart_waits) { /* no process */
+		t->restart_waits = false;
+		return set_state(w, STATE_STOPPED);
+	}
+	t->report->state = STATE_STOPPING;
+	int r = record_save_truth(w->record, e);
+	if (r == 0)
+		r = isolate_stop(w->node, w->record, w->record->wish.spec->stop_timeout_ms, e);
+	return r;
+}
+
+static int do_remove(struct work *w, struct err *e)
+{
+	struct truth *t = &w->record->truth;
+
+	t->report->state = STATE_REMOVING;
+	t->restart_waits = false;
+	int r = w->record->on_disk ? record_save_truth(w->record, e) : 0;
+	if (r == 0)
+		r = steps_undo_all(w, e);
+	if (r == 0)
+		r = record_remove_data(w->record, e);
+	if (r < 0)
+		return r;
+	texts_done(&t->report->snapshots);
+	record_clear_error(w->record);
+	return set_state(w, STATE_REMOVED);
+}
+
+/* --- snapshots and restores --- */
+
+static int copy_progress(void *data, uint64_t done, uint64_t total)
+{
+	struct work *w = data;
+	w->progress_done = done;
+	w->progress_total = total;
+	w->tell(w);
+	return 0;
+}
+
+/* Calls fn for the root volume and each other. */
+static int each_volume(struct work *w, int (*fn)(struct work *w, const char *path, const char *copy, struct err *e), const char *folder,
+		       struct err *e)
+{
+	const struct objects *volumes = &w->record->wish.spec->volumes;
+	const struct spec_volume *items = volumes->items;
+	int r = 0;
+
+	for (size_t i = 0; i <= volumes->count && r == 0; i++) {
+		const struct spec_volume *v = i == 0 ? NULL : &items[i - 1];
+		own_str char *path = record_volume_path(w->record, w->node->kept, v);
+		own_str char *copy = mem_printf("%s/%s.ext4", folder, v ? v->name : "root");
+		r = fn(w, path, copy, e);
+	}
+	return r;
+}
+
+static int copy_out(struct work *w, const char *path, const char *copy, struct err *e)
+{
+	return volume_copy(path, copy, copy_progress, w, e);
+}
+
+static int copy_back(struct work *w, const char *path, const char *copy, struct err *e)
+{
+	if (!fs_exists(AT_FDCWD, copy))
+		return 0; /* a volume that was added since */
+	return volume_copy(copy, path, copy_progress, w, e);
+}
+
+static int make_snapshot(struct work *w, const char *id, struct err *e)
+{
+	own_str char *final = mem_printf("%s/snapshots/%s", w->record->folder, id), *unfinished = mem_printf("%s.new", final);
+	bool paused = w->record->truth.report->state == STATE_PAUSED;
+	int fault, r = fs_mkdirs(unfinished, 0700, e);
+
+	if (r == 0 && paused)
+		r = isolate_freeze_volumes(w->node, w->record, true, e);
+	if (r == 0)
+		r = each_volume(w, copy_out, unfinished, e);
+	if (paused) {
+		struct err ignored;
+		int thawed = isolate_freeze_volumes(w->node, w->record, false, r < 0 ? &ignored : e);
+		r = r < 0 ? r : thawed;
+	}
+	if (r == 0 && (fault = fault_point("snapshot-rename")))
+		r = err_errno(e, fault, "finish");
+	if (r == 0 && rename(unfinished, final) < 0)
+		r = err_errno(e, errno, "rename %s", unfinished);
+	if (r < 0)
+		(void)!fs_remove_tree(AT_FDCWD, unfinished, NULL);
+	return r < 0 ? err_wrap(e, "make snapshot %s", id) : 0;
+}
+
+static const char *missing_snapshot(const struct assignment *a, const struct report *t)
+{
+	const struct assignment_snapshot *wanted = a->snapshots.items;
+
+	for (size_t i = 0; i < a->snapshots.count; i++) {
+		bool found = false;
+		for (size_t k = 0; k < t->snapshots.count && !found; k++)
+			found = str_eq(wanted[i].id, t->snapshots.items[k]);
+		if (!found)
+			return wanted[i].id;
+	}
+	return NULL;
+}
+
+static int drop_snapshots(struct work *w, struct err *e)
+{
+	const struct assignment *a = &w->record->wish;
+	const struct assignment_snapshot *wanted = a->snapshots.items;
+	const struct texts *have = &w->record->truth.report->snapshots;
+	own_str char *folder = record_path(w->record, "snapshots");
+	own_fd int fd = -1;
+	int r = have->count ? fs_open_dir(AT_FDCWD, folder, &fd, e) : 0;
+
+	for (size_t k = 0; k < have->count && r == 0; k++) {
+		bool keep = false;
+		for (size_t i = 0; i < a->snapshots.count && !keep; i++)
+			keep = str_eq(wanted[i].id, have->items[k]);
+		own_str char *gone = mem_printf("%s.new", have->items[k]);
+		if (!keep && renameat(fd, have->items[k], fd, gone) < 0)
+			return err_errno(e, errno, "remove snapshot %s", have->items[k]);
+		if (!keep)
+			r = fs_remove_tree(fd, gone, e);
+	}
+	return r;
+}
+
+static int give_up(struct work *w, const char *step, const struct err *why)
+{
+	record_set_error(w->record, step, why);
+	log_error(why, "workspace %s: %s", w->record->id, step);
+	w->record->truth.gave_up = w->record->wish.generation;
+	return 0;
+}
+
+static int do_snapshot(struct work *w, struct err *e)
+{
+	struct err why = { 0 };
+	int fault, r = 0;
+
+	if ((fault = fault_point("snapshot-begin")))
+		r = err_errno(&why, fault, "snapshot");
+	if (r == 0)
+		r = drop_snapshots(w, &why);
+	const char *id = missing_snapshot(&w->record->wish, w->record->truth.report);
+	if (r == 0 && id)
+		r = make_snapshot(w, id, &why);
+	if (r == 0 && (fault = fault_point("snapshot-end")))
+		r = err_errno(&why, fault, "snapshot");
+	if (r < 0)
+		(void)give_up(w, "snapshot", &why);
+	return record_read_snapshots(w->record, e);
+}
+
+static int do_restore(struct work *w, struct err *e)
+{
+	own_str char *folder = mem_printf("%s/snapshots/%s", w->record->folder, w->record->wish.restore_from ? w->record->wish.restore_from : "");
+	struct err why = { 0 };
+	int fault, r = 0;
+
+	(void)e;
+	if ((fault = fault_point("restore-begin")))
+		r = err_errno(&why, fault, "restore");
+	if (r == 0 && !fs_exists(AT_FDCWD, folder))
+		r = err_set(&why, ERR_NOT_FOUND, "snapshot %s is not on this host", w->record->wish.restore_from);
+	if (r == 0)
+		r = each_volume(w, copy_back, folder, &why);
+	if (r == 0 && (fault = fault_point("restore-end")))
+		r = err_errno(&why, fault, "restore");
+	if (r < 0)
+		return give_up(w, "restore", &why);
+	w->record->truth.report->restore = w->record->wish.restore;
+	return 0;
+}
+
+static int do_grow(struct work *w, struct err *e)
+{
+	struct err why = { 0 };
+	int fault = fault_point("grow-begin");
+	int r = fault ? err_errno(&why, fault, "grow") : steps_grow(w, state_is_live((enum state)w->record->truth.report->state), &why);
+
+	(void)e;
+	if (r > 0)
+		log_warn("workspace %s: a volume grows at its next start: this kernel lets root not resize mounted file systems", w->record->id);
+	return r < 0 ? give_up(w, "grow", &why) : 0;
+}
+
+/* --- the loop --- */
+
+static int (*const doers[TASK_COUNT])(struct work *w, struct err *e) = {
+	[TASK_REAP] = do_reap,       [TASK_STAGE] = do_stage,   [TASK_PREPARE] = do_prepare, [TASK_START] = do_start,
+	[TASK_PAUSE] = do_pause,     [TASK_RESUME] = do_resume, [TASK_STOP] = do_stop,	     [TASK_REMOVE] = do_remove,
+	[TASK_SNAPSHOT] = do_snapshot, [TASK_RESTORE] = do_restore, [TASK_GROW] = do_grow,
+};
+
+static int do_task(struct work *w, enum task task, struct err *e)
+{
+	struct report *report = w->record->truth.report;
+	own_str char *before = mem_printf("task-%s-begin", task_names[task]), *after = mem_printf("task-%s-end", task_names[task]);
+
+	(void)fault_point(before);
+	if (report->state == STATE_FAILED && task != TASK_REMOVE && task != TASK_SNAPSHOT && task != TASK_RESTORE && task != TASK_GROW)
+		report->state = STATE_DEFINED;
+	if (report->state != STATE_FAILED && w->record->truth.gave_up != w->record->wish.generation)
+		record_clear_error(w->record);
+	free(TAKE(report->step));
+	w->step = task_names[task];
+	w->tell(w);
+	int r = doers[task](w, e);
+	w->step = NULL;
+	w->progress_done = w->progress_total = 0;
+	(void)fault_point(after);
+	if (r < 0)
+		return err_wrap(e, "workspace %s: %s", w->record->id, task_names[task]);
+	return record_save_truth(w->record, e);
+}
+
+static bool waits_after(enum task t) { return t == TASK_STOP || t == TASK_START || t == TASK_NONE; }
+
+int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err *e)
+{
+	struct record *record = w->record;
+	struct task_view view = { .wish = &record->wish, .truth = &record->truth, .runner_gone = runner_gone, .restart_due = restart_due };
+	bool fresh = record->truth.report->generation != record->wish.generation;
+	int r = 0;
+
+	view.grown = !fresh;
+	for (enum task task; r == 0 && (task = task_next(&view)) != TASK_NONE;) {
+		record->truth.report->generation = record->wish.generation;
+		r = do_task(w, task, e);
+		view.runner_gone &= task != TASK_REAP;
+		view.restart_due &= task != TASK_START && task != TASK_REAP;
+		view.grown |= task == TASK_GROW;
+		if (waits_after(task) && task != TASK_NONE && (task != TASK_STOP || state_is_live((enum state)record->truth.report->state)))
+			break;
+	}
+	isolate_parts_done(&w->parts);
+	if (r == 0 && record->truth.report->generation != record->wish.generation) {
+		record->truth.report->generation = record->wish.generation;
+		r = record->on_disk ? record_save_truth(record, e) : 0;
+	}
+	if (!state_is_live((enum state)record->truth.report->state) && record->truth.report->state != STATE_STAGED &&
+	    record->truth.report->state != STATE_PREPARED)
+		steps_unstage(w);
+	return r;
+}

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fake_engine.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "engine/launch.h"
+#include "engine/runner_client.h"
+
+#define MOST 64
+
+struct run {
+	char id[32];
+	unsigned starts;
+	bool alive, paused;
+	struct runner_status status;
+	int watch; /* our end of the last watch */
+};
+
+static struct run runs[MOST];
+static int fail_number;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static struct run *find(const char *id)
+{
+	for (int i = 0; i < MOST; i++)
+		if (strcmp(runs[i].id, id) == 0)
+			return &runs[i];
+	return NULL;
+}
+
+static struct run *find_dir(const char *run_dir)
+{
+	const char *slash = strrchr(run_dir, '/');
+	return find(slash ? slash + 1 : run_dir);
+}
+
+void fake_reset(void)
+{
+	memset(runs, 0, sizeof runs);
+	for (int i = 0; i < MOST; i++)
+		runs[i].watch = -1;
+	fail_number = 0;
+}
+
+bool fake_runs(const char *id)
+{
+	struct run *r = find(id);
+	return r && r->alive;
+}
+
+bool fake_paused(const char *id)
+{
+	struct run *r = find(id);
+	return r && r->paused;
+}
+
+unsigned fake_starts(const char *id)
+{
+	struct run *r = find(id);
+	return r ? r->starts : 0;
+}
+
+void fake_fail_next(int number) { fail_number = number; }
+
+static void end(struct run *r, int status)
+{
+	r->alive = r->paused = false;
+	r->status.state = RUNNER_ENDED;
+	r->status.exit_status = status;
+	r->status.ended_ms = r->status.started_ms + 5;
+	if (r->watch >= 0)
+		(void)close(r->watch);
+	r->watch = -1;
+}
+
+void fake_end(const char *id, int status)
+{
+	(void)pthread_mutex_lock(&lock);
+	struct run *r = find(id);
+	if (r)
+		end(r, status);
+	(void)pthread_mutex_unlock(&lock);
+}
+
+int engine_plan(const struct launch *l, json_t **ret_plan, struct err *e)
+{
+	(void)e;
+	*ret_plan = json_pack("[s]", l->id);
+	return 0;
+}
+
+int engine_spare_new(const char *const *v1, struct engine_spare **ret_spare, struct err *e)
+{
+	(void)v1;
+	(void)ret_spare;
+	return err_set(e, ERR_UNSUPPORTED, "no spares here");
+}
+
+void engine_spare_free(struct engine_spare *s) { (void)s; }
+
+int engine_launch(const struct launch *l, struct engine_spare *spare, struct launch_result *ret_result, struct err *e)
+{
+	(void)spare;
+	(void)pthread_mutex_lock(&lock);
+	struct run *r = find(l->id);
+	if (!r) {
+		r = find("");
+		if (!r)
+			abort();
+		(void)snprintf(r->id, sizeof r->id, "%s", l->id);
+		r->watch = -1;
+	}
+	int number = fail_number;
+	fail_number = 0;
+	r->starts++;
+	if (!number) {
+		r->alive = true;
+		r->paused = l->paused;
+		r->status = (struct runner_status){ .state = l->paused ? RUNNER_PAUSED : RUNNER_RUNNING, .exit_status = -1, .pid = 1, .run = l->run,
+						    .started_ms = 1000 };
+	}
+	(void)pthread_mutex_unlock(&lock);
+	ret_result->pid = 1;
+	return number ? err_errno(e, number, "launch") : 0;
+}
+
+int runner_read_status(const char *run_dir, struct runner_status *ret_status, struct err *e)
+{
+	struct run *r = find_dir(run_dir);
+	if (!r)
+		return err_set(e, ERR_NOT_FOUND, "never started");
+	*ret_status = r->status;
+	return 0;
+}
+
+int runner_watch(const char *run_dir, int *ret_fd, struct err *e)
+{
+	struct run *r = find_dir(run_dir);
+	int pair[2];
+
+	if (!r || !r->alive || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+		return err_set(e, ERR_UNAVAILABLE, "no runner");
+	(void)pthread_mutex_lock(&lock);
+	if (r->watch >= 0)
+		(void)close(r->watch);
+	r->watch = pair[0];
+	(void)pthread_mutex_unlock(&lock);
+	*ret_fd = pair[1];
+	return 0;
+}
+
+int runner_watch_read(int fd, struct runner_status *ret_status, struct err *e)
+{
+	(void)fd;
+	(void)ret_status;
+	return err_set(e, ERR_UNAVAILABLE, "gone");
+}
+
+static int with(const char *run_dir, int (*change)(struct run *r), struct err *e)
+{
+	struct run *r = find_dir(run_dir);
+	if (!r || !r->alive)
+		return err_set(e, ERR_UNAVAILABLE, "no runner");
+	(void)pthread_mutex_lock(&lock);
+	int done = change(r);
+	(void)pthread_mutex_unlock(&lock);
+	return done;
+}
+
+static int stop(struct run *r) { return end(r, 143), 0; }
+static int kill_it(struct run *r) { return end(r, 137), 0; }
+static int pause_it(struct run *r) { return r->paused = true, 0; }
+static int resume(struct run *r) { return r->paused = false, 0; }
+
+int runner_stop(const char *run_dir, uint64_t timeout_ms, struct err *e)
+{
+	(void)timeout_ms;
+	return with(run_dir, stop, e);
+}
+int runner_kill(const char *run_dir, struct err *e) { return with(run_dir, kill_it, e); }
+int runner_pause(const char *run_dir, struct err *e) { return with(run_dir, pause_it, e); }
+int runner_resume(const char *run_dir, struct err *e) { return with(run_dir, resume, e); }
+
+int runner_volume(const char *run_dir, const char *name, int *ret_mount_fd, int *ret_loop_fd, struct err *e)
+{
+	(void)run_dir;
+	(void)name;
+	(void)ret_mount_fd;
+	(void)ret_loop_fd;
+	return err_set(e, ERR_UNSUPPORTED, "no mounts here");
+}
+
+static int no_stream(struct err *e) { return err_set(e, ERR_UNSUPPORTED, "no streams here"); }
+int runner_attach(const char *run_dir, unsigned rows, unsigned columns, bool input, int *ret_fd, struct err *e)
+{
+	(void)run_dir, (void)rows, (void)columns, (void)input, (void)ret_fd;
+	return no_stream(e);
+}
+int runner_console(const char *run_dir, unsigned rows, unsigned columns, bool input, int *ret_fd, struct err *e)
+{
+	(void)run_dir, (void)rows, (void)columns, (void)input, (void)ret_fd;
+	return no_stream(e);
+}
+int runner_exec(const char *run_dir, const struct runner_exec *what, int *ret_fd, struct err *e)
+{
+	(void)run_dir, (void)what, (void)ret_fd;
+	return no_stream(e);
+}
+int runner_copy_in(const char *run_dir, const char *path, int *ret_fd, struct err *e)
+{
+	(void)run_dir, (void)path, (void)ret_fd;
+	return no_stream(e);
+}
+int runner_copy_out(const char *run_dir, const char *path, int *ret_fd, struct err *e)
+{
+	(void)run_dir, (void)path, (void)ret_fd;
+	return no_stream(e);
+}

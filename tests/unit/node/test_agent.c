@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The agent with a fake engine: wishes in, reports out, records on disk in between. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../test.h"
+#include "base/fs.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+#include "fake_engine.h"
+#include "node/agent.h"
+#include "node/isolate.h"
+
+#define ID "00112233aabbccdd"
+
+static char folder[64];
+static struct node node;
+static struct agent *agent;
+static json_t *last; /* the last report */
+static struct err e;
+
+/* What a test waits for. */
+static const char *wanted_state;
+static uint64_t wanted_generation;
+
+static const char *state_of(const json_t *report) { return json_string_value(json_object_get(report, "state")); }
+static uint64_t number(const json_t *report, const char *key) { return (uint64_t)json_integer_value(json_object_get(report, key)); }
+
+static void on_report(void *data, json_t *report)
+{
+	(void)data;
+	json_decref(last);
+	last = json_incref(report);
+	if (wanted_state && str_eq(state_of(report), wanted_state) && number(report, "generation") >= wanted_generation)
+		loop_stop(node.loop);
+}
+
+static void on_progress(void *data, const char *id, const char *step, uint64_t done, uint64_t total)
+{
+	(void)data, (void)id, (void)step, (void)done, (void)total;
+}
+
+static void on_volumes(void *data) { (void)data; }
+
+static const struct agent_events events = { on_report, on_progress, on_volumes };
+
+static void timed_out(void *data)
+{
+	(void)data;
+	wanted_state = NULL;
+	loop_stop(node.loop);
+}
+
+static void await(const char *state, uint64_t generation)
+{
+	wanted_state = state;
+	wanted_generation = generation;
+	if (last && str_eq(state_of(last), state) && number(last, "generation") >= generation)
+		return;
+	struct loop_source *timer = loop_add_timer(node.loop, 10000, timed_out, NULL);
+	assert_ok(loop_run(node.loop, &e), &e);
+	if (!wanted_state) {
+		own_str char *text = last ? json_dumps(last, JSON_COMPACT) : NULL;
+		fail_msg("waited for %s: %s", state, text ? text : "no report");
+	}
+	loop_remove(timer);
+}
+
+static void start_agent(void)
+{
+	char program[] = "carrel-node", state[96], run[96], group[64];
+	struct config config = { 0 };
+
+	(void)snprintf(state, sizeof state, "--state=%s/state", folder);
+	(void)snprintf(run, sizeof run, "--run=%s/run", folder);
+	(void)snprintf(group, sizeof group, "--cgroup=carrel-node-t%d", (int)getpid());
+	char *argv[] = { program, state, run, group, (char[]){ "--blanks=1" }, (char[]){ "--blank-size=16M" }, (char[]){ "--spares=0" }, NULL };
+	assert_ok(config_read(7, argv, &config, &e), &e);
+	assert_ok(node_init(&node, &config, &e), &e);
+	node.loop = loop_new();
+	node.workers = workers_new(node.loop, 2);
+	assert_ok(agent_new(&node, &events, NULL, &agent, &e), &e);
+}
+
+static void stop_agent(void)
+{
+	workers_free(node.workers);
+	agent_free(agent);
+	loop_free(node.loop);
+	node_done(&node);
+	json_decref(TAKE(last));
+}
+
+static bool nobody(void *data, const char *id)
+{
+	(void)data, (void)id;
+	return false;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	if (geteuid() != 0) {
+		print_message("# skipped: needs root for cgroups\n");
+		return 0;
+	}
+	log_init("test", LOG_ERROR);
+	fake_reset();
+	strcpy(folder, "/tmp/carrel-test-agent-XXXXXX");
+	if (!mkdtemp(folder))
+		return -1;
+	start_agent();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	if (geteuid() != 0)
+		return 0;
+	int r = isolate_collect(&node, nobody, NULL, &e);
+	stop_agent();
+	return r < 0 ? r : fs_remove_tree(AT_FDCWD, folder, &e);
+}
+
+static const char *disk = "16M";
+
+static void assign(uint64_t generation, const char *wish, uint64_t run, const char *more)
+{
+	own_str char *text = mem_printf("{\"id\":\"" ID "\",\"generation\":%d,\"wish\":\"%s\",\"run\":%d,\"owner\":1000,"
+					"\"image\":{\"digest\":\"sha256:%064d\",\"architecture\":\"amd64\",\"partitions\":[]},"
+					"\"spec\":{\"image\":\"x\",\"name\":\"w\",\"command\":[\"true\"],\"resources\":{\"disk\":\"%s\"}%s}",
+					(int)generation, wish, (int)run, 0, disk, more);
+	struct assignment a = { 0 };
+
+	if (geteuid() != 0)
+		skip();
+	assert_ok(decode_text(text, strlen(text), "test", &assignment_shape, &a, &e), &e);
+	agent_assign(agent, &a);
+}
+
+static char *in_record(const char *name) { return mem_printf("%s/state/node/workspaces/" ID "/%s", folder, name); }
+
+static void test_runs_and_ends(void **state)
+{
+	(void)state;
+	assign(1, "running", 1, "}");
+	await("running", 1);
+	assert_true(fake_runs(ID));
+	own_str char *root = in_record("volumes/root.ext4");
+	assert_true(fs_exists(AT_FDCWD, root));
+	fake_end(ID, 3);
+	await("stopped", 1);
+	assert_int_equal(number(last, "exit-status"), 3);
+	assert_int_equal(number(last, "run"), 1);
+	assign(1, "running", 1, "}"); /* said again: nothing happens */
+	assign(2, "running", 2, "}");
+	await("running", 2);
+	assert_int_equal(fake_starts(ID), 2);
+	assign(3, "removed", 2, "}");
+	await("removed", 3);
+	assert_false(fake_runs(ID));
+	assert_false(fs_exists(AT_FDCWD, root));
+	assert_int_equal(ids_taken(node.ids), 0);
+	agent_forget(agent, ID);
+	own_str char *record = in_record("");
+	assert_false(fs_exists(AT_FDCWD, record));
+}
+
+static void test_rungs(void **state)
+{
+	(void)state;
+	assign(1, "staged", 0, "}");
+	await("staged", 1);
+	assign(2, "prepared", 0, "}");
+	await("prepared", 2);
+	assert_int_equal(fake_starts(ID), 0);
+	assign(3, "paused", 1, "}");
+	await("paused", 3);
+	assert_true(fake_paused(ID));
+	assign(4, "running", 1, "}");
+	await("running", 4);
+	assert_false(fake_paused(ID));
+	assert_int_equal(fake_starts(ID), 1);
+	assign(5, "stopped", 1, "}");
+	await("stopped", 5);
+	assert_int_equal(number(last, "exit-status"), 143);
+}
+
+static void test_a_failed_start_is_undone(void **state)
+{
+	(void)state;
+	if (geteuid() == 0)
+		fake_fail_next(ENOSPC);
+	assign(1, "running", 1, "}");
+	await("failed", 1);
+	json_t *error = json_object_get(last, "error");
+	assert_string_equal(json_string_value(json_object_get(error, "step")), "launch");
+	assert_string_equal(json_string_value(json_object_get(error, "kind")), "no-capacity");
+	own_str char *run = mem_printf("%s/run/node/workspaces/" ID, folder);
+	assert_false(fs_exists(AT_FDCWD, run));
+	assign(2, "running", 2, "}"); /* a newer wish is tried */
+	await("running", 2);
+	assert_null(json_object_get(last, "error"));
+}
+
+static void test_restart_policy(void **state)
+{
+	(void)state;
+	assign(1, "running", 1, ",\"restart\":\"on-failure\"}");
+	await("running", 1);
+	fake_end(ID, 1);
+	await("starting", 1);
+	await("running", 1);
+	assert_int_equal(fake_starts(ID), 2);
+	assert_int_equal(number(last, "restarts"), 1);
+	fake_end(ID, 0);
+	await("stopped", 1);
+	assert_int_equal(fake_starts(ID), 2);
+}
+
+static void test_snapshot_and_restore(void **state)
+{
+	own_str char *root = in_record("volumes/root.ext4"), *copy = in_record("snapshots/0123456789abcdef/root.ext4");
+	char byte = 0;
+
+	(void)state;
+	assign(1, "prepared", 0, "}");
+	await("prepared", 1);
+	assign(2, "prepared", 0, "},\"snapshots\":[{\"id\":\"0123456789abcdef\",\"name\":\"first\"}]");
+	await("prepared", 2);
+	assert_true(fs_exists(AT_FDCWD, copy));
+	assert_int_equal(json_array_size(json_object_get(last, "snapshots")), 1);
+	own_fd int fd = open(root, O_RDWR | O_CLOEXEC);
+	assert_int_equal(pwrite(fd, "Q", 1, 12 << 20), 1);
+	own_close(&fd);
+	assign(3, "prepared", 0, "},\"snapshots\":[{\"id\":\"0123456789abcdef\",\"name\":\"first\"}],\"restore\":1,\"restore-from\":\"0123456789abcdef\"");
+	await("prepared", 3);
+	assert_int_equal(number(last, "restore"), 1);
+	fd = open(root, O_RDWR | O_CLOEXEC);
+	assert_int_equal(pread(fd, &byte, 1, 12 << 20), 1);
+	assert_int_equal(byte, 0);
+	assign(4, "prepared", 0, "}");
+	await("prepared", 4);
+	assert_false(fs_exists(AT_FDCWD, copy));
+	assign(5, "prepared", 0, "},\"restore\":2,\"restore-from\":\"ffffffffffffffff\"");
+	await("prepared", 5);
+	assert_string_equal(json_string_value(json_object_get(json_object_get(last, "error"), "step")), "restore");
+}
+
+static void test_adopted_after_a_restart(void **state)
+{
+	(void)state;
+	assign(1, "running", 1, ",\"restart\":\"no\"}");
+	await("running", 1);
+	uint64_t taken = ids_taken(node.ids);
+	stop_agent();
+	start_agent();
+	assert_int_equal(ids_taken(node.ids), taken);
+	assert_true(fake_runs(ID));
+	fake_end(ID, 7);
+	await("stopped", 1);
+	assert_int_equal(number(last, "exit-status"), 7);
+	assert_int_equal(fake_starts(ID), 1);
+}
+
+static void test_gone_while_the_agent_was_away(void **state)
+{
+	(void)state;
+	assign(1, "running", 1, "}");
+	await("running", 1);
+	stop_agent();
+	fake_end(ID, 9);
+	start_agent();
+	await("stopped", 1);
+	assert_int_equal(number(last, "exit-status"), 9);
+}
+
+static void test_kept_volume_stays(void **state)
+{
+	own_str char *kept = mem_printf("%s/state/node/kept/1000/data.ext4", folder);
+	const char *volume = ",\"volumes\":[{\"name\":\"data\",\"size\":\"16M\",\"mount\":\"/data\",\"keep\":true}]}";
+
+	(void)state;
+	assign(1, "prepared", 0, volume);
+	await("prepared", 1);
+	assert_true(fs_exists(AT_FDCWD, kept));
+	assign(2, "removed", 0, volume);
+	await("removed", 2);
+	assert_true(fs_exists(AT_FDCWD, kept));
+	assert_ok(agent_remove_volume(agent, 1000, "data", &e), &e);
+	assert_false(fs_exists(AT_FDCWD, kept));
+}
+
+static void test_grows_at_rest(void **state)
+{
+	own_str char *root = in_record("volumes/root.ext4");
+	uint64_t size, used;
+
+	(void)state;
+	assign(1, "prepared", 0, "}");
+	await("prepared", 1);
+	disk = "48M";
+	assign(2, "prepared", 0, "}");
+	await("prepared", 2);
+	assert_ok(volume_measure(root, &size, &used, &e), &e);
+	assert_int_equal(size, 48 << 20);
+	assert_ok(volume_file_system_bytes(root, &size, &e), &e);
+	assert_int_equal(size, 48 << 20);
+	disk = "16M"; /* never smaller */
+	assign(3, "prepared", 0, "}");
+	await("prepared", 3);
+	assert_null(json_object_get(last, "error"));
+}
+
+static void test_not_in_an_authoritative_list(void **state)
+{
+	(void)state;
+	assign(1, "running", 1, "}");
+	await("running", 1);
+	agent_mark(agent);
+	agent_sweep(agent, false);
+	assert_true(fake_runs(ID));
+	agent_mark(agent);
+	agent_sweep(agent, true);
+	await("removed", 1);
+	assert_false(fake_runs(ID));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_runs_and_ends),
+		TEST(test_rungs),
+		TEST(test_a_failed_start_is_undone),
+		TEST(test_restart_policy),
+		TEST(test_snapshot_and_restore),
+		TEST(test_adopted_after_a_restart),
+		TEST(test_gone_while_the_agent_was_away),
+		TEST(test_kept_volume_stays),
+		TEST(test_grows_at_rest),
+		TEST(test_not_in_an_authoritative_list),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
