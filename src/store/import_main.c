@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* carrel-import: brings one image into the store. How it is spoken with: import_wire.h. */
+#include <stdio.h>
 #include <curl/curl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -29,7 +30,7 @@ static void report(void *data, const struct import_progress *p)
 	if (!new_step && now - reporter->last_ms < 100)
 		return;
 	reporter->last_ms = now;
-	(void)strncpy(reporter->step, p->step, sizeof reporter->step - 1);
+	(void)snprintf(reporter->step, sizeof reporter->step, "%s", p->step);
 	struct wire_progress w = { (char *)(uintptr_t)p->step, p->done_bytes, p->total_bytes, p->reused_bytes };
 	struct wire_answer a = { .progress = &w };
 	if (wire_send(STDOUT_FILENO, &wire_answer_shape, &a, NULL) < 0)
