@@ -59,21 +59,13 @@ struct launch {
 /* The plan as people read it (--dry-run): {"engine","mode","program":{...},"steps":[...]}. Pure. */
 int engine_plan(const struct launch *l, json_t **ret_plan, struct err *e) must_check;
 
-/* --- spares: runners that wait, so that a start finds its process made and standing in its cgroups (entering a v1 cgroup costs a
- * grace period of the kernel, about 10 ms; docs/decisions/0020) --- */
-struct engine_spare;
-/* Starts a runner whose first process enters the v1 folders given (NULL: none). They may be renamed later. */
-int engine_spare_new(const char *const *v1, struct engine_spare **ret_spare, struct err *e) must_check;
-void engine_spare_free(struct engine_spare *s); /* ends the runner; NULL is fine */
-
 struct launch_result {
 	pid_t pid; /* first process of the workspace, as the host numbers it; 0 when paused before its start */
 };
 
 /* Starts. Returns when the program (or init) was executed, or, paused, when it stands before that; or with the error of the step
  * that failed, and then nothing is left: no process, mount, loop device or socket. A command that is not there is ERR_NOT_FOUND
- * with errno ENOENT, one that cannot be executed ERR_DENIED (exit codes 127 and 126).
- * `spare` may be NULL; otherwise it is consumed (also on failure), and its process must stand in l->cgroups.v1 already. */
-int engine_launch(const struct launch *l, struct engine_spare *spare, struct launch_result *ret_result, struct err *e) must_check;
+ * with errno ENOENT, one that cannot be executed ERR_DENIED (exit codes 127 and 126). */
+int engine_launch(const struct launch *l, struct launch_result *ret_result, struct err *e) must_check;
 
 #endif

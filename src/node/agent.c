@@ -120,16 +120,14 @@ static void tell(struct work *work)
 	loop_post(w->agent->node->loop, on_update, u);
 }
 
-/* --- spares and idle mounts: made when nothing else is to be done --- */
+/* --- blanks and idle mounts: when nothing else is to be done --- */
 
 static void refill_job(void *data)
 {
 	struct agent *a = data;
 	struct err e = { 0 };
 
-	int made = isolator_refill(a->node, &e);
-	if (made == 0)
-		made = volume_pool_refill(a->node->pool, &e);
+	int made = volume_pool_refill(a->node->pool, &e);
 	a->refill_again = made > 0;
 	if (made < 0)
 		log_error(&e, "refill");

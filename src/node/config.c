@@ -28,7 +28,6 @@ static const struct field fields[] = {
 	{ "blank-size", FIELD_BYTES, C(blank_bytes), "size of volumes to have ready from the start", .preset = SPEC_DISK_DEFAULT,
 	  .example = "10G" },
 	{ "keep-mounted", FIELD_DURATION, C(keep_mounted_ms), "how long unused partitions stay mounted", .preset = 60000, .example = "60s" },
-	{ "spares", FIELD_NUMBER, C(spares), "runners kept ready", .max = 64, .preset = 2, .example = "2" },
 	{ "mount", FIELD_ENUM, C(mount), "how partitions are mounted: auto, file or loop", .names = mount_names, .example = "auto" },
 	{ "log-level", FIELD_ENUM, C(log_level), "error, warn, info or detail", .names = level_names, .preset = 2, .example = "info" },
 	{ "clean", FIELD_BOOL, C(clean), "stop all workspaces of this host, take mounts, cgroups and sockets away, and end" },

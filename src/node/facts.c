@@ -37,7 +37,7 @@ static bool has_file_system(const char *name, struct str *detail)
 {
 	own_fd int fd = (int)syscall(SYS_fsopen, name, FSOPEN_CLOEXEC);
 	if (fd < 0)
-		str_printf(detail, "%s", strerror(errno));
+		str_printf(detail, "%s", strerrordesc_np(errno));
 	return fd >= 0;
 }
 
@@ -66,7 +66,7 @@ static bool test_overlay(const struct node *n, struct str *detail)
 
 	(void)n;
 	if (fd < 0 || syscall(SYS_fsconfig, fd, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) < 0) {
-		str_printf(detail, "%s", strerror(errno));
+		str_printf(detail, "%s", strerrordesc_np(errno));
 		return false;
 	}
 	return true;
@@ -83,7 +83,7 @@ static bool test_mount_api(const struct node *n, struct str *detail)
 	(void)n;
 	own_fd int fd = (int)syscall(SYS_open_tree, AT_FDCWD, "/", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	if (fd < 0) {
-		str_printf(detail, "%s", strerror(errno));
+		str_printf(detail, "%s", strerrordesc_np(errno));
 		return false;
 	}
 	/* A wrong user namespace is refused with EINVAL or EBADF by a kernel that knows the call, ENOSYS by one that does not. */
@@ -106,7 +106,7 @@ static bool test_user_namespaces(const struct node *n, struct str *detail)
 		str_puts(detail, "the kernel has none");
 		return false;
 	}
-	if (fs_read_file(AT_FDCWD, "/proc/sys/user/max_user_namespaces", 64, &most, NULL) == 0 && atoi(str_text(&most)) == 0) {
+	if (fs_read_file(AT_FDCWD, "/proc/sys/user/max_user_namespaces", 64, &most, NULL) == 0 && str_text(&most)[0] == '0') {
 		str_puts(detail, "user.max_user_namespaces is 0");
 		return false;
 	}
@@ -127,7 +127,7 @@ static bool test_seccomp(const struct node *n, struct str *detail)
 	(void)n;
 	if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0)
 		return true;
-	str_printf(detail, "%s", strerror(errno));
+	str_printf(detail, "%s", strerrordesc_np(errno));
 	return false;
 }
 
@@ -137,7 +137,7 @@ static bool test_loop(const struct node *n, struct str *detail)
 
 	(void)n;
 	if (fd < 0)
-		str_printf(detail, "/dev/loop-control: %s", strerror(errno));
+		str_printf(detail, "/dev/loop-control: %s", strerrordesc_np(errno));
 	return fd >= 0;
 }
 
@@ -213,7 +213,7 @@ static bool test_space(const struct node *n, struct str *detail)
 	char text[16];
 
 	if (statvfs(n->config.state, &fs) < 0) {
-		str_printf(detail, "%s: %s", n->config.state, strerror(errno));
+		str_printf(detail, "%s: %s", n->config.state, strerrordesc_np(errno));
 		return false;
 	}
 	uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;

@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Theory of operation. The cgroups of a workspace are found by its id, its runner by its run folder; nothing is remembered here but
- * the host's cgroup layout and the spare runners.
- *
- * A spare is a runner that waits, with a first process that stands in cgroups of its own (PARENT/spare-RANDOM) already: entering a
- * v1 cgroup costs a grace period of the kernel, about 10 ms. A start takes a spare, renames its groups to the workspace's id and
- * writes the limits. Spares end with the agent, by the end of file on what connects them; their groups, should the agent be killed,
- * are taken away by the next one.
+ * the host's cgroup layout. So every call may be repeated, and works for what another agent made.
  */
 #include "node/isolate.h"
 
@@ -15,7 +10,6 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -30,18 +24,8 @@
 #include "engine/launch.h"
 #include "engine/runner_client.h"
 
-#define SPARE_PREFIX "spare-"
-
-struct spare {
-	struct engine_spare *runner;
-	char name[sizeof SPARE_PREFIX + ID_SIZE];
-};
-
 struct isolator {
-	struct enforce_layout layout;
-	pthread_mutex_t lock; /* the spares */
-	struct spare *spares;
-	size_t count, capacity;
+	struct enforce_layout layout; /* constant */
 };
 
 static char *run_folder(const struct node *n, const char *id) { return mem_printf("%s/%s", n->runs, id); }
@@ -71,21 +55,16 @@ void isolate_parts_done(struct isolate_parts *p)
 	}
 	free(p->lowers);
 	free(p->volumes);
-	engine_spare_free(p->spare);
 	*p = (struct isolate_parts){ 0 };
 }
 
-/* --- spares --- */
-
-int isolator_new(const struct node *n, struct isolator **ret_isolator, struct err *e)
+int isolator_new(struct isolator **ret_isolator, struct err *e)
 {
 	struct isolator *i = mem_alloc(sizeof *i);
-
-	(void)n;
-	(void)pthread_mutex_init(&i->lock, NULL);
 	int r = enforce_layout_read(&i->layout, e);
+
 	if (r < 0) {
-		isolator_free(i);
+		free(i);
 		return r;
 	}
 	*ret_isolator = i;
@@ -96,77 +75,17 @@ void isolator_free(struct isolator *i)
 {
 	if (!i)
 		return;
-	for (size_t at = 0; at < i->count; at++)
-		engine_spare_free(i->spares[at].runner);
-	free(i->spares);
 	enforce_layout_done(&i->layout);
-	(void)pthread_mutex_destroy(&i->lock);
 	free(i);
-}
-
-static bool take_spare(struct isolator *i, struct spare *ret_spare)
-{
-	(void)pthread_mutex_lock(&i->lock);
-	bool found = i->count > 0;
-	if (found)
-		*ret_spare = i->spares[--i->count];
-	(void)pthread_mutex_unlock(&i->lock);
-	return found;
-}
-
-int isolator_refill(struct node *n, struct err *e)
-{
-	struct isolator *i = n->isolator;
-	own_plan struct enforce_plan plan = { 0 };
-	struct spare spare = { 0 };
-	char id[ID_SIZE];
-
-	(void)pthread_mutex_lock(&i->lock);
-	bool full = i->count >= n->config.spares;
-	(void)pthread_mutex_unlock(&i->lock);
-	if (full)
-		return 0;
-	id_new(id);
-	(void)snprintf(spare.name, sizeof spare.name, SPARE_PREFIX "%s", id);
-	int r = make_plan(n, spare.name, NULL, 0, &plan, e);
-	if (r == 0)
-		r = enforce_apply(&plan, e);
-	if (r == 0)
-		r = engine_spare_new((const char *const *)plan.v1, &spare.runner, e);
-	if (r < 0) {
-		(void)!enforce_remove(&plan, NULL);
-		return err_wrap(e, "make a spare runner");
-	}
-	(void)pthread_mutex_lock(&i->lock);
-	MEM_PUSH_ROOM(i->spares, i->count, i->capacity);
-	i->spares[i->count++] = spare;
-	(void)pthread_mutex_unlock(&i->lock);
-	return 1;
 }
 
 /* --- limits --- */
 
-int isolate_limits(struct node *n, const struct record *r, struct isolate_parts *parts, struct err *e)
+int isolate_limits(struct node *n, const struct record *r, struct err *e)
 {
-	own_plan struct enforce_plan plan = { 0 }, spare_plan = { 0 };
-	struct spare spare;
+	own_plan struct enforce_plan plan = { 0 };
 	int done = make_plan(n, r->id, &r->wish, r->truth.first_id, &plan, e);
-
-	if (done < 0)
-		return done;
-	if (take_spare(n->isolator, &spare)) {
-		done = make_plan(n, spare.name, NULL, 0, &spare_plan, e);
-		if (done == 0)
-			done = enforce_apply_spare(&spare_plan, &plan, e);
-		if (done == 0) {
-			parts->spare = spare.runner;
-			return 0;
-		}
-		log_error(e, "workspace %s: a spare runner could not be used", r->id);
-		engine_spare_free(spare.runner);
-		(void)!enforce_remove(&spare_plan, NULL);
-	}
-	return enforce_apply(&plan, e);
+	return done < 0 ? done : enforce_apply(&plan, e);
 }
 
 int isolate_limits_undo(struct node *n, const char *id, struct err *e)
@@ -232,7 +151,7 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	l.log_path = log;
 	l.paused = paused;
 	l.maintenance = maintenance;
-	done = engine_launch(&l, TAKE(parts->spare), &result, e);
+	done = engine_launch(&l, &result, e);
 	if (done == 0)
 		*ret_pid = result.pid > 0 ? (uint64_t)result.pid : 0;
 	return done;
@@ -414,34 +333,40 @@ static void remove_group(struct node *n, const char *name)
 		log_error(&e, "take away what is left of %s", name);
 }
 
-static bool is_ours(const char *name) { return id_valid(name) || (str_starts(name, SPARE_PREFIX) && id_valid(name + strlen(SPARE_PREFIX))); }
-
-static void collect_folder(struct node *n, const char *folder, bool (*known)(void *, const char *), void *data)
+static void collect_runs(struct node *n, bool (*known)(void *, const char *), void *data)
 {
-	own_dir DIR *dir = opendir(folder);
+	own_dir DIR *dir = opendir(n->runs);
 
 	for (struct dirent *entry; dir && (entry = readdir(dir));)
-		if (is_ours(entry->d_name) && !known(data, entry->d_name))
+		if (id_valid(entry->d_name) && !known(data, entry->d_name))
 			remove_group(n, entry->d_name);
 }
 
 int isolate_collect(struct node *n, bool (*known)(void *data, const char *id), void *data, struct err *e)
 {
-	own_plan struct enforce_plan plan = { 0 };
-	int r = make_plan(n, SPARE_PREFIX "x", NULL, 0, &plan, e);
+	struct texts ids = { 0 };
 
-	if (r < 0)
-		return r;
-	collect_folder(n, n->runs, known, data);
+	collect_runs(n, known, data);
+	int r = enforce_list(&n->isolator->layout, n->config.cgroup, &ids, e);
+	for (size_t i = 0; i < ids.count; i++)
+		if (id_valid(ids.items[i]) && !known(data, ids.items[i]))
+			remove_group(n, ids.items[i]);
+	texts_done(&ids);
+	return r;
+}
+
+/* The parents of all groups, which are made again when they are needed; one that is not empty stays. */
+void isolate_clean(struct node *n)
+{
+	own_plan struct enforce_plan plan = { 0 };
+
+	if (make_plan(n, "0", NULL, 0, &plan, NULL) < 0)
+		return;
 	for (size_t i = 0; plan.folders && plan.folders[i]; i++) {
-		own_str char *parent = mem_strdup(plan.folders[i]);
-		char *slash = strrchr(parent, '/');
-		if (!slash || !str_eq(slash + 1, SPARE_PREFIX "x"))
-			continue;
-		*slash = '\0';
-		collect_folder(n, parent, known, data);
-		if (!n->isolator->count)
-			(void)rmdir(parent); /* fails while it has groups; made again when it is needed */
+		char *slash = strrchr(plan.folders[i], '/');
+		if (slash && str_eq(slash, "/0")) {
+			*slash = '\0';
+			(void)rmdir(plan.folders[i]);
+		}
 	}
-	return 0;
 }

@@ -12,8 +12,6 @@
 #include "node/node.h"
 #include "node/record.h"
 
-struct engine_spare;
-
 struct isolate_volume {
 	const struct spec_volume *spec; /* NULL: the root volume */
 	char *path;
@@ -26,7 +24,6 @@ struct isolate_parts {
 	size_t lower_count;
 	struct isolate_volume *volumes;
 	size_t volume_count;
-	struct engine_spare *spare; /* a runner that waits in the limits already */
 };
 void isolate_parts_done(struct isolate_parts *p);
 
@@ -37,13 +34,11 @@ struct isolate_status {
 };
 
 struct isolator;
-int isolator_new(const struct node *n, struct isolator **ret_isolator, struct err *e) must_check;
-void isolator_free(struct isolator *i); /* ends spare runners */
-/* Makes at most one spare runner; 1 when it did. For an idle worker. */
-int isolator_refill(struct node *n, struct err *e) must_check;
+int isolator_new(struct isolator **ret_isolator, struct err *e) must_check;
+void isolator_free(struct isolator *i);
 
 /* Limits of one workspace, before its first process; undo takes the groups away and kills what is in them. */
-int isolate_limits(struct node *n, const struct record *r, struct isolate_parts *parts, struct err *e) must_check;
+int isolate_limits(struct node *n, const struct record *r, struct err *e) must_check;
 int isolate_limits_undo(struct node *n, const char *id, struct err *e) must_check;
 
 /* Starts runner and first process, or (maintenance) the runner alone. */
@@ -70,5 +65,7 @@ json_t *isolate_plan(const struct node *n, const struct assignment *a);
 
 /* Takes away what carries a workspace's id on this host and is not in `known` (cgroups, run folders, processes). */
 int isolate_collect(struct node *n, bool (*known)(void *data, const char *id), void *data, struct err *e) must_check;
+/* The cgroup that holds all workspaces, when it is empty: for --clean. */
+void isolate_clean(struct node *n);
 
 #endif

@@ -92,6 +92,7 @@ static bool nobody(void *data, const char *id)
 static int clean(struct node *n, struct err *e)
 {
 	int r = isolate_collect(n, nobody, NULL, e);
+	isolate_clean(n);
 	return r < 0 ? r : mounts_clean(n->partitions, e);
 }
 

@@ -41,7 +41,7 @@ int node_init(struct node *n, struct config *config, struct err *e)
 	if (r == 0)
 		r = volume_pool_open(n->blanks, (unsigned)n->config.blanks, &n->pool, e);
 	if (r == 0)
-		r = isolator_new(n, &n->isolator, e);
+		r = isolator_new(&n->isolator, e);
 	if (r == 0 && n->config.blank_bytes)
 		volume_pool_want(n->pool, VOLUME_ROOT, n->config.blank_bytes);
 	return r;

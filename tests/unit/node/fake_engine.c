@@ -95,18 +95,8 @@ int engine_plan(const struct launch *l, json_t **ret_plan, struct err *e)
 	return 0;
 }
 
-int engine_spare_new(const char *const *v1, struct engine_spare **ret_spare, struct err *e)
+int engine_launch(const struct launch *l, struct launch_result *ret_result, struct err *e)
 {
-	(void)v1;
-	(void)ret_spare;
-	return err_set(e, ERR_UNSUPPORTED, "no spares here");
-}
-
-void engine_spare_free(struct engine_spare *s) { (void)s; }
-
-int engine_launch(const struct launch *l, struct engine_spare *spare, struct launch_result *ret_result, struct err *e)
-{
-	(void)spare;
 	(void)pthread_mutex_lock(&lock);
 	struct run *r = find(l->id);
 	if (!r) {

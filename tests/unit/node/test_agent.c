@@ -79,8 +79,8 @@ static void start_agent(void)
 	(void)snprintf(state, sizeof state, "--state=%s/state", folder);
 	(void)snprintf(run, sizeof run, "--run=%s/run", folder);
 	(void)snprintf(group, sizeof group, "--cgroup=carrel-node-t%d", (int)getpid());
-	char *argv[] = { program, state, run, group, (char[]){ "--blanks=1" }, (char[]){ "--blank-size=16M" }, (char[]){ "--spares=0" }, NULL };
-	assert_ok(config_read(7, argv, &config, &e), &e);
+	char *argv[] = { program, state, run, group, (char[]){ "--blanks=1" }, (char[]){ "--blank-size=16M" }, NULL };
+	assert_ok(config_read(6, argv, &config, &e), &e);
 	assert_ok(node_init(&node, &config, &e), &e);
 	node.loop = loop_new();
 	node.workers = workers_new(node.loop, 2);
@@ -111,7 +111,7 @@ static int setup(void **state)
 	}
 	log_init("test", LOG_ERROR);
 	fake_reset();
-	strcpy(folder, "/tmp/carrel-test-agent-XXXXXX");
+	(void)snprintf(folder, sizeof folder, "/tmp/carrel-test-agent-XXXXXX");
 	if (!mkdtemp(folder))
 		return -1;
 	start_agent();
@@ -124,6 +124,7 @@ static int teardown(void **state)
 	if (geteuid() != 0)
 		return 0;
 	int r = isolate_collect(&node, nobody, NULL, &e);
+	isolate_clean(&node);
 	stop_agent();
 	return r < 0 ? r : fs_remove_tree(AT_FDCWD, folder, &e);
 }
