@@ -6,7 +6,7 @@
  * One import of an image, as the service sees it: a child program (libexec/carrel/carrel-import) does the work, this side starts
  * it, hands its progress on, and can cancel it. Bytes from outside are never parsed in the caller's process.
  *
- * The store keeps what was imported from garbage collection until `done` has returned: the callback records the image.
+ * The store keeps what was imported from garbage collection until import_free: the caller records the image first.
  */
 
 #include "base/err.h"
@@ -43,7 +43,7 @@ struct import;
 
 struct import_events {
 	void (*progress)(void *data, const struct import_progress *progress); /* at most ten times a second */
-	/* Once, last; the import may be freed here. `failure` NULL: *image is filled (name NULL) and the callback's to take or leave. */
+	/* Once, last; then the import may be freed, here or later. `failure` NULL: *image is filled (name NULL) and the callback's to take or leave. */
 	void (*done)(void *data, const struct err *failure, struct image *image);
 };
 

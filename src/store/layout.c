@@ -38,10 +38,6 @@ struct layout {
 
 /* --- the child --- */
 
-struct unpack {
-	int input_fd, output_fd;
-};
-
 /* "./a/b" and "a/b" are one name; what is absolute or has ".." is none of ours and never found. */
 static bool copy_name(char *out, const char *name)
 {
@@ -122,36 +118,47 @@ static int send_entry(struct archive *a, struct archive_entry *entry, int output
 	return r == 0 ? send_content(a, &record, output_fd, e) : r;
 }
 
-static int send_entries(struct archive *a, const struct unpack *u, struct err *e)
+static int send_entries(struct archive *a, int input_fd, int output_fd, struct err *e)
 {
 	struct archive_entry *entry;
 	int status, r = 0;
 
-	if (archive_read_open_fd(a, u->input_fd, 1 << 17) != ARCHIVE_OK)
+	if (archive_read_open_fd(a, input_fd, 1 << 17) != ARCHIVE_OK)
 		return archive_failure(a, e);
 	while (r == 0 && (status = archive_read_next_header(a, &entry)) != ARCHIVE_EOF) {
 		if (status != ARCHIVE_OK && status != ARCHIVE_WARN)
 			return archive_failure(a, e);
-		r = send_entry(a, entry, u->output_fd, e);
+		r = send_entry(a, entry, output_fd, e);
 	}
 	const struct record end = { .type = RECORD_END };
-	return r == 0 ? fs_write_all(u->output_fd, &end, sizeof end, e) : r;
+	return r == 0 ? fs_write_all(output_fd, &end, sizeof end, e) : r;
 }
 
-static int unpack(void *data, struct err *e)
+int layout_unpack(int input_fd, int output_fd, struct err *e)
 {
 	struct archive *a = archive_read_new();
 
-	cancel_in_child();
 	if (!a)
 		return err_set(e, ERR_INTERNAL, "libarchive does not start");
 	(void)archive_read_support_filter_gzip(a);
 	(void)archive_read_support_filter_xz(a);
 	(void)archive_read_support_filter_zstd(a);
 	(void)archive_read_support_format_tar(a);
-	int r = send_entries(a, data, e);
+	int r = send_entries(a, input_fd, output_fd, e);
 	(void)archive_read_free(a);
 	return r;
+}
+
+struct unpack {
+	int input_fd, output_fd;
+};
+
+static int unpack(void *data, struct err *e)
+{
+	const struct unpack *u = data;
+
+	cancel_in_child();
+	return layout_unpack(u->input_fd, u->output_fd, e);
 }
 
 /* --- this side --- */

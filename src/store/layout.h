@@ -47,4 +47,7 @@ int layout_open(const struct layout *l, const struct layout_file *f, int *ret_fd
 /* The whole content of a small file. */
 int layout_document(const struct layout *l, const struct layout_file *f, struct str *ret_bytes, struct err *e) must_check;
 
+/* What the child runs: the records of an archive (layout.c) on output_fd. */
+int layout_unpack(int input_fd, int output_fd, struct err *e) must_check;
+
 #endif

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. A layout is a tar whose entries have their sizes in front, so a compressed layer is made in a file of the session first;
+ * partitions go out as they are. The files of a layout come in the order oci-layout, layers, configuration, manifest, index.json: each
+ * is named by its digest, which is known when it is written. Equal images give equal bytes: no times, no names of people, one
+ * compression level.
+ */
+#include "store/export_job.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "store/cancel.h"
+#include "store/export.h"
+#include "store/export_layer.h"
+#include "store/oci.h"
+
+#define TAR_BLOCK 512
+
+struct part {
+	struct digest digest;
+	uint64_t size_bytes;
+	int fd;
+};
+
+struct job {
+	struct store *store;
+	struct store_session *session;
+	const struct export_wire *request;
+	int output_fd;
+	export_progress_fn *report;
+	void *report_data;
+	struct part *parts;
+	size_t part_count;
+	uint64_t done_bytes, total_bytes;
+};
+
+static int put(struct job *j, const void *bytes, size_t length, struct err *e)
+{
+	struct pollfd out = { .fd = j->output_fd, .events = POLLOUT };
+
+	for (const char *p = bytes; length > 0;) {
+		size_t n = length < 65536 ? length : 65536;
+		int r = cancel_poll(&out, 1, -1, e);
+		if (r >= 0)
+			r = fs_write_all(j->output_fd, p, n, e);
+		if (r < 0)
+			return r;
+		p += n;
+		length -= n;
+	}
+	return 0;
+}
+
+/* --- the outer tar: POSIX ustar, sizes past 8 GiB in GNU's base 256 --- */
+
+struct tar_header {
+	char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, link[100], magic[6], version[2], owner[32],
+		group[32], major[8], minor[8], prefix[155], pad[12];
+};
+
+static void tar_size(char out[12], uint64_t bytes)
+{
+	if (bytes < UINT64_C(1) << 33) {
+		(void)snprintf(out, 12, "%011llo", (unsigned long long)bytes);
+		return;
+	}
+	out[0] = (char)0x80;
+	for (int i = 11; i > 0; i--, bytes >>= 8)
+		out[i] = (char)(bytes & 0xff);
+}
+
+static int put_header(struct job *j, const char *name, uint64_t bytes, struct err *e)
+{
+	struct tar_header h = { .type = '0' };
+	unsigned sum = 0;
+
+	_Static_assert(sizeof h == TAR_BLOCK, "a tar header is one block");
+	(void)snprintf(h.name, sizeof h.name, "%s", name);
+	(void)snprintf(h.mode, sizeof h.mode, "%07o", 0644U);
+	(void)snprintf(h.uid, sizeof h.uid, "%07o", 0U);
+	(void)snprintf(h.gid, sizeof h.gid, "%07o", 0U);
+	tar_size(h.size, bytes);
+	(void)snprintf(h.mtime, sizeof h.mtime, "%011o", 0U);
+	memcpy(h.magic, "ustar", 6);
+	memcpy(h.version, "00", 2);
+	memset(h.checksum, ' ', sizeof h.checksum);
+	for (size_t i = 0; i < sizeof h; i++)
+		sum += ((unsigned char *)&h)[i];
+	(void)snprintf(h.checksum, sizeof h.checksum, "%06o", sum);
+	return put(j, &h, sizeof h, e);
+}
+
+static int put_padding(struct job *j, uint64_t bytes, struct err *e)
+{
+	static const char zeros[TAR_BLOCK];
+	return bytes % TAR_BLOCK ? put(j, zeros, TAR_BLOCK - bytes % TAR_BLOCK, e) : 0;
+}
+
+static int put_text(struct job *j, const char *name, const char *text, struct err *e)
+{
+	size_t length = strlen(text);
+	int r = put_header(j, name, length, e);
+
+	if (r == 0)
+		r = put(j, text, length, e);
+	return r == 0 ? put_padding(j, length, e) : r;
+}
+
+static char *blob_name(const struct digest *d)
+{
+	char hex[DIGEST_HEX_SIZE];
+	return mem_printf("blobs/sha256/%s", digest_hex(d, hex));
+}
+
+static int put_blob_text(struct job *j, const char *text, struct digest *ret_digest, struct err *e)
+{
+	*ret_digest = hash_bytes(text, strlen(text));
+	own_str char *name = blob_name(ret_digest);
+	return put_text(j, name, text, e);
+}
+
+static void advance(struct job *j, uint64_t bytes)
+{
+	j->done_bytes += bytes;
+	j->report(j->report_data, "write", j->done_bytes, j->total_bytes);
+}
+
+static int put_file(struct job *j, const struct digest *d, int fd, uint64_t bytes, bool counts, struct err *e)
+{
+	static char buffer[1 << 18];
+	own_str char *name = blob_name(d);
+	int r = put_header(j, name, bytes, e);
+
+	for (uint64_t at = 0; r == 0 && at < bytes;) {
+		size_t most = bytes - at < sizeof buffer ? (size_t)(bytes - at) : sizeof buffer;
+		ssize_t n = pread(fd, buffer, most, (off_t)at);
+		if (n <= 0)
+			return err_errno(e, n < 0 ? errno : EIO, "read %s", name);
+		r = put(j, buffer, (size_t)n, e);
+		at += (uint64_t)n;
+		if (counts)
+			advance(j, (uint64_t)n);
+	}
+	return r == 0 ? put_padding(j, bytes, e) : r;
+}
+
+/* --- layers --- */
+
+struct packing {
+	int fd;
+	struct hash *hash;
+	uint64_t bytes;
+};
+
+static int pack(void *data, const void *bytes, size_t length, struct err *e)
+{
+	struct packing *p = data;
+
+	hash_add(p->hash, bytes, length);
+	p->bytes += length;
+	return fs_write_all(p->fd, bytes, length, e);
+}
+
+static int put_packed(struct job *j, size_t index, enum layer_compression compression, struct oci_layer *ret_layer,
+		      struct digest *ret_plain, struct err *e)
+{
+	own_hash struct hash *hash = hash_new();
+	own_fd int fd = -1;
+	struct packing p = { .hash = hash };
+	const struct layer_source source = { &j->parts[index].fd, 1, false, compression };
+	char name[32];
+
+	(void)snprintf(name, sizeof name, "layer-%zu", index);
+	int r = store_session_file(j->session, name, &fd, e);
+	p.fd = fd;
+	if (r == 0)
+		r = layer_export(&source, pack, &p, ret_plain, e);
+	int number = fault_point("export-packed");
+	if (r == 0 && number)
+		r = err_errno(e, number, "export-packed");
+	if (r < 0)
+		return r;
+	advance(j, j->parts[index].size_bytes);
+	*ret_layer = (struct oci_layer){ compression == LAYER_ZSTD ? MEDIA_OCI_LAYER "+zstd" : MEDIA_OCI_LAYER "+gzip", hash_end(hash),
+					 p.bytes };
+	return put_file(j, &ret_layer->digest, fd, p.bytes, false, e);
+}
+
+static int put_layer(struct job *j, size_t index, struct oci_layer *ret_layer, struct digest *ret_plain, struct err *e)
+{
+	const struct part *part = &j->parts[index];
+
+	if (j->request->format != EXPORT_PARTITIONS)
+		return put_packed(j, index, j->request->format == EXPORT_OCI_ZSTD ? LAYER_ZSTD : LAYER_GZIP, ret_layer, ret_plain, e);
+	*ret_layer = (struct oci_layer){ MEDIA_PARTITION_EROFS, part->digest, part->size_bytes };
+	*ret_plain = part->digest;
+	for (size_t i = 0; i < index; i++)
+		if (digest_eq(&j->parts[i].digest, &part->digest))
+			return 0; /* a layout holds each blob once */
+	return put_file(j, &part->digest, part->fd, part->size_bytes, true, e);
+}
+
+static int put_layout(struct job *j, struct err *e)
+{
+	own_str struct oci_layer *layers = mem_alloc_array(j->part_count, sizeof *layers);
+	own_str struct digest *ids = mem_alloc_array(j->part_count, sizeof *ids);
+	const struct image *image = j->request->image;
+	struct digest config, manifest;
+	static const char zeros[2 * TAR_BLOCK];
+
+	int r = put_text(j, "oci-layout", "{\"imageLayoutVersion\":\"1.0.0\"}", e);
+	for (size_t i = 0; r == 0 && i < j->part_count; i++)
+		r = put_layer(j, i, &layers[i], &ids[i], e);
+	own_str char *config_text = oci_write_config(image->architecture ? image->architecture : oci_machine_architecture(), image->run, ids,
+						     j->part_count);
+	if (r == 0)
+		r = put_blob_text(j, config_text, &config, e);
+	own_str char *manifest_text = oci_write_manifest(&config, strlen(config_text), layers, j->part_count);
+	if (r == 0)
+		r = put_blob_text(j, manifest_text, &manifest, e);
+	own_str char *index = oci_write_index(&manifest, strlen(manifest_text), j->request->tag);
+	if (r == 0)
+		r = put_text(j, "index.json", index, e);
+	return r == 0 ? put(j, zeros, sizeof zeros, e) : r;
+}
+
+static int put_bytes(void *data, const void *bytes, size_t length, struct err *e) { return put(data, bytes, length, e); }
+
+static int put_tar(struct job *j, struct err *e)
+{
+	own_str int *fds = mem_alloc_array(j->part_count, sizeof *fds);
+	struct digest plain;
+
+	for (size_t i = 0; i < j->part_count; i++)
+		fds[i] = j->parts[i].fd;
+	const struct layer_source source = { fds, j->part_count, true, LAYER_PLAIN };
+	int r = layer_export(&source, put_bytes, j, &plain, e);
+	if (r == 0)
+		advance(j, j->total_bytes);
+	return r;
+}
+
+/* Pinned, so that removing the image meanwhile takes nothing away. */
+static int open_parts(struct job *j, struct err *e)
+{
+	const struct image_partition *partitions = j->request->image->partitions.items;
+	size_t count = j->request->image->partitions.count;
+
+	j->parts = mem_alloc_array(count, sizeof *j->parts);
+	for (size_t i = 0; i < count; i++) {
+		struct part *part = &j->parts[i];
+		int r = digest_parse(partitions[i].digest, &part->digest, e);
+		if (r == 0)
+			r = store_pin(j->session, STORE_PARTITION, &part->digest, e);
+		if (r >= 0)
+			r = store_get(j->store, STORE_PARTITION, &part->digest, &part->fd, &part->size_bytes, e);
+		if (r < 0)
+			return r;
+		j->part_count++;
+		j->total_bytes += part->size_bytes;
+	}
+	return 0;
+}
+
+int export_job_run(struct store *store, struct store_session *session, const struct export_wire *request, int output_fd,
+		   export_progress_fn *progress, void *data, struct err *e)
+{
+	struct job j = { .store = store, .session = session, .request = request, .output_fd = output_fd, .report = progress,
+			 .report_data = data };
+
+	int r = open_parts(&j, e);
+	if (r == 0)
+		r = request->format == EXPORT_TAR ? put_tar(&j, e) : put_layout(&j, e);
+	for (size_t i = 0; i < j.part_count; i++)
+		(void)close(j.parts[i].fd);
+	free(j.parts);
+	return r;
+}
