@@ -451,6 +451,35 @@ bool agent_look(struct agent *a, const char *id, char **ret_folder, enum state *
 	return true;
 }
 
+int agent_borrow(struct agent *a, const char *id, struct record **ret_record, struct err *e)
+{
+	struct workspace *w = find(a, id);
+	const struct report *report = w ? w->record->truth.report : NULL;
+
+	if (!w || w->unreadable)
+		return err_set(e, ERR_NOT_FOUND, "this host has no workspace %s", id);
+	if (w->busy || state_is_live((enum state)report->state)) {
+		(void)err_set(e, ERR_CONFLICT, "the workspace is being worked on");
+		return err_hint(e, "try again in a moment");
+	}
+	if (report->state != STATE_STOPPED && report->state != STATE_PREPARED)
+		return err_set(e, ERR_CONFLICT, "the workspace is %s and has no files yet", state_names[report->state]);
+	w->busy = true;
+	*ret_record = w->record;
+	return 0;
+}
+
+void agent_give_back(struct agent *a, const char *id)
+{
+	struct workspace *w = find(a, id);
+
+	if (!w)
+		return;
+	w->busy = false;
+	look_for_idle(a);
+	consider(w);
+}
+
 /* --- kept volumes --- */
 
 static void list_owner(struct agent *a, const char *owner, json_t *list)

@@ -336,6 +336,27 @@ int steps_undo_all(struct work *w, struct err *e)
 	return r;
 }
 
+int steps_maintain(struct work *w, struct err *e)
+{
+	uint64_t pid = 0;
+	int r = stage_run(w, e);
+
+	if (r == 0)
+		r = ids_run(w, e);
+	if (r == 0)
+		r = volumes_run(w, e);
+	if (r == 0)
+		r = limits_run(w, e);
+	if (r == 0)
+		r = isolate_start(w->node, w->record, &w->parts, false, true, &pid, e);
+	isolate_parts_done(&w->parts);
+	if (r < 0) {
+		struct err ignored = { 0 };
+		(void)!steps_undo_start(w, &ignored);
+	}
+	return r;
+}
+
 int steps_grow(struct work *w, bool live, struct err *e)
 {
 	const struct objects *wanted = &w->record->wish.spec->volumes;

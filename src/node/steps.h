@@ -30,6 +30,8 @@ int steps_do(struct work *w, enum action action, const char **ret_step, struct e
 int steps_undo_all(struct work *w, struct err *e) must_check;
 /* Undoes what an interrupted start may have left (limits, launch) when its runner is gone. */
 int steps_undo_start(struct work *w, struct err *e) must_check;
+/* Mounts and namespaces of a workspace that has volumes, without its program; steps_undo_start ends it. */
+int steps_maintain(struct work *w, struct err *e) must_check;
 /* Partitions are not needed any more for now. */
 void steps_unstage(struct work *w);
 /* Grows volumes to the sizes in the wish; `live`: they are mounted. 1: a part waits for the next start. */

@@ -26,6 +26,7 @@
 #include "base/ws.h"
 #include "engine/runner_client.h"
 #include "node/logs.h"
+#include "node/steps.h"
 
 struct stream {
 	struct node *node;
@@ -43,12 +44,13 @@ struct stream {
 	size_t kept_length;
 	bool ended;
 	struct logs *logs;
+	struct work work; /* work.record: borrowed for maintenance */
 	struct stream *next;
 };
 
 static struct stream *streams; /* all that are open: loop thread only */
 
-static void stream_free(struct stream *s)
+static void stream_release(struct stream *s)
 {
 	struct stream **at = &streams;
 
@@ -62,6 +64,14 @@ static void stream_free(struct stream *s)
 		ws_free(s->ws);
 	own_close(&s->ws_fd);
 	own_close(&s->runner_fd);
+	s->runner_fd = s->ws_fd = -1;
+	s->logs = NULL;
+	s->source = NULL;
+	s->ws = NULL;
+}
+
+static void stream_drop(struct stream *s)
+{
 	str_done(&s->early);
 	json_decref(s->request);
 	free(s->kept);
@@ -72,10 +82,40 @@ static void stream_free(struct stream *s)
 	free(s);
 }
 
+static void end_maintenance(void *data)
+{
+	struct stream *s = data;
+	struct err e = { 0 };
+
+	if (steps_undo_start(&s->work, &e) < 0)
+		log_error(&e, "end of a copy");
+}
+
+static void maintenance_ended(void *data)
+{
+	struct stream *s = data;
+
+	agent_give_back(s->agent, s->id);
+	stream_drop(s);
+}
+
+static void stream_free(struct stream *s)
+{
+	stream_release(s);
+	if (s->work.record)
+		workers_run(s->node->workers, end_maintenance, maintenance_ended, s, false);
+	else
+		stream_drop(s);
+}
+
+/* At the end of the agent. A runner that was in maintenance is taken away by the next one. */
 void stream_close_all(void)
 {
-	while (streams)
-		stream_free(streams);
+	while (streams) {
+		struct stream *s = streams;
+		stream_release(s);
+		stream_drop(s);
+	}
 }
 
 /* --- opening: on a worker --- */
@@ -147,6 +187,8 @@ static void open_job(void *data)
 		return;
 	}
 	if (s->why.kind || str_eq(s->kind, "logs"))
+		return;
+	if (s->work.record && steps_maintain(&s->work, &s->why) < 0)
 		return;
 	if (open_runner(s, &s->why) == -EHOSTUNREACH) {
 		(void)err_set(&s->why, ERR_CONFLICT, "the workspace does not run");
@@ -292,6 +334,8 @@ static void open_done(void *data)
 	}
 }
 
+static void say_nothing(struct work *w) { (void)w; }
+
 void stream_open(struct node *n, struct agent *a, const char *stream, const char *id, const char *kind, const json_t *request)
 {
 	struct stream *s = mem_alloc(sizeof *s);
@@ -305,5 +349,9 @@ void stream_open(struct node *n, struct agent *a, const char *stream, const char
 	s->ws_fd = s->runner_fd = -1;
 	if (strchr(stream, '/') || !id_valid(id) || !agent_look(a, id, &s->folder, &s->state))
 		(void)err_set(&s->why, ERR_NOT_FOUND, "this host has no workspace %s", id);
+	else if (str_starts(kind, "copy-") && !state_is_live(s->state))
+		(void)!agent_borrow(a, id, &s->work.record, &s->why);
+	s->work.node = n;
+	s->work.tell = say_nothing;
 	workers_run(n->workers, open_job, open_done, s, false);
 }

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The decision for every pair of wish and state: it follows the matrix of model/state.c but where data or a dead runner come first. */
+#include "../test.h"
+#include "node/task.h"
+
+static struct spec spec;
+static struct report report;
+static struct truth truth;
+static struct assignment wish;
+static struct task_view view;
+
+static int setup(void **unused)
+{
+	(void)unused;
+	spec = (struct spec){ 0 };
+	report = (struct report){ .generation = 1, .run = 1, .exit_status = FIELD_NO_PRESET };
+	truth = (struct truth){ .report = &report };
+	wish = (struct assignment){ .generation = 1, .run = 1, .spec = &spec };
+	view = (struct task_view){ .wish = &wish, .truth = &truth, .grown = true };
+	return 0;
+}
+
+static enum task next(enum wish w, enum state s)
+{
+	wish.wish = w;
+	report.state = s;
+	return task_next(&view);
+}
+
+static void test_every_pair(void **unused)
+{
+	static const enum task of_action[] = { TASK_NONE, TASK_STAGE, TASK_PREPARE, TASK_START, TASK_PAUSE, TASK_RESUME, TASK_STOP, TASK_REMOVE, TASK_NONE };
+
+	(void)unused;
+	for (int w = 0; w < WISH_COUNT; w++)
+		for (int s = 0; s < STATE_COUNT; s++) {
+			wish.wish = (enum wish)w;
+			report.state = (enum state)s;
+			enum action action = assignment_next_action(&wish, &report);
+			if (task_next(&view) != of_action[action])
+				fail_msg("%s, %s: %s", wish_names[w], state_names[s], task_names[task_next(&view)]);
+		}
+}
+
+static void test_a_dead_runner_comes_first(void **unused)
+{
+	(void)unused;
+	view.runner_gone = true;
+	for (int w = 0; w < WISH_COUNT; w++)
+		for (int s = 0; s < STATE_COUNT; s++)
+			assert_int_equal(next((enum wish)w, (enum state)s) == TASK_REAP, state_is_live((enum state)s));
+	truth.restart_waits = true; /* there is no runner to be gone */
+	assert_int_equal(next(WISH_RUNNING, STATE_STARTING), TASK_NONE);
+}
+
+static void test_a_restart_waits_for_its_time(void **unused)
+{
+	(void)unused;
+	truth.restart_waits = true;
+	assert_int_equal(next(WISH_RUNNING, STATE_STARTING), TASK_NONE);
+	view.restart_due = true;
+	assert_int_equal(next(WISH_RUNNING, STATE_STARTING), TASK_START);
+	assert_int_equal(next(WISH_STOPPED, STATE_STARTING), TASK_STOP);
+	assert_int_equal(next(WISH_REMOVED, STATE_STARTING), TASK_STOP);
+}
+
+static void test_data_only_at_rest(void **unused)
+{
+	struct assignment_snapshot one = { (char[]){ "0123456789abcdef" }, (char[]){ "one" } };
+
+	(void)unused;
+	wish.snapshots = (struct objects){ &one, 1 };
+	assert_int_equal(next(WISH_STOPPED, STATE_STOPPED), TASK_SNAPSHOT);
+	assert_int_equal(next(WISH_PAUSED, STATE_PAUSED), TASK_SNAPSHOT);
+	assert_int_equal(next(WISH_RUNNING, STATE_RUNNING), TASK_NONE);
+	assert_int_equal(next(WISH_REMOVED, STATE_STOPPED), TASK_REMOVE);
+	wish.restore = 1;
+	assert_int_equal(next(WISH_STOPPED, STATE_STOPPED), TASK_RESTORE);
+	assert_int_equal(next(WISH_PAUSED, STATE_PAUSED), TASK_SNAPSHOT);
+	wish.run = 2; /* a restore comes before the start that is wanted too */
+	assert_int_equal(next(WISH_RUNNING, STATE_STOPPED), TASK_RESTORE);
+	truth.gave_up = 1;
+	assert_int_equal(next(WISH_RUNNING, STATE_STOPPED), TASK_START);
+	truth.gave_up = wish.restore = wish.snapshots.count = 0;
+	view.grown = false;
+	assert_int_equal(next(WISH_STOPPED, STATE_STOPPED), TASK_GROW);
+}
+
+static void test_a_stop_is_said_again_for_a_newer_wish(void **unused)
+{
+	(void)unused;
+	assert_int_equal(next(WISH_STOPPED, STATE_STOPPING), TASK_NONE);
+	wish.generation = 2;
+	assert_int_equal(next(WISH_STOPPED, STATE_STOPPING), TASK_STOP);
+}
+
+static void test_restart_policy(void **unused)
+{
+	(void)unused;
+	wish.wish = WISH_RUNNING;
+	report.state = STATE_RUNNING;
+	assert_false(task_wants_restart(&wish, &truth, 1));
+	spec.restart = RESTART_ON_FAILURE;
+	assert_true(task_wants_restart(&wish, &truth, 1));
+	assert_false(task_wants_restart(&wish, &truth, 0));
+	spec.restart = RESTART_ALWAYS;
+	assert_true(task_wants_restart(&wish, &truth, 0));
+	report.state = STATE_STOPPING;
+	assert_false(task_wants_restart(&wish, &truth, 0));
+	report.state = STATE_RUNNING;
+	wish.run = 2;
+	assert_false(task_wants_restart(&wish, &truth, 0));
+	assert_true(task_restart_delay_ms(0) < task_restart_delay_ms(3));
+	assert_int_equal(task_restart_delay_ms(100), 60000);
+}
+
+#define TEST(name) cmocka_unit_test_setup(name, setup)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_every_pair),
+		TEST(test_a_dead_runner_comes_first),
+		TEST(test_a_restart_waits_for_its_time),
+		TEST(test_data_only_at_rest),
+		TEST(test_a_stop_is_said_again_for_a_newer_wish),
+		TEST(test_restart_policy),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
