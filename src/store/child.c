@@ -126,8 +126,9 @@ int child_finish(struct child *c, struct err *e)
 		(void)err_set(e, theirs.kind, "%s", theirs.message);
 		return err_hint(e, "%s", theirs.hint);
 	}
-	if (status > 128)
-		return err_set(e, ERR_CORRUPT, "%s was stopped by signal %d", c->what, status - 128);
+	if (status > 128) /* whoever kills it is one of us; what it dies of by itself are the bytes it read */
+		return err_set(e, status == 128 + SIGKILL ? ERR_INTERNAL : ERR_CORRUPT, "%s was stopped by signal %d", c->what,
+			       status - 128);
 	return err_set(e, ERR_INTERNAL, "%s ended with status %d", c->what, status);
 }
 

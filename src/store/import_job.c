@@ -413,7 +413,7 @@ static int finish_conversion(struct job *j, struct slot *s, struct err *e)
 		r = injected("import-converted", e);
 	if (r == 0)
 		r = layer_conversion_put(s->conversion, j->session, &result, e);
-	if (r == 0)
+	if (r >= 0) /* 1: another layer had given the same partition */
 		r = injected("import-partition-put", e);
 	if (r == 0 && l->size_bytes)
 		r = store_layer_record(j->session, &l->digest, &result.partition, e);
@@ -521,8 +521,11 @@ static int reuse(struct job *j, struct job_layer *l, struct err *e)
 
 	if (r == 0)
 		r = store_layer_find(j->session, &l->digest, &l->partition, &l->partition_bytes, e);
-	if (r == 1)
+	if (r == 1) {
 		settle(j, l, true);
+		int dropped = store_partial_drop(j->store, &l->digest, e);
+		r = dropped < 0 ? dropped : 1;
+	}
 	return r;
 }
 

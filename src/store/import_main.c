@@ -80,6 +80,8 @@ static int import(struct err *e)
 	if (r == 0)
 		r = store_open(request.store, &store, e);
 	if (r == 0)
+		r = store_clean(store, e); /* what a killed import left */
+	if (r == 0)
 		r = import_in_session(store, &request, e);
 	if (request.password)
 		explicit_bzero(request.password, strlen(request.password));

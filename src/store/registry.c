@@ -54,7 +54,7 @@ static int fetch_with_patience(struct registry *r, struct fetch_request *request
 		uint64_t before = have ? have(sink->data) : 0;
 		request->offset = before;
 		int result = fetch_do(r->fetch, request, sink, e);
-		if (result == 0 || !e || !err_kind_retry(e->kind))
+		if (result == 0 || !e || (e->kind != ERR_UNAVAILABLE && e->kind != ERR_TIMEOUT))
 			return result;
 		if (have && have(sink->data) > before) {
 			attempt = 1;

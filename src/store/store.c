@@ -331,6 +331,17 @@ int store_partial_remove(struct store *s, const struct digest *d, struct err *e)
 	return 0;
 }
 
+int store_partial_drop(struct store *s, const struct digest *d, struct err *e)
+{
+	char hex[DIGEST_HEX_SIZE];
+	own_str char *name = mem_printf("tmp/partial-%s", digest_hex(d, hex));
+	own_fd int fd = openat(s->fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return 0;
+	return store_partial_remove(s, d, e);
+}
+
 /* --- housekeeping --- */
 
 typedef int entry_fn(struct store *s, int dir_fd, const char *name, void *data, struct err *e);

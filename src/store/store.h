@@ -73,7 +73,9 @@ int store_layer_record(struct store_session *n, const struct digest *layer, cons
 /* The download of a blob, locked. 1: *ret_fd is the file with what there is of it, the caller's; closing it unlocks. 0: another process
  * has it. */
 int store_partial_open(struct store *s, const struct digest *d, int *ret_fd, struct err *e) must_check;
-int store_partial_remove(struct store *s, const struct digest *d, struct err *e) must_check;
+int store_partial_remove(struct store *s, const struct digest *d, struct err *e) must_check; /* by who has the lock */
+/* The same when nobody has it: its layer is there. */
+int store_partial_drop(struct store *s, const struct digest *d, struct err *e) must_check;
 
 /* --- housekeeping --- */
 
