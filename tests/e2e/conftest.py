@@ -183,8 +183,21 @@ def host_processes(text, first_id=None, count=0):
 # --- an instance ---
 
 
+def reserve_ids(count):
+    """A range of ids that no other instance of these tests has now: a name in the abstract socket namespace is the lock."""
+    for slot in random.sample(range(8, 100), 92):
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            lock.bind(f"\0carrel-test-ids-{slot}")
+        except OSError:
+            lock.close()
+            continue
+        return slot * count, lock
+    raise AssertionError("all id ranges of tests are taken")
+
+
 class Site:
-    IDS = 65536 * 1024  # ids that one instance may hand out in a test
+    IDS = 65536 * 256  # ids that one instance may hand out in a test
 
     def __init__(self, prefix, node_args=(), service_args=(), env=None, node=True):
         self.prefix = pathlib.Path(prefix)
@@ -194,14 +207,14 @@ class Site:
         self.socket = self.run / "carreld.sock"
         self.address = f"unix:{self.socket}"
         self.cgroup = self.folder.name
-        self.first_id = 65536 * random.randrange(2048, 28000)
+        self.first_id, self.id_lock = reserve_ids(self.IDS)
         self.environment = {**os.environ, "CARREL_PREFIX": str(prefix), "CARREL_ADDRESS": self.address, "LC_ALL": "C.UTF-8", **(env or {})}
         self.children = []
         common = ["--state", self.state, "--run", self.run, "--config", self.folder / "none.yaml"]
         (self.folder / "none.yaml").write_text("{}\n")
         self.service = Daemon(self, "carreld", [self.program("carreld"), *common, *service_args], self.environment)
         self.node = Daemon(self, "carrel-node", [self.program("carrel-node"), *common, "--cgroup", self.cgroup,
-                                                 "--first-id", self.first_id, *node_args], self.environment)
+                                                 "--first-id", self.first_id, "--id-ranges", self.IDS // 65536, *node_args], self.environment)
         try:
             self.service.start()
             if node:
@@ -371,6 +384,7 @@ class Site:
                 with contextlib.suppress(OSError):
                     os.rmdir(path)
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.id_lock.close()
 
 
 # --- fixtures ---

@@ -1,0 +1,453 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a workspace as its user sees it: programs in small images, every verb of the command line against real processes."""
+import json
+import os
+import signal
+import subprocess
+import tarfile
+import uuid
+
+import pytest
+
+
+@pytest.fixture
+def name():
+    return "t" + uuid.uuid4().hex[:8]
+
+
+@pytest.fixture
+def here(shared_site, shared_busybox):
+    return shared_site
+
+
+def output(site, name, *command, **how):
+    return site.carrel("exec", name, "--", *command, **how).stdout
+
+
+# --- run ---
+
+
+def test_run_gives_output_errors_and_status(here):
+    done = here.carrel("run", "--rm", "busybox", "--", "sh", "-c", "echo out; echo err >&2; exit 7", ok=7)
+    assert done.stdout == "out\n"
+    assert "err\n" in done.stderr
+
+
+def test_run_rm_leaves_no_workspace(here, name):
+    here.carrel("run", "--rm", "--name", name, "busybox", "--", "true")
+    assert here.workspace(name) is None
+
+
+def test_run_without_rm_keeps_workspace_and_status(here, name):
+    here.carrel("run", "--name", name, "busybox", "--", "sh", "-c", "exit 3", ok=3)
+    found = here.wait_state(name, "stopped")
+    assert found["exit_status"] == 3
+    here.carrel("rm", name)
+
+
+def test_run_sends_standard_input(here):
+    data = os.urandom(300000)
+    done = here.carrel("run", "--rm", "-i", "busybox", "--", "cat", input=data, binary=True)
+    assert done.stdout == data
+
+
+def test_run_loses_nothing_of_large_output(here):
+    done = here.carrel("run", "--rm", "busybox", "--", "seq", "1", "200000", binary=True)
+    assert done.stdout == b"".join(b"%d\n" % i for i in range(1, 200001))
+
+
+def test_run_reports_missing_and_forbidden_programs_like_a_shell(here):
+    assert here.carrel("run", "--rm", "busybox", "--", "/no/such", ok=127).stderr
+    assert here.carrel("run", "--rm", "busybox", "--", "/etc/passwd", ok=126).stderr
+
+
+def test_run_of_missing_image_says_so(here):
+    done = here.carrel("run", "--rm", "nosuch", "--", "true", ok=125)
+    assert "nosuch" in done.stderr
+
+
+def test_run_hands_signals_on(here, name):
+    child = here.popen("run", "--rm", "--name", name, "busybox", "--", "sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done")
+    assert child.stdout.readline() == b"up\n"
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(30) == 5
+
+
+def test_run_user_directory_and_environment(here):
+    done = here.carrel("run", "--rm", "-u", "reader", "--workdir", "/tmp", "-e", "GREETING=hello", "busybox", "--", "sh", "-c",
+                       "id -u; pwd; echo $GREETING")
+    assert done.stdout.splitlines() == ["1000", "/tmp", "hello"]
+
+
+def test_host_name_inside(here, name):
+    done = here.carrel("run", "--rm", "--name", name, "busybox", "--", "hostname")
+    assert done.stdout.strip() == name
+    done = here.carrel("run", "--rm", "--hostname", "elsewhere", "busybox", "--", "hostname")
+    assert done.stdout.strip() == "elsewhere"
+
+
+# --- deploy, ls, show, stop, start, restart, rename, rm ---
+
+
+def test_deployed_program_lives_through_stop_and_start(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sleep", "1000")
+    assert here.workspace(name)["state"] == "running"
+    output(here, name, "sh", "-c", "echo kept > /root/file")
+    here.carrel("stop", name, "-t", "1s")
+    assert here.workspace(name)["state"] == "stopped"
+    here.carrel("start", name)
+    assert output(here, name, "cat", "/root/file") == "kept\n"
+    run = here.workspace(name)["run"]
+    here.carrel("restart", name)
+    found = here.workspace(name)
+    assert found["state"] == "running" and found["run"] > run
+    here.carrel("rm", "-f", name)
+    assert here.workspace(name) is None
+
+
+def test_rm_of_running_needs_force(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sleep", "1000")
+    assert here.carrel("rm", name, ok=range(1, 126)).stderr
+    assert here.workspace(name)["state"] == "running"
+    here.carrel("rm", "-f", name)
+
+
+def test_stop_kills_what_ignores_the_signal(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
+    here.carrel("stop", name, "-t", "200ms")
+    assert here.workspace(name)["state"] == "stopped"
+    here.carrel("rm", name)
+
+
+def test_rename(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sleep", "1000")
+    other = name + "-new"
+    here.carrel("rename", name, other)
+    assert here.workspace(name) is None
+    assert here.workspace(other)["state"] == "running"
+    here.carrel("deploy", "busybox", "--name", name, "--until", "staged")
+    assert other in here.carrel("rename", name, other, ok=5).stderr
+    assert here.workspace(name)["name"] == name
+    here.carrel("rm", "-f", name, other)
+
+
+def test_formats_say_the_same(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "-l", "purpose=test", "--", "sleep", "1000")
+    shown = here.json("show", name)
+    listed = [w for w in here.json("ls") if w["name"] == name]
+    assert listed and listed[0]["id"] == shown["id"]
+    assert shown["spec"]["labels"] == {"purpose": "test"}
+    assert name in here.carrel("ls").stdout
+    assert f"name: {name}" in here.carrel("show", name, "--format", "yaml").stdout
+    assert here.carrel("ls", "-q", "-l", "purpose=test").stdout.split() == [name]
+    here.carrel("rm", "-f", name)
+
+
+def test_id_prefix_is_a_reference(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--until", "staged")
+    found = here.workspace(name)
+    assert here.json("show", found["id"][:8])["name"] == name
+    here.carrel("rm", found["id"])
+
+
+# --- spec files ---
+
+
+def test_spec_file(here, name, tmp_path):
+    spec = tmp_path / "web.yaml"
+    spec.write_text(f"""
+name: {name}
+image: busybox
+command: [sh, -c, 'echo "$COLOUR"; pwd; sleep 1000']
+environment: {{COLOUR: green}}
+directory: /tmp
+resources: {{memory: 64MiB, disk: 64MiB, processes: 20}}
+volumes:
+  - {{name: data, size: 32MiB, mount: /srv/data}}
+hostname: desk
+labels: {{team: library}}
+""")
+    here.carrel("deploy", spec)
+    found = here.workspace(name)
+    assert found["spec"]["labels"] == {"team": "library"}
+    assert output(here, name, "hostname") == "desk\n"
+    size = int(output(here, name, "df", "-k", "/srv/data").splitlines()[-1].split()[1])
+    assert 24 * 1024 < size <= 32 * 1024
+    here.wait(lambda: "green\n/tmp\n" in here.carrel("logs", name).stdout)
+    here.carrel("rm", "-f", name)
+
+
+def test_unknown_key_names_line_and_nearest(here, tmp_path):
+    spec = tmp_path / "bad.yaml"
+    spec.write_text("image: busybox\nresuorces: {memory: 1GiB}\n")
+    done = here.carrel("deploy", spec, ok=2)
+    assert "bad.yaml:2" in done.stderr and "resources" in done.stderr
+
+
+def test_dry_run_changes_nothing(here, name):
+    before = here.json("ls")
+    plan = here.carrel("deploy", "busybox", "--name", name, "--dry-run", "--memory", "64MiB", "--", "true").stdout
+    assert "overlay" in plan and "memory" in plan
+    assert here.json("ls") == before
+
+
+# --- rungs ---
+
+
+@pytest.mark.parametrize("rung", ["staged", "prepared", "paused"])
+def test_until_stops_at_a_rung_and_start_climbs_on(here, name, rung):
+    here.carrel("deploy", "busybox", "--name", name, "--until", rung, "--", "sh", "-c", "echo ran > /root/ran; sleep 1000")
+    assert here.workspace(name)["state"] == rung
+    here.carrel("resume" if rung == "paused" else "start", name)
+    here.wait_state(name, "running")
+    here.wait(lambda: output(here, name, "cat", "/root/ran", ok=None) == "ran\n")
+    here.carrel("rm", "-f", name)
+
+
+def test_pause_stops_time_of_the_program(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i > /tmp/n; sleep 0.01; done")
+    here.wait(lambda: output(here, name, "cat", "/tmp/n", ok=None).strip())
+    here.carrel("pause", name)
+    assert here.workspace(name)["state"] == "paused"
+    here.carrel("resume", name)
+    first = int(output(here, name, "cat", "/tmp/n") or 0)
+    here.wait(lambda: int(output(here, name, "cat", "/tmp/n").strip() or 0) > first)
+    here.carrel("rm", "-f", name)
+
+
+# --- exec ---
+
+
+def test_exec_status_input_user_and_missing(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sleep", "1000")
+    assert here.carrel("exec", name, "--", "sh", "-c", "exit 9", ok=9).returncode == 9
+    assert here.carrel("exec", "-i", name, "--", "wc", "-c", input=b"12345", binary=True).stdout.strip() == b"5"
+    assert output(here, name, "id", "-u") == "0\n"
+    assert here.carrel("exec", "-u", "1000", name, "--", "id", "-u").stdout == "1000\n"
+    assert here.carrel("exec", name, "--", "/no/such", ok=127).stderr
+    assert here.carrel("exec", "nosuch", "--", "true", ok=125).stderr
+    here.carrel("rm", "-f", name)
+
+
+def test_exec_sees_the_same_processes_and_files(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sleep", "1000")
+    assert "sleep 1000" in output(here, name, "ps")
+    output(here, name, "sh", "-c", "echo a > /run/x")
+    assert output(here, name, "cat", "/run/x") == "a\n"
+    here.carrel("rm", "-f", name)
+
+
+# --- logs ---
+
+
+def test_logs_and_tail(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c", "seq 1 50; echo last >&2")
+    here.wait_state(name, "stopped")
+    assert here.carrel("logs", name).stdout.split()[:3] == ["1", "2", "3"]
+    done = here.carrel("logs", "-n", "2", name)
+    assert (done.stdout + done.stderr).split() in (["50", "last"], ["last", "50"])
+    here.carrel("rm", name)
+
+
+def test_logs_follow_ends_with_the_program(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c", "mkfifo /tmp/go; echo one; cat /tmp/go; echo two")
+    child = here.popen("logs", "-f", name)
+    assert child.stdout.readline() == b"one\n"
+    output(here, name, "sh", "-c", "echo now > /tmp/go")
+    assert child.stdout.readline() == b"now\n"
+    assert child.stdout.readline() == b"two\n"
+    child.terminate()
+    child.wait(20)
+    here.carrel("rm", "-f", name)
+
+
+# --- cp ---
+
+
+def test_cp_files_and_folders(here, name, tmp_path):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sleep", "1000")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a b").write_bytes(b"\0\1\2" * 1000)
+    (tmp_path / "in" / "link").symlink_to("a b")
+    os.chmod(tmp_path / "in" / "a b", 0o751)
+    here.carrel("cp", tmp_path / "in", f"{name}:/srv-in")
+    assert output(here, name, "stat", "-c", "%a %u %s", "/srv-in/a b") == "751 0 3000\n"
+    assert output(here, name, "readlink", "/srv-in/link") == "a b\n"
+    here.carrel("cp", f"{name}:/srv-in", tmp_path / "out")
+    assert (tmp_path / "out" / "a b").read_bytes() == b"\0\1\2" * 1000
+    assert os.readlink(tmp_path / "out" / "link") == "a b"
+    here.carrel("cp", f"{name}:/etc/passwd", tmp_path / "passwd")
+    assert "reader" in (tmp_path / "passwd").read_text()
+    assert here.carrel("cp", f"{name}:/no/such", tmp_path / "x", ok=4).stderr
+    here.carrel("rm", "-f", name)
+
+
+def test_cp_works_on_a_stopped_workspace(here, name, tmp_path):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c", "echo left > /root/left")
+    here.wait_state(name, "stopped")
+    here.carrel("cp", f"{name}:/root/left", tmp_path / "left")
+    assert (tmp_path / "left").read_text() == "left\n"
+    (tmp_path / "new").write_text("new\n")
+    here.carrel("cp", tmp_path / "new", f"{name}:/root/new")
+    here.carrel("cp", f"{name}:/root/new", tmp_path / "back")
+    assert (tmp_path / "back").read_text() == "new\n"
+    here.carrel("rm", name)
+
+
+def test_cp_tar_streams(here, name, tmp_path):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sleep", "1000")
+    tar = here.carrel("cp", f"{name}:/etc", "-", binary=True).stdout
+    (tmp_path / "etc.tar").write_bytes(tar)
+    with tarfile.open(tmp_path / "etc.tar") as archive:
+        assert any(n.endswith("passwd") for n in archive.getnames())
+    output(here, name, "mkdir", "/back")
+    here.carrel("cp", "-", f"{name}:/back", input=tar, binary=True)
+    assert "reader" in output(here, name, "sh", "-c", "cat /back/etc/passwd")
+    here.carrel("rm", "-f", name)
+
+
+# --- snapshots and volumes ---
+
+
+def test_snapshot_restore(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "-v", "data:32MiB:/data", "--", "sleep", "1000")
+    output(here, name, "sh", "-c", "echo one > /root/f; echo one > /data/f")
+    assert here.carrel("snapshot", "create", name, "s0", ok=range(1, 126)).stderr  # it runs
+    here.carrel("stop", name, "-t", "0s")
+    here.carrel("snapshot", "create", name, "s1")
+    here.carrel("start", name)
+    output(here, name, "sh", "-c", "echo two > /root/f; echo two > /data/f; echo x > /data/g")
+    here.carrel("stop", name, "-t", "0s")
+    assert [s["name"] for s in here.json("snapshot", "ls", name)] == ["s1"]
+    here.carrel("snapshot", "restore", name, "s1")
+    here.carrel("start", name)
+    assert output(here, name, "cat", "/root/f", "/data/f") == "one\none\n"
+    assert output(here, name, "ls", "/data") == "f\n"
+    here.carrel("snapshot", "rm", name, "s1")
+    assert here.json("snapshot", "ls", name) == []
+    here.carrel("rm", "-f", name)
+
+
+def test_snapshot_of_paused(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sleep", "1000")
+    output(here, name, "sh", "-c", "echo one > /root/f")
+    here.carrel("pause", name)
+    here.carrel("snapshot", "create", name, "s1")
+    here.carrel("resume", name)
+    output(here, name, "sh", "-c", "echo two > /root/f")
+    here.carrel("stop", name, "-t", "0s")
+    here.carrel("snapshot", "restore", name, "s1")
+    here.carrel("start", name)
+    assert output(here, name, "cat", "/root/f") == "one\n"
+    here.carrel("rm", "-f", name)
+
+
+def test_kept_volume_comes_back(here, name):
+    volume = name + "-books"
+    here.carrel("deploy", "busybox", "--name", name, "-v", f"{volume}:32MiB:/books,keep", "--", "sleep", "1000")
+    output(here, name, "sh", "-c", "echo page > /books/one")
+    here.carrel("rm", "-f", name)
+    assert volume in [v["name"] for v in here.json("volume", "ls")]
+    here.carrel("deploy", "busybox", "--name", name, "-v", f"{volume}:32MiB:/books,keep", "--", "sleep", "1000")
+    assert output(here, name, "cat", "/books/one") == "page\n"
+    assert here.carrel("volume", "rm", volume, ok=range(1, 126)).stderr  # in use
+    here.carrel("rm", "-f", name)
+    here.carrel("volume", "rm", volume)
+    assert volume not in [v["name"] for v in here.json("volume", "ls")]
+
+
+def test_volume_that_is_not_kept_goes(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "-v", "scratch:32MiB:/scratch", "--", "sleep", "1000")
+    here.carrel("rm", "-f", name)
+    assert here.json("volume", "ls") == []
+
+
+def test_disk_grows_while_stopped(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--disk", "64MiB", "--", "sleep", "1000")
+    here.carrel("stop", name, "-t", "0s")
+    here.carrel("set", name, "--disk", "256MiB")
+    assert here.carrel("set", name, "--disk", "32MiB", ok=range(1, 126)).stderr  # never smaller
+    here.carrel("start", name)
+    size = int(output(here, name, "df", "-k", "/").splitlines()[-1].split()[1])
+    assert size > 128 * 1024
+    here.carrel("rm", "-f", name)
+
+
+# --- restart policies ---
+
+
+def test_restart_on_failure_until_it_succeeds(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--restart", "on-failure", "--", "sh", "-c",
+                "echo x >> /root/runs; [ $(wc -l < /root/runs) -ge 3 ]")
+    found = here.wait(lambda: (w := here.workspace(name)) and w["state"] == "stopped" and w["exit_status"] == 0 and w, timeout=60)
+    assert found["restarts"] == 2
+    here.carrel("rm", name)
+
+
+def test_restart_always_comes_back_after_a_kill(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--restart", "always", "--", "sleep", "1000")
+    first = here.workspace(name)
+    os.kill(first["pid"], signal.SIGKILL)
+    found = here.wait(lambda: (w := here.workspace(name)) and w["state"] == "running" and w["restarts"] >= 1 and w["pid"] != first["pid"] and w,
+                      timeout=60)
+    assert found
+    here.carrel("stop", name, "-t", "0s")  # a stop by its user is no failure
+    assert here.workspace(name)["state"] == "stopped"
+    here.carrel("rm", name)
+
+
+# --- why, events, operations, doctor ---
+
+
+def test_why_names_step_reason_and_hint(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--", "/no/such/program", ok=range(1, 128))
+    why = here.json("why", name)
+    assert "/no/such/program" in json.dumps(why)
+    here.carrel("rm", "-f", name)
+
+
+def test_why_of_a_running_workspace(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--", "sleep", "1000")
+    assert "running" in here.carrel("why", name).stdout
+    here.carrel("rm", "-f", name)
+
+
+def test_events_tell_the_life(here, name):
+    follower = here.popen("events", "-f", "--format", "json")
+    here.carrel("run", "--rm", "--name", name, "busybox", "--", "true")
+    states = []
+    here.wait(lambda: here.workspace(name) is None)
+    while not (states and states[-1] == "removed"):
+        event = json.loads(follower.stdout.readline())
+        if name in json.dumps(event) and event.get("state"):
+            states.append(event["state"])
+    assert "running" in states or "stopped" in states
+    follower.kill()
+
+
+def test_operations(here, name, busybox_tar):
+    done = here.carrel("image", "import", "-d", name, busybox_tar)
+    operation = done.stdout.strip()
+    here.carrel("operation", "wait", operation)
+    listed = {o["id"]: o for o in here.json("operation", "ls", "--all")}
+    assert listed[operation]["state"] == "done"
+    here.carrel("image", "rm", name)
+
+
+def test_doctor(here):
+    facts = json.dumps(here.json("doctor"))
+    assert "cgroup" in facts and "overlay" in facts
+
+
+def test_image_in_use_is_not_removed(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--until", "staged")
+    assert here.carrel("image", "rm", "busybox", ok=range(1, 126)).stderr
+    assert any(i["name"].startswith("busybox") for i in here.json("image", "ls"))
+    here.carrel("rm", name)
+
+
+def test_names_with_bad_characters_are_refused(here):
+    for bad in ("a/b", "../x", "", "a b", "ä", "x" * 300, "-n"):
+        done = subprocess.run([here.program("carrel"), "deploy", "busybox", "--name=" + bad, "--until", "staged"], env=here.environment,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
+        assert done.returncode == 2, (bad, done)
