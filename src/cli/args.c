@@ -199,8 +199,9 @@ static int parse_operand(struct parser *p, const char *word)
 static int parse_word(struct parser *p)
 {
 	const char *word = *p->next++;
+	const struct operand *first = operand_at(p->args->verb, 0);
 
-	if (p->ended || word[0] != '-' || word[1] == '\0')
+	if (p->ended || word[0] != '-' || word[1] == '\0' || (first && first->command))
 		return parse_operand(p, word);
 	if (!str_eq(word, "--"))
 		return word[1] == '-' ? parse_long(p, word + 2) : parse_letters(p, word + 1);

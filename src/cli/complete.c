@@ -211,31 +211,39 @@ static bool is_noun(const char *word)
 	return false;
 }
 
-/* The verb among the words before the cursor; *at is moved behind it. */
-static const struct verb *find_verb(const char *const *words, size_t count, size_t *at, const char **ret_noun)
+/* The verb among the words before the cursor; *at is moved behind it. False: there is a word that is no verb. */
+static bool find_verb(struct cli *cli, const char *const *words, size_t count, size_t *at, const char **ret_noun, const struct verb **ret_verb)
 {
 	while (*at < count && words[*at][0] == '-') {
 		const struct option *o = option_of(NULL, words[*at]);
-		*at += 1 + (o && o->kind != OPTION_FLAG && !strchr(words[*at], '='));
+		const char *equals = strchr(words[*at], '=');
+		*at += 1 + (o && o->kind != OPTION_FLAG && !equals);
+		if (o && str_eq(o->name, "address") && *at <= count)
+			cli->address = equals ? equals + 1 : words[*at - 1];
 	}
 	if (*at >= count)
-		return NULL;
+		return true;
 	const char *word = words[(*at)++];
-	if (!is_noun(word))
-		return verb_named(word);
+	if (!is_noun(word)) {
+		*ret_verb = verb_named(word);
+		return *ret_verb != NULL;
+	}
 	*ret_noun = word;
 	if (*at >= count)
-		return NULL;
+		return true;
 	own_str char *name = mem_printf("%s %s", word, words[(*at)++]);
-	return verb_named(name);
+	*ret_verb = verb_named(name);
+	return *ret_verb != NULL;
 }
 
 void complete_print(struct cli *cli, const char *const *words, size_t count)
 {
 	const char *typed = count ? words[count - 1] : "", *noun = NULL, *first = NULL;
 	size_t before = count ? count - 1 : 0, at = 0, operands = 0;
-	const struct verb *v = find_verb(words, before, &at, &noun);
+	const struct verb *v = NULL;
 
+	if (!find_verb(cli, words, before, &at, &noun, &v))
+		return;
 	if (!v) {
 		if (typed[0] == '-')
 			offer_options(NULL, typed);

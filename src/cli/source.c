@@ -28,7 +28,7 @@ static bool is_layout_member(const char *name)
 		if (str_eq(name, names[i]))
 			return true;
 	size_t hex = strspn(name, "0123456789abcdef"); /* docker save before 25: ID/, ID.json */
-	return str_starts(name, "blobs/sha256") || (hex == 64 && (str_eq(name + 64, "/") || str_eq(name + 64, ".json")));
+	return str_starts(name, "blobs/sha256") || (hex == 64 && (name[64] == '/' || str_eq(name + 64, ".json")));
 }
 
 const char *source_detect(const char *bytes, size_t length)

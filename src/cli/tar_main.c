@@ -48,13 +48,13 @@ static int copy_content(struct packer *p, const char *path)
 	own_str char *buffer = mem_alloc(block);
 
 	if (fd < 0)
-		return fail(path, strerror(errno));
+		return fail(path, strerrordesc_np(errno));
 	for (;;) {
 		ssize_t n = read(fd, buffer, block);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return fail(path, strerror(errno));
+			return fail(path, strerrordesc_np(errno));
 		if (n == 0)
 			return 0;
 		if (archive_write_data(p->out, buffer, (size_t)n) < 0)
@@ -92,17 +92,17 @@ static int pack_file(struct packer *p, const FTSENT *file)
 static int pack_tree(struct packer *p, char *path)
 {
 	FTS *walk = fts_open((char *[]){ path, NULL }, FTS_PHYSICAL | FTS_NOCHDIR, compare);
-	int r = walk ? 0 : fail(path, strerror(errno));
+	int r = walk ? 0 : fail(path, strerrordesc_np(errno));
 
 	while (walk && r == 0) {
 		errno = 0;
 		FTSENT *file = fts_read(walk);
 		if (!file) {
-			r = errno ? fail(path, strerror(errno)) : 0;
+			r = errno ? fail(path, strerrordesc_np(errno)) : 0;
 			break;
 		}
 		if (file->fts_info == FTS_DNR || file->fts_info == FTS_ERR || file->fts_info == FTS_NS)
-			r = fail(file->fts_path, strerror(file->fts_errno));
+			r = fail(file->fts_path, strerrordesc_np(file->fts_errno));
 		else if (file->fts_info != FTS_DP && !S_ISSOCK(file->fts_statp->st_mode)) /* a socket means nothing without its process */
 			r = pack_file(p, file);
 	}
@@ -212,7 +212,7 @@ static int unpack(const char *folder, const char *from, const char *to, bool own
 	if (owners)
 		flags |= ARCHIVE_EXTRACT_OWNER | ARCHIVE_EXTRACT_XATTR | ARCHIVE_EXTRACT_ACL;
 	if (chdir(folder) < 0)
-		return fail(folder, strerror(errno));
+		return fail(folder, strerrordesc_np(errno));
 	(void)archive_read_support_format_tar(in);
 	(void)archive_write_disk_set_options(out, flags);
 	int r = archive_read_open_fd(in, STDIN_FILENO, 65536) == ARCHIVE_OK ? unpack_all(in, out, from, to) : fail("input", archive_error_string(in));

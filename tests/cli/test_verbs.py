@@ -1,0 +1,739 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every verb against a service that answers as told: requests, output, exit codes, bad input."""
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import tarfile
+import time
+
+import pytest
+
+from conftest import BUILD, CARREL
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+def same_as_golden(name, text):
+    """CARREL_GOLDEN=update writes the files anew; the difference is then read before it is committed."""
+    path = GOLDEN / name
+    if os.environ.get("CARREL_GOLDEN") == "update":
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def done(**more):
+    return {"id": "feedfacefeedface", "kind": "start", "state": "done", "workspace": "web", **more}
+
+
+def operation(fake, *versions):
+    left = list(versions) or [done()]
+    fake.answer("GET", "/v1/operations/feedfacefeedface", lambda r: (200, left.pop(0) if len(left) > 1 else left[0]))
+    return {"operation": "feedfacefeedface"}
+
+
+# --- help ---
+
+def verbs(cli):
+    return [page[:-2].replace("carrel-", "") for page in cli.text("__man").split() if page not in ("carrel.1", "carrel-spec.5")]
+
+
+def test_help_of_all(cli):
+    same_as_golden("help.txt", cli.text())
+    assert cli.text("--help") == cli.text()
+
+
+@pytest.mark.parametrize("verb", ["run", "deploy", "cp", "image import"])
+def test_help_of_a_verb(cli, verb):
+    same_as_golden("help-" + verb.replace(" ", "-") + ".txt", cli.text(*verb.split(), "--help"))
+
+
+def test_each_verb_has_help_with_an_example_and_a_page_without_complaints(cli, tmp_path):
+    pages = []
+    for verb in verbs(cli):
+        words = next(w for w in (verb.split("-"), [verb]) if cli.text(*w, "--help").startswith("Usage: carrel " + " ".join(w)))
+        assert "Examples:" in cli.text(*words, "--help")
+        pages.append((verb, cli.text("__man", verb)))
+    pages += [("carrel", cli.text("__man", "carrel")), ("spec", cli.text("__man", "spec"))]
+    for name, text in pages:
+        (tmp_path / name).write_text(text)
+        lint = subprocess.run(["mandoc", "-Tlint", "-W", "warning", str(tmp_path / name)], capture_output=True, text=True)
+        assert lint.stdout + lint.stderr == ""
+
+
+def test_the_manual_names_each_key_of_a_spec(cli):
+    page = cli.text("__man", "spec").replace("\\-", "-")
+    for key in ("remove-on-exit", "stop-timeout", "volumes[].keep", "resources.cpu", "hostname", "until"):
+        assert f"\\fB{key}\\fR" in page
+
+
+def test_every_page_is_built_and_installed(cli):
+    listed = set(cli.text("__man").split())
+    assert listed == {p.name for p in (BUILD / "src/cli").glob("carrel*.[15]")}
+
+
+# --- words that are wrong ---
+
+@pytest.mark.parametrize("words, message, hint", [
+    (["runn"], "unknown verb 'runn'", "did you mean 'carrel run'?"),
+    (["image", "imprt"], "unknown verb 'image imprt'", "did you mean 'carrel image import'?"),
+    (["ls", "--stat", "x"], "unknown option '--stat'", "did you mean '--state'?"),
+    (["ls", "--state", "runing"], "--state must be one of", "did you mean 'running'?"),
+    (["ls", "--state"], "--state needs a value: STATE", "carrel ls --help"),
+    (["ls", "-Z"], "unknown option '-Z'", "carrel ls --help"),
+    (["show"], "NAME is missing", "carrel show --help"),
+    (["show", "a", "b"], "'b' is one word too many", "carrel show --help"),
+    (["rm", "--force=yes", "x"], "--force takes no value", "carrel rm --help"),
+    (["exec", "web"], "COMMAND is missing", "carrel exec --help"),
+    (["--format", "xml", "ls"], "--format must be one of", ""),
+    (["qqqqqqqqqqqqqqq"], "unknown verb", "--help"),
+    (["\x1b[31mred"], r"\x1b[31mred", ""),
+    (["x" * 100000], "unknown verb", ""),
+    ([""], "unknown verb ''", ""),
+])
+def test_wrong_words(cli, words, message, hint):
+    said = cli.fails(2, *words)
+    assert message in said and hint in said and "\x1b" not in said and len(said) < 4000
+
+
+def test_no_service(cli):
+    said = cli.fails(9, "--address", "unix:/nonexistent/s", "ls")
+    assert "does not listen on /nonexistent/s" in said and "hint:" in said
+    assert "plain http is for this machine only" in cli.fails(3, "--address", "http://example.org", "ls")
+
+
+@pytest.mark.parametrize("kind, status, code", [("not-found", 404, 4), ("denied", 403, 3), ("conflict", 409, 5), ("no-capacity", 507, 6),
+                                                ("unsupported", 501, 7), ("corrupt", 422, 8), ("timeout", 504, 9), ("internal", 500, 1)])
+def test_refusals_have_exit_codes(cli, fake, kind, status, code):
+    fake.refuse("GET", "/v1/workspaces/x", status, kind, "because \x1b]0;evil\x07", "try that")
+    said = cli.fails(code, "show", "x")
+    assert "because \\x1b]0;evil\\x07" in said and "hint: try that" in said
+
+
+@pytest.mark.parametrize("answer", [b"", b"[", b"{}", b'{"items": 7}', b"\xff\xfe", b'{"items":[' + b"[" * 3000 + b"]}", b"null"])
+def test_answers_that_are_no_lists(cli, fake, answer):
+    fake.answer("GET", "/v1/workspaces", answer)
+    cli.fails(8, "ls")
+
+
+# --- lists and objects ---
+
+def test_ls(cli, fake, web):
+    lines = cli.text("ls").splitlines()
+    assert lines[0].split() == ["NAME", "ID", "STATE", "IMAGE", "CREATED", "LABELS"]
+    assert re.match(r"web +0123456789ab +running +debian +\d+ days ago +team=blue,x=1$", lines[1])
+    assert json.loads(cli.text("ls", "--format", "json")) == [web]
+    assert cli.text("-q", "ls") == "web\n"
+    assert cli.text("ls", "-q", "--label", "team=red") == ""
+    assert cli.text("ls", "-q", "--label", "team", "-l", "x=1", "--state", "running") == "web\n"
+    assert cli.text("ls", "-q", "eb") == "web\n" and cli.text("ls", "-q", "xx") == ""
+
+
+def test_ls_follows_pages(cli, fake):
+    pages = {None: {"items": [{"name": "a"}], "next": "c/1"}, "c/1": {"items": [{"name": "b"}], "next": None}}
+    fake.answer("GET", "/v1/workspaces", lambda r: (200, pages[r.query.get("after")]))
+    assert cli.text("ls", "-q") == "a\nb\n"
+
+
+def test_names_of_others_do_not_reach_the_terminal_raw(cli, fake):
+    fake.answer("GET", "/v1/workspaces", {"items": [{"name": "a\x1b[2J\nb\u202e\x9b", "state": "\r"}], "next": None})
+    for words in (["ls"], ["ls", "-q"]):
+        text = cli.text(*words)
+        assert "\x1b" not in text and "\r" not in text and "\u202e" not in text and "\\x1b[2J\\x0ab" in text
+
+
+def test_ls_of_many(cli, fake):
+    fake.answer("GET", "/v1/workspaces", {"items": [{"name": f"w{i}", "state": "running"} for i in range(20000)], "next": None})
+    started = time.monotonic()
+    assert len(cli.text("ls").splitlines()) == 20001
+    assert time.monotonic() - started < 5
+
+
+def test_yaml_is_read_back_the_same(cli, fake):
+    yaml = pytest.importorskip("yaml", reason="python3-yaml is not installed")
+    value = {"a": "no", "b": "1e3", "c": [], "d": {}, "e": [[1, 2], [{"x": [3], "y": None}]], "f": "multi\nline: x", "g": 1.5, "h": "", "k: 1": "- x",
+             "l": [{"m": {"n": [True, False]}, "o": "~"}], "p": "ümläut", "q": "0123", "r": "2020-01-02T03:04:05Z", "s": "#x"}
+    fake.answer("GET", "/v1/workspaces/x", value)
+    assert yaml.safe_load(cli.text("show", "x", "--format", "yaml")) == value
+    assert json.loads(cli.text("show", "x", env={"CARREL_FORMAT": "json"})) == value
+
+
+def test_show_quotes_the_name(cli, fake):
+    fake.answer("GET", "/v1/workspaces/../x y", {"name": "odd"})
+    assert "odd" in cli.text("show", "../x y")
+    cli.fails(2, "show", "x", "--format", "nonsense")
+
+
+@pytest.mark.parametrize("words, path", [(["why", "web"], "/v1/workspaces/web/why"), (["doctor"], "/v1/doctor"),
+                                         (["image", "show", "a/b:c"], "/v1/images/a/b:c"), (["operation", "show", "7"], "/v1/operations/7")])
+def test_objects(cli, fake, words, path):
+    fake.answer("GET", path, {"answer": "here"})
+    assert cli.text(*words) == "answer: here\n"
+
+
+@pytest.mark.parametrize("words, path", [(["image", "ls"], "/v1/images"), (["volume", "ls"], "/v1/volumes"), (["operation", "ls", "-a"], "/v1/operations"),
+                                         (["snapshot", "ls", "web"], "/v1/workspaces/web/snapshots")])
+def test_lists(cli, fake, words, path):
+    fake.answer("GET", path, {"items": [{"name": "n1", "id": "n1", "kind": "k", "state": "done", "size": 5 << 30, "created": "2020-01-02T03:04:05Z"}],
+                              "next": None})
+    assert "n1" in cli.text(*words) and "days ago" in cli.text(*words)
+    assert json.loads(cli.text(*words, "--format", "json"))[0]["id"] == "n1"
+
+
+def test_version(cli, fake):
+    assert cli.text("--version").startswith("carrel 0.")
+    fake.answer("GET", "/v1/version", {"version": "9.9"})
+    assert json.loads(cli.text("version", "--format", "json"))["service"] == {"version": "9.9"}
+
+
+def test_events(cli, fake):
+    events = [{"seq": 1, "time": "2020-01-02T03:04:05Z", "kind": "state", "workspace": "web", "state": "running\x1b"}]
+    fake.answer("GET", "/v1/events", {"items": events})
+    assert cli.text("events") == "2020-01-02T03:04:05Z state seq=1 workspace=web state=running\\x1b\n"
+
+    def feed(connection):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hello\n\nid: 1\ndata: {\"kind\":\"a\"}\n\ndata: {\"ki")
+        time.sleep(0.05)
+        connection.sendall(b"nd\":\"b\"}\n\n")
+        connection.shutdown(2)
+    fake.answer("GET", "/v1/events", lambda r: (200, feed))
+    assert cli.text("events", "-f", "--format", "json", "--after", "5") == '{"kind":"a"}\n{"kind":"b"}\n'
+    assert fake.requests[-1].query == {"follow": "1", "after": "5"}
+
+
+# --- changes ---
+
+@pytest.mark.parametrize("words, method, path, body", [
+    (["start", "web"], "POST", "/v1/workspaces/web/start", None),
+    (["stop", "-t", "3s", "web"], "POST", "/v1/workspaces/web/stop", {"timeout": "3s"}),
+    (["restart", "web"], "POST", "/v1/workspaces/web/restart", None),
+    (["pause", "web"], "POST", "/v1/workspaces/web/pause", None),
+    (["resume", "web"], "POST", "/v1/workspaces/web/resume", None),
+    (["rm", "-f", "web"], "DELETE", "/v1/workspaces/web", None),
+    (["rename", "web", "new"], "PATCH", "/v1/workspaces/web", {"name": "new"}),
+    (["set", "web", "--disk", "4GiB"], "PATCH", "/v1/workspaces/web", {"resources": {"disk": "4GiB"}}),
+    (["set", "web", "-l", "team=red", "-l", "x="], "PATCH", "/v1/workspaces/web", {"labels": {"team": "red"}}),
+    (["set", "web", "-v", "data:2GiB"], "PATCH", "/v1/workspaces/web", {"volumes": [{"name": "data", "size": "2GiB", "mount": "/d"}]}),
+    (["snapshot", "create", "web", "s1"], "POST", "/v1/workspaces/web/snapshots", {"name": "s1"}),
+    (["snapshot", "restore", "web", "s1"], "POST", "/v1/workspaces/web/snapshots/s1/restore", None),
+    (["snapshot", "rm", "web", "s1"], "DELETE", "/v1/workspaces/web/snapshots/s1", None),
+    (["image", "rm", "debian"], "DELETE", "/v1/images/debian", None),
+    (["volume", "rm", "data"], "DELETE", "/v1/volumes/data", None),
+])
+def test_changes_wait_for_their_operation(cli, fake, web, words, method, path, body):
+    fake.answer(method, path, operation(fake, done(state="running"), done()), status=202)
+    cli(*words)
+    request = fake.asked(method)[0]
+    assert request.path == path and request.json == body
+    assert fake.requests[-1].path == "/v1/operations/feedfacefeedface" and len(fake.asked("GET")) >= 2
+    operation(fake, done(state="failed", error={"kind": "no-capacity", "message": "disk is full", "hint": "make room"}))
+    said = cli.fails(6, *words)
+    assert "disk is full" in said and "make room" in said
+
+
+def test_detach_prints_the_operation(cli, fake):
+    fake.answer("POST", "/v1/workspaces/web/start", done(state="running"))
+    assert cli.text("start", "-d", "web") == "feedfacefeedface\n"
+    operation(fake, done(state="running"), done())
+    cli("operation", "wait", "feedfacefeedface")
+    fake.answer("POST", "/v1/operations/feedfacefeedface/cancel", {})
+    cli("operation", "cancel", "feedfacefeedface")
+
+
+def test_one_failure_of_many_does_not_stop_the_others(cli, fake):
+    for name in "ac":
+        fake.answer("DELETE", f"/v1/workspaces/{name}", {})
+    result = cli("rm", "a", "b", "c", ok=4)
+    assert result.stdout == b"a\nc\n" and b"no /v1/workspaces/b" in result.stderr
+
+
+def test_an_interrupt_cancels_the_operation(cli, fake):
+    fake.answer("POST", "/v1/workspaces/web/start", operation(fake, done(state="running")))
+    fake.answer("POST", "/v1/operations/feedfacefeedface/cancel", {})
+    process = subprocess.Popen([CARREL, "start", "web"], env=cli.env, stderr=subprocess.PIPE)
+    while not any("operations" in r.path for r in fake.requests):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 10
+    assert fake.requests[-1].path.endswith("/cancel")
+    process.stderr.close()
+
+
+# --- deploy ---
+
+def test_deploy_options(cli, fake):
+    fake.answer("POST", "/v1/workspaces", lambda r: (201, {"id": "1" * 16, "name": r.json["spec"].get("name", "made-up"), **operation(fake)}))
+    text = cli.text("deploy", "debian", "--name", "web", "--cpu", "1.5", "-m", "2GiB", "--disk", "20GiB", "--processes", "99", "-e", "A=1=2", "-e", "FROM_HERE",
+                    "--env=UNSET", "-u", "app:app", "--workdir", "/srv", "-v", "d1:1GiB:/a:ro", "-v", "d2:512M:/b,keep", "-l", "team=blue",
+                    "--hostname", "h", "--restart", "on-failure", "--until", "paused", "--network", "none", "--engine", "workspace", "--mode", "program",
+                    "--stop-timeout", "3s", "--", "sleep", "-1", "--", "x", env={"FROM_HERE": "y"})
+    assert text == "web\n"
+    assert fake.asked("POST")[0].json == {"spec": {
+        "image": "debian", "name": "web", "resources": {"cpu": "1.5", "memory": "2GiB", "disk": "20GiB", "processes": "99"},
+        "environment": {"A": "1=2", "FROM_HERE": "y"}, "user": "app:app", "directory": "/srv",
+        "volumes": [{"name": "d1", "size": "1GiB", "mount": "/a", "read-only": True}, {"name": "d2", "size": "512M", "mount": "/b", "keep": True}],
+        "labels": {"team": "blue"}, "hostname": "h", "restart": "on-failure", "until": "paused", "network": "none", "engine": "workspace",
+        "mode": "program", "stop-timeout": "3s", "command": ["sleep", "-1", "--", "x"]}}
+
+
+def test_deploy_of_a_file_and_options_over_it(cli, fake, tmp_path):
+    fake.answer("POST", "/v1/workspaces", lambda r: (201, {"id": "1" * 16, "name": "made-up"}))
+    spec = tmp_path / "web.yaml"
+    spec.write_text("image: debian\nresources:\n  memory: 1GiB\n  cpu: 2\nenvironment: {A: b}\n")
+    cli("deploy", "-d", spec, "--memory", "3GiB", "-e", "C=d")
+    cli("deploy", "-d", "-", input=b'{"image": "debian"}')
+    first, second = [r.json["spec"] for r in fake.asked("POST")]
+    assert first["resources"]["memory"] == "3GiB" and first["resources"]["cpu"] == 2 and first["environment"] == {"A": "b", "C": "d"}
+    assert second == {"image": "debian"}
+
+
+@pytest.mark.parametrize("text, message, hint", [
+    ("image: debian\nmemry: 1\n", "web.yaml:2:", "known keys"), ("imag: debian\n", "unknown key 'imag'", "did you mean 'image'?"),
+    ("", "empty", ""), ("image: [1]\n", "must be a text", ""), ("image: debian\nresources: {disk: 1}\n", "too small", ""),
+    ("image: &a debian\n", "anchors", ""), ("[" * 100, "nested too deeply", ""), ("image: \x00", "web.yaml:1", "")])
+def test_specs_that_are_wrong(cli, fake, tmp_path, text, message, hint):
+    (tmp_path / "web.yaml").write_text(text)
+    said = cli.fails(2, "deploy", tmp_path / "web.yaml")
+    assert message in said and hint in said and not fake.requests
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--memory", "lots"], "memory must be a size"), (["--volume", "x:1GiB"], "NAME:SIZE:/PATH"), (["--volume", "x:1GiB:relative"], "must begin with '/'"),
+    (["-e", "=x"], "KEY=VALUE"), (["--name", "a/b"], "a name may contain only"), (["--name", "x" * 300], "name"), (["--label", "x"], "KEY=VALUE"),
+    (["--cpu", "-1"], "cpu must be"), (["--until", "never"], "--until must be one of")])
+def test_options_that_are_wrong(cli, fake, words, message):
+    said = cli.fails(2, "deploy", "debian", *words)
+    assert message in said and not fake.requests and "options:1" not in said
+
+
+def test_a_spec_of_100_megabytes(cli, tmp_path):
+    (tmp_path / "x.yaml").write_bytes(b"a" * 100_000_000)
+    cli.fails(2, "deploy", tmp_path / "x.yaml")
+    cli.fails(4, "deploy", tmp_path / "absent.yaml")
+
+
+def test_dry_run(cli, fake):
+    plan = {"steps": [{"step": "stage", "partitions": ["sha256:ab"]}, {"step": "launch", "mounts": [{"on": "/", "type": "overlay"}]}]}
+    fake.answer("POST", "/v1/workspaces", lambda r: (200, {"plan": plan}) if r.query == {"dry-run": "1"} else (500, {}))
+    same_as_golden("dry-run.txt", cli.text("deploy", "debian", "--dry-run"))
+    assert json.loads(cli.text("deploy", "debian", "--dry-run", "--format", "json")) == plan
+
+
+def test_deploy_that_fails_says_where_to_look(cli, fake):
+    failed = done(state="failed", error={"kind": "corrupt", "message": "partition sha256:ab is damaged"})
+    fake.answer("POST", "/v1/workspaces", lambda r: (201, {"id": "1" * 16, "name": "web", **operation(fake, failed)}))
+    said = cli.fails(8, "deploy", "debian")
+    assert "partition sha256:ab is damaged" in said and "carrel why web" in said
+
+
+# --- images ---
+
+def member(name, data=b"x", **more):
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in more.items():
+        setattr(info, key, value)
+    return info, io.BytesIO(data)
+
+
+def make_tar(*members):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for m in members:
+            tar.addfile(*m)
+    return out.getvalue()
+
+
+def take_import(fake):
+    fake.answer("POST", "/v1/images", lambda r: (202, operation(fake, done(kind="import"))))
+
+
+def test_import_of_archives(cli, fake, tmp_path):
+    take_import(fake)
+    plain, layout = make_tar(member("etc/passwd")), make_tar(member("oci-layout"), member("index.json"))
+    saved = make_tar(member("0" * 64 + "/layer.tar"), member("manifest.json"))
+    (tmp_path / "x.tar").write_bytes(plain)
+    cli("image", "import", "a/b:c", tmp_path / "x.tar")
+    cli("image", "import", "x", "-", input=layout)
+    cli("image", "import", "x", "-", input=saved)
+    cli("image", "import", "x", "-", input=b"\x1f\x8b whatever")
+    cli("image", "import", "--format-image", "oci", "x", "-", input=plain)
+    asked = fake.asked("POST")
+    assert [r.query for r in asked] == [{"name": "a/b:c", "format": "tar"}] + [{"name": "x", "format": f} for f in ("oci", "oci", "tar", "oci")]
+    assert asked[0].body == plain and asked[1].body == layout and asked[3].body == b"\x1f\x8b whatever"
+
+
+def test_import_of_a_folder_is_deterministic(cli, fake, tmp_path):
+    take_import(fake)
+    for name in ("one", "two"):
+        root = tmp_path / name
+        (root / "etc").mkdir(parents=True)
+        names = ["b", "a", "ü" * 60, "x" * 200]
+        for n in names if name == "one" else reversed(names):
+            (root / "etc" / n).write_text(n)
+            os.utime(root / "etc" / n, (7, 7))
+        os.link(root / "etc/a", root / "link")
+        os.symlink("/etc/a", root / "soft")
+        for path in (root / "etc", root):
+            os.utime(path, (9, 9))
+        os.utime(root / "soft", (9, 9), follow_symlinks=False)
+        cli("image", "import", "x", root)
+    first, second = fake.asked("POST")
+    assert first.body == second.body and first.query["format"] == "tar"
+    with tarfile.open(fileobj=io.BytesIO(first.body)) as tar:
+        assert {m.name for m in tar} == {".", "./etc", "./etc/a", "./etc/b", "./etc/" + "ü" * 60, "./etc/" + "x" * 200, "./link", "./soft"}
+        assert tar.getmember("./link").islnk() and tar.getmember("./soft").linkname == "/etc/a"
+    (tmp_path / "one/oci-layout").write_text("{}")
+    cli("image", "import", "x", tmp_path / "one")
+    assert fake.asked("POST")[-1].query["format"] == "oci"
+
+
+def test_import_from_a_registry(cli, fake):
+    take_import(fake)
+    cli("image", "import", "alpine", "docker://docker.io/library/alpine:3")
+    assert fake.asked("POST")[0].json == {"name": "alpine", "source": "docker://docker.io/library/alpine:3"}
+
+
+def test_import_failures(cli, fake, tmp_path):
+    take_import(fake)
+    cli.fails(4, "image", "import", "x", tmp_path / "absent")
+    cli.fails(2, "image", "import", "x", "-", input=b"")
+    cli.fails(2, "image", "import", "x", "debian:--help")
+    assert "apt install mmdebstrap" in cli.fails(7, "image", "import", "x", "debian:bookworm", env={"PATH": str(tmp_path)})
+    (tmp_path / "mmdebstrap").write_text("#!/bin/sh\necho 'I: one' >&2; echo 'E: no such suite' >&2; exit 3\n")
+    (tmp_path / "mmdebstrap").chmod(0o755)
+    assert "E: no such suite" in cli.fails(1, "image", "import", "x", "debian:nonsense", env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    (tmp_path / "mmdebstrap").write_text("#!/bin/sh\nhead -c 100000 /dev/zero; echo 'E: disk is full' >&2; exit 1\n")
+    assert "E: disk is full" in cli.fails(1, "image", "import", "x", "debian:bookworm", env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    fake.refuse("POST", "/v1/images", 507, "no-capacity", "the store is full")
+    assert "the store is full" in cli.fails(6, "image", "import", "x", "-", input=make_tar(member("a", b"z" * 5_000_000)))
+
+
+def test_import_of_debian_passes_its_options(cli, fake, tmp_path):
+    take_import(fake)
+    (tmp_path / "mmdebstrap").write_text(f'#!/bin/sh\necho "$SOURCE_DATE_EPOCH $@" > {tmp_path}/asked; echo tar\n')
+    (tmp_path / "mmdebstrap").chmod(0o755)
+    cli("image", "import", "x", "debian:bookworm", "--include", "cron,ssh", "--variant", "minbase", "--mirror", "http://m/",
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SOURCE_DATE_EPOCH": "77"})
+    assert (tmp_path / "asked").read_text() == "77 --mode=auto --format=tar --variant=minbase --include=cron,ssh bookworm - http://m/\n"
+    assert fake.asked("POST")[0].body == b"tar\n"
+
+
+def test_an_interrupt_ends_an_import(cli, fake, tmp_path):
+    take_import(fake)
+    reader, writer = os.pipe()
+    process = subprocess.Popen([CARREL, "image", "import", "x", "-"], env=cli.env, stdin=reader, stderr=subprocess.PIPE)
+    os.write(writer, b"y" * 70000)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 10
+    os.close(writer), os.close(reader), process.stderr.close()
+
+
+def test_export(cli, fake, tmp_path):
+    fake.answer("GET", "/v1/images/debian/export", b"archive" * 10000)
+    cli("image", "export", "debian", tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == b"archive" * 10000 and os.listdir(tmp_path) == ["x"]
+    assert cli("image", "export", "--format-image", "tar", "debian", "-").stdout == b"archive" * 10000
+    assert [r.query["format"] for r in fake.requests] == ["oci", "tar"]
+
+
+def test_export_leaves_nothing_half_made(cli, fake, tmp_path):
+    def short(connection):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this")
+        connection.shutdown(2)
+    fake.answer("GET", "/v1/images/debian/export", lambda r: (200, short))
+    (tmp_path / "x").write_text("old")
+    cli.fails(9, "image", "export", "debian", tmp_path / "x")
+    assert (tmp_path / "x").read_text() == "old" and os.listdir(tmp_path) == ["x"]
+    fake.answer("GET", "/v1/images/debian/export", b"z" * 100000)
+    assert "No space left" in cli.fails(6, "image", "export", "debian", "-", stdout=open("/dev/full", "wb"))
+
+
+# --- run, exec, logs ---
+
+def deploys(fake, handler, removed=True):
+    fake.answer("POST", "/v1/workspaces", lambda r: (201, {"id": "1" * 16, "name": "brave-otter"}))
+    fake.stream("/v1/workspaces/" + "1" * 16 + "/attach", handler)
+
+
+@pytest.mark.parametrize("status", [0, 3, 137, 255])
+def test_run_passes_output_and_status(cli, fake, status):
+    def program(stream):
+        assert stream.first == {"stdin": False}
+        stream.output(b"out\x00\xff")
+        stream.output(b"err", channel=2)
+        stream.exit(status)
+    deploys(fake, program)
+    result = cli("run", "debian", "--", "x", "-y", ok=status)
+    assert result.stdout == b"out\x00\xff" and result.stderr == b"err"
+    assert fake.asked("POST")[0].json == {"spec": {"image": "debian", "command": ["x", "-y"]}, "held": True}
+    assert len(fake.requests) == 2
+
+
+def test_run_rm_waits_for_the_removal(cli, fake):
+    deploys(fake, lambda stream: stream.exit(0))
+    looks = []
+
+    def look(request):
+        looks.append(request)
+        return (200, {"state": "removing"}) if len(looks) < 4 else (404, {"error": {"kind": "not-found", "message": "gone"}})
+    fake.answer("GET", "/v1/workspaces/" + "1" * 16, look)
+    cli("run", "--rm", "debian")
+    assert len(looks) == 4 and fake.asked("POST")[0].json["spec"]["remove-on-exit"] is True
+
+
+def test_run_with_input(cli, fake, tmp_path):
+    def program(stream):
+        assert stream.first == {"stdin": True}
+        data = stream.input_until_end()
+        stream.output(str(len(data)).encode())
+        stream.exit(0)
+    deploys(fake, program)
+    assert cli("run", "-i", "debian", input=b"x" * 3_000_000).stdout == b"3000000"
+    (tmp_path / "file").write_bytes(b"y" * 1_000_000)
+    with open(tmp_path / "file", "rb") as file:
+        process = subprocess.run([CARREL, "run", "-i", "debian"], env=cli.env, stdin=file, capture_output=True, timeout=20)
+    assert process.stdout == b"1000000" and process.returncode == 0
+    assert subprocess.run([CARREL, "run", "-i", "debian"], env=cli.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=20).stdout == b"0"
+
+
+def test_a_program_that_ends_while_input_comes(cli, fake):
+    deploys(fake, lambda stream: stream.exit(4))
+    process = subprocess.Popen([CARREL, "run", "-i", "debian"], env=cli.env, stdin=subprocess.PIPE)
+    assert process.wait(10) == 4
+    process.stdin.close()
+
+
+@pytest.mark.parametrize("kind, status", [("not-found", 127), ("denied", 126), ("internal", 125)])
+def test_run_of_what_cannot_run(cli, fake, kind, status):
+    deploys(fake, lambda stream: stream.text({"error": {"kind": kind, "message": "cannot start x"}}))
+    assert "cannot start x" in cli.fails(status, "run", "debian", "--", "x")
+
+
+def test_own_failures_of_run_and_exec_are_125(cli, fake):
+    fake.refuse("POST", "/v1/workspaces", 404, "not-found", "no image debian")
+    assert "no image debian" in cli.fails(125, "run", "debian")
+    fake.refuse("GET", "/v1/workspaces/x/exec", 404, "not-found", "no workspace x")
+    assert "no workspace x" in cli.fails(125, "exec", "x", "true")
+    cli.fails(125, "run", "--memory", "lots", "debian")
+    deploys(fake, lambda stream: None)
+    assert "ended the connection" in cli.fails(125, "run", "debian")
+
+
+def test_signals_go_to_the_program(cli, fake):
+    heard = []
+
+    def program(stream):
+        stream.output(b"ready\n")
+        while len(heard) < 3:
+            kind, value = stream.receive()
+            if kind == "gone":
+                return
+            heard.append(value["signal"])
+            stream.output(b"heard\n")
+        stream.exit(143)
+    deploys(fake, program)
+    process = subprocess.Popen([CARREL, "run", "debian"], env=cli.env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+        process.stdout.readline()
+        process.send_signal(number)
+    assert process.wait(10) == 143 and heard == ["TERM", "INT", "KILL"]
+    process.stdout.close()
+
+
+def test_exec_request(cli, fake):
+    seen = []
+
+    def program(stream):
+        seen.append(stream.first)
+        stream.exit(9)
+    fake.stream("/v1/workspaces/web/exec", program)
+    cli("exec", "-i", "-u", "app", "--workdir", "/srv", "-e", "A=b", "web", "sh", "-c", "exit 9", ok=9)
+    assert seen == [{"command": ["sh", "-c", "exit 9"], "terminal": False, "stdin": True, "user": "app", "directory": "/srv", "environment": {"A": "b"}}]
+
+
+def test_logs(cli, fake):
+    seen = []
+
+    def program(stream):
+        seen.append(stream.first)
+        stream.output(b"a\nb\n")
+        stream.exit(0)
+    fake.stream("/v1/workspaces/web/logs", program)
+    assert cli.text("logs", "-f", "-n", "5", "--since", "1970-01-02T00:00:00Z", "web") == "a\nb\n"
+    assert seen == [{"follow": True, "tail": 5, "since_ms": 86400000}]
+    for since in ("soon", "10x", "-5m", "m", "nan"):
+        cli.fails(2, "logs", "--since", since, "web")
+    cli.fails(2, "logs", "-n", "-1", "web")
+
+
+def test_a_slow_reader_slows_the_program(cli, fake):
+    sent = []
+
+    def program(stream):
+        stream.connection.settimeout(1)
+        try:
+            for _ in range(2000):
+                stream.connection.sendall(b"\x82\x7e\xff\xff\x01" + b"z" * 65534)
+                sent.append(1)
+        except OSError:
+            pass
+    deploys(fake, program)
+    process = subprocess.Popen([CARREL, "run", "debian"], env=cli.env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    time.sleep(1.5)
+    assert 0 < len(sent) < 50
+    peak = int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{process.pid}/status").read_text())[1])
+    assert peak < 16384
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+# --- output that nobody takes ---
+
+def test_closed_and_full_output(cli, fake, web):
+    with open("/dev/full", "wb") as full:
+        assert "write to standard output" in cli.fails(6, "ls", stdout=full)
+    closed = subprocess.run(["sh", "-c", f"{CARREL} ls >&-"], env=cli.env, capture_output=True, text=True)
+    assert closed.returncode == 1 and "write to standard output" in closed.stderr
+    piped = subprocess.run(["bash", "-c", f"{CARREL} --help | true; exit ${{PIPESTATUS[0]}}"], env=cli.env, capture_output=True, text=True)
+    assert piped.returncode in (0, 141) and piped.stderr == ""
+    no_input = subprocess.run(["sh", "-c", f"{CARREL} ls <&- 2>&-"], env=cli.env, capture_output=True, text=True)
+    assert no_input.returncode == 0 and "web" in no_input.stdout
+
+
+def test_reader_of_run_goes_away(cli, fake):
+    def program(stream):
+        for _ in range(200):
+            stream.output(b"x" * 60000)
+            time.sleep(0.01)
+    deploys(fake, program)
+    result = subprocess.run(["bash", "-c", f"{CARREL} run debian | head -c 1; exit ${{PIPESTATUS[0]}}"], env=cli.env, capture_output=True, timeout=20)
+    assert result.stdout == b"x" and result.returncode == 125
+
+
+# --- cp ---
+
+class Inside:
+    """A folder that plays the workspace's files: copy-in unpacks, copy-out packs."""
+
+    def __init__(self, fake, root):
+        self.root = root
+        fake.answer("GET", "/v1/workspaces/web", {"id": "0" * 16, "name": "web"})
+        fake.stream("/v1/workspaces/web/copy-in", self.copy_in)
+        fake.stream("/v1/workspaces/web/copy-out", self.copy_out)
+
+    def copy_in(self, stream):
+        folder = self.root / stream.first["path"].lstrip("/")
+        if not folder.is_dir():
+            stream.text({"error": {"kind": "not-found", "message": f"no folder {stream.first['path']}"}})
+            return
+        with tarfile.open(fileobj=io.BytesIO(stream.input_until_end())) as tar:
+            self.last = tar.getmembers()
+            tar.extractall(folder)
+        stream.exit(0)
+
+    def copy_out(self, stream):
+        path = self.root / stream.first["path"].lstrip("/")
+        if not path.exists():
+            stream.text({"error": {"kind": "not-found", "message": f"no {stream.first['path']}"}})
+            return
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            tar.add(path, arcname=path.name)
+        data = out.getvalue()
+        for at in range(0, len(data), 60000):
+            stream.output(data[at:at + 60000])
+        stream.exit(0)
+
+
+@pytest.fixture
+def inside(fake, tmp_path):
+    root = tmp_path / "inside"
+    (root / "there").mkdir(parents=True)
+    (root / "file").write_text("inside")
+    return Inside(fake, root)
+
+
+def tree(path):
+    return sorted(str(p.relative_to(path)) for p in path.rglob("*"))
+
+
+def test_cp_into(cli, fake, inside, tmp_path):
+    (tmp_path / "src/sub").mkdir(parents=True)
+    (tmp_path / "src/sub/f").write_text("hello")
+    (tmp_path / "one").write_bytes(b"1" * 200000)
+    cli("cp", tmp_path / "one", "web:/there")
+    cli("cp", tmp_path / "one", "web:/there/")
+    cli("cp", tmp_path / "one", "web:/there/two")
+    cli("cp", tmp_path / "src", "web:/there")
+    cli("cp", f"{tmp_path}/src/.", "web:/there")
+    cli("cp", tmp_path / "src", "web:/new")
+    cli("cp", tmp_path / "one", "web:/file")
+    assert tree(inside.root / "there") == ["one", "src", "src/sub", "src/sub/f", "sub", "sub/f", "two"]
+    assert tree(inside.root / "new") == ["sub", "sub/f"] and (inside.root / "file").read_bytes() == b"1" * 200000
+    assert all(m.uid == 0 for m in inside.last)
+    assert "over the file" in cli.fails(5, "cp", tmp_path / "src", "web:/file")
+    cli.fails(4, "cp", tmp_path / "one", "web:/absent/")
+    cli.fails(4, "cp", tmp_path / "one", "web:/absent/x")
+    cli.fails(4, "cp", tmp_path / "absent", "web:/there")
+
+
+def test_cp_out_of(cli, fake, inside, tmp_path):
+    (inside.root / "there/sub").mkdir()
+    (inside.root / "there/sub/f").write_bytes(b"2" * 300000)
+    here = tmp_path / "here"
+    here.mkdir()
+    cli("cp", "web:/file", here)
+    cli("cp", "web:/file", here / "renamed")
+    cli("cp", "web:/there", here)
+    cli("cp", "web:/there/.", here)
+    cli("cp", "web:/there", here / "new")
+    assert tree(here) == ["file", "new", "new/sub", "new/sub/f", "renamed", "sub", "sub/f", "there", "there/sub", "there/sub/f"]
+    assert (here / "new/sub/f").read_bytes() == b"2" * 300000
+    cli.fails(4, "cp", "web:/absent", here)
+    cli.fails(5, "cp", "web:/there", here / "file")
+    cli.fails(4, "cp", "web:/file", f"{here}/absent/")
+
+
+def test_cp_of_tars(cli, fake, inside):
+    cli("cp", "-", "web:/there", input=make_tar(member("a/b")))
+    assert tree(inside.root / "there") == ["a", "a/b"]
+    with tarfile.open(fileobj=io.BytesIO(cli("cp", "web:/there", "-").stdout)) as tar:
+        assert tar.getnames() == ["there", "there/a", "there/a/b"]
+
+
+def test_cp_of_nonsense(cli, fake, inside, tmp_path):
+    assert "exactly one" in cli.fails(2, "cp", "a", "b")
+    assert "exactly one" in cli.fails(2, "cp", "web:/a", "web:/b")
+    cli.fails(2, "cp", "web:relative", tmp_path)
+    cli.fails(2, "cp", ":/x", tmp_path)
+    cli.fails(4, "cp", "other:/x", tmp_path)
+
+
+@pytest.mark.parametrize("members", [
+    [member("x/../../evil")], [member("/evil")], [member("../evil")], [member("other/evil")],
+    [member("x", b"", type=tarfile.SYMTYPE, linkname="/tmp"), member("x/evil")],
+    [member("x/l", b"", type=tarfile.SYMTYPE, linkname=".."), member("x/l/evil")],
+    [member("x/h", b"", type=tarfile.LNKTYPE, linkname="/etc/passwd")], [member("x/h", b"", type=tarfile.LNKTYPE, linkname="x/../../secret")],
+])
+def test_a_workspace_cannot_write_outside_the_destination(cli, fake, tmp_path, members):
+    fake.answer("GET", "/v1/workspaces/web", {"id": "0" * 16})
+
+    def evil(stream):
+        data = make_tar(*members)
+        stream.output(data)
+        stream.exit(0)
+    fake.stream("/v1/workspaces/web/copy-out", evil)
+    (tmp_path / "secret").write_text("secret")
+    here = tmp_path / "a/b"
+    here.mkdir(parents=True)
+    before = set(tree(tmp_path))
+    result = subprocess.run([CARREL, "cp", "web:/x", here], env=cli.env, capture_output=True, timeout=20)
+    made = set(tree(tmp_path)) - before
+    assert result.returncode != 0
+    assert all(p.startswith("a/b/x") for p in made) and not any("evil" in p for p in made) and not os.path.exists("/tmp/evil")
