@@ -56,6 +56,7 @@ struct verb {
 	/* Exit status, or a negative errno with `e` filled. */
 	int (*run)(struct cli *cli, const struct args *args, struct err *e);
 	bool hidden;
+	const char *more_title; /* heading of more_options in help; NULL: they stand with the others */
 };
 
 /* A word that only groups verbs: "image". */

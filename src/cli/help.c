@@ -67,11 +67,13 @@ static void add_option(struct str *out, const struct option *o)
 	add_wrapped(out, right.bytes, column, column);
 }
 
+/* `title` NULL: goes on under the one before. */
 static void add_options(struct str *out, const char *title, const struct option *options)
 {
 	if (!options || !options->name)
 		return;
-	str_printf(out, "\n%s\n", title);
+	if (title)
+		str_printf(out, "\n%s:\n", title);
 	for (const struct option *o = options; o->name; o++)
 		add_option(out, o);
 }
@@ -91,9 +93,9 @@ void help_verb(struct str *out, const struct verb *v)
 		str_printf(out, "  %-28s", o->name);
 		add_wrapped(out, o->doc, 30, 30);
 	}
-	add_options(out, "Options:", v->options);
-	add_options(out, "Options that describe the workspace (they override the spec file):", v->more_options);
-	add_options(out, "Common options:", cli_options);
+	add_options(out, "Options", v->options);
+	add_options(out, v->options && !v->more_title ? NULL : v->more_title ? v->more_title : "Options", v->more_options);
+	add_options(out, "Common options", cli_options);
 	for (const struct example *x = v->examples; x && x->command; x++)
 		str_printf(out, "%s  %s\n      %s\n", x == v->examples ? "\nExamples:\n" : "", x->command, x->doc);
 }
@@ -122,6 +124,6 @@ void help_all(struct str *out)
 	str_puts(out, "\nOther verbs:\n");
 	for (const struct noun *n = cli_nouns; n->name; n++)
 		str_printf(out, "  %-20s %s\n", n->name, n->summary);
-	add_options(out, "Common options:", cli_options);
+	add_options(out, "Common options", cli_options);
 	str_puts(out, "\ncarrel VERB --help says more, with examples.\n");
 }

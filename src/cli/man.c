@@ -78,7 +78,8 @@ static void add_options(struct str *out, const char *title, const struct option 
 {
 	if (!options || !options->name)
 		return;
-	str_printf(out, ".SH %s\n", title);
+	if (title)
+		str_printf(out, ".SH %s\n", title);
 	for (const struct option *o = options; o->name; o++)
 		add_option(out, o);
 }
@@ -117,7 +118,7 @@ void man_verb(struct str *out, const struct verb *v)
 		add_item(out, o->name, o->doc);
 	}
 	add_options(out, "OPTIONS", v->options);
-	add_options(out, "OPTIONS THAT DESCRIBE THE WORKSPACE", v->more_options);
+	add_options(out, v->more_title ? "OPTIONS THAT DESCRIBE THE WORKSPACE" : v->options ? NULL : "OPTIONS", v->more_options);
 	add_options(out, "COMMON OPTIONS", cli_options);
 	for (const struct example *x = v->examples; x && x->command; x++) {
 		if (x == v->examples)

@@ -80,4 +80,5 @@ const struct verb verb_deploy = {
 	"The workspace is named, made and started, and stays until it is removed. Its name is printed.\n\n"
 	"Without a command, an image that has an init is started as a full system.",
 	operands, options, spec_options, examples, deploy,
+	.more_title = "Options that describe the workspace (they override the spec file)",
 };

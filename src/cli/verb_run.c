@@ -132,4 +132,5 @@ const struct verb verb_run = {
 	"it; with --terminal all keys are the program's.\n\n"
 	"The exit status is the program's; 125: the workspace could not be made; 126: the program cannot be executed; 127: it is not there.",
 	operands, options, spec_options, examples, run,
+	.more_title = "Options that describe the workspace (they override the spec file)",
 };
