@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "service/config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+
+#define C(member) offsetof(struct config, member)
+static const struct field fields[] = {
+	{ "admins", FIELD_TEXT, C(admin_group), "group whose members may do everything; carrel-admin when missing", .max = 64 },
+	{ "users", FIELD_TEXT, C(user_group), "group whose members own workspaces; carrel when missing", .max = 64 },
+	{ "viewers", FIELD_TEXT, C(viewer_group), "group whose members see everything and change nothing; carrel-viewer when missing", .max = 64 },
+	{ "everyone", FIELD_BOOL, C(everyone), "every local user may own workspaces" },
+	{ "socket-mode", FIELD_NUMBER, C(socket_mode), "permissions of the socket, as chmod takes them", .max = 777, .preset = 666 },
+	{ "workspaces-per-user", FIELD_NUMBER, C(workspaces_per_user), "most workspaces of one user; administrators have no limit", .min = 1,
+	  .max = 1000000, .preset = 1000 },
+	{ "connections-per-user", FIELD_NUMBER, C(connections_per_user), "most connections of one user at a time", .min = 1, .max = 10000,
+	  .preset = 128 },
+	{ "events-kept", FIELD_NUMBER, C(events_kept), "how many events are kept", .min = 1000, .max = 10000000, .preset = 100000 },
+	{ "operations-kept", FIELD_DURATION, C(operation_kept_ms), "how long an operation can be asked for after its end", .min = 60000,
+	  .max = UINT64_C(31536000000), .preset = 86400000 },
+	{ 0 },
+};
+const struct shape config_shape = { "carreld-config", sizeof(struct config), fields, "Settings of carreld." };
+
+int config_load(const char *path, bool must_exist, struct config *ret_config, struct err *e)
+{
+	own_strbuf struct str text = { 0 };
+	struct config c = { 0 };
+	int r = 0;
+
+	if (must_exist || fs_exists(AT_FDCWD, path))
+		r = fs_read_file(AT_FDCWD, path, 1 << 20, &text, e);
+	if (r < 0)
+		return r;
+	if (text.length)
+		r = decode_text(text.bytes, text.length, path, &config_shape, &c, e);
+	else
+		r = decode_text("{}", 2, path, &config_shape, &c, e);
+	if (r < 0)
+		return r;
+	if (!c.admin_group)
+		c.admin_group = mem_strdup("carrel-admin");
+	if (!c.user_group)
+		c.user_group = mem_strdup("carrel");
+	if (!c.viewer_group)
+		c.viewer_group = mem_strdup("carrel-viewer");
+	*ret_config = c;
+	return 0;
+}
+
+void config_done(struct config *c) { shape_done(&config_shape, c); }
+
+/* Looked up at most once in ten seconds and group: the group file is read for each look-up. */
+static bool in_group(const char *name, const gid_t *groups, size_t count)
+{
+	static struct {
+		char name[65];
+		gid_t gid;
+		bool known;
+		time_t until;
+	} cache[3];
+	size_t at = 0;
+	time_t now = time(NULL);
+
+	while (at < 2 && cache[at].name[0] && strcmp(cache[at].name, name) != 0)
+		at++;
+	if (strcmp(cache[at].name, name) != 0 || cache[at].until <= now) {
+		struct group *g = getgrnam(name);
+		(void)snprintf(cache[at].name, sizeof cache[at].name, "%s", name);
+		cache[at].known = g != NULL;
+		cache[at].gid = g ? g->gr_gid : 0;
+		cache[at].until = now + 10;
+	}
+	for (size_t i = 0; cache[at].known && i < count; i++)
+		if (groups[i] == cache[at].gid)
+			return true;
+	return false;
+}
+
+struct identity identity_decide(const struct config *c, uid_t uid, const gid_t *groups, size_t count)
+{
+	struct identity who = { .uid = uid };
+
+	who.admin = uid == 0 || uid == geteuid() || in_group(c->admin_group, groups, count);
+	who.user = who.admin || c->everyone || in_group(c->user_group, groups, count);
+	who.viewer = who.admin || in_group(c->viewer_group, groups, count);
+	return who;
+}
+
+int identity_of_peer(const struct config *c, int fd, struct identity *ret_identity, struct err *e)
+{
+	struct ucred cred;
+	socklen_t size = sizeof cred;
+	gid_t few[64];
+	own_str gid_t *many = NULL;
+	gid_t *groups = few;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
+		return err_errno(e, errno, "credentials of the peer");
+	socklen_t length = sizeof few;
+	int r = getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, few, &length);
+	if (r < 0 && errno == ERANGE) {
+		groups = many = mem_alloc(length);
+		r = getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, many, &length);
+	}
+	if (r < 0)
+		return err_errno(e, errno, "groups of the peer");
+	size_t count = length / sizeof *groups;
+	*ret_identity = identity_decide(c, cred.uid, groups, count);
+	if (!ret_identity->admin || !ret_identity->viewer) { /* the primary group is not among the supplementary ones */
+		struct identity primary = identity_decide(c, cred.uid, &cred.gid, 1);
+		ret_identity->admin |= primary.admin;
+		ret_identity->user |= primary.user;
+		ret_identity->viewer |= primary.viewer;
+	}
+	return 0;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SERVICE_CONFIG_H
+#define SERVICE_CONFIG_H
+
+/* Settings of carreld (/etc/carrel/carreld.yaml) and who a peer is under them. */
+
+#include <sys/types.h>
+
+#include "base/decode.h"
+
+struct config {
+	char *admin_group, *user_group, *viewer_group;
+	bool everyone;               /* every local user owns workspaces */
+	uint64_t socket_mode;        /* written as decimal digits that read as octal: 666 */
+	uint64_t workspaces_per_user;
+	uint64_t connections_per_user;
+	uint64_t events_kept;
+	uint64_t operation_kept_ms;
+};
+extern const struct shape config_shape;
+
+/* An absent file gives the presets. */
+int config_load(const char *path, bool must_exist, struct config *ret_config, struct err *e) must_check;
+void config_done(struct config *c);
+
+struct identity {
+	uid_t uid;
+	bool admin, user, viewer; /* none: refused */
+};
+/* From SO_PEERCRED and SO_PEERGROUPS of a connected unix socket. */
+int identity_of_peer(const struct config *c, int fd, struct identity *ret_identity, struct err *e) must_check;
+/* The rule itself: pure but for the group database. */
+struct identity identity_decide(const struct config *c, uid_t uid, const gid_t *groups, size_t count);
+
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. Two levels meet here. Outwards: the newest wish of a workspace goes to its host once it is committed and whenever the host
+ * (re)connects. Inwards: each report replaces the truth, whatever came before; a step that the state table does not know is counted
+ * and believed, for a host that was away may have passed several states. When the truth has the wish's generation and nothing is
+ * left to do, the operation under way ends.
+ */
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "db/workspace.h"
+#include "service/event.h"
+#include "service/host.h"
+#include "service/lifecycle.h"
+#include "service/views.h"
+
+void converge_assign(struct workspace *w, struct service *s)
+{
+	struct host *h = host_find(s, w->host);
+
+	if (!h || !host_connected(h) || w->uncommitted || w->sent_generation >= w->wish.generation)
+		return;
+	w->sent_generation = w->wish.generation;
+	host_send(h, json_pack("{s:s, s:[o]}", "type", "assignments", "items", encode(&assignment_shape, &w->wish)));
+}
+
+static void failure_of(const struct workspace *w, struct err *ret_failure)
+{
+	const struct report_error *error = w->truth.error;
+
+	(void)err_set(ret_failure, error ? err_kind_from_name(error->kind ? error->kind : "") : ERR_INTERNAL, "%s",
+		      error && error->message ? error->message : "the host told no reason");
+	if (error && error->step)
+		(void)err_wrap(ret_failure, "step %s", error->step);
+	if (error && error->hint)
+		(void)err_hint(ret_failure, "%s", error->hint);
+}
+
+/* What a failed operation wished and did not get is not wished any longer. */
+static void withdraw(struct workspace *w, const struct operation *o, struct db_batch *b)
+{
+	if (str_eq(o->kind, "snapshot")) {
+		const char *id = json_string_value(json_object_get(o->result, "snapshot"));
+		if (id) {
+			db_snapshot_delete(b, id);
+			workspace_drop_snapshot(w, id);
+		}
+	} else if (str_eq(o->kind, "restore")) {
+		w->wish.restore = w->truth.restore;
+	} else {
+		return;
+	}
+	workspace_store(w, b, false);
+}
+
+static void end_operation(struct service *s, struct workspace *w, struct db_batch *b)
+{
+	struct operation *o = w->operation;
+	struct err failure;
+	json_t *result = json_incref(o->result);
+
+	w->operation = NULL;
+	if (w->truth.state == STATE_FAILED || w->truth.error) {
+		failure_of(w, &failure);
+		withdraw(w, o, b);
+		json_decref(o->result);
+		o->result = NULL;
+		json_decref(result);
+		operation_end(s, b, o, &failure, NULL);
+		return;
+	}
+	json_decref(o->result);
+	o->result = NULL;
+	if (w->truth.exit_status != FIELD_NO_PRESET && !state_is_live((enum state)w->truth.state) && !result)
+		result = json_pack("{s:I}", "exit_status", (json_int_t)w->truth.exit_status);
+	operation_end(s, b, o, NULL, result);
+}
+
+static void tell_state(struct service *s, struct workspace *w, struct db_batch *b)
+{
+	own_str char *kind = mem_printf("workspace.%s", state_names[w->truth.state]);
+	json_t *body = json_pack("{s:s, s:I}", "name", w->name, "run", (json_int_t)w->truth.run);
+
+	if (w->truth.state == STATE_STOPPED && w->truth.exit_status != FIELD_NO_PRESET)
+		(void)json_object_set_new(body, "exit_status", json_integer((json_int_t)w->truth.exit_status));
+	if (w->truth.error)
+		(void)json_object_set_new(body, "error", error_of_report(w->truth.error));
+	event_add(s, b, kind, w->id, w->owner_uid, body);
+}
+
+static void remove_row(struct service *s, struct host *h, struct workspace *w, struct db_batch *b, json_t *forget)
+{
+	if (w->operation)
+		end_operation(s, w, b);
+	db_workspace_delete(b, w->id);
+	(void)json_array_append_new(forget, json_string(w->id));
+	(void)h;
+	streams_workspace_changed(s, w);
+	workspace_remove(s, w);
+}
+
+void converge_report(struct service *s, struct host *h, struct report *r, struct db_batch *b, json_t *forget)
+{
+	struct workspace *w = workspace_by_id(s, r->id);
+
+	s->reports++;
+	if (!w || !str_eq(w->host, h->name)) {
+		if (r->state == STATE_REMOVED)
+			(void)json_array_append_new(forget, json_string(r->id));
+		else
+			log_warn("host %s reports workspace %s, which is not in the database; it is left alone", h->name, r->id);
+		return;
+	}
+	bool changed = !w->reported || w->truth.state != r->state || w->truth.run != r->run;
+	if (w->reported && !state_may_follow((enum state)w->truth.state, (enum state)r->state))
+		s->jumps++;
+	report_done(&w->truth);
+	w->truth = *r;
+	*r = (struct report){ 0 };
+	w->reported = true;
+	if (changed)
+		tell_state(s, w, b);
+	if (w->wish.wish == WISH_REMOVED && w->truth.state == STATE_REMOVED) {
+		remove_row(s, h, w, b, forget);
+		return;
+	}
+	if (w->operation && workspace_settled(w))
+		end_operation(s, w, b);
+	workspace_store_truth(w, b);
+	streams_workspace_changed(s, w);
+	lifecycle_remove_ended(s, w);
+}
+
+/* A stream opened or ended: remove-on-exit may go on. */
+void converge_streams_changed(struct service *s, struct workspace *w) { lifecycle_remove_ended(s, w); }

@@ -1,0 +1,479 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. A host keeps one WebSocket open. After its hello it gets all its assignments, afterwards each that changes. Its messages are
+ * decoded strictly where we act on them and openly where hosts may know more than we do. One message of reports is one batch.
+ */
+#include "service/host.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "db/host.h"
+#include "service/event.h"
+#include "service/handlers.h"
+#include "service/operation.h"
+#include "service/routes.h"
+
+#define MESSAGE_MOST (64 << 20)
+#define PLAN_WAIT_MS 10000
+
+/* A dry run that waits for the node's plan. */
+struct planned {
+	uint64_t id;
+	struct request *request;
+	struct service *service;
+	struct host *host;
+	struct loop_source *timer;
+	struct planned *next;
+};
+static struct planned *plans;
+static uint64_t last_plan;
+
+struct host *host_find(struct service *s, const char *name)
+{
+	struct host *h = s->hosts;
+	while (h && !str_eq(h->name, name))
+		h = h->next;
+	return h;
+}
+
+bool host_connected(const struct host *h) { return h->ws && h->greeted; }
+
+/* Placement by capacity comes with more than one host: the first that is connected, else the first known. */
+struct host *host_choose(struct service *s)
+{
+	for (struct host *h = s->hosts; h; h = h->next)
+		if (host_connected(h))
+			return h;
+	return NULL;
+}
+
+void host_send(struct host *h, json_t *message)
+{
+	own_str char *text = json_dumps(message, JSON_COMPACT);
+	json_decref(message);
+	if (h && h->ws)
+		ws_send(h->ws, true, text, strlen(text));
+}
+
+void host_send_forget(struct host *h, const char *id)
+{
+	if (h)
+		host_send(h, json_pack("{s:s, s:[s]}", "type", "forget", "ids", id));
+}
+
+static struct host *host_make(struct service *s, const char *name)
+{
+	struct host *h = mem_alloc(sizeof *h);
+	struct host **end = &s->hosts;
+
+	h->service = s;
+	h->name = mem_strdup(name);
+	h->facts = json_object();
+	h->volumes = json_array();
+	while (*end)
+		end = &(*end)->next;
+	*end = h;
+	return h;
+}
+
+int hosts_load(struct service *s, struct err *e)
+{
+	own_db_rows struct db_rows *rows = NULL;
+	int r = db_host_query(s->db, &rows, e);
+
+	while (r >= 0 && (r = db_next(rows, e)) > 0) {
+		struct db_host row;
+		db_host_row(rows, &row);
+		struct host *h = host_make(s, row.name);
+		json_decref(h->facts);
+		json_decref(h->volumes);
+		h->facts = json_loads(row.facts, 0, NULL);
+		h->volumes = json_loads(row.volumes, 0, NULL);
+		h->seen_ms = row.seen_ms;
+	}
+	return r;
+}
+
+static void store(struct host *h)
+{
+	own_str char *facts = json_dumps(h->facts, JSON_COMPACT);
+	own_str char *volumes = json_dumps(h->volumes, JSON_COMPACT);
+	struct db_batch *b = db_batch_new();
+
+	h->seen_ms = service_now_ms();
+	db_host_put(b, &(struct db_host){ .name = h->name, .facts = facts ? facts : "{}", .volumes = volumes ? volumes : "[]",
+					  .seen_ms = h->seen_ms });
+	db_submit(h->service->db, b, h->service->loop, NULL, NULL);
+}
+
+/* --- messages --- */
+
+static void send_all(struct host *h)
+{
+	struct service *s = h->service;
+	json_t *items = json_array();
+
+	for (size_t i = 0; i < s->workspaces.count; i++) {
+		struct workspace *w = s->workspaces.items[i];
+		if (!str_eq(w->host, h->name) || w->uncommitted)
+			continue;
+		w->sent_generation = w->wish.generation;
+		(void)json_array_append_new(items, encode(&assignment_shape, &w->wish));
+	}
+	/* Never authoritative: a row is deleted only after its host has told that nothing is left, so what we do not know is not ours. */
+	host_send(h, json_pack("{s:s, s:b, s:b, s:o}", "type", "assignments", "full", 1, "authoritative", 0, "items", items));
+}
+
+static void on_hello(struct host *h, json_t *m)
+{
+	json_t *facts = json_object_get(m, "facts");
+	const char *version = json_string_value(json_object_get(m, "version"));
+
+	if (json_integer_value(json_object_get(m, "protocol")) != 1) {
+		log_warn("host %s speaks another protocol", h->name);
+		ws_close(h->ws);
+		return;
+	}
+	for (size_t i = 0; i < h->service->workspaces.count; i++)
+		if (str_eq(h->service->workspaces.items[i]->host, h->name))
+			h->service->workspaces.items[i]->sent_generation = 0;
+	free(h->version);
+	h->version = mem_strdup(version ? version : "unknown");
+	if (json_is_object(facts)) {
+		json_decref(h->facts);
+		h->facts = json_incref(facts);
+	}
+	h->greeted = true;
+	log_info("host %s is connected (version %s)", h->name, h->version);
+	store(h);
+	send_all(h);
+}
+
+struct reported {
+	struct service *service;
+	char host[NAME_LONGEST + 1];
+	json_t *forget;
+};
+
+static void reports_committed(void *data, const struct err *failure)
+{
+	struct reported *d = data;
+	struct host *h = host_find(d->service, d->host);
+
+	if (failure)
+		log_error(failure, "reports of host %s were not stored; it tells them again when it reconnects", d->host);
+	else if (h && json_array_size(d->forget))
+		host_send(h, json_pack("{s:s, s:O}", "type", "forget", "ids", d->forget));
+	if (failure && h && h->ws)
+		ws_close(h->ws);
+	json_decref(d->forget);
+	events_committed(d->service);
+	free(d);
+}
+
+static void on_reports(struct host *h, json_t *m)
+{
+	json_t *items = json_object_get(m, "items"), *item;
+	struct reported *d = mem_alloc(sizeof *d);
+	struct db_batch *b = db_batch_new();
+	size_t i;
+	struct err e;
+
+	d->service = h->service;
+	(void)snprintf(d->host, sizeof d->host, "%s", h->name);
+	d->forget = json_array();
+	json_array_foreach(items, i, item) {
+		struct report r = { 0 };
+		if (decode_json(item, "report", &report_shape, &r, &e) < 0) {
+			log_error(&e, "host %s", h->name);
+			continue;
+		}
+		converge_report(h->service, h, &r, b, d->forget);
+		report_done(&r);
+	}
+	db_submit(h->service->db, b, h->service->loop, reports_committed, d);
+}
+
+static uint64_t number(json_t *m, const char *key)
+{
+	json_int_t n = json_integer_value(json_object_get(m, key));
+	return n > 0 ? (uint64_t)n : 0;
+}
+
+static void on_progress(struct host *h, json_t *m)
+{
+	const char *id = json_string_value(json_object_get(m, "workspace")), *step = json_string_value(json_object_get(m, "step"));
+	struct workspace *w = id ? workspace_by_id(h->service, id) : NULL;
+
+	if (w && w->operation && step)
+		operation_progress(w->operation, step, number(m, "done"), number(m, "total"), number(m, "reused"));
+}
+
+static void on_facts(struct host *h, json_t *m)
+{
+	json_t *facts = json_object_get(m, "facts");
+	if (!json_is_object(facts))
+		return;
+	json_decref(h->facts);
+	h->facts = json_incref(facts);
+	store(h);
+}
+
+static void on_volumes(struct host *h, json_t *m)
+{
+	json_t *items = json_object_get(m, "items");
+	if (!json_is_array(items))
+		return;
+	json_decref(h->volumes);
+	h->volumes = json_incref(items);
+	store(h);
+}
+
+static void on_volume_error(struct host *h, json_t *m)
+{
+	const char *message = json_string_value(json_object_get(json_object_get(m, "error"), "message"));
+	log_warn("host %s: volume: %s", h->name, message ? message : "no reason told");
+}
+
+static void plan_answer(struct planned *p, json_t *m)
+{
+	json_t *plan = json_object_get(m, "plan"), *error = json_object_get(m, "error");
+
+	loop_remove(p->timer);
+	if (plan) {
+		request_reply_json(p->request, 200, json_pack("{s:O}", "plan", plan));
+	} else {
+		struct err e;
+		const char *kind = json_string_value(json_object_get(error, "kind")), *text = json_string_value(json_object_get(error, "message"));
+		const char *hint = json_string_value(json_object_get(error, "hint"));
+		(void)err_set(&e, err_kind_from_name(kind ? kind : ""), "%s", text ? text : "the host made no plan");
+		if (hint)
+			(void)err_hint(&e, "%s", hint);
+		request_fail(p->request, &e);
+	}
+	free(p);
+}
+
+static struct planned *plan_take(uint64_t id)
+{
+	for (struct planned **at = &plans; *at; at = &(*at)->next) {
+		struct planned *p = *at;
+		if (p->id != id)
+			continue;
+		*at = p->next;
+		return p;
+	}
+	return NULL;
+}
+
+static void on_planned(struct host *h, json_t *m)
+{
+	struct planned *p = plan_take(number(m, "id"));
+	(void)h;
+	if (p)
+		plan_answer(p, m);
+}
+
+static void plan_too_late(void *data)
+{
+	struct planned *p = plan_take(((struct planned *)data)->id);
+
+	if (!p)
+		return;
+	p->timer = NULL;
+	json_t *m = json_pack("{s:{s:s, s:s}}", "error", "kind", "timeout", "message", "the host did not answer with a plan");
+	plan_answer(p, m);
+	json_decref(m);
+}
+
+int host_plan(struct host *h, const struct assignment *a, struct request *r, struct err *e)
+{
+	struct planned *p = mem_alloc(sizeof *p);
+
+	(void)e;
+	*p = (struct planned){ .id = ++last_plan, .request = r, .service = h->service, .host = h, .next = plans };
+	plans = p;
+	p->timer = loop_add_timer(h->service->loop, PLAN_WAIT_MS, plan_too_late, p);
+	host_send(h, json_pack("{s:s, s:I, s:o}", "type", "plan", "id", (json_int_t)p->id, "assignment", encode(&assignment_shape, a)));
+	return 0;
+}
+
+static void channel_message(void *data, bool text, const char *bytes, size_t length)
+{
+	static const struct {
+		const char *type;
+		void (*act)(struct host *h, json_t *message);
+	} messages[] = { { "hello", on_hello },	  { "reports", on_reports }, { "progress", on_progress },	  { "facts", on_facts },
+			 { "volumes", on_volumes }, { "planned", on_planned }, { "volume-error", on_volume_error } };
+	struct host *h = data;
+	json_t *m = text ? json_loadb(bytes, length, 0, NULL) : NULL;
+	const char *type = json_string_value(json_object_get(m, "type"));
+	bool known = false;
+
+	h->seen_ms = service_now_ms();
+	for (size_t i = 0; type && i < ARRAY_SIZE(messages); i++) {
+		if (!str_eq(messages[i].type, type))
+			continue;
+		known = true;
+		messages[i].act(h, m);
+		break;
+	}
+	if (!known)
+		log_warn("host %s: a message that is not understood", h->name);
+	json_decref(m);
+}
+
+/* --- the connection --- */
+
+static void channel_leave(struct host *h)
+{
+	ws_free(h->ws);
+	request_upgrade_end(h->upgrade);
+	h->ws = NULL;
+	h->upgrade = NULL;
+	h->greeted = false;
+	streams_host_gone(h->service, h);
+}
+
+static void channel_closed(void *data, const struct err *why)
+{
+	struct host *h = data;
+	log_warn("host %s is not connected any longer: %s", h->name, why ? why->message : "closed");
+	channel_leave(h);
+}
+
+static void channel_opened(void *data, struct ws *ws, void *handle)
+{
+	struct host *h = data;
+
+	if (h->ws) /* the agent started anew: its old connection is dead */
+		channel_leave(h);
+	h->ws = ws;
+	h->upgrade = handle;
+}
+
+int handle_host_channel(struct request *r, struct err *e)
+{
+	static const struct ws_events events = { .message = channel_message, .closed = channel_closed };
+	int result = name_check(r->params[0], e);
+
+	if (result < 0)
+		return result;
+	struct host *h = host_find(r->service, r->params[0]);
+	if (!h)
+		h = host_make(r->service, r->params[0]);
+	request_reply_upgrade(r, MESSAGE_MOST, &events, channel_opened, h);
+	return 0;
+}
+
+/* --- routes --- */
+
+struct host_view {
+	char *name, *version, *seen;
+	bool connected;
+	uint64_t workspaces;
+	json_t *facts;
+};
+#define H(member) offsetof(struct host_view, member)
+static const struct field host_fields[] = {
+	{ "name", FIELD_TEXT, H(name), "name", .required = true },
+	{ "connected", FIELD_BOOL, H(connected), "its agent is connected", .required = true },
+	{ "version", FIELD_TEXT, H(version), "version of its agent" },
+	{ "seen", FIELD_TEXT, H(seen), "when it spoke last" },
+	{ "workspaces", FIELD_NUMBER, H(workspaces), "how many workspaces are on it", .required = true },
+	{ "facts", FIELD_JSON, H(facts), "what it found out about itself", .required = true },
+	{ 0 },
+};
+const struct shape host_shape = { "host", sizeof(struct host_view), host_fields, "A machine that runs workspaces.", .open = true };
+
+int handle_hosts_list(struct request *r, struct err *e)
+{
+	json_t *items = json_array();
+
+	(void)e;
+	for (struct host *h = r->service->hosts; h; h = h->next) {
+		own_str char *seen = service_time_text(h->seen_ms);
+		size_t count = 0;
+		for (size_t i = 0; i < r->service->workspaces.count; i++)
+			count += str_eq(r->service->workspaces.items[i]->host, h->name);
+		json_t *json = json_pack("{s:s, s:b, s:I, s:O}", "name", h->name, "connected", host_connected(h), "workspaces", (json_int_t)count,
+					 "facts", h->facts);
+		if (h->version)
+			(void)json_object_set_new(json, "version", json_string(h->version));
+		if (seen)
+			(void)json_object_set_new(json, "seen", json_string(seen));
+		(void)json_array_append_new(items, json);
+	}
+	request_reply_json(r, 200, json_pack("{s:o}", "items", items));
+	return 0;
+}
+
+struct volume_view {
+	char *name, *host, *workspace;
+	uint64_t owner, size, used;
+};
+#define K(member) offsetof(struct volume_view, member)
+static const struct field volume_fields[] = {
+	{ "name", FIELD_TEXT, K(name), "name", .required = true },
+	{ "owner", FIELD_NUMBER, K(owner), "user id of the owner", .required = true },
+	{ "host", FIELD_TEXT, K(host), "host where it is", .required = true },
+	{ "size", FIELD_NUMBER, K(size), "bytes it can hold", .required = true },
+	{ "used", FIELD_NUMBER, K(used), "bytes it takes on the host", .required = true },
+	{ "workspace", FIELD_TEXT, K(workspace), "id of the workspace that uses it" },
+	{ 0 },
+};
+const struct shape volume_shape = { "kept-volume", sizeof(struct volume_view), volume_fields, "A volume that outlives workspaces.", .open = true };
+
+int handle_volumes_list(struct request *r, struct err *e)
+{
+	json_t *items = json_array(), *item;
+	size_t i;
+
+	(void)e;
+	for (struct host *h = r->service->hosts; h; h = h->next) {
+		json_array_foreach(h->volumes, i, item) {
+			if (!r->who.admin && !r->who.viewer && number(item, "owner") != r->who.uid)
+				continue;
+			const char *name = json_string_value(json_object_get(item, "name"));
+			const char *workspace = json_string_value(json_object_get(item, "workspace"));
+			json_t *json = json_pack("{s:s, s:I, s:s, s:I, s:I}", "name", name ? name : "", "owner", (json_int_t)number(item, "owner"),
+						 "host", h->name, "size", (json_int_t)number(item, "size"), "used", (json_int_t)number(item, "used"));
+			if (workspace)
+				(void)json_object_set_new(json, "workspace", json_string(workspace));
+			(void)json_array_append_new(items, json);
+		}
+	}
+	request_reply_json(r, 200, json_pack("{s:o}", "items", items));
+	return 0;
+}
+
+int handle_volume_remove(struct request *r, struct err *e)
+{
+	uint64_t owner;
+	json_t *item;
+	size_t i;
+	int result = request_number(r, "owner", r->who.uid, UINT32_MAX, &owner, e);
+
+	if (result < 0)
+		return result;
+	if (owner != r->who.uid && !r->who.admin)
+		return err_set(e, ERR_DENIED, "volumes of others are removed by administrators only");
+	for (struct host *h = r->service->hosts; h; h = h->next) {
+		json_array_foreach(h->volumes, i, item) {
+			const char *name = json_string_value(json_object_get(item, "name")), *user = json_string_value(json_object_get(item, "workspace"));
+			if (!str_eq(name, r->params[0]) || number(item, "owner") != owner)
+				continue;
+			if (user)
+				return err_set(e, ERR_CONFLICT, "volume '%s' is used by workspace %s", name, user);
+			if (!host_connected(h))
+				return err_set(e, ERR_UNAVAILABLE, "host %s, where volume '%s' is, is not connected", h->name, name);
+			host_send(h, json_pack("{s:s, s:I, s:s}", "type", "volume-remove", "owner", (json_int_t)owner, "name", name));
+			request_reply_nothing(r);
+			return 0;
+		}
+	}
+	return err_set(e, ERR_NOT_FOUND, "no kept volume '%.64s'", r->params[0]);
+}

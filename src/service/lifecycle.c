@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. Each request that moves a workspace becomes a new wish with a new generation, and an operation that ends when the host
+ * reports that generation as reached (converge.c). What a request may ask for depends on the wish before it, not on the moment's
+ * truth, so that two requests in a row do not race with the host.
+ */
+#include "service/lifecycle.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/own.h"
+#include "db/workspace.h"
+#include "service/event.h"
+#include "service/handlers.h"
+#include "service/host.h"
+#include "service/views.h"
+
+#define ATTACH_GRACE_MS 30000
+
+struct operation *lifecycle_begin(struct change *c, struct workspace *w, const char *kind)
+{
+	struct err replaced;
+
+	if (w->operation) {
+		(void)err_set(&replaced, ERR_CANCELLED, "replaced by a newer request (%s)", kind);
+		operation_end(c->service, c->batch, w->operation, &replaced, NULL);
+	}
+	struct operation *o = operation_start(c->service, c->batch, kind, false, w->id, w->owner_uid);
+	w->operation = o;
+	(void)snprintf(c->workspace, sizeof c->workspace, "%s", w->id);
+	(void)snprintf(c->operation, sizeof c->operation, "%s", o->id);
+	return o;
+}
+
+void converge_wish(struct workspace *w, enum wish wish)
+{
+	w->wish.wish = wish;
+	w->wish.generation++;
+}
+
+/* Common end of all requests here: the wish is changed already. */
+static void commit(struct request *r, struct workspace *w, const char *kind)
+{
+	struct change *c = change_new(r->service, r);
+
+	(void)lifecycle_begin(c, w, kind);
+	workspace_store(w, c->batch, false);
+	c->status = 202;
+	change_commit(c);
+}
+
+/* Nothing to do: an operation that is done. */
+static void commit_done(struct request *r, struct workspace *w, const char *kind)
+{
+	struct change *c = change_new(r->service, r);
+	struct operation *o = operation_start(r->service, c->batch, kind, false, w->id, w->owner_uid);
+
+	(void)snprintf(c->operation, sizeof c->operation, "%s", o->id);
+	operation_end(r->service, c->batch, o, NULL, NULL);
+	c->status = 202;
+	change_commit(c);
+}
+
+static int find(struct request *r, struct workspace **ret_workspace, struct err *e)
+{
+	int result = workspace_find(r, r->params[0], ret_workspace, e);
+
+	if (result < 0)
+		return result;
+	if (!r->who.admin && (*ret_workspace)->owner_uid != r->who.uid)
+		return err_set(e, ERR_DENIED, "workspace '%s' belongs to another user", (*ret_workspace)->name);
+	if ((*ret_workspace)->wish.wish == WISH_REMOVED)
+		return err_set(e, ERR_CONFLICT, "workspace '%s' is being removed", (*ret_workspace)->name);
+	return 0;
+}
+
+static bool ended(const struct workspace *w)
+{
+	return w->truth.state == STATE_STOPPED || w->truth.state == STATE_FAILED;
+}
+
+/* Alive, or about to be. */
+static bool wants_life(const struct workspace *w)
+{
+	bool wish = w->wish.wish == WISH_RUNNING || w->wish.wish == WISH_PAUSED;
+	return wish && !(ended(w) && w->truth.run >= w->wish.run) && w->truth.state != STATE_FAILED;
+}
+
+static uint64_t next_run(const struct workspace *w)
+{
+	return (w->truth.run > w->wish.run ? w->truth.run : w->wish.run) + 1;
+}
+
+int handle_workspace_start(struct request *r, struct err *e)
+{
+	struct workspace *w;
+	int result = find(r, &w, e);
+
+	if (result < 0)
+		return result;
+	if (wants_life(w) && w->wish.wish == WISH_PAUSED) {
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is paused", w->name);
+		return err_hint(e, "carrel resume %s", w->name);
+	}
+	if (wants_life(w)) {
+		commit_done(r, w, "start");
+		return 0;
+	}
+	w->wish.run = next_run(w);
+	w->wish.held = false;
+	converge_wish(w, WISH_RUNNING);
+	commit(r, w, "start");
+	return 0;
+}
+
+int handle_workspace_stop(struct request *r, struct err *e)
+{
+	const struct stop_request *body = r->value;
+	struct workspace *w;
+	int result = find(r, &w, e);
+
+	if (result < 0)
+		return result;
+	if (!wants_life(w) && !state_is_live((enum state)w->truth.state)) {
+		commit_done(r, w, "stop");
+		return 0;
+	}
+	if (body->timeout_ms != FIELD_NO_PRESET)
+		w->wish.spec->stop_timeout_ms = body->timeout_ms;
+	converge_wish(w, WISH_STOPPED);
+	commit(r, w, "stop");
+	return 0;
+}
+
+int handle_workspace_restart(struct request *r, struct err *e)
+{
+	struct workspace *w;
+	int result = find(r, &w, e);
+
+	if (result < 0)
+		return result;
+	w->wish.run = next_run(w);
+	w->wish.held = false;
+	converge_wish(w, WISH_RUNNING);
+	commit(r, w, "restart");
+	return 0;
+}
+
+int handle_workspace_pause(struct request *r, struct err *e)
+{
+	struct workspace *w;
+	int result = find(r, &w, e);
+
+	if (result < 0)
+		return result;
+	if (!wants_life(w)) {
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is not running (%s)", w->name, state_names[w->truth.state]);
+		return err_hint(e, "only a running workspace can be paused: carrel start %s", w->name);
+	}
+	if (w->wish.wish == WISH_PAUSED) {
+		commit_done(r, w, "pause");
+		return 0;
+	}
+	converge_wish(w, WISH_PAUSED);
+	commit(r, w, "pause");
+	return 0;
+}
+
+int handle_workspace_resume(struct request *r, struct err *e)
+{
+	struct workspace *w;
+	int result = find(r, &w, e);
+
+	if (result < 0)
+		return result;
+	if (!wants_life(w)) {
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is not paused (%s)", w->name, state_names[w->truth.state]);
+		return err_hint(e, "carrel start %s", w->name);
+	}
+	if (w->wish.wish == WISH_RUNNING) {
+		commit_done(r, w, "resume");
+		return 0;
+	}
+	converge_wish(w, WISH_RUNNING);
+	commit(r, w, "resume");
+	return 0;
+}
+
+int handle_workspace_remove(struct request *r, struct err *e)
+{
+	struct workspace *w;
+	int result = find(r, &w, e);
+
+	if (result == 0)
+		result = workspace_check_match(r, w, e);
+	if (result < 0)
+		return result;
+	if (!request_flag(r, "force") && (wants_life(w) || state_is_live((enum state)w->truth.state))) {
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s", w->name, state_names[w->truth.state]);
+		return err_hint(e, "stop it first, or remove it with --force");
+	}
+	if (request_flag(r, "force") && w->wish.spec->stop_timeout_ms > 2000)
+		w->wish.spec->stop_timeout_ms = 2000;
+	converge_wish(w, WISH_REMOVED);
+	commit(r, w, "remove");
+	return 0;
+}
+
+/* --- cancel --- */
+
+int lifecycle_cancel(struct request *r, struct operation *o, struct err *e)
+{
+	struct workspace *w = workspace_by_id(r->service, o->subject);
+	struct err cancelled;
+
+	if (!w || w->operation != o)
+		return err_set(e, ERR_CONFLICT, "the operation has ended already");
+	bool starts = str_eq(o->kind, "deploy") || str_eq(o->kind, "start") || str_eq(o->kind, "restart") || str_eq(o->kind, "resume");
+	if (!starts) {
+		(void)err_set(e, ERR_CONFLICT, "'%s' cannot be cancelled", o->kind);
+		return err_hint(e, "wait for its end, then ask for the opposite");
+	}
+	struct change *c = change_new(r->service, r);
+	(void)err_set(&cancelled, ERR_CANCELLED, "cancelled by user %u", r->who.uid);
+	operation_end(r->service, c->batch, o, &cancelled, NULL);
+	w->operation = NULL;
+	converge_wish(w, str_eq(o->kind, "deploy") ? WISH_REMOVED : WISH_STOPPED);
+	workspace_store(w, c->batch, false);
+	(void)snprintf(c->workspace, sizeof c->workspace, "%s", w->id);
+	(void)snprintf(c->operation, sizeof c->operation, "%s", o->id);
+	c->status = 202;
+	change_commit(c);
+	return 0;
+}
+
+/* --- remove-on-exit --- */
+
+static void linger_over(void *data)
+{
+	struct workspace *w = data;
+	w->linger = NULL;
+	w->was_attached = true;
+	converge_streams_changed(NULL, w);
+}
+
+/* The stream that shows the program's output is let to its end before the workspace goes. */
+void lifecycle_remove_ended(struct service *s, struct workspace *w)
+{
+	if (!w->wish.spec->remove_on_exit || w->truth.state != STATE_STOPPED || w->truth.run == 0 || w->wish.wish == WISH_REMOVED ||
+	    w->attached)
+		return;
+	if (w->wish.held && !w->was_attached) {
+		if (!w->linger)
+			w->linger = loop_add_timer(s->loop, ATTACH_GRACE_MS, linger_over, w);
+		return;
+	}
+	struct change *c = change_new(s, NULL);
+	converge_wish(w, WISH_REMOVED);
+	(void)lifecycle_begin(c, w, "remove");
+	workspace_store(w, c->batch, false);
+	change_commit(c);
+}
+
+/* --- snapshots --- */
+
+static int find_resting(struct request *r, struct workspace **ret_workspace, const char *verb, struct err *e)
+{
+	int result = find(r, ret_workspace, e);
+	const struct workspace *w = *ret_workspace;
+
+	if (result < 0)
+		return result;
+	bool restore = str_eq(verb, "restored");
+	enum state state = (enum state)w->truth.state;
+	bool paused = state == STATE_PAUSED && w->wish.wish == WISH_PAUSED && !restore;
+	if (!paused && (wants_life(w) || state_is_live(state))) {
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: volumes are %s while nothing writes to them", w->name, state_names[state], verb);
+		return err_hint(e, restore ? "carrel stop %s" : "carrel pause %s, or stop it", w->name);
+	}
+	if (w->truth.state < STATE_PREPARED)
+		return err_set(e, ERR_CONFLICT, "workspace '%s' has no volumes yet (%s)", w->name, state_names[state]);
+	return 0;
+}
+
+static struct snapshot *snapshot_find(struct workspace *w, const char *reference)
+{
+	for (size_t i = 0; i < w->snapshots.count; i++)
+		if (str_eq(w->snapshots.items[i].name, reference) || str_eq(w->snapshots.items[i].id, reference))
+			return &w->snapshots.items[i];
+	return NULL;
+}
+
+static int need_snapshot(struct request *r, struct workspace *w, struct snapshot **ret_snapshot, struct err *e)
+{
+	*ret_snapshot = snapshot_find(w, r->params[1]);
+	if (*ret_snapshot)
+		return 0;
+	(void)err_set(e, ERR_NOT_FOUND, "workspace '%s' has no snapshot '%.64s'", w->name, r->params[1]);
+	return err_hint(e, "carrel snapshot ls %s", w->name);
+}
+
+int handle_snapshots_list(struct request *r, struct err *e)
+{
+	struct workspace *w;
+	int result = workspace_find(r, r->params[0], &w, e);
+
+	if (result < 0)
+		return result;
+	json_t *items = json_array();
+	for (size_t i = 0; i < w->snapshots.count; i++)
+		(void)json_array_append_new(items, snapshot_to_json(w, &w->snapshots.items[i]));
+	request_reply_json(r, 200, json_pack("{s:o}", "items", items));
+	return 0;
+}
+
+int handle_snapshot_create(struct request *r, struct err *e)
+{
+	const struct snapshot_request *body = r->value;
+	struct workspace *w;
+	char id[ID_SIZE];
+	int result = find_resting(r, &w, "kept", e);
+
+	if (result < 0)
+		return result;
+	own_str char *name = body->name ? mem_strdup(body->name) : name_make_up();
+	if (snapshot_find(w, name))
+		return err_set(e, ERR_EXISTS, "workspace '%s' has a snapshot '%s' already", w->name, name);
+	if (w->snapshots.count >= 100)
+		return err_set(e, ERR_NO_CAPACITY, "workspace '%s' has 100 snapshots, the most", w->name);
+	struct change *c = change_new(r->service, r);
+	id_new(id);
+	struct snapshot *n = workspace_add_snapshot(w, id, name, service_now_ms());
+	db_snapshot_insert(c->batch, &(struct db_snapshot){ n->id, w->id, n->name, n->created_ms });
+	converge_wish(w, (enum wish)w->wish.wish);
+	struct operation *o = lifecycle_begin(c, w, "snapshot");
+	o->result = json_pack("{s:s, s:s}", "snapshot", id, "name", name);
+	workspace_store(w, c->batch, false);
+	c->status = 202;
+	change_commit(c);
+	return 0;
+}
+
+int handle_snapshot_remove(struct request *r, struct err *e)
+{
+	struct workspace *w;
+	struct snapshot *n;
+	int result = find(r, &w, e);
+
+	if (result == 0)
+		result = need_snapshot(r, w, &n, e);
+	if (result < 0)
+		return result;
+	struct change *c = change_new(r->service, r);
+	db_snapshot_delete(c->batch, n->id);
+	workspace_drop_snapshot(w, n->id);
+	converge_wish(w, (enum wish)w->wish.wish);
+	(void)lifecycle_begin(c, w, "snapshot-remove");
+	workspace_store(w, c->batch, false);
+	c->status = 202;
+	change_commit(c);
+	return 0;
+}
+
+int handle_snapshot_restore(struct request *r, struct err *e)
+{
+	struct workspace *w;
+	struct snapshot *n;
+	int result = find_resting(r, &w, "restored", e);
+
+	if (result == 0)
+		result = need_snapshot(r, w, &n, e);
+	if (result < 0)
+		return result;
+	w->wish.restore = (w->truth.restore > w->wish.restore ? w->truth.restore : w->wish.restore) + 1;
+	free(w->wish.restore_from);
+	w->wish.restore_from = mem_strdup(n->id);
+	converge_wish(w, (enum wish)w->wish.wish);
+	commit(r, w, "restore");
+	return 0;
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SERVICE_LIFECYCLE_H
+#define SERVICE_LIFECYCLE_H
+
+#include "service/operation.h"
+#include "service/workspace.h"
+
+/* Starts an operation on a workspace in place of the one under way, which is cancelled. */
+struct operation *lifecycle_begin(struct change *c, struct workspace *w, const char *kind);
+/* Answers with the operation. */
+int lifecycle_cancel(struct request *r, struct operation *o, struct err *e) must_check;
+/* Removal that nobody asked for by hand: remove-on-exit. */
+void lifecycle_remove_ended(struct service *s, struct workspace *w);
+
+void operations_trim(struct service *s);
+
+#endif

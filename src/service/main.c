@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* carreld: options, start, and the end of the process. It needs no root and keeps no privileges it could hand on. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "base/fs.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "service/event.h"
+#include "service/host.h"
+#include "service/lifecycle.h"
+#include "service/routes.h"
+#include "service/server.h"
+
+#define HOUSEKEEPING_MS 600000
+
+struct options {
+	const char *state, *run, *config, *log_level;
+	bool openapi, help, version, config_given;
+};
+
+static const struct option_row {
+	const char *name, *argument, *doc;
+} option_rows[] = {
+	{ "--state", "DIR", "where the database and the images are (/var/lib/carrel)" },
+	{ "--run", "DIR", "where the socket is (/run/carrel)" },
+	{ "--config", "FILE", "settings (/etc/carrel/carreld.yaml; may be missing)" },
+	{ "--log-level", "LEVEL", "error, warn, info or detail (info)" },
+	{ "--openapi", NULL, "print the description of the API and end" },
+	{ "--version", NULL, "print the version and end" },
+	{ "--help", NULL, "print this and end" },
+};
+
+static void print_help(void)
+{
+	(void)printf("Usage: carreld [OPTION]...\n\nThe service of a site: API, users, state and the wishes for its hosts.\n\n");
+	for (size_t i = 0; i < ARRAY_SIZE(option_rows); i++) {
+		own_str char *name = mem_printf("%s %s", option_rows[i].name, option_rows[i].argument ? option_rows[i].argument : "");
+		(void)printf("  %-20s %s\n", name, option_rows[i].doc);
+	}
+	(void)printf("\nSettings in the file:\n");
+	for (const struct field *f = config_shape.fields; f->key; f++)
+		(void)printf("  %-20s %s\n", f->key, f->doc);
+}
+
+static void set_option(struct options *o, size_t row, const char *value)
+{
+	const char **texts[] = { &o->state, &o->run, &o->config, &o->log_level };
+	bool *flags[] = { &o->openapi, &o->version, &o->help };
+
+	if (row < ARRAY_SIZE(texts))
+		*texts[row] = value;
+	else
+		*flags[row - ARRAY_SIZE(texts)] = true;
+	o->config_given |= row == 2;
+}
+
+/* "--name value" and "--name=value". */
+static int parse_options(int argc, char **argv, struct options *o, struct err *e)
+{
+	for (int i = 1; i < argc; i++) {
+		size_t length = strcspn(argv[i], "="), row = 0;
+		while (row < ARRAY_SIZE(option_rows) &&
+		       (strlen(option_rows[row].name) != length || strncmp(option_rows[row].name, argv[i], length) != 0))
+			row++;
+		if (row == ARRAY_SIZE(option_rows))
+			return err_set(e, ERR_INVALID, "unknown option '%s'", argv[i]);
+		const char *value = argv[i][length] ? argv[i] + length + 1 : NULL;
+		if (option_rows[row].argument && !value)
+			value = argv[++i];
+		if (option_rows[row].argument ? !value : value != NULL)
+			return err_set(e, ERR_INVALID, "option '%s' %s", option_rows[row].name, value ? "takes no value" : "needs a value");
+		set_option(o, row, value);
+	}
+	return 0;
+}
+
+static int level_of(const char *name)
+{
+	static const struct {
+		const char *name;
+		enum log_level level;
+	} levels[] = { { "error", LOG_ERROR }, { "warn", LOG_WARN }, { "info", LOG_INFO }, { "detail", LOG_DETAIL } };
+	for (size_t i = 0; i < ARRAY_SIZE(levels); i++)
+		if (str_eq(levels[i].name, name))
+			return (int)levels[i].level;
+	return -1;
+}
+
+/* Readiness as systemd understands it (sd_notify(3)): one datagram to NOTIFY_SOCKET. */
+static void notify(const char *message)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	own_fd int fd = -1;
+
+	if (!path || strlen(path) >= sizeof address.sun_path)
+		return;
+	memcpy(address.sun_path, path, strlen(path));
+	if (*path == '@')
+		address.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+	if (fd < 0 || sendto(fd, message, strlen(message), MSG_NOSIGNAL, (struct sockaddr *)&address, size) < 0)
+		log_warn("the service manager was not told: %s", strerror(errno));
+}
+
+static void set_limits(void)
+{
+	struct rlimit files;
+
+	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	(void)signal(SIGPIPE, SIG_IGN);
+	(void)umask(022);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+		files.rlim_cur = files.rlim_max < 65536 ? files.rlim_max : 65536;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
+}
+
+/* One carreld a state folder: the lock is held as long as the process lives. */
+static int lock_state(const char *folder, struct err *e)
+{
+	own_str char *path = mem_printf("%s/lock", folder);
+	own_fd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (fd < 0)
+		return err_errno(e, errno, "%s", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		(void)err_set(e, ERR_CONFLICT, "another carreld uses %s", folder);
+		return err_hint(e, "stop it, or choose another folder with --state");
+	}
+	(void)TAKE_FD(fd);
+	return 0;
+}
+
+static int open_database(struct service *s, struct err *e)
+{
+	own_str char *folder = mem_printf("%s/service", s->state_dir);
+	own_str char *path = mem_printf("%s/carrel.db", folder);
+	int r = fs_mkdirs(s->state_dir, 0755, e);
+
+	if (r == 0)
+		r = fs_mkdirs(folder, 0700, e);
+	if (r == 0)
+		r = lock_state(folder, e);
+	if (r == 0)
+		r = db_open(path, &s->db, e);
+	return r;
+}
+
+static int load(struct service *s, struct err *e)
+{
+	int r = workspaces_load(s, e);
+
+	if (r >= 0)
+		r = hosts_load(s, e);
+	if (r >= 0)
+		r = events_load(s, e);
+	if (r >= 0)
+		r = operations_load(s, e);
+	if (r >= 0)
+		r = images_open(s, e);
+	return r;
+}
+
+static void housekeeping(void *data)
+{
+	struct service *s = data;
+	operations_trim(s);
+	(void)loop_add_timer(s->loop, HOUSEKEEPING_MS, housekeeping, s);
+}
+
+static void stop(void *data)
+{
+	struct service *s = data;
+	log_info("asked to end");
+	loop_stop(s->loop);
+}
+
+static int serve(struct service *s, struct err *e)
+{
+	own_str char *socket_path = mem_printf("%s/carreld.sock", s->run_dir);
+	int r = fs_mkdirs(s->run_dir, 0755, e);
+
+	s->loop = loop_new();
+	(void)loop_add_signal(s->loop, SIGTERM, stop, s);
+	(void)loop_add_signal(s->loop, SIGINT, stop, s);
+	if (r == 0)
+		r = open_database(s, e);
+	if (r == 0)
+		r = load(s, e);
+	if (r >= 0)
+		r = server_start(s, socket_path, &s->server, e);
+	if (r < 0)
+		return r;
+	(void)loop_add_timer(s->loop, HOUSEKEEPING_MS, housekeeping, s);
+	log_info("ready on %s: %zu workspaces", socket_path, s->workspaces.count);
+	notify("READY=1");
+	r = loop_run(s->loop, e);
+	notify("STOPPING=1");
+	(void)unlink(socket_path);
+	db_close(s->db);
+	return r;
+}
+
+static int run(int argc, char **argv, struct err *e)
+{
+	struct options o = { .state = "/var/lib/carrel", .run = "/run/carrel", .config = "/etc/carrel/carreld.yaml", .log_level = "info" };
+	struct service s = { .started_ms = service_now_ms() };
+	int r = parse_options(argc, argv, &o, e);
+
+	if (r < 0)
+		return r;
+	if (level_of(o.log_level) < 0)
+		return err_set(e, ERR_INVALID, "log level '%s': error, warn, info or detail", o.log_level);
+	log_init("carreld", (enum log_level)level_of(o.log_level));
+	if (o.help || o.version || o.openapi) {
+		json_t *openapi = o.openapi ? openapi_document() : NULL;
+		if (o.help)
+			print_help();
+		else if (o.version)
+			(void)puts("carreld " CARREL_VERSION);
+		else
+			(void)json_dumpf(openapi, stdout, JSON_INDENT(2));
+		json_decref(openapi);
+		return 0;
+	}
+	set_limits();
+	r = config_load(o.config, o.config_given, &s.config, e);
+	s.state_dir = o.state;
+	s.run_dir = o.run;
+	return r < 0 ? r : serve(&s, e);
+}
+
+/* The process ends without taking apart what the kernel takes apart: nothing in memory matters that is not in the database. */
+int main(int argc, char **argv)
+{
+	struct err e;
+
+	log_init("carreld", LOG_INFO);
+	if (run(argc, argv, &e) < 0) {
+		log_error(&e, "carreld");
+		_exit(err_kind_exit_code(e.kind));
+	}
+	(void)fflush(stdout);
+	_exit(0);
+}

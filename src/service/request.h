@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SERVICE_REQUEST_H
+#define SERVICE_REQUEST_H
+
+/*
+ * One HTTP request from its first line to its answer. A handler runs when the body is complete; it answers with one of the
+ * request_reply calls, now or later (the connection is suspended until then), or returns a failure, which becomes the error answer.
+ * The request lives until MHD has sent the answer: never touch it after a reply.
+ */
+
+#include <jansson.h>
+
+#include "base/str.h"
+#include "base/ws.h"
+#include "service/config.h"
+#include "service/uri.h"
+
+struct service;
+struct route;
+struct request;
+
+struct parameter { /* of the query */
+	const char *name, *doc;
+	bool number;
+};
+
+typedef int handler_fn(struct request *r, struct err *e);
+
+struct request {
+	struct service *service;
+	const struct route *route;
+	struct identity who;
+	struct uri uri;
+	const char *params[3];  /* what stood in the {places} of the route's path, in order */
+	struct str body;
+	void *connection;       /* MHD's; NULL: a synthetic request of a test */
+	void *value;            /* the decoded body: the struct of route->request, zeroed and filled; NULL without body */
+	/* ROUTE_STREAM: bytes of the body as they come, set by the handler, which runs before them; `ended` when all have come
+	 * (failed: the peer went away). `data` is the handler's. */
+	int (*received)(struct request *r, const char *bytes, size_t length, struct err *e);
+	void (*ended)(struct request *r, bool failed);
+	void *data;
+	/* --- the server's --- */
+	bool started, suspended, answered, failed_early;
+	int status;
+	void *response;
+};
+
+/* Texts from the request; NULL: not given. Valid as long as the request. */
+const char *request_query(const struct request *r, const char *name);
+const char *request_header(const struct request *r, const char *name);
+bool request_flag(const struct request *r, const char *name); /* ?name or ?name=1, true */
+/* A number within [0, max] that the query gives, else `preset`. */
+int request_number(const struct request *r, const char *name, uint64_t preset, uint64_t max, uint64_t *ret_number, struct err *e) must_check;
+
+void request_reply_json(struct request *r, int status, json_t *json); /* takes json */
+void request_reply_text(struct request *r, int status, const char *type, char *text, size_t length); /* takes text */
+/* The same for many readers of one text: copied. `etag` may be NULL; answers 304 when If-None-Match has it. */
+void request_reply_cached(struct request *r, int status, const char *text, size_t length, const char *etag);
+void request_reply_nothing(struct request *r); /* 204 */
+void request_fail(struct request *r, const struct err *e);
+/* A body of unknown length: `read` fills up to `size` bytes; 0: nothing now (call request_wake later), negative: the end.
+ * `free_fn` is called once when the connection ends. */
+void request_reply_stream(struct request *r, const char *type, long (*read)(void *data, char *buffer, size_t size),
+			  void (*free_fn)(void *data), void *data);
+void request_wake(struct request *r); /* of a stream: there is more */
+/* The bytes that come out of `fd` (a pipe, taken) until its end. */
+void request_reply_pipe(struct request *r, const char *type, int fd);
+/* Becomes a WebSocket; `opened` gets it and owns it: ws_free it, and then call request_upgrade_end(handle). */
+void request_reply_upgrade(struct request *r, size_t longest_message, const struct ws_events *events,
+			   void (*opened)(void *data, struct ws *ws, void *handle), void *data);
+void request_upgrade_end(void *handle);
+bool request_is_upgrade(const struct request *r);
+
+json_t *error_to_json(const struct err *e); /* {"error": {...}} */
+
+#endif

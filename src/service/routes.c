@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "service/event.h"
+#include "service/handlers.h"
+#include "service/host.h"
+#include "service/operation.h"
+#include "service/routes.h"
+#include "service/views.h"
+
+static const struct parameter list_query[] = { { "limit", "most items of the answer (1000)", true },
+					       { "after", "cursor of the page before", false },
+					       { "label", "only workspaces with this label: key or key=value", false },
+					       { "state", "only workspaces in this state", false },
+					       { 0 } };
+static const struct parameter create_query[] = { { "dry-run", "1: answer with the plan and change nothing", false }, { 0 } };
+static const struct parameter remove_query[] = { { "force", "1: stop it first when it runs", false }, { 0 } };
+static const struct parameter wait_query[] = { { "wait", "seconds to wait for its end (600)", true }, { 0 } };
+static const struct parameter volume_query[] = { { "owner", "user id of the owner; your own when missing", true }, { 0 } };
+static const struct parameter events_query[] = { { "after", "number of the last event that was seen", true },
+						 { "limit", "most items of the answer (1000)", true },
+						 { "follow", "1: server-sent events, without end", false },
+						 { 0 } };
+static const struct parameter image_query[] = { { "name", "name of the image", false },
+						{ "format", "of the body: tar or oci", false },
+						{ "tag", "of an OCI archive with several images", false },
+						{ "init", "whether it has an init: yes or no; found out when missing", false },
+						{ 0 } };
+static const struct parameter export_query[] = { { "format", "oci or tar", false }, { 0 } };
+
+#define W "/v1/workspaces/{workspace}"
+#define STREAM (ROUTE_WEBSOCKET)
+
+const struct route routes[] = {
+	{ "GET", "/v1/version", NEED_READ, handle_version, "Version of the service, and who you are", NULL, &version_shape, NULL, 0, 0 },
+	{ "GET", "/v1/openapi.json", NEED_READ, handle_openapi, "This file", NULL, NULL, NULL, ROUTE_TEXT, 0 },
+	{ "GET", "/v1/doctor", NEED_READ, handle_doctor, "What hosts can do and what they miss", NULL, NULL, NULL, ROUTE_TEXT, 0 },
+	{ "GET", "/metrics", NEED_READ, handle_metrics, "Metrics (OpenMetrics)", NULL, NULL, NULL, ROUTE_TEXT, 0 },
+
+	{ "GET", "/v1/workspaces", NEED_READ, handle_workspaces_list, "List workspaces", NULL, &workspace_shape, list_query, ROUTE_LIST | ROUTE_TAG, 0 },
+	{ "POST", "/v1/workspaces", NEED_CHANGE, handle_workspaces_create, "Deploy a workspace", &create_shape, &workspace_shape, create_query,
+	  ROUTE_KEY, 201 },
+	{ "GET", W, NEED_READ, handle_workspace_show, "Show a workspace", NULL, &workspace_shape, NULL, ROUTE_TAG, 0 },
+	{ "PATCH", W, NEED_CHANGE, handle_workspace_change, "Rename, relabel or grow a workspace", &change_shape, &workspace_shape, NULL, ROUTE_TAG, 0 },
+	{ "DELETE", W, NEED_CHANGE, handle_workspace_remove, "Remove a workspace", NULL, &operation_shape, remove_query, ROUTE_TAG, 202 },
+	{ "POST", W "/start", NEED_CHANGE, handle_workspace_start, "Start it", NULL, &operation_shape, NULL, 0, 202 },
+	{ "POST", W "/stop", NEED_CHANGE, handle_workspace_stop, "Stop it", &stop_shape, &operation_shape, NULL, ROUTE_OPTIONAL, 202 },
+	{ "POST", W "/restart", NEED_CHANGE, handle_workspace_restart, "Stop it if it runs, and start it", NULL, &operation_shape, NULL, 0, 202 },
+	{ "POST", W "/pause", NEED_CHANGE, handle_workspace_pause, "Freeze its processes", NULL, &operation_shape, NULL, 0, 202 },
+	{ "POST", W "/resume", NEED_CHANGE, handle_workspace_resume, "Let them go on", NULL, &operation_shape, NULL, 0, 202 },
+	{ "GET", W "/why", NEED_READ, handle_workspace_why, "What it waits for, or why it failed", NULL, &why_shape, NULL, 0, 0 },
+	{ "GET", W "/attach", NEED_CHANGE, handle_workspace_stream, "Input and output of its program", NULL, NULL, NULL, STREAM, 0 },
+	{ "GET", W "/console", NEED_CHANGE, handle_workspace_stream, "Its console", NULL, NULL, NULL, STREAM, 0 },
+	{ "GET", W "/exec", NEED_CHANGE, handle_workspace_stream, "Run one more program in it", NULL, NULL, NULL, STREAM, 0 },
+	{ "GET", W "/logs", NEED_READ, handle_workspace_stream, "What its program wrote", NULL, NULL, NULL, STREAM, 0 },
+	{ "GET", W "/copy-in", NEED_CHANGE, handle_workspace_stream, "Unpack a tar in it", NULL, NULL, NULL, STREAM, 0 },
+	{ "GET", W "/copy-out", NEED_CHANGE, handle_workspace_stream, "A tar of a part of it", NULL, NULL, NULL, STREAM, 0 },
+	{ "GET", W "/snapshots", NEED_READ, handle_snapshots_list, "List its snapshots", NULL, &snapshot_view_shape, NULL, ROUTE_LIST, 0 },
+	{ "POST", W "/snapshots", NEED_CHANGE, handle_snapshot_create, "Make a snapshot of its volumes", &snapshot_request_shape, &operation_shape, NULL,
+	  ROUTE_OPTIONAL, 202 },
+	{ "DELETE", W "/snapshots/{snapshot}", NEED_CHANGE, handle_snapshot_remove, "Remove a snapshot", NULL, &operation_shape, NULL, 0, 202 },
+	{ "POST", W "/snapshots/{snapshot}/restore", NEED_CHANGE, handle_snapshot_restore, "Put its volumes back to a snapshot", NULL, &operation_shape,
+	  NULL, 0, 202 },
+
+	{ "GET", "/v1/volumes", NEED_READ, handle_volumes_list, "List kept volumes", NULL, &volume_shape, NULL, ROUTE_LIST, 0 },
+	{ "DELETE", "/v1/volumes/{volume}", NEED_CHANGE, handle_volume_remove, "Remove a kept volume", NULL, NULL, volume_query, 0, 204 },
+
+	{ "GET", "/v1/operations", NEED_READ, handle_operations_list, "List operations of the last day", NULL, &operation_shape, page_query, ROUTE_LIST, 0 },
+	{ "GET", "/v1/operations/{operation}", NEED_READ, handle_operation_show, "Show an operation, or wait for its end", NULL, &operation_shape,
+	  wait_query, 0, 0 },
+	{ "POST", "/v1/operations/{operation}/cancel", NEED_CHANGE, handle_operation_cancel, "Cancel it", NULL, &operation_shape, NULL, 0, 202 },
+	{ "GET", "/v1/events", NEED_READ, handle_events, "What happened", NULL, &event_shape, events_query, ROUTE_LIST, 0 },
+
+	{ "GET", "/v1/images", NEED_READ, handle_images_list, "List images", NULL, &image_view_shape, page_query, ROUTE_LIST, 0 },
+	{ "POST", "/v1/images", NEED_CHANGE, handle_images_add, "Import an image: an archive as the body, or a source in JSON", &image_add_shape,
+	  &operation_shape, image_query, ROUTE_STREAM, 202 },
+	{ "GET", "/v1/images/{image}", NEED_READ, handle_image_show, "Show an image", NULL, &image_view_shape, NULL, 0, 0 },
+	{ "DELETE", "/v1/images/{image}", NEED_CHANGE, handle_image_remove, "Remove an image's name", NULL, NULL, NULL, 0, 204 },
+	{ "GET", "/v1/images/{image}/export", NEED_READ, handle_image_export, "An archive of it", NULL, NULL, export_query, ROUTE_TEXT, 0 },
+
+	{ "GET", "/v1/hosts", NEED_READ, handle_hosts_list, "List hosts", NULL, &host_shape, NULL, ROUTE_LIST, 0 },
+	{ "GET", "/v1/hosts/{host}/channel", NEED_HOST, handle_host_channel, "Wish and truth of a host", NULL, NULL, NULL, STREAM, 0 },
+	{ "GET", "/v1/hosts/{host}/streams/{stream}", NEED_HOST, handle_host_stream, "The host's side of a stream", NULL, NULL, NULL, STREAM, 0 },
+	{ 0 },
+};

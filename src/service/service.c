@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "service/service.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "service/event.h"
+#include "service/host.h"
+#include "service/operation.h"
+#include "service/routes.h"
+#include "service/workspace.h"
+
+uint64_t service_now_ms(void)
+{
+	struct timespec now;
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+char *service_time_text(uint64_t ms)
+{
+	time_t seconds = (time_t)(ms / 1000);
+	struct tm tm;
+	char text[32];
+
+	if (ms == 0 || !gmtime_r(&seconds, &tm) || !strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm))
+		return NULL;
+	return mem_printf("%s.%03uZ", text, (unsigned)(ms % 1000));
+}
+
+const struct parameter page_query[] = { { "limit", "most items of the answer (1000)", true },
+					{ "after", "cursor of the page before", false },
+					{ 0 } };
+
+int page_parse(const struct request *r, struct page *ret_page, struct err *e)
+{
+	struct page page = { 0 };
+	uint64_t after;
+	int result = request_number(r, "limit", 100, 1000, &page.limit, e);
+
+	if (result == 0)
+		result = request_number(r, "after", 0, INT64_MAX, &after, e);
+	if (result < 0)
+		return result;
+	if (page.limit == 0)
+		return err_set(e, ERR_INVALID, "query parameter 'limit' must be at least 1");
+	page.after = (int64_t)after;
+	*ret_page = page;
+	return 0;
+}
+
+struct change *change_new(struct service *s, struct request *r)
+{
+	struct change *c = mem_alloc(sizeof *c);
+	c->service = s;
+	c->request = r;
+	c->batch = db_batch_new();
+	return c;
+}
+
+void change_drop(struct change *c)
+{
+	db_batch_free(c->batch);
+	free(c);
+}
+
+static void answer(struct change *c)
+{
+	struct workspace *w = workspace_by_id(c->service, c->workspace);
+	struct operation *o = operation_by_id(c->service, c->operation);
+	struct request *r = c->request;
+
+	if (c->status == 202 && o) {
+		request_reply_json(r, 202, operation_to_json(o));
+	} else if (c->status == 204 || !w) {
+		request_reply_nothing(r);
+	} else {
+		size_t length;
+		char etag[32];
+		const char *text = workspace_render(w, &length);
+		workspace_etag(w, etag);
+		request_reply_cached(r, c->status, text, length, r->route->flags & ROUTE_TAG ? etag : NULL);
+	}
+}
+
+static void undo(struct change *c, const struct err *failure)
+{
+	struct operation *o = operation_by_id(c->service, c->operation);
+
+	log_error(failure, "a change was not stored");
+	if (o)
+		operation_forget(c->service, o);
+	if (c->workspace[0])
+		workspace_reload(c->service, c->workspace);
+	if (c->request)
+		request_fail(c->request, failure);
+}
+
+static void committed(void *data, const struct err *failure)
+{
+	struct change *c = data;
+	struct workspace *w = workspace_by_id(c->service, c->workspace);
+
+	if (w && w->uncommitted)
+		w->uncommitted--;
+	if (failure) {
+		undo(c, failure);
+		free(c);
+		return;
+	}
+	(void)fault_point("service:committed");
+	if (w)
+		converge_assign(w, c->service);
+	if (c->deleted)
+		host_send_forget(host_find(c->service, c->host), c->workspace);
+	(void)fault_point("service:assigned");
+	if (c->request)
+		answer(c);
+	events_committed(c->service);
+	free(c);
+}
+
+void change_commit(struct change *c)
+{
+	struct db_batch *batch = c->batch;
+	struct workspace *w = workspace_by_id(c->service, c->workspace);
+
+	if (w)
+		w->uncommitted++;
+	c->batch = NULL;
+	(void)fault_point("service:before-commit");
+	db_submit(c->service->db, batch, c->service->loop, committed, c);
+}

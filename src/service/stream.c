@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. A stream joins two WebSockets: the client's, and one that the host's agent opens when it is told of the stream. Messages
+ * are relayed unchanged. The client's side is not read before the host's is there, and a side whose peer is slow is not read until
+ * the peer has drained, so a stream holds a bounded amount of memory.
+ *
+ * A stream to a workspace that is still on its way waits for it: `carrel run` attaches before the program starts.
+ */
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "service/handlers.h"
+#include "service/host.h"
+#include "service/operation.h"
+#include "service/routes.h"
+#include "service/views.h"
+
+#define MESSAGE_MOST (128 << 10)
+#define PAIR_WAIT_MS 30000
+#define CLOSE_WAIT_MS 10000
+
+struct side {
+	struct stream *stream;
+	struct ws *ws;
+	void *handle;
+};
+
+struct stream {
+	struct service *service;
+	char id[ID_SIZE], workspace[ID_SIZE];
+	char *host;
+	const char *kind; /* static */
+	struct side client, node;
+	bool counted, told; /* told: the host knows */
+	struct loop_source *timer;
+	struct stream *next;
+};
+
+static const char *const kinds[] = { "attach", "console", "exec", "logs", "copy-in", "copy-out" };
+
+static struct stream *find(struct service *s, const char *id)
+{
+	struct stream *t = s->streams;
+	while (t && !str_eq(t->id, id))
+		t = t->next;
+	return t;
+}
+
+static void side_end(struct side *side)
+{
+	if (!side->ws)
+		return;
+	ws_free(side->ws);
+	side->ws = NULL;
+	request_upgrade_end(side->handle);
+}
+
+static void uncount(struct stream *t)
+{
+	struct workspace *w = workspace_by_id(t->service, t->workspace);
+
+	if (!t->counted || !w)
+		return;
+	t->counted = false;
+	w->attached--;
+	w->was_attached = true;
+	converge_streams_changed(t->service, w);
+}
+
+static void stream_free(struct stream *t)
+{
+	for (struct stream **at = &t->service->streams; *at; at = &(*at)->next) {
+		if (*at == t) {
+			*at = t->next;
+			break;
+		}
+	}
+	loop_remove(t->timer);
+	side_end(&t->client);
+	side_end(&t->node);
+	uncount(t);
+	free(t->host);
+	free(t);
+}
+
+static void take_too_long(void *data)
+{
+	struct stream *t = data;
+	t->timer = NULL;
+	stream_free(t);
+}
+
+static void set_timer(struct stream *t, uint64_t ms, loop_fn *fn)
+{
+	loop_remove(t->timer);
+	t->timer = loop_add_timer(t->service->loop, ms, fn, t);
+}
+
+static struct side *other(struct side *side)
+{
+	return side == &side->stream->client ? &side->stream->node : &side->stream->client;
+}
+
+static void refuse(struct stream *t, json_t *error)
+{
+	json_t *whole = json_pack("{s:o}", "error", error);
+	own_str char *text = json_dumps(whole, JSON_COMPACT);
+
+	json_decref(whole);
+	if (!t->client.ws)
+		return;
+	ws_resume(t->client.ws);
+	ws_send(t->client.ws, true, text, strlen(text));
+	ws_close(t->client.ws);
+	set_timer(t, CLOSE_WAIT_MS, take_too_long);
+}
+
+static void not_paired(void *data)
+{
+	struct stream *t = data;
+	t->timer = NULL;
+	refuse(t, json_pack("{s:s, s:s}", "kind", "timeout", "message", "the host did not open its side of the stream"));
+}
+
+/* --- the sides --- */
+
+static void side_message(void *data, bool text, const char *bytes, size_t length)
+{
+	struct side *side = data, *peer = other(side);
+
+	if (!peer->ws)
+		return;
+	ws_send(peer->ws, text, bytes, length);
+	if (ws_congested(peer->ws))
+		ws_pause(side->ws);
+}
+
+static void side_drained(void *data)
+{
+	struct side *peer = other(data);
+	if (peer->ws)
+		ws_resume(peer->ws);
+}
+
+static void side_closed(void *data, const struct err *why)
+{
+	struct side *side = data;
+	struct stream *t = side->stream;
+	struct side *peer = other(side);
+
+	(void)why;
+	side_end(side);
+	if (!peer->ws) {
+		stream_free(t);
+		return;
+	}
+	ws_close(peer->ws);
+	ws_resume(peer->ws);
+	set_timer(t, CLOSE_WAIT_MS, take_too_long);
+}
+
+static const struct ws_events side_events = { .message = side_message, .closed = side_closed, .drained = side_drained };
+
+/* --- opening --- */
+
+/* Sends the stream to the host when the workspace is far enough; refuses it when that cannot come. */
+static void advance(struct stream *t, struct workspace *w)
+{
+	struct host *h = host_find(t->service, t->host);
+	enum state state = (enum state)w->truth.state;
+	bool needs_life = !str_eq(t->kind, "logs") && !str_starts(t->kind, "copy");
+	bool alive = state_is_live(state) && w->truth.run >= w->wish.run;
+	bool over = state == STATE_STOPPED && w->truth.run >= w->wish.run && w->truth.run > 0;
+
+	if (t->told || !t->client.ws)
+		return;
+	if (state == STATE_FAILED && workspace_settled(w) && needs_life) {
+		refuse(t, w->truth.error ? error_of_report(w->truth.error) : json_pack("{s:s, s:s}", "kind", "internal", "message", "failed"));
+		t->told = true;
+		return;
+	}
+	bool ready = !needs_life ? state >= STATE_PREPARED : alive || (over && str_eq(t->kind, "attach"));
+	if (!ready || !h || !host_connected(h))
+		return;
+	t->told = true;
+	host_send(h, json_pack("{s:s, s:s, s:s, s:s, s:{}}", "type", "stream", "stream", t->id, "workspace", t->workspace, "kind", t->kind,
+			       "request"));
+	set_timer(t, PAIR_WAIT_MS, not_paired);
+}
+
+void streams_workspace_changed(struct service *s, struct workspace *w)
+{
+	for (struct stream *t = s->streams, *next; t; t = next) {
+		next = t->next;
+		if (str_eq(t->workspace, w->id))
+			advance(t, w);
+	}
+}
+
+void streams_host_gone(struct service *s, struct host *h)
+{
+	for (struct stream *t = s->streams, *next; t; t = next) {
+		next = t->next;
+		if (!str_eq(t->host, h->name) || t->node.ws)
+			continue; /* the agent's own connections of streams end by themselves */
+		t->told = false;
+	}
+}
+
+static void client_opened(void *data, struct ws *ws, void *handle)
+{
+	struct side *side = data;
+	struct stream *t = side->stream;
+	struct workspace *w = workspace_by_id(t->service, t->workspace);
+
+	side->ws = ws;
+	side->handle = handle;
+	ws_pause(ws);
+	if (w)
+		advance(t, w);
+	else
+		refuse(t, json_pack("{s:s, s:s}", "kind", "not-found", "message", "the workspace is gone"));
+}
+
+static int check_wish(const struct workspace *w, const char *kind, struct err *e)
+{
+	bool ended = w->truth.state == STATE_STOPPED && w->truth.run >= w->wish.run;
+	bool alive = (w->wish.wish == WISH_RUNNING || w->wish.wish == WISH_PAUSED) && !ended;
+
+	if (w->wish.wish == WISH_REMOVED)
+		return err_set(e, ERR_CONFLICT, "workspace '%s' is being removed", w->name);
+	if (str_eq(kind, "attach") || str_eq(kind, "logs") || str_starts(kind, "copy"))
+		return 0;
+	if (!alive || w->wish.wish == WISH_PAUSED) {
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is not running (%s)", w->name, state_names[w->truth.state]);
+		return err_hint(e, w->wish.wish == WISH_PAUSED ? "carrel resume %s" : "carrel start %s", w->name);
+	}
+	return 0;
+}
+
+int handle_workspace_stream(struct request *r, struct err *e)
+{
+	const char *kind = NULL;
+	struct workspace *w;
+	int result = workspace_find(r, r->params[0], &w, e);
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (str_eq(kinds[i], r->uri.segments[3]))
+			kind = kinds[i];
+	if (result == 0 && r->route->need == NEED_CHANGE && !r->who.admin && w->owner_uid != r->who.uid)
+		result = err_set(e, ERR_DENIED, "workspace '%s' belongs to another user", w->name);
+	if (result == 0)
+		result = check_wish(w, kind, e);
+	if (result < 0)
+		return result;
+	struct host *h = host_find(r->service, w->host);
+	if (!h || !host_connected(h)) {
+		(void)err_set(e, ERR_UNAVAILABLE, "host %s of workspace '%s' is not connected", w->host, w->name);
+		return err_hint(e, "is carrel-node running there?");
+	}
+	struct stream *t = mem_alloc(sizeof *t);
+	*t = (struct stream){ .service = r->service, .kind = kind, .host = mem_strdup(w->host), .next = r->service->streams };
+	id_new(t->id);
+	(void)snprintf(t->workspace, sizeof t->workspace, "%s", w->id);
+	t->client.stream = t->node.stream = t;
+	r->service->streams = t;
+	if (str_eq(kind, "attach")) {
+		t->counted = true;
+		w->attached++;
+	}
+	request_reply_upgrade(r, MESSAGE_MOST, &side_events, client_opened, &t->client);
+	return 0;
+}
+
+static void node_opened(void *data, struct ws *ws, void *handle)
+{
+	struct side *side = data;
+	struct stream *t = side->stream;
+
+	side->ws = ws;
+	side->handle = handle;
+	loop_remove(t->timer);
+	t->timer = NULL;
+	if (t->client.ws)
+		ws_resume(t->client.ws);
+	else
+		ws_close(ws);
+}
+
+int handle_host_stream(struct request *r, struct err *e)
+{
+	struct stream *t = find(r->service, r->params[1]);
+
+	if (!t || !str_eq(t->host, r->params[0]) || t->node.ws || !t->client.ws)
+		return err_set(e, ERR_NOT_FOUND, "no such stream, or its client is gone");
+	request_reply_upgrade(r, MESSAGE_MOST, &side_events, node_opened, &t->node);
+	return 0;
+}

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "service/views.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/own.h"
+#include "service/operation.h"
+
+struct error_view {
+	char *kind, *message, *hint, *step, *rule;
+};
+#define E(member) offsetof(struct error_view, member)
+static const struct field error_fields[] = {
+	{ "kind", FIELD_TEXT, E(kind), "stable name of the kind", .required = true },
+	{ "message", FIELD_TEXT, E(message), "object, action and reason", .required = true },
+	{ "hint", FIELD_TEXT, E(hint), "what can be done about it" },
+	{ "step", FIELD_TEXT, E(step), "step of the deployment that failed" },
+	{ "rule", FIELD_TEXT, E(rule), "rule that refused" },
+	{ 0 },
+};
+const struct shape error_shape = { "error", sizeof(struct error_view), error_fields, "Why something was refused or failed.", .open = true };
+
+struct snapshot_view {
+	char *id, *name, *created;
+	bool ready;
+};
+#define N(member) offsetof(struct snapshot_view, member)
+static const struct field snapshot_fields[] = {
+	{ "id", FIELD_TEXT, N(id), "id", .required = true },
+	{ "name", FIELD_TEXT, N(name), "name, unique in the workspace", .required = true },
+	{ "created", FIELD_TEXT, N(created), "when it was asked for", .required = true },
+	{ "ready", FIELD_BOOL, N(ready), "the host has made it", .required = true },
+	{ 0 },
+};
+const struct shape snapshot_view_shape = { "snapshot", sizeof(struct snapshot_view), snapshot_fields, "A snapshot of a workspace's volumes.", .open = true };
+
+struct workspace_view {
+	char *id, *name, *host, *step, *created, *started, *ended, *operation;
+	uint64_t owner, generation, run, exit_status, restarts, pid;
+	unsigned state, wish;
+	void *spec, *error;
+	json_t *image;
+	struct objects snapshots;
+};
+#define W(member) offsetof(struct workspace_view, member)
+static const struct field workspace_fields[] = {
+	{ "id", FIELD_TEXT, W(id), "id", .required = true },
+	{ "name", FIELD_TEXT, W(name), "name", .required = true },
+	{ "owner", FIELD_NUMBER, W(owner), "user id of the owner", .required = true },
+	{ "state", FIELD_ENUM, W(state), "what the host reported last", .required = true, .names = state_names },
+	{ "wish", FIELD_ENUM, W(wish), "what was asked for last", .required = true, .names = wish_names },
+	{ "generation", FIELD_NUMBER, W(generation), "grows with each change of the wish", .required = true },
+	{ "run", FIELD_NUMBER, W(run), "number of the last start", .required = true },
+	{ "spec", FIELD_OBJECT, W(spec), "the spec", .required = true, .shape = &spec_shape },
+	{ "image", FIELD_JSON, W(image), "name, digest, architecture and size of the image it was made from", .required = true },
+	{ "host", FIELD_TEXT, W(host), "host where it is", .required = true },
+	{ "exit_status", FIELD_NUMBER, W(exit_status), "of the last run that ended" },
+	{ "restarts", FIELD_NUMBER, W(restarts), "by the restart policy, in this run", .required = true },
+	{ "step", FIELD_TEXT, W(step), "what is under way" },
+	{ "error", FIELD_OBJECT, W(error), "why it failed", .shape = &error_shape },
+	{ "pid", FIELD_NUMBER, W(pid), "its first process, as the host numbers it" },
+	{ "created", FIELD_TEXT, W(created), "when it was deployed", .required = true },
+	{ "started", FIELD_TEXT, W(started), "start of the last run" },
+	{ "ended", FIELD_TEXT, W(ended), "end of the last run" },
+	{ "operation", FIELD_TEXT, W(operation), "id of the operation under way" },
+	{ "snapshots", FIELD_OBJECTS, W(snapshots), "snapshots, oldest first", .required = true, .shape = &snapshot_view_shape },
+	{ 0 },
+};
+const struct shape workspace_shape = { "workspace", sizeof(struct workspace_view), workspace_fields, "A workspace.", .open = true };
+
+#define C(member) offsetof(struct create_request, member)
+static const struct field create_fields[] = {
+	{ "spec", FIELD_OBJECT, C(spec), "what the workspace shall be", .required = true, .shape = &spec_shape },
+	{ "held", FIELD_BOOL, C(held), "the program's output waits for the first attach" },
+	{ 0 },
+};
+const struct shape create_shape = { "workspace-create", sizeof(struct create_request), create_fields, "A deployment." };
+
+#define H(member) offsetof(struct change_request, member)
+static const struct field change_fields[] = {
+	{ "name", FIELD_TEXT, H(name), "new name", .check = name_check },
+	{ "labels", FIELD_JSON, H(labels_given), "labels that replace all that it has" },
+	{ "resources", FIELD_JSON, H(resources), "disk: new size of the root volume; it can only grow" },
+	{ "volumes", FIELD_JSON, H(volumes), "list of name and size of volumes that grow" },
+	{ 0 },
+};
+const struct shape change_shape = { "workspace-change", sizeof(struct change_request), change_fields, "What shall be different." };
+
+static const struct field stop_fields[] = {
+	{ "timeout", FIELD_DURATION, offsetof(struct stop_request, timeout_ms), "time for a clean shutdown, instead of the spec's",
+	  .max = 3600000, .preset = FIELD_NO_PRESET },
+	{ 0 },
+};
+const struct shape stop_shape = { "stop", sizeof(struct stop_request), stop_fields, "How to stop." };
+
+static const struct field snapshot_request_fields[] = {
+	{ "name", FIELD_TEXT, offsetof(struct snapshot_request, name), "name of the snapshot; one is made up when missing", .check = name_check },
+	{ 0 },
+};
+const struct shape snapshot_request_shape = { "snapshot-create", sizeof(struct snapshot_request), snapshot_request_fields,
+					      "A snapshot to make." };
+
+static void set_text(json_t *json, const char *key, const char *text)
+{
+	if (text)
+		(void)json_object_set_new(json, key, json_string(text));
+}
+
+static void set_time(json_t *json, const char *key, uint64_t ms)
+{
+	own_str char *text = service_time_text(ms);
+	set_text(json, key, text);
+}
+
+static void set_number(json_t *json, const char *key, uint64_t number)
+{
+	(void)json_object_set_new(json, key, json_integer((json_int_t)number));
+}
+
+json_t *error_of_report(const struct report_error *error)
+{
+	json_t *json = json_pack("{s:s, s:s}", "kind", error->kind ? error->kind : "internal", "message", error->message ? error->message : "");
+	set_text(json, "hint", error->hint);
+	set_text(json, "step", error->step);
+	return json;
+}
+
+json_t *snapshot_to_json(const struct workspace *w, const struct snapshot *n)
+{
+	json_t *json = json_pack("{s:s, s:s}", "id", n->id, "name", n->name);
+	bool ready = false;
+
+	for (size_t i = 0; i < w->truth.snapshots.count; i++)
+		ready |= str_eq(w->truth.snapshots.items[i], n->id);
+	set_time(json, "created", n->created_ms);
+	(void)json_object_set_new(json, "ready", json_boolean(ready));
+	return json;
+}
+
+static json_t *image_short(const struct image *i)
+{
+	json_t *json = json_object();
+	set_text(json, "name", i->name);
+	set_text(json, "digest", i->digest);
+	set_text(json, "architecture", i->architecture);
+	set_number(json, "size", i->size_bytes);
+	return json;
+}
+
+static void set_truth(json_t *json, const struct workspace *w)
+{
+	if (w->truth.exit_status != FIELD_NO_PRESET)
+		set_number(json, "exit_status", w->truth.exit_status);
+	set_number(json, "restarts", w->truth.restarts);
+	set_text(json, "step", w->truth.step);
+	if (w->truth.error)
+		(void)json_object_set_new(json, "error", error_of_report(w->truth.error));
+	if (w->truth.pid)
+		set_number(json, "pid", w->truth.pid);
+	set_time(json, "started", w->truth.started_ms);
+	set_time(json, "ended", w->truth.ended_ms);
+}
+
+static json_t *to_json(const struct workspace *w)
+{
+	json_t *json = json_pack("{s:s, s:s, s:I, s:s, s:s, s:I, s:I, s:o, s:o, s:s}", "id", w->id, "name", w->name, "owner",
+				 (json_int_t)w->owner_uid, "state", state_names[w->truth.state], "wish", wish_names[w->wish.wish],
+				 "generation", (json_int_t)w->wish.generation, "run", (json_int_t)w->truth.run, "spec",
+				 encode(&spec_shape, w->wish.spec), "image", image_short(w->wish.image), "host", w->host);
+	json_t *snapshots = json_array();
+
+	set_truth(json, w);
+	set_time(json, "created", w->created_ms);
+	if (w->operation)
+		set_text(json, "operation", w->operation->id);
+	for (size_t i = 0; i < w->snapshots.count; i++)
+		(void)json_array_append_new(snapshots, snapshot_to_json(w, &w->snapshots.items[i]));
+	(void)json_object_set_new(json, "snapshots", snapshots);
+	return json;
+}
+
+const char *workspace_render(struct workspace *w, size_t *ret_length)
+{
+	if (!w->rendered) {
+		json_t *json = to_json(w);
+		w->rendered = json_dumps(json, JSON_COMPACT);
+		w->rendered_length = strlen(w->rendered);
+		json_decref(json);
+	}
+	*ret_length = w->rendered_length;
+	return w->rendered;
+}
+
+void workspace_etag(const struct workspace *w, char out[32])
+{
+	(void)snprintf(out, 32, "\"%llu\"", (unsigned long long)w->version);
+}
+
+int workspace_check_match(const struct request *r, const struct workspace *w, struct err *e)
+{
+	const char *match = request_header(r, "If-Match");
+	char etag[32];
+
+	workspace_etag(w, etag);
+	if (!match || str_eq(match, "*") || strstr(match, etag))
+		return 0;
+	(void)err_set(e, ERR_PRECONDITION, "workspace '%s' has changed since (it is %s now)", w->name, etag);
+	return err_hint(e, "show it again and decide anew");
+}

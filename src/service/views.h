@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SERVICE_VIEWS_H
+#define SERVICE_VIEWS_H
+
+/* How the API shows a workspace, and what it takes to make or change one. */
+
+#include "service/workspace.h"
+
+struct create_request {
+	struct spec *spec;
+	bool held;
+};
+
+struct change_request {
+	char *name;
+	struct pairs labels;
+	json_t *labels_given; /* NULL: labels stay */
+	json_t *resources, *volumes;
+};
+
+struct stop_request {
+	uint64_t timeout_ms;
+};
+extern const struct shape stop_shape;
+
+struct snapshot_request {
+	char *name;
+};
+extern const struct shape snapshot_request_shape;
+
+json_t *error_of_report(const struct report_error *error); /* the members, for shape error_shape */
+
+#endif

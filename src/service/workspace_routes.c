@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* List, show, deploy and change workspaces. What moves one between states is in lifecycle.c. */
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "db/journal.h"
+#include "service/event.h"
+#include "service/handlers.h"
+#include "service/host.h"
+#include "service/lifecycle.h"
+#include "service/routes.h"
+#include "service/views.h"
+
+/* --- list and show --- */
+
+/* "key=value" or "key". */
+static bool has_label(const struct workspace *w, const char *label)
+{
+	size_t length = strcspn(label, "=");
+	const struct pairs *labels = &w->wish.spec->labels;
+
+	for (size_t i = 0; i < labels->count; i++) {
+		if (strlen(labels->items[i].key) != length || strncmp(labels->items[i].key, label, length) != 0)
+			continue;
+		return !label[length] || str_eq(labels->items[i].value, label + length + 1);
+	}
+	return false;
+}
+
+static size_t first_after(const struct service *s, int64_t seq)
+{
+	size_t low = 0, high = s->workspaces.count;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		if (s->workspaces.items[middle]->seq <= seq)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+int handle_workspaces_list(struct request *r, struct err *e)
+{
+	own_strbuf struct str text = { 0 };
+	const char *label = request_query(r, "label"), *state = request_query(r, "state");
+	struct service *s = r->service;
+	struct page page;
+	int64_t last = 0;
+	uint64_t count = 0, versions = 0;
+	bool more = false;
+	char etag[64];
+	int result = page_parse(r, &page, e);
+
+	if (result < 0)
+		return result;
+	str_puts(&text, "{\"items\":[");
+	for (size_t i = first_after(s, page.after); i < s->workspaces.count; i++) {
+		struct workspace *w = s->workspaces.items[i];
+		size_t length;
+		if (!workspace_visible(w, &r->who) || (label && !has_label(w, label)) || (state && !str_eq(state, state_names[w->truth.state])))
+			continue;
+		if ((more = count == page.limit))
+			break;
+		if (count++)
+			str_putc(&text, ',');
+		const char *item = workspace_render(w, &length);
+		str_add(&text, item, length);
+		last = w->seq;
+		versions = versions * 31 + (uint64_t)w->seq * 1000003 + w->version;
+	}
+	str_putc(&text, ']');
+	if (more)
+		str_printf(&text, ",\"next\":\"%lld\"", (long long)last);
+	str_putc(&text, '}');
+	(void)snprintf(etag, sizeof etag, "\"%llx-%llx\"", (unsigned long long)count, (unsigned long long)versions);
+	request_reply_cached(r, 200, text.bytes, text.length, etag);
+	return 0;
+}
+
+int handle_workspace_show(struct request *r, struct err *e)
+{
+	struct workspace *w;
+	char etag[32];
+	size_t length;
+	int result = workspace_find(r, r->params[0], &w, e);
+
+	if (result < 0)
+		return result;
+	const char *text = workspace_render(w, &length);
+	workspace_etag(w, etag);
+	request_reply_cached(r, 200, text, length, etag);
+	return 0;
+}
+
+/* --- deploy --- */
+
+static enum wish wish_of_rung(unsigned until)
+{
+	static const enum wish wishes[] = { [UNTIL_RUNNING] = WISH_RUNNING, [UNTIL_STAGED] = WISH_STAGED,
+					    [UNTIL_PREPARED] = WISH_PREPARED, [UNTIL_PAUSED] = WISH_PAUSED };
+	return wishes[until];
+}
+
+static int check_quota(const struct request *r, struct err *e)
+{
+	uint64_t count = 0, most = r->service->config.workspaces_per_user;
+
+	if (r->who.admin)
+		return 0;
+	for (size_t i = 0; i < r->service->workspaces.count; i++)
+		count += r->service->workspaces.items[i]->owner_uid == r->who.uid;
+	if (count < most)
+		return 0;
+	(void)err_set(e, ERR_NO_CAPACITY, "you have %llu workspaces, as many as one user may have", (unsigned long long)count);
+	return err_hint(e, "remove one, or ask an administrator to raise workspaces-per-user");
+}
+
+static int check_name_free(const struct request *r, const char *name, struct err *e)
+{
+	const struct workspace *other = map_get(&r->service->workspaces.by_name, name);
+
+	if (!other)
+		return 0;
+	(void)err_set(e, ERR_EXISTS, "the name '%s' is taken%s", name, workspace_visible(other, &r->who) ? "" : " by another user");
+	return err_hint(e, "choose another name: names are unique in the whole service");
+}
+
+/* A kept volume that is there already can be used by one workspace at a time, and by its owner. */
+static int check_volumes(const struct request *r, const struct spec *spec, struct err *e)
+{
+	const struct spec_volume *wanted = spec->volumes.items;
+
+	for (size_t i = 0; i < spec->volumes.count; i++) {
+		for (size_t j = 0; wanted[i].keep && j < r->service->workspaces.count; j++) {
+			const struct workspace *w = r->service->workspaces.items[j];
+			const struct spec_volume *used = w->wish.spec->volumes.items;
+			if (w->owner_uid != r->who.uid)
+				continue;
+			for (size_t k = 0; k < w->wish.spec->volumes.count; k++)
+				if (used[k].keep && str_eq(used[k].name, wanted[i].name))
+					return err_set(e, ERR_CONFLICT, "the kept volume '%s' is used by workspace '%s'", used[k].name, w->name);
+		}
+	}
+	return 0;
+}
+
+static int check_spec(const struct request *r, const struct spec *spec, struct err *e)
+{
+	if (spec->network == NETWORK_HOST && !r->who.admin) {
+		(void)err_set(e, ERR_DENIED, "network 'host' is for administrators");
+		return err_hint(e, "leave 'network' out, or ask an administrator to deploy it");
+	}
+	if (spec->engine != ENGINE_AUTO && spec->engine != ENGINE_WORKSPACE) {
+		(void)err_set(e, ERR_UNSUPPORTED, "engine '%s' is not available on any host", spec_engine_names[spec->engine]);
+		return err_hint(e, "use engine 'workspace' or leave it out");
+	}
+	int result = spec->name ? check_name_free(r, spec->name, e) : 0;
+	if (result == 0)
+		result = check_quota(r, e);
+	return result < 0 ? result : check_volumes(r, spec, e);
+}
+
+static struct workspace *make(struct request *r, struct create_request *body, struct image *image)
+{
+	struct service *s = r->service;
+	struct workspace *w = mem_alloc(sizeof *w);
+	const struct host *host = host_choose(s);
+
+	id_new(w->id);
+	w->seq = s->workspaces.last_seq + 1;
+	w->created_ms = service_now_ms();
+	w->owner_uid = w->wish.owner_uid = r->who.uid;
+	w->host = mem_strdup(host ? host->name : "local");
+	w->wish.id = mem_strdup(w->id);
+	w->wish.spec = TAKE(body->spec);
+	while (!w->wish.spec->name || map_get(&s->workspaces.by_name, w->wish.spec->name)) {
+		free(w->wish.spec->name);
+		w->wish.spec->name = name_make_up();
+	}
+	w->name = mem_strdup(w->wish.spec->name);
+	w->wish.image = mem_dup(image, sizeof *image);
+	w->wish.generation = 1;
+	w->wish.wish = wish_of_rung(w->wish.spec->until);
+	w->wish.run = w->wish.wish == WISH_RUNNING || w->wish.wish == WISH_PAUSED;
+	w->wish.held = body->held;
+	w->truth.id = mem_strdup(w->id);
+	w->truth.exit_status = FIELD_NO_PRESET;
+	return w;
+}
+
+static void digest_request(const struct request *r, char out[DIGEST_HEX_SIZE])
+{
+	own_hash struct hash *h = hash_new();
+	hash_add(h, r->route->path, strlen(r->route->path));
+	hash_add(h, r->body.bytes, r->body.length);
+	struct digest d = hash_end(h);
+	(void)digest_hex(&d, out);
+}
+
+/* 1: answered with what the key made before. */
+static int answer_known_key(struct request *r, const char *key, const char *digest, struct err *e)
+{
+	own_db_rows struct db_rows *rows = NULL;
+	struct db_answer known;
+	int result = db_answer_find(r->service->db, r->who.uid, key, &rows, &known, e);
+
+	if (result <= 0)
+		return result;
+	if (!str_eq(known.request, digest))
+		return err_set(e, ERR_CONFLICT, "the idempotency key was used for another request");
+	struct workspace *w = workspace_by_id(r->service, known.subject);
+	if (!w)
+		return err_set(e, ERR_NOT_FOUND, "the workspace that this idempotency key made was removed");
+	size_t length;
+	const char *text = workspace_render(w, &length);
+	request_reply_cached(r, known.status, text, length, NULL);
+	return 1;
+}
+
+static void deploy(struct request *r, struct workspace *w, const char *key, const char *digest)
+{
+	struct service *s = r->service;
+	struct change *c = change_new(s, r);
+
+	s->workspaces.last_seq = w->seq;
+	workspace_insert(s, w);
+	workspace_store(w, c->batch, true);
+	(void)lifecycle_begin(c, w, "deploy");
+	event_add(s, c->batch, "workspace.created", w->id, w->owner_uid, json_pack("{s:s, s:s}", "name", w->name, "image", w->wish.spec->image));
+	if (key)
+		db_answer_insert(c->batch, &(struct db_answer){ .owner_uid = r->who.uid, .created_ms = w->created_ms, .key = key,
+								.request = digest, .subject = w->id, .status = 201 });
+	c->status = 201;
+	change_commit(c);
+}
+
+static int plan(struct request *r, struct workspace *w, struct err *e)
+{
+	struct host *h = host_choose(r->service);
+	if (h)
+		return host_plan(h, &w->wish, r, e);
+	(void)err_set(e, ERR_UNAVAILABLE, "no host is connected that could make the plan");
+	return err_hint(e, "start carrel-node on this machine");
+}
+
+int handle_workspaces_create(struct request *r, struct err *e)
+{
+	struct create_request *body = r->value;
+	const char *key = request_header(r, "Idempotency-Key");
+	struct image image = { 0 };
+	char digest[DIGEST_HEX_SIZE];
+
+	digest_request(r, digest);
+	if (key && (!*key || strlen(key) > 255))
+		return err_set(e, ERR_INVALID, "an idempotency key has 1 to 255 characters");
+	int result = key ? answer_known_key(r, key, digest, e) : 0;
+	if (result != 0)
+		return result < 0 ? result : 0;
+	result = check_spec(r, body->spec, e);
+	if (result == 0)
+		result = images_resolve(r->service, body->spec->image, &image, e);
+	if (result < 0)
+		return result;
+	struct workspace *w = make(r, body, &image);
+	if (!request_flag(r, "dry-run")) {
+		deploy(r, w, key, digest);
+		return 0;
+	}
+	result = plan(r, w, e);
+	workspace_discard(w);
+	return result;
+}
+
+/* --- change --- */
+
+struct labels_only {
+	struct pairs labels;
+};
+static const struct field labels_fields[] = {
+	{ "labels", FIELD_PAIRS, offsetof(struct labels_only, labels), "labels", .check = name_check_key },
+	{ 0 },
+};
+static const struct shape labels_shape = { "labels", sizeof(struct labels_only), labels_fields, "Labels." };
+
+struct growth {
+	char *name;
+	uint64_t size_bytes;
+};
+static const struct field growth_fields[] = {
+	{ "name", FIELD_TEXT, offsetof(struct growth, name), "volume", .required = true },
+	{ "size", FIELD_BYTES, offsetof(struct growth, size_bytes), "new size", .required = true, .min = SPEC_DISK_LEAST, .max = SPEC_DISK_MOST },
+	{ 0 },
+};
+static const struct shape growth_shape = { "growth", sizeof(struct growth), growth_fields, "A volume that grows." };
+
+struct disk_only {
+	uint64_t disk_bytes;
+};
+static const struct field disk_fields[] = {
+	{ "disk", FIELD_BYTES, offsetof(struct disk_only, disk_bytes), "new size of the root volume", .required = true,
+	  .min = SPEC_DISK_LEAST, .max = SPEC_DISK_MOST },
+	{ 0 },
+};
+static const struct shape disk_shape = { "disk", sizeof(struct disk_only), disk_fields, "Size of the root volume." };
+
+static int grow(uint64_t *size_bytes, uint64_t wanted, const char *what, struct err *e)
+{
+	char is[16], asked[16];
+	if (wanted < *size_bytes)
+		return err_set(e, ERR_INVALID, "volume '%s' has %s and cannot shrink to %s", what, str_bytes(is, sizeof is, *size_bytes),
+			       str_bytes(asked, sizeof asked, wanted));
+	*size_bytes = wanted;
+	return 0;
+}
+
+static int grow_volume(struct spec *spec, json_t *item, struct err *e)
+{
+	struct spec_volume *v = spec->volumes.items;
+	struct growth g = { 0 };
+	int result = decode_json(item, "request body: volumes", &growth_shape, &g, e);
+	bool found = false;
+
+	for (size_t i = 0; result == 0 && i < spec->volumes.count; i++) {
+		if (!str_eq(v[i].name, g.name))
+			continue;
+		found = true;
+		result = grow(&v[i].size_bytes, g.size_bytes, g.name, e);
+	}
+	if (result == 0 && !found)
+		result = err_set(e, ERR_NOT_FOUND, "the workspace has no volume '%s'", g.name);
+	shape_done(&growth_shape, &g);
+	return result;
+}
+
+static int grow_all(struct workspace *w, const struct change_request *body, struct err *e)
+{
+	struct spec *spec = w->wish.spec;
+	int result = 0;
+
+	if (body->resources) {
+		struct disk_only d = { 0 };
+		struct spec_resources resources = spec_resources_or_default(spec);
+		result = decode_json(body->resources, "request body: resources", &disk_shape, &d, e);
+		if (result == 0)
+			result = grow(&resources.disk_bytes, d.disk_bytes, "root", e);
+		if (result < 0)
+			return result;
+		if (!spec->resources)
+			spec->resources = mem_alloc(sizeof *spec->resources);
+		*spec->resources = resources;
+	}
+	if (body->volumes && !json_is_array(body->volumes))
+		return err_set(e, ERR_INVALID, "request body: volumes must be a list");
+	for (size_t i = 0; result == 0 && i < json_array_size(body->volumes); i++)
+		result = grow_volume(spec, json_array_get(body->volumes, i), e);
+	return result;
+}
+
+static int set_labels(struct workspace *w, json_t *given, struct err *e)
+{
+	struct labels_only l = { 0 };
+	json_t *wrapped = json_pack("{s:O}", "labels", given);
+	int result = decode_json(wrapped, "request body", &labels_shape, &l, e);
+
+	json_decref(wrapped);
+	if (result < 0)
+		return result;
+	pairs_done(&w->wish.spec->labels);
+	w->wish.spec->labels = l.labels;
+	return 0;
+}
+
+int handle_workspace_change(struct request *r, struct err *e)
+{
+	struct change_request *body = r->value;
+	struct workspace *w;
+	int result = workspace_find(r, r->params[0], &w, e);
+
+	if (result == 0)
+		result = workspace_check_match(r, w, e);
+	if (result == 0 && body->name && !str_eq(body->name, w->name))
+		result = check_name_free(r, body->name, e);
+	bool changed = result == 0;
+	if (result == 0 && body->labels_given)
+		result = set_labels(w, body->labels_given, e);
+	if (result == 0)
+		result = grow_all(w, body, e);
+	if (result < 0) {
+		if (changed)
+			workspace_reload(r->service, w->id);
+		return result;
+	}
+	if (body->name && !str_eq(body->name, w->name))
+		workspace_rename(r->service, w, body->name);
+	struct change *c = change_new(r->service, r);
+	(void)snprintf(c->workspace, sizeof c->workspace, "%s", w->id);
+	w->wish.generation++;
+	workspace_store(w, c->batch, false);
+	event_add(r->service, c->batch, "workspace.changed", w->id, w->owner_uid, json_pack("{s:s}", "name", w->name));
+	c->status = 200;
+	change_commit(c);
+	return 0;
+}
