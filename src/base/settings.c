@@ -48,6 +48,49 @@ void settings_help(const struct settings *s, struct str *out)
 	help_line(out, "--help, --version", "print and end", NULL);
 }
 
+/* A dash may be taken for a hyphen, a dot at the start of a line for a request. */
+static void roff(struct str *out, const char *text)
+{
+	bool line_start = true;
+
+	for (; *text; text++) {
+		if (line_start && (*text == '.' || *text == '\''))
+			str_puts(out, "\\&");
+		if (*text == '-' || *text == '\\')
+			str_putc(out, '\\');
+		str_putc(out, *text);
+		line_start = *text == '\n';
+	}
+}
+
+void settings_man(const struct settings *s, struct str *out)
+{
+	str_printf(out, ".TH %s 8 \"\" \"Carrel " CARREL_VERSION "\" \"Carrel\"\n.SH NAME\n", s->program);
+	roff(out, s->program);
+	str_puts(out, " \\- ");
+	roff(out, s->what);
+	str_puts(out, "\n.SH SYNOPSIS\n.B ");
+	roff(out, s->program);
+	str_puts(out, "\n[\\-\\-SETTING VALUE]...\n.SH DESCRIPTION\n");
+	roff(out, s->description ? s->description : s->what);
+	str_puts(out, "\n.SH SETTINGS\nEach may stand in the configuration file as \"key: value\" and on the command line, which wins.\n");
+	for (const struct field *f = s->shape->fields; f->key; f++) {
+		str_puts(out, ".TP\n.B \\-\\-");
+		roff(out, f->key);
+		str_puts(out, placeholder(f->type));
+		str_putc(out, '\n');
+		roff(out, f->doc);
+		if (f->example) {
+			str_puts(out, "; default ");
+			roff(out, f->example);
+		}
+		str_putc(out, '\n');
+	}
+	str_puts(out, ".SH FILES\n.TP\n.I ");
+	roff(out, s->config_path);
+	str_puts(out, "\nThe configuration file (YAML); another one is named by \\-\\-config.\n");
+}
+
 static const struct field *find_field(const struct shape *shape, const char *name, size_t length)
 {
 	for (const struct field *f = shape->fields; f->key; f++)
@@ -83,7 +126,7 @@ static json_t *value_of(const struct field *f, const char *text)
 struct arguments {
 	json_t *given;
 	const char *config;
-	bool help, version;
+	bool help, version, man;
 };
 
 static int read_one(const struct settings *s, int argc, char **argv, int *at, struct arguments *a, struct err *e)
@@ -93,6 +136,8 @@ static int read_one(const struct settings *s, int argc, char **argv, int *at, st
 		return a->help = true, 0;
 	if (str_eq(argument, "--version"))
 		return a->version = true, 0;
+	if (str_eq(argument, "--man"))
+		return a->man = true, 0;
 	if (!str_starts(argument, "--"))
 		return unknown(s, argument, e);
 	size_t length = strcspn(argument + 2, "=");
@@ -150,9 +195,9 @@ int settings_read(const struct settings *s, int argc, char **argv, void *ret_val
 
 	for (int at = 1; at < argc && r == 0; at++)
 		r = read_one(s, argc, argv, &at, &a, e);
-	if (r == 0 && a.help) {
+	if (r == 0 && (a.help || a.man)) {
 		own_strbuf struct str out = { 0 };
-		settings_help(s, &out);
+		(a.man ? settings_man : settings_help)(s, &out);
 		(void)fputs(str_text(&out), stdout);
 	} else if (r == 0 && a.version) {
 		(void)printf("%s %s\n", s->program, CARREL_VERSION);
@@ -160,5 +205,5 @@ int settings_read(const struct settings *s, int argc, char **argv, void *ret_val
 		r = merge(s, &a, ret_value, e);
 	}
 	json_decref(a.given);
-	return r == 0 && (a.help || a.version) ? 1 : r;
+	return r == 0 && (a.help || a.version || a.man) ? 1 : r;
 }

@@ -39,6 +39,11 @@ static const struct shape shape = { "carrel-node", sizeof(struct config), fields
 const struct settings config_settings = {
 	.program = "carrel-node",
 	.what = "The agent of one host: makes true what carreld assigns to it.",
+	.description = "Connects to carreld over its socket, takes assignments and reports what is true. Partitions are mounted once per "
+		       "host, volumes are taken from ready-made blanks, and each workspace gets a runner (carrel-run) of its own that "
+		       "outlives the agent. After a restart the agent finds its workspaces again; workspaces never stop because of it.\n\n"
+		       "SIGTERM ends the agent and leaves all workspaces running. With --clean it stops them, takes mounts, cgroups and "
+		       "sockets of this host away, and ends; volumes and records stay.",
 	.shape = &shape,
 	.config_path = "/etc/carrel/node.yaml",
 };
