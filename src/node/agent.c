@@ -262,9 +262,19 @@ static void drop_workspace(struct workspace *w)
 	free(w);
 }
 
+/* The agent's own trouble, like a full disk under its records. What had not begun fails at once, with the reason, until there is a newer
+ * wish; what runs is told about and tried again. */
 static void after_failure(struct workspace *w)
 {
-	log_error(&w->job_error, "workspace %s; tried again in %d ms", w->record->id, RETRY_MS);
+	struct report *report = w->record->truth.report;
+
+	log_error(&w->job_error, "workspace %s", w->record->id);
+	record_set_error(w->record, "record", &w->job_error);
+	if (report->state < STATE_STARTING && w->record->wish.wish != WISH_REMOVED) {
+		report->state = STATE_FAILED;
+		report->generation = w->record->wish.generation;
+		return;
+	}
 	w->gone |= w->job_gone;
 	w->restart_due |= w->job_restart;
 	if (!w->timer)
@@ -278,10 +288,10 @@ static void job_done(void *data)
 
 	w->busy = false;
 	connect_runner(w);
-	publish(w, encode(&report_shape, t->report));
 	if (w->job_failed)
 		after_failure(w);
-	else if (t->restart_waits && !w->timer)
+	publish(w, encode(&report_shape, t->report));
+	if (!w->job_failed && t->restart_waits && !w->timer)
 		w->timer = loop_add_timer(w->agent->node->loop, task_restart_delay_ms(t->failed_starts), on_restart, w);
 	w->agent->events->volumes(w->agent->data);
 	look_for_idle(w->agent);
@@ -299,7 +309,7 @@ static bool has_work(const struct workspace *w)
 	const struct record *r = w->record;
 	struct task_view view = { .wish = &r->wish, .truth = &r->truth, .runner_gone = w->gone, .restart_due = w->restart_due,
 				  .grown = r->truth.report->generation == r->wish.generation };
-	return w->next.id || r->truth.report->generation != r->wish.generation || task_next(&view) != TASK_NONE;
+	return w->next.id || r->unsaved || r->truth.report->generation != r->wish.generation || task_next(&view) != TASK_NONE;
 }
 
 static void consider(struct workspace *w)
@@ -350,7 +360,12 @@ void agent_assign(struct agent *a, struct assignment *wish)
 	uint64_t known = !w ? UINT64_MAX : w->next.id ? w->next.generation : w->record->wish.id ? w->record->wish.generation : 0;
 	if (w)
 		w->wished = true;
-	if (w && !w->unreadable && wish->generation >= known && (wish->generation > known || !w->record->wish.id)) {
+	if (w && w->unreadable)
+		w->unreadable = wish->wish != WISH_REMOVED; /* somebody has looked */
+	if (w && w->unreadable) {
+		w->record->truth.report->generation = wish->generation;
+		publish(w, encode(&report_shape, w->record->truth.report));
+	} else if (w && wish->generation >= known && (wish->generation > known || !w->record->wish.id)) {
 		assignment_done(&w->next);
 		w->next = *wish;
 		*wish = empty;
@@ -596,8 +611,14 @@ static void load_one(struct agent *a, const char *id)
 	struct err e = { 0 };
 
 	if (record_load(a->node->workspaces, id, &r, &e) < 0) {
+		if (e.kind == ERR_NOT_FOUND)
+			return;
 		log_error(&e, "workspace %s is left alone", id);
-		add(a, record_new(a->node->workspaces, id))->unreadable = true;
+		struct workspace *bad = add(a, record_new(a->node->workspaces, id));
+		bad->unreadable = bad->record->on_disk = true;
+		bad->record->truth.report->state = STATE_FAILED;
+		(void)err_hint(&e, "look at %s; removing the workspace removes what is there", bad->record->folder);
+		record_set_error(bad->record, "record", &e);
 		return;
 	}
 	struct workspace *w = add(a, r);

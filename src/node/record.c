@@ -23,7 +23,7 @@ static const struct field truth_fields[] = {
 	{ "boot-id", FIELD_TEXT, T(boot_id), "boot of the machine in which it was last started" },
 	{ "restart-waits", FIELD_BOOL, T(restart_waits), "the restart policy will start it again after a pause" },
 	{ "failed-starts", FIELD_NUMBER, T(failed_starts), "restarts in a row; decides the length of the pause" },
-	{ "gave-up", FIELD_NUMBER, T(gave_up), "generation in which a snapshot, restore or growth failed" },
+	{ "gave-up", FIELD_NUMBER, T(gave_up), "generation in which a snapshot, restore, growth, pause or resume failed" },
 	{ 0 },
 };
 const struct shape truth_shape = { "node-truth", sizeof(struct truth), truth_fields, "The agent's record of one workspace.", .open = true };
@@ -112,10 +112,33 @@ static void load_journal(struct record *r)
 	r->journal = str_take(&steps);
 }
 
+/* Temporary files of an agent that was killed while it wrote. */
+static void remove_unfinished(const struct record *r)
+{
+	own_dir DIR *dir = opendir(r->folder);
+
+	for (struct dirent *entry; dir && (entry = readdir(dir));)
+		if (str_ends(entry->d_name, ".tmp"))
+			(void)unlinkat(dirfd(dir), entry->d_name, 0);
+}
+
+/* Neither wish nor truth: removed when there is nothing else in it. */
+static bool is_empty_shell(const struct record *r)
+{
+	own_str char *wish = record_path(r, "assignment.json"), *truth = record_path(r, "truth.json");
+	return !fs_exists(AT_FDCWD, wish) && !fs_exists(AT_FDCWD, truth) && rmdir(r->folder) == 0;
+}
+
 int record_load(const char *folder, const char *id, struct record **ret_record, struct err *e)
 {
 	struct record *r = record_new(folder, id);
 	struct truth truth = { 0 };
+
+	remove_unfinished(r);
+	if (is_empty_shell(r)) {
+		record_free(r);
+		return err_set(e, ERR_NOT_FOUND, "record of workspace %s", id);
+	}
 	int got = load_json(r, "truth.json", &truth_shape, &truth, e);
 
 	if (got == 0) {
@@ -130,7 +153,8 @@ int record_load(const char *folder, const char *id, struct record **ret_record, 
 		got = 0;
 	if (got < 0) {
 		record_free(r);
-		return err_wrap(e, "record of workspace %s", id);
+		return got == -ENOENT ? err_set(e, ERR_CORRUPT, "workspace %s has files, but no assignment.json", id)
+				      : err_wrap(e, "record of workspace %s", id);
 	}
 	r->on_disk = true;
 	load_journal(r);
@@ -157,6 +181,7 @@ int record_save_wish(struct record *r, struct err *e) { return save_json(r, "ass
 int record_save_truth(struct record *r, struct err *e)
 {
 	int saved = save_json(r, "truth.json", &truth_shape, &r->truth, e);
+	r->unsaved = saved < 0;
 	if (saved < 0)
 		return saved;
 	own_str char *path = record_path(r, "journal");

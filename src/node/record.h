@@ -25,7 +25,7 @@ struct truth {
 	char *boot_id;          /* of the last start */
 	bool restart_waits;     /* the restart policy wants one more start, after a pause */
 	uint64_t failed_starts; /* restarts in a row, for the length of the pause */
-	uint64_t gave_up;       /* generation in which a snapshot, restore or growth failed */
+	uint64_t gave_up;       /* generation in which a snapshot, restore, growth, pause or resume failed */
 };
 
 struct record {
@@ -34,13 +34,16 @@ struct record {
 	struct assignment wish;  /* wish.id NULL: none yet */
 	struct truth truth;
 	char *journal;           /* steps that were begun when the agent ended, "a b c"; empty: none */
-	bool on_disk, staged;    /* staged: partitions are held mounted for it */
+	bool on_disk;
+	bool staged;             /* partitions are held mounted for it */
+	bool unsaved;            /* truth.json could not be written */
 };
 
 extern const struct shape truth_shape;
 
 struct record *record_new(const char *folder, const char *id);
-/* ERR_CORRUPT: files cannot be read; the folder is left alone. */
+/* ERR_NOT_FOUND: the agent ended before it had written anything, and what there was is removed now. Any other error: the files cannot
+ * be read, and the folder is left alone. */
 int record_load(const char *folder, const char *id, struct record **ret_record, struct err *e) must_check;
 void record_free(struct record *r);
 

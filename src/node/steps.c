@@ -146,13 +146,12 @@ static int make_kept_folder(const struct work *w, struct err *e)
 	return fs_mkdirs(path, 0700, e);
 }
 
-/* The kernel lets go of the loop device of a run that just ended a moment after its last process. Nobody else can have a volume that
- * is not kept, so waiting for that is right. */
-static int open_volume(const char *path, bool shared, int *ret_fd, struct err *e)
+/* The kernel lets go of the loop device of a run that just ended a moment after its last process, so that is waited for. */
+static int open_volume(const char *path, int *ret_fd, struct err *e)
 {
 	int r = volume_open(path, ret_fd, e);
 
-	for (int tries = 0; r == -EBUSY && !shared && tries < 2000; tries++) {
+	for (int tries = 0; r == -EBUSY && tries < 2000; tries++) {
 		(void)poll(NULL, 0, 1);
 		r = volume_open(path, ret_fd, e);
 	}
@@ -178,7 +177,7 @@ static int volume_run(struct work *w, const struct spec_volume *v, struct isolat
 			r = volume_grow(out->path, size < wanted ? wanted : size, e);
 	}
 	if (r >= 0)
-		r = open_volume(out->path, v && v->keep, &out->fd, e);
+		r = open_volume(out->path, &out->fd, e);
 	return r < 0 ? err_wrap(e, "volume %s", v ? v->name : "root") : 0;
 }
 

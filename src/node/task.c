@@ -95,6 +95,8 @@ enum task task_next(const struct task_view *v)
 	if (v->runner_gone && state_is_live((enum state)t->state) && !v->truth->restart_waits)
 		return TASK_REAP;
 	enum action action = assignment_next_action(v->wish, t);
+	if ((action == ACTION_PAUSE || action == ACTION_RESUME) && v->truth->gave_up == v->wish->generation)
+		action = ACTION_NONE;
 	if (t->state == STATE_STOPPING && t->generation != v->wish->generation)
 		return TASK_STOP; /* said again: the time-out may be shorter */
 	enum task data = data_task(v);
@@ -156,10 +158,11 @@ static int do_start(struct work *w, struct err *e)
 	struct truth *t = &w->record->truth;
 	struct report *report = t->report;
 	bool again = t->restart_waits && report->run == w->record->wish.run;
+	uint64_t run = report->run;
+	unsigned state = report->state;
 
 	report->restarts = again ? report->restarts + 1 : 0;
 	t->failed_starts = again ? t->failed_starts + 1 : 0;
-	t->restart_waits = false;
 	report->run = w->record->wish.run;
 	report->exit_status = FIELD_NO_PRESET;
 	report->started_ms = unix_ms();
@@ -167,9 +170,14 @@ static int do_start(struct work *w, struct err *e)
 	free(t->boot_id);
 	t->boot_id = mem_strdup(boot_id());
 	report->state = STATE_STARTING;
+	t->restart_waits = false;
 	int r = record_save_truth(w->record, e);
-	if (r < 0)
+	if (r < 0) { /* not begun */
+		report->run = run;
+		report->state = state;
+		t->restart_waits = again;
 		return r;
+	}
 	(void)do_steps(w, ACTION_START, w->record->wish.wish == WISH_PAUSED ? STATE_PAUSED : STATE_RUNNING);
 	return 0;
 }
@@ -210,20 +218,32 @@ static int do_reap(struct work *w, struct err *e)
 	else
 		report->state = STATE_STOPPED;
 	/* The status file goes with the run folder, so what it said is written first. */
-	int r = record_save_truth(w->record, e);
-	return r < 0 ? r : steps_undo_start(w, e);
+	int saved = record_save_truth(w->record, e), undone = steps_undo_start(w, saved < 0 ? NULL : e);
+	return saved < 0 ? saved : undone;
+}
+
+static int give_up(struct work *w, const char *step, const struct err *why)
+{
+	record_set_error(w->record, step, why);
+	log_error(why, "workspace %s: %s", w->record->id, step);
+	w->record->truth.gave_up = w->record->wish.generation;
+	return 0;
 }
 
 static int do_pause(struct work *w, struct err *e)
 {
-	int r = isolate_pause(w->node, w->record, e);
-	return r < 0 ? r : set_state(w, STATE_PAUSED);
+	struct err why = { 0 };
+
+	(void)e;
+	return isolate_pause(w->node, w->record, &why) < 0 ? give_up(w, "pause", &why) : set_state(w, STATE_PAUSED);
 }
 
 static int do_resume(struct work *w, struct err *e)
 {
-	int r = isolate_resume(w->node, w->record, e);
-	return r < 0 ? r : set_state(w, STATE_RUNNING);
+	struct err why = { 0 };
+
+	(void)e;
+	return isolate_resume(w->node, w->record, &why) < 0 ? give_up(w, "resume", &why) : set_state(w, STATE_RUNNING);
 }
 
 static int do_stop(struct work *w, struct err *e)
@@ -359,14 +379,6 @@ static int drop_snapshots(struct work *w, struct err *e)
 	return r;
 }
 
-static int give_up(struct work *w, const char *step, const struct err *why)
-{
-	record_set_error(w->record, step, why);
-	log_error(why, "workspace %s: %s", w->record->id, step);
-	w->record->truth.gave_up = w->record->wish.generation;
-	return 0;
-}
-
 static int do_snapshot(struct work *w, struct err *e)
 {
 	struct err why = { 0 };
@@ -469,7 +481,7 @@ int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err
 			break;
 	}
 	isolate_parts_done(&w->parts);
-	if (r == 0 && record->truth.report->generation != record->wish.generation) {
+	if (r == 0 && (record->unsaved || record->truth.report->generation != record->wish.generation)) {
 		record->truth.report->generation = record->wish.generation;
 		r = record->on_disk ? record_save_truth(record, e) : 0;
 	}

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Fault sweeps. For each operation the points that it reaches are found by a dry run ("* log FILE"); then, for every point and every
+fault (the process that reaches it is killed, or its call fails for want of space or memory), the operation is done once more with
+that one fault. Whatever died is started again. Afterwards wish and truth agree, a bystander's program has never stopped, and once
+the workspace is removed the host looks as before: mounts, loop devices, cgroups, processes, id ranges, run folders and state.
+
+Needs a build with -Dfaults=true; CARREL_SWEEP=N tries only every N-th case (1: all; default 4 outside of the full check).
+"""
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import time
+
+import pytest
+
+from conftest import host_cgroups, host_loops, host_mounts, host_processes, import_image
+
+FAULTS = ("kill", "ENOSPC", "ENOMEM")
+EVERY = int(os.environ.get("CARREL_SWEEP", "4"))
+SETTLED = ("running", "paused", "stopped", "failed", "prepared", "staged", "removed")
+
+
+class Sweep:
+    def __init__(self, new_site, busybox_tar):
+        self.plan = pathlib.Path(f"/var/tmp/carrel-faults-{os.getpid()}-{time.monotonic_ns()}")
+        self.plan.write_text("")
+        self.site = new_site(env={"CARREL_FAULTS": str(self.plan)}, node_args=["--keep-mounted", "0s", "--blank-size", "32M"])
+        import_image(self.site, "busybox", busybox_tar)
+        self.count = 0
+        self.bystander = self.make("bystander")
+        self.settle(self.bystander)
+        self.bystander_pid = self.site.workspace(self.bystander)["pid"]
+
+    # operations, by the API so that a refusal is an answer and not an exit
+
+    def try_api(self, method, path, body=None):
+        """A service that dies under the request is started again and asked once more: all requests here may be repeated."""
+        for _ in range(20):
+            with contextlib.suppress(OSError, Exception):
+                status, answer, _ = self.site.api(method, path, body, {"Idempotency-Key": f"{method}-{path}-{self.count}"})
+                if status < 500 or status in (501, 507):
+                    return status, answer
+            self.revive()
+            time.sleep(0.02)
+        raise AssertionError(f"{method} {path} is not answered\n{self.site.service.log()[-3000:]}")
+
+    def make(self, name, **spec):
+        wanted = {"name": name, "image": "busybox", "command": ["/bin/sleep", "1000"], "resources": {"disk": "32M"}, "stop-timeout": "1s", **spec}
+        status, answer = self.try_api("POST", "/v1/workspaces", {"spec": wanted})
+        assert status in (201, 409), answer
+        return name
+
+    def revive(self):
+        for daemon in (self.site.service, self.site.node):
+            if not daemon.running():
+                daemon.start()
+
+    def operations_done(self, name):
+        status, answer = self.try_api("GET", "/v1/operations?limit=1000")
+        workspace = self.site.workspace(name)
+        ids = {name, workspace["id"] if workspace else name}
+        return status == 200 and all(o["state"] != "running" for o in answer["items"] if o.get("workspace") in ids)
+
+    def settle(self, name, timeout=40):
+        """Until nothing is under way any more: returns the workspace, or None when it is gone."""
+        def settled():
+            self.revive()
+            with contextlib.suppress(OSError):
+                workspace = self.site.workspace(name)
+                if workspace is None:
+                    return {"state": "gone"}
+                if workspace["state"] in SETTLED and self.operations_done(name):
+                    return workspace
+            return None
+        found = self.site.wait(settled, timeout, f"rest of {name}")
+        return None if found["state"] == "gone" else found
+
+    def arm(self, text):
+        self.plan.write_text(text)
+
+    def remove(self, name):
+        self.arm("")
+        self.try_api("DELETE", f"/v1/workspaces/{name}?force=1")
+        assert self.settle(name) is None
+
+    def host(self):
+        """What must be the same before and after. Blanks come and go, so they do not count."""
+        own = str(self.site.folder)
+        groups = [os.path.join(folder, f) for top in host_cgroups(self.site.cgroup) for folder, folders, _ in os.walk(top) for f in folders]
+        files = [str(p) for top in (self.site.state / "node" / "workspaces", self.site.state / "node" / "kept", self.site.run / "node" / "workspaces")
+                 for p in top.glob("*")]
+        return {"mounts": sorted(m.split(" - ")[0].split(" ", 3)[3] for m in host_mounts(own)), "loops": len(host_loops(own)), "groups": sorted(groups),
+                "files": sorted(files), "processes": sorted(p.split(": ", 1)[1] for p in host_processes(own, *self.site.ids()))}
+
+    def check_host(self, before, case):
+        def same():
+            now = self.host()
+            return now == before or None
+        try:
+            self.site.wait(same, 10, "the host as before")
+        except AssertionError:
+            now = self.host()
+            difference = {k: ([x for x in now[k] if x not in before[k]], [x for x in before[k] if x not in now[k]])
+                          for k in now if now[k] != before[k] and k != "loops"}
+            raise AssertionError(f"{case}: left behind / missing: {json.dumps(difference, indent=1)} loops {before['loops']} -> {now['loops']}\n"
+                                 f"--- carrel-node\n{self.site.node.log()[-3000:]}") from None
+
+    def check_bystander(self, case):
+        workspace = self.site.workspace(self.bystander)
+        assert workspace["state"] == "running" and workspace["pid"] == self.bystander_pid, f"{case}: bystander is {workspace}"
+        os.kill(self.bystander_pid, 0)
+
+    def points(self, scenario):
+        log = self.plan.with_suffix(".log")
+        log.unlink(missing_ok=True)
+        name = scenario.before(self)
+        self.arm(f"* log {log}\n")
+        scenario.operate(self, name)
+        self.settle(name)
+        self.arm("")
+        found = list(dict.fromkeys(log.read_text().split())) if log.exists() else []
+        log.unlink(missing_ok=True)
+        self.remove(name)
+        return found
+
+    def close(self):
+        self.plan.unlink(missing_ok=True)
+
+
+class Scenario:
+    """before() makes what the operation needs; after() says what must be true of the workspace when it did not fail."""
+
+    def before(self, sweep):
+        sweep.count += 1
+        name = f"w{sweep.count}"
+        sweep.make(name)
+        assert sweep.settle(name)["state"] == "running"
+        return name
+
+    def check(self, sweep, workspace, fault):
+        raise NotImplementedError
+
+
+class Deploy(Scenario):
+    def before(self, sweep):
+        sweep.count += 1
+        return f"w{sweep.count}"
+
+    def operate(self, sweep, name):
+        sweep.make(name)
+
+    def check(self, sweep, workspace, fault):
+        assert workspace["state"] == "running" or (fault != "kill" and workspace["state"] == "failed" and workspace["error"]["message"])
+
+
+class Stop(Scenario):
+    def operate(self, sweep, name):
+        sweep.try_api("POST", f"/v1/workspaces/{name}/stop", {"timeout": "1s"})
+
+    def check(self, sweep, workspace, fault):
+        assert workspace["state"] == "stopped"
+
+
+class Start(Scenario):
+    def before(self, sweep):
+        name = super().before(sweep)
+        Stop().operate(sweep, name)
+        assert sweep.settle(name)["state"] == "stopped"
+        return name
+
+    def operate(self, sweep, name):
+        sweep.try_api("POST", f"/v1/workspaces/{name}/start")
+
+    check = Deploy.check
+
+
+class Snapshot(Start):
+    def operate(self, sweep, name):
+        sweep.try_api("POST", f"/v1/workspaces/{name}/snapshots", {"name": "one"})
+
+    def check(self, sweep, workspace, fault):
+        assert workspace["state"] == "stopped"
+        folder = sweep.site.state / "node" / "workspaces" / workspace["id"] / "snapshots"
+        whole = [p for p in folder.glob("*") if not p.name.endswith(".new")] if folder.exists() else []
+        assert [p for p in folder.glob("*.new")] == []
+        assert all((p / "root.ext4").exists() for p in whole)
+        if fault == "kill":
+            assert len(whole) == 1, workspace
+
+
+class Restore(Snapshot):
+    def before(self, sweep):
+        name = super().before(sweep)
+        Snapshot.operate(self, sweep, name)
+        sweep.settle(name)
+        return name
+
+    def operate(self, sweep, name):
+        sweep.try_api("POST", f"/v1/workspaces/{name}/snapshots/one/restore", {})
+
+    def check(self, sweep, workspace, fault):
+        assert workspace["state"] == "stopped"
+        volumes = sweep.site.state / "node" / "workspaces" / workspace["id"] / "volumes"
+        assert [p.name for p in volumes.iterdir()] == ["root.ext4"]
+        done = subprocess.run(["e2fsck", "-f", "-n", volumes / "root.ext4"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+class Grow(Start):
+    def operate(self, sweep, name):
+        sweep.try_api("PATCH", f"/v1/workspaces/{name}", {"resources": {"disk": "64M"}})
+
+    def check(self, sweep, workspace, fault):
+        assert workspace["state"] == "stopped"
+        size = (sweep.site.state / "node" / "workspaces" / workspace["id"] / "volumes" / "root.ext4").stat().st_size
+        assert size == 64 << 20 or (fault != "kill" and size == 32 << 20)
+
+
+class Remove(Scenario):
+    def operate(self, sweep, name):
+        sweep.try_api("DELETE", f"/v1/workspaces/{name}?force=1")
+
+    def check(self, sweep, workspace, fault):
+        raise AssertionError(f"it is still there: {workspace}")
+
+
+@pytest.fixture
+def sweep(new_site, busybox_tar):
+    one = Sweep(new_site, busybox_tar)
+    yield one
+    one.close()
+
+
+@pytest.mark.parametrize("scenario", [Deploy, Stop, Start, Snapshot, Restore, Grow, Remove], ids=lambda s: s.__name__.lower())
+def test_sweep(sweep, scenario):
+    points = sweep.points(scenario())
+    if not points:
+        pytest.skip("no fault points: this build has none (meson setup -Dfaults=true)")
+    before = sweep.host()
+    cases = [(point, fault) for point in points for fault in FAULTS][::EVERY]
+    for point, fault in cases:
+        case = f"{scenario.__name__} with {fault} at {point}"
+        one = scenario()
+        name = one.before(sweep)
+        sweep.arm(f"{point} {fault}\n")
+        one.operate(sweep, name)
+        workspace = sweep.settle(name)
+        sweep.arm("")
+        sweep.revive()
+        if workspace is not None:
+            try:
+                one.check(sweep, workspace, fault)
+            except AssertionError as error:
+                raise AssertionError(f"{case}: {error}\n{workspace}\n--- carreld\n{sweep.site.service.log()[-2000:]}\n"
+                                     f"--- carrel-node\n{sweep.site.node.log()[-3000:]}") from None
+            sweep.remove(name)
+        sweep.check_host(before, case)
+        sweep.check_bystander(case)
+
+
+@pytest.mark.parametrize("victims", [("node",), ("service",), ("node", "service")], ids="-".join)
+def test_killed_daemons_leave_programs_alone(site, busybox, victims):
+    """Programs go on while the agent, the service or both are dead; the agent finds them again and hears of their end."""
+    site.api("POST", "/v1/workspaces", {"spec": {"name": "steady", "image": busybox, "command": ["/bin/sleep", "1000"]}})
+    pid = site.wait_state("steady", "running")["pid"]
+    site.api("POST", "/v1/workspaces", {"spec": {"name": "brief", "image": busybox, "command": ["/bin/sh", "-c", "read x < /proc/self/stat; sleep 0.5; exit 7"]}})
+    site.wait_state("brief", "running", "stopped")
+    for victim in victims:
+        getattr(site, victim).kill()
+    os.kill(pid, 0)
+    for victim in victims:
+        getattr(site, victim).start()
+    assert site.wait_state("brief", "stopped")["exit_status"] == 7
+    steady = site.wait_state("steady", "running")
+    assert steady["pid"] == pid and steady["restarts"] == 0
+    status, answer, _ = site.api("DELETE", "/v1/workspaces/steady?force=1")
+    assert status < 300, answer
+
+
+def test_killed_runner_ends_its_workspace_only(site, busybox):
+    for name in ("one", "two"):
+        site.api("POST", "/v1/workspaces", {"spec": {"name": name, "image": busybox, "command": ["/bin/sleep", "1000"]}})
+    one, two = (site.wait_state(name, "running") for name in ("one", "two"))
+    runners = [p for p in host_processes(one["id"]) if "carrel-run" in p]
+    assert runners, host_processes(str(site.folder))
+    os.kill(int(runners[0].split()[0]), 9)
+    ended = site.wait_state("one", "stopped")
+    assert ended["exit_status"] == 137
+    assert site.workspace("two")["pid"] == two["pid"]
+    assert not [p for p in host_processes(str(site.folder), *site.ids()) if p.startswith(f"{one['pid']} ")]
+    site.api("POST", "/v1/workspaces/one/start")
+    assert site.wait_state("one", "running")["pid"] != one["pid"]
+
+
+def test_disk_full(new_site, busybox_tar, tmp_path):
+    """State on a file system that is really full: a clear error, nothing half-made, and it works again when there is space."""
+    room = tmp_path / "room"
+    room.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "carrel-test-room", room], check=True)
+    try:
+        site = new_site(node_args=["--state", str(room / "state"), "--blanks", "0"], service_args=["--state", str(room / "state")])
+        import_image(site, "busybox", busybox_tar)
+        ballast = room / "ballast"
+        with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as f:
+            while f.write(b"x" * 65536) == 65536:
+                pass
+        status, answer, _ = site.api("POST", "/v1/workspaces", {"spec": {"name": "full", "image": "busybox", "command": ["/bin/sleep", "1000"]}})
+        if status == 201:
+            failed = site.wait_state("full", "failed")
+            assert failed["error"]["kind"] == "no-capacity" or "space" in failed["error"]["message"].lower(), failed
+        else:
+            assert status == 507, answer
+        ballast.unlink()
+        assert not list((room / "state").glob("node/**/*.new"))
+        if status == 201:
+            site.api("POST", "/v1/workspaces/full/start")
+        else:
+            site.api("POST", "/v1/workspaces", {"spec": {"name": "full", "image": "busybox", "command": ["/bin/sleep", "1000"]}})
+        site.wait_state("full", "running")
+        assert site.close() == []
+    finally:
+        subprocess.run(["umount", "-l", room], check=False)
