@@ -31,6 +31,8 @@ struct running {
 	struct loop *loop;
 	struct stream *stream;
 	struct loop_source *input; /* NULL: not polled */
+	struct loop_source *signals[8];
+	size_t signal_count;
 	bool input_is_file, input_ended;
 	unsigned char keys[8];
 	size_t key_count, keys_matched;
@@ -211,6 +213,11 @@ static void on_quit(void *data) { pass_on(data, "QUIT"); }
 static void on_user1(void *data) { pass_on(data, "USR1"); }
 static void on_user2(void *data) { pass_on(data, "USR2"); }
 
+static void watch_signal(struct running *s, int number, loop_fn *fn)
+{
+	s->signals[s->signal_count++] = loop_add_signal(s->loop, number, fn, s);
+}
+
 static void watch_signals(struct running *s)
 {
 	static const struct {
@@ -220,10 +227,10 @@ static void watch_signals(struct running *s)
 			{ SIGUSR2, on_user2 } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(watched); i++)
-		(void)loop_add_signal(s->loop, watched[i].number, watched[i].fn, s);
+		watch_signal(s, watched[i].number, watched[i].fn);
 	if (s->how->raw) {
-		(void)loop_add_signal(s->loop, SIGWINCH, on_resize, s);
-		(void)loop_add_signal(s->loop, SIGCONT, on_continue, s);
+		watch_signal(s, SIGWINCH, on_resize);
+		watch_signal(s, SIGCONT, on_continue);
 	}
 	(void)signal(SIGPIPE, SIG_IGN);
 }
@@ -297,6 +304,9 @@ int session_run(struct cli *cli, const struct session *how, int *ret_status, str
 		r = loop_run(s.loop, e);
 	}
 	stream_free(s.stream);
+	loop_remove(s.input);
+	for (size_t i = 0; i < s.signal_count; i++)
+		loop_remove(s.signals[i]);
 	loop_free(s.loop);
 	terminal_restore();
 	(void)sigprocmask(SIG_SETMASK, &mask, NULL);
