@@ -737,3 +737,32 @@ def test_a_workspace_cannot_write_outside_the_destination(cli, fake, tmp_path, m
     made = set(tree(tmp_path)) - before
     assert result.returncode != 0
     assert all(p.startswith("a/b/x") for p in made) and not any("evil" in p for p in made) and not os.path.exists("/tmp/evil")
+
+
+# --- the guide ---
+
+def test_each_command_of_the_guide_is_one(cli):
+    """Verb and options of each line are known: --help behind the verb's options says so without a service."""
+    pages = list((pathlib.Path(__file__).resolve().parents[2] / "docs/guide").glob("*.md"))
+    lines = {line for page in pages for block in re.findall(r"```(?:console|sh)\n(.*?)```", page.read_text(), re.S) for line in block.splitlines()
+             if re.match(r"(\$ )?carrel ", line)}
+    assert len(lines) > 10
+    for line in sorted(lines):
+        words = line.removeprefix("$ ").split()[1:]
+        known = words
+        verb = next((v for v in (words[:2], words[:1]) if " ".join(v) in {p.replace("-", " ") for p in verbs(cli)}), None)
+        if words[0].startswith("-"):
+            continue
+        assert verb, line
+        text = cli.text(*verb, "--help")
+        for option in re.findall(r"(?<= )--[a-z][a-z-]+", " ".join(known).split(" -- ")[0].split("$(")[0]):
+            assert option in text, line
+
+
+def test_the_exit_codes_of_the_guide_are_those_of_the_program(cli):
+    guide = (pathlib.Path(__file__).resolve().parents[2] / "docs/guide/command-line.md").read_text()
+    page = cli.text("__man", "carrel").replace("\\-", "-")
+    for code, names in re.findall(r"\.TP\n\\fB(\d+)\\fR\n([a-z, -]+)\n", page):
+        if code != "0":
+            row = re.search(rf"(?m)^\| {code} \|(.*)\|$", guide)[1]
+            assert all(name in row for name in names.split(", ")), (code, names)
