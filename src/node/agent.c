@@ -114,9 +114,12 @@ static void tell(struct work *work)
 	w->told_ms = now;
 	struct update *u = mem_alloc(sizeof *u);
 	char *kept = report->step;
+	uint64_t generation = report->generation;
 	report->step = (char *)(uintptr_t)work->step;
+	report->generation = work->answered; /* not before it is done */
 	*u = (struct update){ w, encode(&report_shape, report), work->step, work->progress_done, work->progress_total };
 	report->step = kept;
+	report->generation = generation;
 	loop_post(w->agent->node->loop, on_update, u);
 }
 

@@ -17,6 +17,7 @@ struct work {
 	struct record *record;
 	struct isolate_parts parts;
 	const char *step;      /* under way, for reports */
+	uint64_t answered;     /* generation that reports answer until this work is done */
 	/* Tells the loop's thread that something changed; progress_total 0: no progress known. */
 	void (*tell)(struct work *w);
 	void *data;

@@ -471,6 +471,7 @@ int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err
 	int r = 0;
 
 	view.grown = !fresh;
+	w->answered = record->truth.report->generation;
 	for (enum task task; r == 0 && (task = task_next(&view)) != TASK_NONE;) {
 		record->truth.report->generation = record->wish.generation;
 		r = do_task(w, task, e);
