@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/engine.h"
+
+#include "engine/workspace/describe.h"
+#include "engine/workspace/request.h"
+
+static int workspace_check(const struct launch *l, struct err *e)
+{
+	struct request request;
+	int r = request_plan(l, &request, e);
+
+	if (r >= 0)
+		request_done(&request);
+	return r;
+}
+
+static int workspace_plan(const struct launch *l, struct str *ret_plan, struct err *e)
+{
+	struct request request;
+	int r = request_plan(l, &request, e);
+
+	if (r < 0)
+		return r;
+	plan_encode(&request.plan, ret_plan);
+	request_done(&request);
+	return 0;
+}
+
+static int workspace_describe(const struct launch *l, json_t **ret_plan, struct err *e)
+{
+	struct request request;
+	int r = request_plan(l, &request, e);
+
+	if (r < 0)
+		return r;
+	*ret_plan = describe_plan(&request.plan);
+	request_done(&request);
+	return 0;
+}
+
+const struct engine engine_workspace = {
+	.name = "workspace",
+	.check = workspace_check,
+	.plan = workspace_plan,
+	.describe = workspace_describe,
+};
+
+int engine_choose(const struct spec *s, const struct engine **ret_engine, struct err *e)
+{
+	if (s->engine != ENGINE_AUTO && s->engine != ENGINE_WORKSPACE) {
+		(void)err_set(e, ERR_UNSUPPORTED, "engine %s is not in this version", spec_engine_names[s->engine]);
+		return err_hint(e, "use \"engine: workspace\" or leave it out");
+	}
+	*ret_engine = &engine_workspace;
+	return 0;
+}
+
+int engine_plan(const struct launch *l, json_t **ret_plan, struct err *e)
+{
+	const struct engine *engine = NULL;
+	int r = engine_choose(l->spec, &engine, e);
+
+	return r < 0 ? r : engine->describe(l, ret_plan, e);
+}

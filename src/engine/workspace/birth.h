@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ENGINE_WORKSPACE_BIRTH_H
+#define ENGINE_WORKSPACE_BIRTH_H
+
+/*
+ * Bringing a workspace into the world: the side that runs in carrel-run, with the host's rights. What a plan names is opened here
+ * (partitions, volumes, cgroups); everything that follows a path of the workspace happens in its first process (inside.h), which
+ * has no rights outside. All mounts are descriptors of this process or live in the workspace's namespace: when both are gone, so
+ * are they.
+ */
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "engine/workspace/plan.h"
+
+#define BIRTH_VOLUMES_MOST 63
+
+struct birth_volume {
+	int mount_fd, loop_fd; /* -1: none */
+};
+
+struct birth {
+	const struct plan *plan;
+	struct birth_volume volumes[BIRTH_VOLUMES_MOST]; /* 0: root volume */
+	size_t volume_count;
+	pid_t pid;
+	int pidfd;      /* the first process */
+	int sync;       /* socket to it until the program is executed */
+	int input, output, errors; /* our ends of the pipes; -1: none */
+	int terminal;   /* master, or -1 */
+	int terminal_peer; /* other side of it, held so that the master never hangs up */
+};
+
+void birth_init(struct birth *b, const struct plan *p);
+/* `volume_fds`: the root volume and then the plan's volumes; they are copied into loop devices and stay the caller's. */
+int birth_volumes(struct birth *b, const int *volume_fds, size_t count, struct err *e) must_check;
+/* Returns when the first process has its whole world around it and waits before the program. */
+int birth_make(struct birth *b, struct err *e) must_check;
+/* Lets it go on. birth_executed waits until the program was executed or could not be. */
+int birth_release(struct birth *b, struct err *e) must_check;
+int birth_executed(struct birth *b, struct err *e) must_check;
+void birth_close_volumes(struct birth *b);
+void birth_undo(struct birth *b); /* kills what was born and closes everything */
+
+#endif

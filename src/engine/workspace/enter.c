@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. A helper process goes into the v1 cgroups (asking for itself, which costs nothing) and into all namespaces, and makes the
+ * program's process from there: as our child (CLONE_PARENT), so that we get its status, and in the v2 cgroup where the first
+ * process stands now (CLONE_INTO_CGROUP), because an init that manages the subtree moves itself into a leaf of it. What belongs to
+ * the workspace - its terminals, its users - is looked up by the helper's child, with the workspace's rights.
+ */
+#include "engine/workspace/enter.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/magic.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "engine/workspace/message.h"
+#include "engine/workspace/program.h"
+
+/* Where the first process stands in the v2 tree: the workspace's folder or one below. */
+static int open_v2_cgroup(const struct enter *n, int *ret_fd, struct err *e)
+{
+	char path[64];
+	own_strbuf struct str text = { 0 };
+
+	if (!*n->plan->cgroup_v2)
+		return 0;
+	(void)snprintf(path, sizeof path, "/proc/%d/cgroup", (int)n->init);
+	int r = fs_read_file(AT_FDCWD, path, 65536, &text, e);
+	if (r < 0)
+		return r;
+	const char *below = "", *line = strstr(str_text(&text), "0::/");
+	const char *name = strrchr(n->plan->cgroup_v2, '/');
+	own_str char *own_line = line ? mem_strndup(line, strcspn(line, "\n")) : NULL;
+	const char *at = own_line && name ? strstr(own_line, name) : NULL;
+	if (at)
+		below = at + strlen(name);
+	own_str char *folder = mem_printf("%s%s", n->plan->cgroup_v2, below);
+	*ret_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return *ret_fd < 0 ? err_errno(e, errno, "open cgroup %s", folder) : 0;
+}
+
+static int enter_v1_cgroups(const struct plan *p, struct err *e)
+{
+	for (size_t i = 0; p->cgroups_v1[i]; i++) {
+		own_str char *path = mem_printf("%s/tasks", p->cgroups_v1[i]);
+		own_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
+		if (fd < 0 || write(fd, "0", 1) < 0)
+			return err_errno(e, errno, "enter cgroup %s", p->cgroups_v1[i]);
+	}
+	return 0;
+}
+
+int enter_namespaces(int init_pidfd, bool host_network, struct err *e)
+{
+	int which = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_NEWTIME;
+
+	if (setns(init_pidfd, which | (host_network ? 0 : CLONE_NEWNET)) < 0)
+		return err_errno(e, errno, "enter the workspace's namespaces");
+	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+		return err_errno(e, errno, "become root of the workspace");
+	return 0;
+}
+
+/* The workspace may have put anything at this path: it must be a terminal multiplexer of a devpts. */
+static int open_terminal(int *ret_master, int *ret_peer, struct err *e)
+{
+	struct statfs fs;
+	int unlock = 0;
+	own_fd int master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+
+	if (master < 0)
+		return err_errno(e, errno, "open /dev/pts/ptmx in the workspace");
+	if (fstatfs(master, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC)
+		return err_set(e, ERR_INVALID, "/dev/pts/ptmx of the workspace is not a terminal multiplexer");
+	if (ioctl(master, TIOCSPTLCK, &unlock) < 0)
+		return err_errno(e, errno, "unlock a terminal");
+	int peer = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (peer < 0)
+		return err_errno(e, errno, "open a terminal");
+	*ret_peer = peer;
+	*ret_master = TAKE_FD(master);
+	return 0;
+}
+
+static void set_variable(const char **list, size_t *count, const char *entry)
+{
+	size_t key = strcspn(entry, "=");
+
+	for (size_t i = 0; i < *count; i++)
+		if (strncmp(list[i], entry, key) == 0 && list[i][key] == '=') {
+			list[i] = entry;
+			return;
+		}
+	list[(*count)++] = entry;
+}
+
+static const char **merged_environment(const struct enter *n)
+{
+	size_t count = 0, most = 2;
+
+	for (size_t i = 0; n->plan->environment[i]; i++)
+		most++;
+	for (size_t i = 0; n->environment && n->environment[i]; i++)
+		most++;
+	const char **list = mem_alloc_array(most, sizeof *list);
+	if (n->terminal)
+		set_variable(list, &count, "TERM=xterm-256color");
+	for (size_t i = 0; n->plan->environment[i]; i++)
+		set_variable(list, &count, n->plan->environment[i]);
+	for (size_t i = 0; n->environment && n->environment[i]; i++)
+		set_variable(list, &count, n->environment[i]);
+	return list;
+}
+
+static int run_child(const struct enter *n, int sync, const int standard[3], struct err *e)
+{
+	int master = -1, peer = -1;
+	int r = n->terminal ? open_terminal(&master, &peer, e) : 0;
+
+	if (r < 0)
+		return r;
+	if (n->terminal && (r = message_send(sync, MESSAGE_PREPARED, NULL, &master, 1, e)) < 0)
+		return r;
+	bool system = n->plan->flags & PLAN_SYSTEM;
+	struct program what = { .argv = n->argv, .environment = merged_environment(n), .terminal = n->terminal,
+				.user = *n->user ? n->user : n->plan->user, .directory = *n->directory ? n->directory : n->plan->directory,
+				.no_new_privileges = !system };
+	for (int i = 0; i < 3; i++)
+		what.standard[i] = n->terminal ? peer : standard[i];
+	if (!n->terminal)
+		(void)setsid();
+	return program_execute(n->plan, &what, e);
+}
+
+static void run_helper(const struct enter *n, int cgroup, int sync, const int standard[3]) __attribute__((noreturn));
+static void run_helper(const struct enter *n, int cgroup, int sync, const int standard[3])
+{
+	struct err e = { 0 };
+	int pidfd = -1;
+	int r = enter_v1_cgroups(n->plan, &e);
+
+	if (r >= 0)
+		r = enter_namespaces(n->init_pidfd, n->plan->flags & PLAN_HOST_NETWORK, &e);
+	if (r >= 0) {
+		struct clone_args args = { .flags = CLONE_PIDFD | CLONE_PARENT | (cgroup >= 0 ? CLONE_INTO_CGROUP : 0),
+					   .pidfd = (uintptr_t)&pidfd, .cgroup = cgroup >= 0 ? (uint64_t)cgroup : 0 };
+		pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+		if (pid == 0) {
+			(void)!run_child(n, sync, standard, &e);
+			(void)!message_send(sync, MESSAGE_FAILED, &e, NULL, 0, NULL);
+			_exit(e.number == ENOENT ? 127 : 126);
+		}
+		r = pid < 0 ? err_errno(&e, errno, "make a process in the workspace") :
+			      message_send(sync, MESSAGE_ENTERED, NULL, &pidfd, 1, &e);
+	}
+	if (r < 0)
+		(void)!message_send(sync, MESSAGE_FAILED, &e, NULL, 0, NULL);
+	_exit(0);
+}
+
+static int await_program(struct enter *n, int sync, struct err *e)
+{
+	int kind, fds[4], r;
+
+	while ((r = message_receive(sync, &kind, fds, e)) > 0) {
+		if (kind == MESSAGE_ENTERED)
+			n->pidfd = fds[0];
+		else if (kind == MESSAGE_PREPARED)
+			n->terminal_fd = fds[0];
+	}
+	if (r == 0 && n->pidfd < 0)
+		return err_set(e, ERR_INTERNAL, "the helper that enters the workspace died");
+	return r;
+}
+
+static int make_pipe(const struct plan *p, int *ret_read, int *ret_write, struct err *e)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return err_errno(e, errno, "make pipe");
+	*ret_read = ends[0];
+	*ret_write = ends[1];
+	if (fchown(ends[0], (uid_t)p->first_id, (gid_t)p->first_id) < 0)
+		return err_errno(e, errno, "give a pipe to the workspace");
+	return 0;
+}
+
+static void close_one(int *fd)
+{
+	if (*fd >= 0)
+		(void)close(*fd);
+	*fd = -1;
+}
+
+static int start(struct enter *n, int standard[3], struct err *e)
+{
+	own_fd int cgroup = -1;
+	int pair[2];
+	int r = open_v2_cgroup(n, &cgroup, e);
+
+	if (r >= 0 && n->input && !n->terminal)
+		r = make_pipe(n->plan, &standard[0], &n->input_fd, e);
+	if (r >= 0 && !n->terminal)
+		r = make_pipe(n->plan, &n->output_fd, &standard[1], e);
+	if (r >= 0 && !n->terminal)
+		r = make_pipe(n->plan, &n->errors_fd, &standard[2], e);
+	if (r < 0 || (r = message_pair(pair, e)) < 0)
+		return r;
+	own_fd int ours = pair[0];
+	pid_t helper = fork();
+	if (helper == 0)
+		run_helper(n, cgroup, pair[1], standard);
+	(void)close(pair[1]);
+	if (helper < 0)
+		return err_errno(e, errno, "make a process");
+	r = await_program(n, ours, e);
+	(void)waitpid(helper, NULL, 0);
+	return r;
+}
+
+int enter_workspace(struct enter *n, struct err *e)
+{
+	int standard[3] = { -1, -1, -1 };
+
+	n->pidfd = n->input_fd = n->output_fd = n->errors_fd = n->terminal_fd = -1;
+	int r = start(n, standard, e);
+	for (int i = 0; i < 3; i++)
+		close_one(&standard[i]);
+	if (r >= 0)
+		return 0;
+	if (n->pidfd >= 0)
+		(void)waitid(P_PIDFD, (id_t)n->pidfd, &(siginfo_t){ 0 }, WEXITED | __WALL);
+	close_one(&n->pidfd);
+	close_one(&n->input_fd);
+	close_one(&n->output_fd);
+	close_one(&n->errors_fd);
+	close_one(&n->terminal_fd);
+	return r;
+}

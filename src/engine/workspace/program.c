@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/workspace/program.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+#include "engine/workspace/user.h"
+
+int program_keep_capabilities(uint64_t keep, struct err *e)
+{
+	for (int c = 0; c <= 63; c++) {
+		if (keep & (UINT64_C(1) << c))
+			continue;
+		if (prctl(PR_CAPBSET_DROP, c, 0, 0, 0) < 0) {
+			if (errno == EINVAL)
+				break; /* past the last one this kernel has */
+			return err_errno(e, errno, "drop capability %d", c);
+		}
+	}
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct now[2], want[2];
+	if (syscall(SYS_capget, &header, now) < 0)
+		return err_errno(e, errno, "read capabilities");
+	for (int half = 0; half < 2; half++) {
+		uint32_t bits = (uint32_t)(keep >> (32 * half)) & now[half].permitted;
+		want[half] = (struct __user_cap_data_struct){ .effective = bits, .permitted = bits };
+	}
+	return syscall(SYS_capset, &header, want) < 0 ? err_errno(e, errno, "set capabilities") : 0;
+}
+
+static int install_filter(const struct plan *p, struct err *e)
+{
+	struct sock_fprog filter = { .len = (unsigned short)(p->filter_bytes / sizeof(struct sock_filter)),
+				     .filter = (struct sock_filter *)(uintptr_t)p->filter };
+
+	if (!filter.len)
+		return 0;
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) < 0 ? err_errno(e, errno, "install the seccomp filter") : 0;
+}
+
+static int place_standard(const struct program *what, struct err *e)
+{
+	for (int i = 0; i < 3; i++) {
+		int from = what->standard[i];
+		own_fd int null = from < 0 ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
+		if (dup2(from < 0 ? null : from, i) < 0)
+			return err_errno(e, errno, "place standard stream %d", i);
+	}
+	if (what->terminal && (setsid() < 0 || ioctl(0, TIOCSCTTY, 0) < 0))
+		return err_errno(e, errno, "take the terminal");
+	return 0;
+}
+
+static int become(const struct user *u, struct err *e)
+{
+	for (int i = 0; i < 3; i++)
+		(void)!fchown(i, u->uid, (gid_t)-1); /* so that it may open /dev/stdout and its terminal again; /dev/null refuses */
+	if (setgroups(u->group_count, u->groups) < 0 || setresgid(u->gid, u->gid, u->gid) < 0 || setresuid(u->uid, u->uid, u->uid) < 0)
+		return err_errno(e, errno, "become user %u, group %u", u->uid, u->gid);
+	return 0;
+}
+
+static int go_to(const struct program *what, const struct user *u, struct err *e)
+{
+	const char *directory = *what->directory ? what->directory : "/";
+
+	if (chdir(directory) == 0)
+		return 0;
+	if (errno == ENOENT && what->make_directory && mkdir(directory, 0755) == 0 && chown(directory, u->uid, u->gid) == 0 &&
+	    chdir(directory) == 0)
+		return 0;
+	return err_errno(e, errno, "working directory %s", directory);
+}
+
+static char **with_home(const char *const *environment, const struct user *u)
+{
+	size_t n = 0;
+	bool has = false;
+
+	for (; environment[n]; n++)
+		has = has || str_starts(environment[n], "HOME=");
+	char **all = mem_alloc_array(n + 2, sizeof *all);
+	for (size_t i = 0; i < n; i++)
+		all[i] = (char *)(uintptr_t)environment[i];
+	if (!has)
+		all[n] = mem_printf("HOME=%s", u->home);
+	return all;
+}
+
+static int execute(const struct program *what, char **environment, struct err *e)
+{
+	const char *path = NULL;
+
+	for (char **v = environment; *v; v++)
+		if (str_starts(*v, "PATH="))
+			path = *v + strlen("PATH=");
+	(void)setenv("PATH", path ? path : "/usr/local/bin:/usr/bin:/bin", 1); /* where execvpe looks */
+	(void)execvpe(what->argv[0], (char *const *)(uintptr_t)what->argv, environment);
+	if (errno == ENOENT || errno == ENOTDIR) {
+		(void)err_errno(e, ENOENT, "no command \"%s\" in the workspace", what->argv[0]);
+		return -ENOENT;
+	}
+	int r = err_errno(e, errno == EPERM ? EACCES : errno, "cannot execute \"%s\"", what->argv[0]);
+	if (errno == ENOEXEC && e)
+		e->kind = ERR_DENIED;
+	return r;
+}
+
+static void reset_signals(void)
+{
+	sigset_t none;
+
+	for (int s = 1; s < NSIG; s++)
+		(void)signal(s, SIG_DFL);
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void limit(const struct plan *p)
+{
+	struct rlimit now, files = { .rlim_cur = 1024, .rlim_max = p->open_files };
+
+	if (getrlimit(RLIMIT_NOFILE, &now) == 0 && files.rlim_max > now.rlim_max)
+		files.rlim_max = now.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &files);
+	(void)setrlimit(RLIMIT_CORE, &(struct rlimit){ .rlim_cur = 0, .rlim_max = RLIM_INFINITY });
+}
+
+int program_execute(const struct plan *p, const struct program *what, struct err *e)
+{
+	struct user user;
+	int r = user_find(what->user, &user, e);
+
+	if (r < 0 || (r = place_standard(what, e)) < 0)
+		return r;
+	char **environment = with_home(what->environment, &user);
+	limit(p);
+	if (what->make_directory && (r = go_to(what, &user, e)) < 0)
+		return r;
+	if (what->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return err_errno(e, errno, "set no_new_privs");
+	if (!what->no_new_privileges && (r = install_filter(p, e)) < 0)
+		return r;
+	if ((r = program_keep_capabilities(p->capabilities, e)) < 0 || (r = become(&user, e)) < 0)
+		return r;
+	if (!what->make_directory && (r = go_to(what, &user, e)) < 0)
+		return r;
+	if (what->no_new_privileges && (r = install_filter(p, e)) < 0)
+		return r;
+	reset_signals();
+	(void)umask(022);
+	return execute(what, environment, e);
+}
+
+void program_close_all_but(int keep)
+{
+	if (keep > 0)
+		(void)syscall(SYS_close_range, 0, (unsigned)keep - 1, 0);
+	(void)syscall(SYS_close_range, (unsigned)(keep + 1), ~0u, 0);
+}
+
+/* --- the first process of a program's workspace --- */
+
+static int status_of(const siginfo_t *info) { return info->si_code == CLD_EXITED ? info->si_status : 128 + info->si_status; }
+
+static void reap(pid_t child)
+{
+	siginfo_t info = { 0 };
+
+	while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG) == 0 && info.si_pid) {
+		if (info.si_pid == child)
+			_exit(status_of(&info));
+		info.si_pid = 0;
+	}
+}
+
+void program_be_init(pid_t child)
+{
+	sigset_t all;
+	siginfo_t info;
+
+	(void)sigfillset(&all);
+	(void)sigprocmask(SIG_SETMASK, &all, NULL);
+	for (;;) {
+		reap(child);
+		int number = sigwaitinfo(&all, &info);
+		if (number <= 0 || number == SIGCHLD)
+			continue;
+		if (child)
+			(void)kill(child, number);
+		else if (number == SIGTERM)
+			_exit(0);
+	}
+}

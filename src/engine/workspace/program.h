@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ENGINE_WORKSPACE_PROGRAM_H
+#define ENGINE_WORKSPACE_PROGRAM_H
+
+/* The last steps of a process inside a workspace before it becomes the program: rights away, filter on, user, folder, exec. */
+
+#include <stdbool.h>
+
+#include "engine/workspace/plan.h"
+
+struct program {
+	const char *const *argv;
+	const char *const *environment;
+	const char *user, *directory; /* "" when not given */
+	int standard[3];              /* -1: /dev/null */
+	bool terminal;                /* standard[0] is one: becomes the controlling terminal of a new session */
+	bool no_new_privileges;
+	bool make_directory;
+};
+
+/* Capabilities outside `keep` are gone from the bounding set and from this process. */
+int program_keep_capabilities(uint64_t keep, struct err *e) must_check;
+/* Only returns when it fails. */
+int program_execute(const struct plan *p, const struct program *what, struct err *e) must_check;
+/* Waits and forwards as the first process of a pid namespace: never returns. `child` 0: until SIGTERM. */
+void program_be_init(pid_t child) __attribute__((noreturn));
+void program_close_all_but(int keep); /* -1: all */
+
+#endif

@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. We stand in a scratch tmpfs that only this mount namespace has. The layers are moved into it under short names ("0", "1",
+ * ..., "v" for the root volume), the overlay is mounted on "root" with the workspace's own rights, and each step of the plan then
+ * works on paths below that root - paths of the image, which may be hostile. So:
+ * - every one is opened by openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS: a link cannot lead out of the image;
+ * - folders that we mount on ourselves (/dev, /proc, /sys, ...) may not be links at all;
+ * - a mount is made by moving a descriptor onto a descriptor, so no path is looked up twice;
+ * - and all this runs as the workspace's root, which has no rights over the host's files even if it reached one.
+ */
+#include "engine/workspace/inside.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+
+#define FILE_MOST 65536 /* longest file of the image that we look into */
+
+static int open_in(int root, const char *path, uint64_t flags, mode_t mode, uint64_t resolve)
+{
+	struct open_how how = { .flags = flags | O_CLOEXEC, .mode = mode, .resolve = RESOLVE_NO_MAGICLINKS | resolve };
+
+	while (*path == '/')
+		path++;
+	return (int)syscall(SYS_openat2, root, *path ? path : ".", &how, sizeof how);
+}
+
+static int attach(int mount, int target, const char *path, struct err *e)
+{
+	if (syscall(SYS_move_mount, mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+		return err_errno(e, errno, "mount on %s", path);
+	return 0;
+}
+
+/* --- layers --- */
+
+static int place(int mount, const char *name, struct err *e)
+{
+	if (mkdir(name, 0755) < 0)
+		return err_errno(e, errno, "make folder %s", name);
+	if (syscall(SYS_move_mount, mount, "", AT_FDCWD, name, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return err_errno(e, errno, "place layer %s", name);
+	return 0;
+}
+
+static int mount_overlay(const struct tree *t, struct err *e)
+{
+	own_strbuf struct str options = { 0 };
+
+	str_puts(&options, "lowerdir=");
+	for (size_t i = t->in->layer_count; i-- > 0;)
+		str_printf(&options, "%zu%s", i, i ? ":" : "");
+	str_printf(&options, ",upperdir=v/upper,workdir=v/work,userxattr,xino=on%s", t->plan->flags & PLAN_THROW_AWAY ? ",volatile" : "");
+	if (mkdir("root", 0755) < 0 || mount("overlay", "root", "overlay", 0, str_text(&options)) < 0)
+		return err_errno(e, errno, "stack %zu partitions and the root volume", t->in->layer_count);
+	return 0;
+}
+
+static int stack_layers(struct tree *t, struct err *e)
+{
+	int r = place(t->in->volumes[0].mount_fd, "v", e);
+
+	for (size_t i = 0; r >= 0 && i < t->in->layer_count; i++) {
+		char name[16];
+		(void)snprintf(name, sizeof name, "%zu", i);
+		r = place(t->in->layers[i], name, e);
+	}
+	if (r < 0 || (r = mount_overlay(t, e)) < 0)
+		return r;
+	return fs_open_dir(AT_FDCWD, "root", &t->root, e);
+}
+
+/* What STEP_HIDE puts over others, as read-only mounts that can be copied. */
+static int make_nothing(const char *name, bool folder, struct err *e)
+{
+	own_fd int file = -1;
+	struct mount_attr a = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC };
+
+	if (folder ? mkdir(name, 0) < 0 : (file = open(name, O_CREAT | O_CLOEXEC | O_WRONLY, 0)) < 0)
+		return err_errno(e, errno, "make %s", name);
+	own_fd int mount = (int)syscall(SYS_open_tree, AT_FDCWD, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (mount < 0 || syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, &a, sizeof a) < 0 ||
+	    syscall(SYS_move_mount, mount, "", AT_FDCWD, name, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return err_errno(e, errno, "make %s", name);
+	return 0;
+}
+
+/* --- targets --- */
+
+/* The folder above `path`, made when it is not there; *ret_name points at the last part. */
+static int open_parent(struct tree *t, const char *path, uint64_t resolve, int *ret_fd, const char **ret_name, struct err *e)
+{
+	const char *slash = strrchr(path, '/');
+	own_str char *above = mem_strndup(path, slash ? (size_t)(slash - path) : 0);
+	int fd = open_in(t->root, above, O_PATH | O_DIRECTORY, 0, resolve);
+
+	if (fd < 0 && errno == ENOENT && *above) {
+		own_fd int upper = -1;
+		const char *name;
+		int r = open_parent(t, above, resolve, &upper, &name, e);
+		if (r < 0)
+			return r;
+		if (mkdirat(upper, name, 0755) < 0 && errno != EEXIST)
+			return err_errno(e, errno, "make %s", above);
+		fd = open_in(t->root, above, O_PATH | O_DIRECTORY, 0, resolve);
+	}
+	if (fd < 0)
+		return err_errno(e, errno, "open %s in the image", above);
+	*ret_fd = fd;
+	*ret_name = slash ? slash + 1 : path;
+	return 0;
+}
+
+/* A folder to mount on, made when it is not there. */
+static int open_target_folder(struct tree *t, const char *path, uint64_t resolve, int *ret_fd, struct err *e)
+{
+	int fd = open_in(t->root, path, O_PATH | O_DIRECTORY, 0, resolve);
+
+	if (fd < 0 && errno == ENOENT) {
+		own_fd int parent = -1;
+		const char *name;
+		int r = open_parent(t, path, resolve, &parent, &name, e);
+		if (r < 0)
+			return r;
+		if (mkdirat(parent, name, 0755) < 0 && errno != EEXIST)
+			return err_errno(e, errno, "make %s in the image", path);
+		fd = open_in(t->root, path, O_PATH | O_DIRECTORY, 0, resolve);
+	}
+	if (fd < 0 && errno == ELOOP)
+		return err_set(e, ERR_INVALID, "%s of the image is a symbolic link", path);
+	if (fd < 0)
+		return err_errno(e, errno, "open folder %s in the image", path);
+	*ret_fd = fd;
+	return 0;
+}
+
+/* Our own folders are never links; a data volume's place may lie behind one of the image. */
+#define OURS (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+#define THEIRS RESOLVE_IN_ROOT
+
+/* --- steps --- */
+
+static int set_mount_options(int fs, const char *options, struct err *e)
+{
+	own_str char *copy = mem_strdup(options);
+	char *save = NULL;
+
+	for (char *key = strtok_r(copy, ",", &save); key; key = strtok_r(NULL, ",", &save)) {
+		char *value = strchr(key, '=');
+		if (value)
+			*value++ = '\0';
+		if (syscall(SYS_fsconfig, fs, value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, key, value, 0) < 0)
+			return err_errno(e, errno, "option %s", key);
+	}
+	return 0;
+}
+
+static int step_mount(struct tree *t, const struct step *s, struct err *e)
+{
+	own_fd int target = -1;
+	int r = open_target_folder(t, s->target, OURS, &target, e);
+	if (r < 0)
+		return r;
+	own_fd int fs = (int)syscall(SYS_fsopen, s->source, FSOPEN_CLOEXEC);
+	if (fs < 0)
+		return err_errno(e, errno, "open file system %s", s->source);
+	if ((r = set_mount_options(fs, s->text, e)) < 0)
+		return r;
+	if (syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return err_errno(e, errno, "make file system %s", s->source);
+	own_fd int mount = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, (unsigned)s->number);
+	if (mount < 0)
+		return err_errno(e, errno, "make mount %s", s->source);
+	return attach(mount, target, s->target, e);
+}
+
+/* A data volume holds one folder, so that a program finds its place empty. */
+static int step_volume(struct tree *t, const struct step *s, struct err *e)
+{
+	size_t i = 0;
+	struct mount_attr a = { .attr_set = s->number };
+	own_fd int target = -1;
+
+	while (t->plan->volumes[i] && !str_eq(t->plan->volumes[i], s->source))
+		i++;
+	if (i + 1 >= t->in->volume_count)
+		return err_set(e, ERR_INTERNAL, "volume %s did not come with the plan", s->source);
+	char name[16];
+	(void)snprintf(name, sizeof name, "d%zu", i);
+	int r = place(t->in->volumes[i + 1].mount_fd, name, e);
+	if (r < 0)
+		return r;
+	own_fd int top = -1;
+	if ((r = fs_open_dir(AT_FDCWD, name, &top, e)) < 0)
+		return r;
+	own_fd int data = open_in(top, "data", O_PATH | O_DIRECTORY, 0, OURS | RESOLVE_NO_XDEV);
+	if (data < 0)
+		return err_errno(e, errno, "open data/ of volume %s", s->source);
+	own_fd int mount = (int)syscall(SYS_open_tree, data, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	if (mount < 0 || syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, &a, sizeof a) < 0)
+		return err_errno(e, errno, "take volume %s", s->source);
+	if ((r = open_target_folder(t, s->target, THEIRS, &target, e)) < 0)
+		return r;
+	return attach(mount, target, s->target, e);
+}
+
+/* Puts a mount over a new empty file in a folder of ours. */
+static int mount_on_new_file(struct tree *t, int mount, const char *path, struct err *e)
+{
+	own_fd int file = open_in(t->root, path, O_CREAT | O_EXCL | O_WRONLY, 0600, OURS);
+
+	if (file < 0)
+		return err_errno(e, errno, "make %s", path);
+	own_fd int target = open_in(t->root, path, O_PATH, 0, OURS);
+	return target < 0 ? err_errno(e, errno, "open %s", path) : attach(mount, target, path, e);
+}
+
+static int step_device(struct tree *t, const struct step *s, struct err *e)
+{
+	own_fd int mount = (int)syscall(SYS_open_tree, AT_FDCWD, s->target, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+	if (mount < 0)
+		return err_errno(e, errno, "open %s of the host", s->target);
+	return mount_on_new_file(t, mount, s->target, e);
+}
+
+static int step_host(struct tree *t, const struct step *s, struct err *e)
+{
+	bool file = s->number == 1;
+	struct mount_attr a = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV };
+	own_fd int target = -1;
+	own_fd int mount = (int)syscall(SYS_open_tree, AT_FDCWD, s->source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+
+	if (mount < 0)
+		return err_errno(e, errno, "open %s of the host", s->source);
+	if (syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH | AT_RECURSIVE, &a, sizeof a) < 0)
+		return err_errno(e, errno, "make %s read-only", s->source);
+	if (file) {
+		target = open_in(t->root, s->target, O_PATH | O_NOFOLLOW, 0, OURS);
+		if (target < 0)
+			return 0; /* the image has its own way (a link) or none */
+		return attach(mount, target, s->target, e);
+	}
+	int r = open_target_folder(t, s->target, OURS, &target, e);
+	return r < 0 ? r : attach(mount, target, s->target, e);
+}
+
+static int step_link(struct tree *t, const struct step *s, struct err *e)
+{
+	own_fd int parent = -1;
+	const char *name;
+	int r = open_parent(t, s->target, OURS, &parent, &name, e);
+
+	if (r >= 0 && symlinkat(s->text, parent, name) < 0)
+		r = err_errno(e, errno, "make link %s", s->target);
+	return r;
+}
+
+static int step_folder(struct tree *t, const struct step *s, struct err *e)
+{
+	own_fd int parent = -1;
+	const char *name;
+	int r = open_parent(t, s->target, OURS, &parent, &name, e);
+
+	if (r >= 0 && mkdirat(parent, name, (mode_t)s->number) < 0 && errno != EEXIST)
+		r = err_errno(e, errno, "make folder %s", s->target);
+	return r;
+}
+
+static int step_hide(struct tree *t, const struct step *s, struct err *e)
+{
+	struct stat st;
+	own_fd int target = open_in(t->root, s->target, O_PATH | O_NOFOLLOW, 0, OURS);
+
+	if (target < 0 && errno == ENOENT)
+		return 0;
+	if (target < 0 || fstat(target, &st) < 0)
+		return err_errno(e, errno, "look at %s", s->target);
+	own_fd int mount = (int)syscall(SYS_open_tree, AT_FDCWD, S_ISDIR(st.st_mode) ? "nothing" : "none", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (mount < 0)
+		return err_errno(e, errno, "hide %s", s->target);
+	return attach(mount, target, s->target, e);
+}
+
+static int step_read_only(struct tree *t, const struct step *s, struct err *e)
+{
+	struct mount_attr a = { .attr_set = MOUNT_ATTR_RDONLY };
+	own_fd int target = open_in(t->root, s->target, O_PATH | O_NOFOLLOW, 0, OURS);
+
+	if (target < 0 && errno == ENOENT)
+		return 0;
+	if (target < 0)
+		return err_errno(e, errno, "look at %s", s->target);
+	own_fd int mount = (int)syscall(SYS_open_tree, target, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+	if (mount < 0 || syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH | AT_RECURSIVE, &a, sizeof a) < 0)
+		return err_errno(e, errno, "make %s read-only", s->target);
+	return attach(mount, target, s->target, e);
+}
+
+/* What a regular file says now; empty when it is not there. False: leave it alone, it is something else. */
+static bool present_text(struct tree *t, const char *path, struct str *ret_text, bool *ret_there)
+{
+	struct stat st;
+	own_fd int fd = open_in(t->root, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0, THEIRS);
+
+	*ret_there = fd >= 0;
+	if (fd < 0)
+		return errno == ENOENT;
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && fs_read_fd(fd, FILE_MOST, ret_text, NULL) >= 0;
+}
+
+static int step_write(struct tree *t, const struct step *s, struct err *e)
+{
+	own_strbuf struct str now = { 0 };
+	bool there;
+
+	if (!present_text(t, s->target, &now, &there) || (!there && s->number == WRITE_IF_THERE) || str_eq(str_text(&now), s->text))
+		return 0;
+	if (s->number == WRITE_UNLESS_OWN && now.length && !str_starts(now.bytes, WRITE_MARK))
+		return 0;
+	own_fd int parent = -1;
+	const char *name;
+	int r = open_parent(t, s->target, THEIRS, &parent, &name, e);
+	if (r < 0)
+		return r;
+	own_fd int fd = open_in(t->root, s->target, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK, 0644, THEIRS);
+	if (fd < 0)
+		return err_errno(e, errno, "write %s of the workspace", s->target);
+	return fs_write_all(fd, s->text, strlen(s->text), e);
+}
+
+static int step_console(struct tree *t, const struct step *s, struct err *e)
+{
+	char path[32];
+	int number, unlock = 0;
+
+	t->terminal = open_in(t->root, "/dev/pts/ptmx", O_RDWR | O_NOCTTY, 0, OURS);
+	if (t->terminal < 0 || ioctl(t->terminal, TIOCSPTLCK, &unlock) < 0 || ioctl(t->terminal, TIOCGPTN, &number) < 0)
+		return err_errno(e, errno, "make a terminal");
+	(void)snprintf(path, sizeof path, "/dev/pts/%d", number);
+	t->terminal_peer = open_in(t->root, path, O_RDWR | O_NOCTTY, 0, OURS);
+	own_fd int mount = open_in(t->root, path, O_PATH, 0, OURS);
+	if (t->terminal_peer < 0 || mount < 0)
+		return err_errno(e, errno, "open %s", path);
+	own_fd int copy = (int)syscall(SYS_open_tree, mount, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	if (copy < 0)
+		return err_errno(e, errno, "take %s", path);
+	return mount_on_new_file(t, copy, s->target, e);
+}
+
+typedef int step_fn(struct tree *t, const struct step *s, struct err *e);
+
+static step_fn *const step_calls[] = {
+	[STEP_MOUNT] = step_mount,   [STEP_VOLUME] = step_volume, [STEP_DEVICE] = step_device,	     [STEP_HOST] = step_host,
+	[STEP_LINK] = step_link,     [STEP_FOLDER] = step_folder, [STEP_HIDE] = step_hide,	     [STEP_READ_ONLY] = step_read_only,
+	[STEP_WRITE] = step_write,   [STEP_CONSOLE] = step_console,
+};
+
+int tree_build(struct tree *t, struct err *e)
+{
+	int r = stack_layers(t, e);
+
+	if (r < 0 || (r = make_nothing("nothing", true, e)) < 0 || (r = make_nothing("none", false, e)) < 0)
+		return r;
+	for (size_t i = 0; i < t->plan->step_count; i++) {
+		const struct step *s = &t->plan->steps[i];
+		if (s->kind == 0 || s->kind >= ARRAY_SIZE(step_calls))
+			return err_set(e, ERR_INVALID, "plan has a step of kind %u", s->kind);
+		if ((r = step_calls[s->kind](t, s, e)) < 0)
+			return r;
+	}
+	return 0;
+}

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * run.sock. A connection sends one request and gets one answer (model/runner_protocol.h); streams then belong to a session, watches
+ * stay in a list. Everything that can block is short: entering a workspace takes a millisecond, freezing at most ten seconds.
+ */
+#include "runner/runner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/proc.h"
+#include "engine/workspace/enter.h"
+
+#define SWEEP_MS 1000
+#define SWEEPS 30 /* a client that has not read its last frames by then does not get them */
+
+struct connection {
+	struct runner *runner;
+	int fd;
+	struct loop_source *source;
+};
+
+/* --- watches --- */
+
+static void watcher_free(struct watcher *w)
+{
+	for (struct watcher **at = &w->runner->watchers; *at; at = &(*at)->next)
+		if (*at == w) {
+			*at = w->next;
+			break;
+		}
+	loop_remove(w->source);
+	(void)close(w->fd);
+	free(w);
+}
+
+static void watcher_ready(void *data, uint32_t events)
+{
+	struct watcher *w = data;
+	char byte;
+
+	(void)events;
+	if (recv(w->fd, &byte, 1, MSG_DONTWAIT) <= 0 && errno != EAGAIN)
+		watcher_free(w);
+}
+
+void control_tell_watchers(struct runner *r)
+{
+	for (struct watcher *w = r->watchers; w; w = w->next)
+		(void)!send(w->fd, &r->status, sizeof r->status, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void add_watcher(struct runner *r, int fd)
+{
+	struct watcher *w = mem_alloc(sizeof *w);
+
+	*w = (struct watcher){ .runner = r, .fd = fd, .next = r->watchers };
+	w->source = loop_add_fd(r->loop, fd, EPOLLIN, watcher_ready, w);
+	r->watchers = w;
+	(void)!send(fd, &r->status, sizeof r->status, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* --- answers --- */
+
+static void answer(struct runner *r, int fd, int result, const struct err *e, const int *fds, size_t fd_count)
+{
+	struct runner_answer a = { .version = RUNNER_VERSION, .size = sizeof a, .result = result, .status = r->status };
+	union {
+		char bytes[CMSG_SPACE(2 * sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec data = { &a, sizeof a };
+	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1 };
+
+	if (result < 0)
+		a.error = *e;
+	if (fd_count) {
+		h.msg_control = &control;
+		h.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+		struct cmsghdr *c = &control.align; /* the first one */
+		*c = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(fd_count * sizeof(int)) };
+		memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
+	}
+	(void)!sendmsg(fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* --- exec and copies --- */
+
+struct ending {
+	struct runner *runner;
+	struct session *session;
+	unsigned sweeps;
+};
+
+static void sweep(void *data)
+{
+	struct ending *x = data;
+
+	if (session_has_clients(x->session) && x->sweeps++ < SWEEPS) {
+		(void)loop_add_timer(x->runner->loop, SWEEP_MS, sweep, x);
+		return;
+	}
+	session_free(x->session);
+	free(x);
+}
+
+static void extra_ended(void *data, struct session *s, int status)
+{
+	struct ending *x = mem_alloc(sizeof *x);
+
+	(void)status;
+	*x = (struct ending){ .runner = data, .session = s };
+	(void)loop_add_timer(x->runner->loop, 0, sweep, x);
+}
+
+static int check_enter(const struct runner *r, struct err *e)
+{
+	if (r->status.state == RUNNER_PAUSED) {
+		(void)err_set(e, ERR_CONFLICT, "the workspace is paused");
+		return err_hint(e, "carrel resume it first");
+	}
+	if (r->status.state == RUNNER_ENDED || r->status.state == RUNNER_STARTING)
+		return err_set(e, ERR_CONFLICT, "the workspace is not running");
+	return 0;
+}
+
+/* Splits NUL-terminated texts; the last NUL is there (checked by the caller). */
+static const char **split(const char *texts, size_t length, size_t *ret_count)
+{
+	const char **list = NULL;
+	size_t n = 0, room = 0;
+
+	for (const char *at = texts; at < texts + length; at += strlen(at) + 1) {
+		MEM_PUSH_ROOM(list, n, room);
+		list[n++] = at;
+	}
+	MEM_PUSH_ROOM(list, n, room);
+	list[n] = NULL;
+	*ret_count = n;
+	return list;
+}
+
+static int exec(struct runner *r, const struct runner_request *q, const char *texts, struct session **ret_session, struct err *e)
+{
+	size_t n = 0;
+	own_str const char **list = split(texts, q->texts_length, &n);
+	int result = check_enter(r, e);
+
+	if (result < 0)
+		return result;
+	if (n < 3 || q->commands == 0 || q->commands > n - 2)
+		return err_set(e, ERR_INVALID, "no command to execute");
+	own_str const char **argv = mem_alloc_array(q->commands + 1, sizeof *argv);
+	memcpy(argv, list + 2, q->commands * sizeof *argv);
+	struct enter enter = { .plan = &r->plan, .init = r->birth.pid, .init_pidfd = r->birth.pidfd, .argv = argv,
+			       .environment = list + 2 + q->commands, .user = list[0], .directory = list[1],
+			       .terminal = q->flags & RUNNER_TERMINAL, .input = q->flags & RUNNER_INPUT };
+	if ((result = enter_workspace(&enter, e)) < 0)
+		return result;
+	struct session_options how = {
+		.streams = { enter.pidfd, enter.input_fd, enter.output_fd, enter.errors_fd, enter.terminal_fd },
+		.patient = true, .single = true, .done = extra_ended, .data = r };
+	*ret_session = session_new(r->loop, &how);
+	return 0;
+}
+
+static int copy(struct runner *r, bool in, const char *path, struct session **ret_session, struct err *e)
+{
+	own_str char *program = mem_printf("%s/libexec/carrel/carrel-copy", fs_prefix());
+	const char *const argv[] = { "carrel-copy", in ? "in" : "out", path, r->plan.flags & PLAN_HOST_NETWORK ? "host" : "own", NULL };
+	static const char *const environment[] = { "LC_ALL=C.UTF-8", NULL };
+	int input[2] = { -1, -1 }, output[2] = { -1, -1 }, errors[2] = { -1, -1 }, pidfd = -1;
+	int result = check_enter(r, e);
+
+	if (result < 0)
+		return result;
+	if (pipe2(input, O_CLOEXEC) < 0 || pipe2(output, O_CLOEXEC) < 0 || pipe2(errors, O_CLOEXEC) < 0)
+		result = err_errno(e, errno, "make pipes");
+	const struct proc_fd fds[] = { { 0, input[0] }, { 1, output[1] }, { 2, errors[1] }, { 3, r->birth.pidfd } };
+	const struct proc_spawn how = { .path = program, .argv = argv, .env = environment, .fds = fds, .fd_count = ARRAY_SIZE(fds) };
+	if (result >= 0)
+		result = proc_start(&how, &pidfd, NULL, e);
+	const int theirs[] = { input[0], output[1], errors[1] }, ours[] = { input[1], output[0], errors[0] };
+	for (size_t i = 0; i < 3; i++) {
+		if (theirs[i] >= 0)
+			(void)close(theirs[i]);
+		if (result < 0 && ours[i] >= 0)
+			(void)close(ours[i]);
+	}
+	if (result < 0)
+		return result;
+	struct session_options options = { .streams = { pidfd, ours[0], ours[1], ours[2], -1 }, .patient = true, .single = true,
+					   .errors_are_text = true, .done = extra_ended, .data = r };
+	*ret_session = session_new(r->loop, &options);
+	return 0;
+}
+
+/* --- requests --- */
+
+static int resume(struct runner *r, struct err *e)
+{
+	if (r->status.state != RUNNER_PAUSED)
+		return 0;
+	int result = runner_freeze(r, false, e);
+	if (result < 0)
+		return result;
+	if (!r->released) {
+		r->released = true;
+		r->status.started_ms = 0;
+		if ((result = birth_release(&r->birth, e)) < 0 || (result = birth_executed(&r->birth, e)) < 0) {
+			runner_kill_workspace(r);
+			return result;
+		}
+	}
+	runner_set_state(r, RUNNER_RUNNING);
+	return 0;
+}
+
+static int pause_workspace(struct runner *r, struct err *e)
+{
+	if (r->status.state == RUNNER_PAUSED)
+		return 0;
+	if (r->status.state != RUNNER_RUNNING)
+		return err_set(e, ERR_CONFLICT, "the workspace is not running");
+	int result = runner_freeze(r, true, e);
+	if (result < 0) {
+		(void)!runner_freeze(r, false, NULL);
+		return result;
+	}
+	runner_set_state(r, RUNNER_PAUSED);
+	return 0;
+}
+
+static int find_volume(const struct runner *r, const char *name, int fds[2], struct err *e)
+{
+	size_t i = 0;
+
+	if (!str_eq(name, "root")) {
+		for (i = 1; r->plan.volumes[i - 1] && !str_eq(r->plan.volumes[i - 1], name); i++)
+			;
+		if (!r->plan.volumes[i - 1])
+			return err_set(e, ERR_NOT_FOUND, "the workspace has no volume \"%s\"", name);
+	}
+	if (i >= r->birth.volume_count)
+		return err_set(e, ERR_CONFLICT, "volume \"%s\" is not mounted any more", name);
+	fds[0] = r->birth.volumes[i].mount_fd;
+	fds[1] = r->birth.volumes[i].loop_fd;
+	return 0;
+}
+
+static int simple(struct runner *r, const struct runner_request *q, struct err *e)
+{
+	switch (q->kind) {
+	case RUNNER_STATUS:
+		return 0;
+	case RUNNER_STOP:
+		return runner_stop_workspace(r, q->number, e);
+	case RUNNER_KILL:
+		runner_kill_workspace(r);
+		return 0;
+	case RUNNER_SIGNAL:
+		if (q->number < 1 || q->number > 64)
+			return err_set(e, ERR_INVALID, "no signal %llu", (unsigned long long)q->number);
+		return session_signal(r->session, (int)q->number, e);
+	case RUNNER_PAUSE:
+		return pause_workspace(r, e);
+	case RUNNER_RESUME:
+		return resume(r, e);
+	default:
+		return err_set(e, ERR_UNSUPPORTED, "this runner knows no request %u", q->kind);
+	}
+}
+
+/* Takes `fd` when it is kept. */
+static bool handle(struct runner *r, int fd, const struct runner_request *q, const char *texts)
+{
+	struct err e = { 0 };
+	struct session *session = NULL;
+	int result = 0, fds[2];
+
+	switch (q->kind) {
+	case RUNNER_WATCH:
+		answer(r, fd, 0, NULL, NULL, 0);
+		add_watcher(r, fd);
+		return true;
+	case RUNNER_ATTACH:
+	case RUNNER_CONSOLE:
+		session = r->session;
+		break;
+	case RUNNER_EXEC:
+		result = exec(r, q, texts, &session, &e);
+		break;
+	case RUNNER_COPY_IN:
+	case RUNNER_COPY_OUT:
+		result = copy(r, q->kind == RUNNER_COPY_IN, texts, &session, &e);
+		break;
+	case RUNNER_VOLUME:
+		result = find_volume(r, texts, fds, &e);
+		answer(r, fd, result, &e, fds, result < 0 ? 0 : 2);
+		return false;
+	default:
+		result = simple(r, q, &e);
+		break;
+	}
+	answer(r, fd, result, &e, NULL, 0);
+	if (!session)
+		return false;
+	session_add_client(session, fd, q->flags & RUNNER_INPUT || q->kind == RUNNER_COPY_IN, q->rows, q->columns);
+	return true;
+}
+
+static void connection_ready(void *data, uint32_t events)
+{
+	struct connection *c = data;
+	size_t most = sizeof(struct runner_request) + RUNNER_TEXTS_LONGEST;
+	own_str char *bytes = malloc(most + 1);
+	bool kept = false;
+	struct runner_request q;
+
+	(void)events;
+	ssize_t n = bytes ? recv(c->fd, bytes, most, MSG_DONTWAIT) : -1;
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	loop_remove(c->source);
+	if (n >= (ssize_t)sizeof q) {
+		memcpy(&q, bytes, sizeof q);
+		bytes[n] = '\0';
+		/* Texts end with a NUL, ours if they did not bring one. */
+		if (q.version == RUNNER_VERSION && q.size == sizeof q && q.texts_length == (size_t)n - sizeof q)
+			kept = handle(c->runner, c->fd, &q, bytes + sizeof q);
+	}
+	if (!kept)
+		(void)close(c->fd);
+	free(c);
+}
+
+static void accept_one(void *data, uint32_t events)
+{
+	struct runner *r = data;
+	struct ucred peer = { .uid = (uid_t)-1 };
+	socklen_t size = sizeof peer;
+
+	(void)events;
+	int fd = accept4(r->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0)
+		return;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.uid != 0) {
+		(void)close(fd);
+		return;
+	}
+	struct connection *c = mem_alloc(sizeof *c);
+	*c = (struct connection){ .runner = r, .fd = fd };
+	c->source = loop_add_fd(r->loop, fd, EPOLLIN, connection_ready, c);
+}
+
+/* The working folder is the run folder, so the address is short. */
+int control_listen(struct runner *r, struct err *e)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = RUNNER_SOCKET };
+
+	(void)unlink(RUNNER_SOCKET);
+	r->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (r->listener < 0 || bind(r->listener, (struct sockaddr *)&address, sizeof address) < 0 ||
+	    chmod(RUNNER_SOCKET, 0600) < 0 || listen(r->listener, 64) < 0)
+		return err_errno(e, errno, "listen on %s/" RUNNER_SOCKET, r->plan.run_dir);
+	(void)loop_add_fd(r->loop, r->listener, EPOLLIN, accept_one, r);
+	return 0;
+}

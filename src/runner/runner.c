@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * carrel-run: one process per workspace, from its start to its end.
+ *
+ * It is started by the agent with a socket as descriptor 3, leaves the agent at once (double fork), takes the plan and the open
+ * volumes from the socket, makes the workspace, and answers. From then on it needs nobody: it holds the terminal or pipes, writes
+ * the log, serves run.sock (control.c), and when the first process ends it writes how into the status file and leaves. Everything
+ * that the workspace has in the kernel hangs on this process and on the first one of the workspace: killed, they leave nothing but
+ * files in the run folder.
+ *
+ * States: starting -> running <-> paused, any -> stopping -> ended. A workspace that is to start paused is `paused` before its
+ * program was executed; resuming lets it go.
+ */
+#include "runner/runner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/fs.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "engine/workspace/enter.h"
+
+#define PLAN_SOCKET 3
+#define HELD_MS 300000   /* how long a finished workspace waits for the first attach */
+#define LINGER_MS 50     /* between looks at clients that have not read everything */
+#define LINGER_ROUNDS 200
+#define FREEZE_MS 10000
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* --- state --- */
+
+static void write_status(struct runner *r)
+{
+	static const char *const names[] = { "", "starting", "running", "paused", "stopping", "ended" };
+	const struct runner_status *s = &r->status;
+	own_strbuf struct str text = { 0 };
+	struct err e;
+
+	str_printf(&text,
+		   "{\"state\":\"%s\",\"exit_status\":%d,\"pid\":%d,\"runner_pid\":%d,\"run\":%llu,\"started_ms\":%llu,"
+		   "\"ended_ms\":%llu,\"killed_for_memory\":%s,\"maintenance\":%s}\n",
+		   names[s->state], s->exit_status, s->pid, s->runner_pid, (unsigned long long)s->run, (unsigned long long)s->started_ms,
+		   (unsigned long long)s->ended_ms, s->killed_for_memory ? "true" : "false", s->maintenance ? "true" : "false");
+	if (fs_write_file(AT_FDCWD, RUNNER_STATUS_FILE, text.bytes, text.length, 0600, false, &e) < 0)
+		log_error(&e, "workspace %s", r->plan.id);
+}
+
+void runner_set_state(struct runner *r, enum runner_state state)
+{
+	r->status.state = state;
+	write_status(r);
+	control_tell_watchers(r);
+}
+
+/* The kernel counts its kills in one file or the other. */
+static bool killed_for_memory(const struct plan *p)
+{
+	static const char *const files[] = { "memory.oom_control", "memory.events" };
+
+	for (size_t i = 0; p->cgroups_v1[i] || *p->cgroup_v2; i++) {
+		const char *folder = p->cgroups_v1[i] ? p->cgroups_v1[i] : p->cgroup_v2;
+		for (size_t f = 0; f < ARRAY_SIZE(files); f++) {
+			own_str char *path = mem_printf("%s/%s", folder, files[f]);
+			own_strbuf struct str text = { 0 };
+			if (access(path, R_OK) < 0 || fs_read_file(AT_FDCWD, path, 4096, &text, NULL) < 0)
+				continue;
+			const char *at = strstr(str_text(&text), "oom_kill ");
+			return at && strtoul(at + strlen("oom_kill "), NULL, 10) > 0;
+		}
+		if (!p->cgroups_v1[i])
+			break;
+	}
+	return false;
+}
+
+static void leave(void *data)
+{
+	struct runner *r = data;
+
+	if (session_has_clients(r->session) && r->patience-- > 0)
+		(void)loop_add_timer(r->loop, LINGER_MS, leave, r);
+	else
+		loop_stop(r->loop);
+}
+
+static void program_ended(void *data, struct session *s, int status)
+{
+	struct runner *r = data;
+
+	r->status.exit_status = status;
+	r->status.ended_ms = now_ms();
+	r->status.killed_for_memory = killed_for_memory(&r->plan);
+	birth_close_volumes(&r->birth);
+	runner_set_state(r, RUNNER_ENDED);
+	r->patience = LINGER_ROUNDS;
+	bool waits = (r->plan.flags & PLAN_HELD) && !session_has_clients(s) && !session_was_attached(s);
+	(void)loop_add_timer(r->loop, waits ? HELD_MS : 0, leave, r);
+}
+
+void runner_begin_session(struct runner *r)
+{
+	struct birth *b = &r->birth;
+	uint64_t flags = r->plan.flags;
+	struct session_options how = {
+		.streams = { .pidfd = b->pidfd, .input = b->input, .output = b->output, .errors = b->errors, .terminal = b->terminal },
+		.log = &r->log,
+		.patient = flags & PLAN_HELD,
+		.held = flags & PLAN_HELD,
+		.system = flags & PLAN_SYSTEM,
+		.done = program_ended,
+		.data = r,
+	};
+
+	r->session = session_new(r->loop, &how);
+}
+
+/* --- stopping --- */
+
+void runner_kill_workspace(struct runner *r)
+{
+	(void)syscall(SYS_pidfd_send_signal, r->birth.pidfd, SIGKILL, NULL, 0);
+	if (r->status.state == RUNNER_PAUSED)
+		(void)!runner_freeze(r, false, NULL); /* frozen processes of a v1 freezer do not die */
+}
+
+static void out_of_patience(void *data)
+{
+	struct runner *r = data;
+
+	r->stop_timer = NULL;
+	runner_kill_workspace(r);
+}
+
+static void read_link_name(pid_t pid, char *out, size_t size)
+{
+	char path[64], target[256];
+
+	(void)snprintf(path, sizeof path, "/proc/%d/exe", (int)pid);
+	ssize_t n = readlink(path, target, sizeof target - 1);
+	target[n > 0 ? n : 0] = '\0';
+	const char *slash = strrchr(target, '/');
+	(void)snprintf(out, size, "%s", slash ? slash + 1 : target);
+}
+
+/* Each init has its own way to be told; most listen to "init 0". */
+static int tell_init(struct runner *r, struct err *e)
+{
+	static const struct {
+		const char *program;
+		int offset, number; /* SIGRTMIN + offset, or number */
+	} ways[] = { { "systemd", 4, 0 }, { "busybox", 0, SIGUSR2 } };
+	char program[256];
+
+	read_link_name(r->birth.pid, program, sizeof program);
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++)
+		if (str_eq(program, ways[i].program))
+			return session_signal(r->session, ways[i].number ? ways[i].number : SIGRTMIN + ways[i].offset, e);
+	static const char *const shutdown[] = { "/sbin/init", "0", NULL };
+	struct enter n = { .plan = &r->plan, .init = r->birth.pid, .init_pidfd = r->birth.pidfd, .argv = shutdown, .user = "0", .directory = "/" };
+	int result = enter_workspace(&n, e);
+	if (result < 0)
+		return result;
+	struct session_options how = { .streams = { n.pidfd, n.input_fd, n.output_fd, n.errors_fd, n.terminal_fd } };
+	(void)session_new(r->loop, &how);
+	return 0;
+}
+
+int runner_stop_workspace(struct runner *r, uint64_t timeout_ms, struct err *e)
+{
+	if (r->status.state == RUNNER_ENDED || r->status.state == RUNNER_STOPPING)
+		return 0;
+	if (!r->released) {
+		runner_kill_workspace(r);
+		return 0;
+	}
+	int result = r->status.state == RUNNER_PAUSED ? runner_freeze(r, false, e) : 0;
+	if (result < 0)
+		return result;
+	runner_set_state(r, RUNNER_STOPPING);
+	r->stop_timer = loop_add_timer(r->loop, timeout_ms, out_of_patience, r);
+	if (r->plan.flags & PLAN_SYSTEM)
+		result = tell_init(r, e);
+	else
+		result = session_signal(r->session, r->plan.flags & PLAN_MAINTENANCE ? SIGTERM : (int)r->plan.stop_signal, e);
+	if (result < 0)
+		runner_kill_workspace(r);
+	return result;
+}
+
+/* --- freezing --- */
+
+static bool frozen_now(const struct plan *p)
+{
+	own_strbuf struct str text = { 0 };
+	own_str char *events = *p->cgroup_v2 ? mem_printf("%s/cgroup.events", p->cgroup_v2) : mem_strdup(p->freeze_path);
+
+	return fs_read_file(AT_FDCWD, events, 4096, &text, NULL) >= 0 &&
+	       strstr(str_text(&text), *p->cgroup_v2 ? "frozen 1" : p->freeze_text);
+}
+
+int runner_freeze(struct runner *r, bool frozen, struct err *e)
+{
+	const struct plan *p = &r->plan;
+	const char *text = frozen ? p->freeze_text : p->thaw_text;
+
+	if (!*p->freeze_path)
+		return err_set(e, ERR_UNSUPPORTED, "this host has no freezer");
+	own_fd int fd = open(p->freeze_path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		return err_errno(e, errno, "write %s to %s", text, p->freeze_path);
+	for (uint64_t end = loop_now_ms() + FREEZE_MS; frozen && !frozen_now(p);) {
+		if (loop_now_ms() > end)
+			return err_set(e, ERR_TIMEOUT, "workspace %s is not frozen after %d s", p->id, FREEZE_MS / 1000);
+		(void)poll(NULL, 0, 1);
+	}
+	return 0;
+}
+
+/* --- start --- */
+
+static int receive_plan(int socket, int *ret_fds, size_t *ret_count, struct err *e)
+{
+	uint32_t version = 0;
+	union {
+		char bytes[CMSG_SPACE((BIRTH_VOLUMES_MOST + 1) * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec data = { &version, sizeof version };
+	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	ssize_t n = recvmsg(socket, &h, MSG_CMSG_CLOEXEC);
+
+	if (n == 0)
+		exit(0); /* not needed any more */
+	if (n < 0)
+		return err_errno(e, errno, "receive the plan");
+	struct cmsghdr *c = CMSG_FIRSTHDR(&h);
+	if (version != RUNNER_VERSION || !c || c->cmsg_type != SCM_RIGHTS)
+		return err_set(e, ERR_UNSUPPORTED, "plan of version %u, this runner takes %d", version, RUNNER_VERSION);
+	*ret_count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	memcpy(ret_fds, CMSG_DATA(c), *ret_count * sizeof(int));
+	return *ret_count < 2 ? err_set(e, ERR_INVALID, "plan without a root volume") : 0;
+}
+
+static int read_plan(struct runner *r, int fd, struct err *e)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || st.st_size <= 0 || st.st_size > PLAN_BYTES_MOST)
+		return err_set(e, ERR_INVALID, "plan of an impossible size");
+	void *bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (bytes == MAP_FAILED)
+		return err_errno(e, errno, "map the plan");
+	return plan_decode(bytes, (size_t)st.st_size, &r->plan, e);
+}
+
+static int start_paused(struct runner *r, struct err *e)
+{
+	int result = runner_freeze(r, true, e);
+
+	if (result < 0)
+		return result;
+	runner_begin_session(r);
+	runner_set_state(r, RUNNER_PAUSED);
+	return 0;
+}
+
+static int start(struct runner *r, const int *fds, size_t count, struct err *e)
+{
+	int result = birth_volumes(&r->birth, fds + 1, count - 1, e);
+
+	for (size_t i = 0; i < count; i++)
+		(void)close(fds[i]); /* the loop devices hold the volumes now */
+	if (result < 0)
+		return result;
+	if ((result = fault_point("runner.volumes")) > 0)
+		return err_errno(e, result, "after the volumes");
+	if ((result = birth_make(&r->birth, e)) < 0)
+		return result;
+	if ((result = fault_point("runner.born")) > 0)
+		return err_errno(e, result, "after the first process");
+	r->status.pid = r->birth.pid;
+	if (r->plan.flags & PLAN_PAUSED)
+		return start_paused(r, e);
+	r->released = true;
+	if ((result = birth_release(&r->birth, e)) < 0 || (result = birth_executed(&r->birth, e)) < 0)
+		return result;
+	r->status.started_ms = now_ms();
+	runner_begin_session(r);
+	runner_set_state(r, RUNNER_RUNNING);
+	return 0;
+}
+
+static int prepare(struct runner *r, int socket, struct err *e)
+{
+	int fds[BIRTH_VOLUMES_MOST + 1];
+	size_t count = 0;
+	int result = receive_plan(socket, fds, &count, e);
+
+	if (result < 0 || (result = read_plan(r, fds[0], e)) < 0)
+		return result;
+	if (chdir(r->plan.run_dir) < 0)
+		return err_errno(e, errno, "go to %s", r->plan.run_dir);
+	r->loop = loop_new();
+	birth_init(&r->birth, &r->plan);
+	logfile_open(&r->log, r->plan.log_path, r->plan.log_bytes, r->plan.log_files);
+	r->status = (struct runner_status){ .version = RUNNER_VERSION, .size = sizeof r->status, .state = RUNNER_STARTING,
+					    .exit_status = -1, .runner_pid = getpid(), .run = r->plan.run,
+					    .maintenance = (r->plan.flags & PLAN_MAINTENANCE) != 0 };
+	if ((result = start(r, fds, count, e)) < 0)
+		return result;
+	return control_listen(r, e);
+}
+
+static void answer(int socket, const struct runner *r, int result, const struct err *e)
+{
+	struct runner_answer a = { .version = RUNNER_VERSION, .size = sizeof a, .result = result, .status = r->status };
+
+	if (result < 0)
+		a.error = *e;
+	(void)!send(socket, &a, sizeof a, MSG_NOSIGNAL);
+}
+
+static int run(struct runner *r)
+{
+	struct err e = { 0 };
+	int result = prepare(r, PLAN_SOCKET, &e);
+
+	if (result < 0) {
+		birth_undo(&r->birth);
+		(void)unlink(RUNNER_SOCKET);
+		answer(PLAN_SOCKET, r, result, &e);
+		return 1;
+	}
+	answer(PLAN_SOCKET, r, 0, NULL);
+	(void)close(PLAN_SOCKET);
+	result = loop_run(r->loop, &e);
+	if (result < 0)
+		log_error(&e, "workspace %s", r->plan.id);
+	(void)unlink(RUNNER_SOCKET);
+	return result < 0;
+}
+
+int main(int argc, char **argv)
+{
+	static struct runner runner = { .birth.pidfd = -1, .birth.sync = -1, .listener = -1 };
+	struct stat st;
+
+	(void)argv;
+	log_init("carrel-run", LOG_INFO);
+	if (argc != 1 || fstat(PLAN_SOCKET, &st) < 0 || !S_ISSOCK(st.st_mode)) {
+		(void)fprintf(stderr, "carrel-run is started by carrel-node, not by hand\n");
+		return 2;
+	}
+	(void)fcntl(PLAN_SOCKET, F_SETFD, FD_CLOEXEC);
+	(void)signal(SIGPIPE, SIG_IGN);
+	pid_t pid = fork();
+	if (pid != 0)
+		_exit(pid < 0 ? 1 : 0);
+	(void)umask(022);
+	return run(&runner);
+}

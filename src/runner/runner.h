@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RUNNER_RUNNER_H
+#define RUNNER_RUNNER_H
+
+/* The state of carrel-run: one workspace. */
+
+#include "base/loop.h"
+#include "engine/workspace/birth.h"
+#include "model/runner_protocol.h"
+#include "runner/logfile.h"
+#include "runner/session.h"
+
+struct watcher {
+	int fd;
+	struct loop_source *source;
+	struct runner *runner;
+	struct watcher *next;
+};
+
+struct runner {
+	struct loop *loop;
+	struct plan plan;
+	struct birth birth;
+	struct logfile log;
+	struct session *session; /* the program; NULL before it is born */
+	struct runner_status status;
+	struct watcher *watchers;
+	struct loop_source *stop_timer;
+	int listener;
+	bool released; /* the program was allowed to start */
+	unsigned patience; /* rounds left to wait for slow clients at the end */
+};
+
+/* --- runner.c --- */
+void runner_set_state(struct runner *r, enum runner_state state);
+int runner_stop_workspace(struct runner *r, uint64_t timeout_ms, struct err *e) must_check;
+void runner_kill_workspace(struct runner *r);
+int runner_freeze(struct runner *r, bool frozen, struct err *e) must_check;
+void runner_begin_session(struct runner *r);
+
+/* --- control.c --- */
+int control_listen(struct runner *r, struct err *e) must_check;
+void control_tell_watchers(struct runner *r);
+
+#endif
