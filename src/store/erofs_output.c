@@ -61,25 +61,25 @@ int erofs_output_blocks(struct erofs_output *o, uint64_t count, uint64_t *ret_bl
 	return 0;
 }
 
-/* Forward within the window's reach the bytes are gathered (a gap is zero: a shared block's content follows later); elsewhere the
- * window moves. */
+/* The window always ends at the frontier, behind which nothing was written yet. Forward within its reach bytes are gathered (a gap
+ * is zero: a shared block's content follows later); what lies behind goes straight to the file. */
 int erofs_output_data(struct erofs_output *o, uint64_t at, const void *bytes, size_t length, struct err *e)
 {
-	uint64_t end = o->window_at + o->window_length;
-
-	if (o->window_length && at >= o->window_at && at + length <= end) {
+	if (o->window_length && at >= o->window_at && at + length <= o->frontier) {
 		memcpy(o->window + (at - o->window_at), bytes, length);
 		return 0;
 	}
-	if (o->window_length && at >= end && at + length <= o->window_at + OUTPUT_WINDOW) {
-		memset(o->window + o->window_length, 0, at - end);
+	if (at < o->frontier)
+		return write_at(o, at, bytes, length, e);
+	if (o->window_length && at + length <= o->window_at + OUTPUT_WINDOW) {
+		memset(o->window + o->window_length, 0, at - o->frontier);
 		memcpy(o->window + (at - o->window_at), bytes, length);
-		o->window_length = at + length - o->window_at;
+		o->frontier = at + length;
+		o->window_length = o->frontier - o->window_at;
 		return 0;
 	}
-	if (o->window_length && at < end)
-		return write_at(o, at, bytes, length, e); /* behind: rare */
 	int r = flush_window(o, e);
+	o->frontier = at + length;
 	if (r < 0 || length >= OUTPUT_WINDOW / 4)
 		return r < 0 ? r : write_at(o, at, bytes, length, e);
 	o->window_at = at;

@@ -22,6 +22,7 @@ struct erofs_output {
 	uint8_t *window; /* bytes of the file from window_at on that are not written yet */
 	uint64_t window_at;
 	size_t window_length;
+	uint64_t frontier; /* end of all that was written or gathered */
 	struct open_block {
 		uint64_t block;
 		uint32_t used;

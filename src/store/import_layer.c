@@ -74,9 +74,11 @@ int layer_conversion_finish(struct layer_conversion *c, struct layer_result *ret
 	json_t *json = json_loadb(str_text(&answer), answer.length, 0, NULL);
 	const char *plain = json_string_value(json_object_get(json, "plain"));
 	const char *partition = json_string_value(json_object_get(json, "partition"));
-	const char *message = json_string_value(json_object_get(json, "error"));
+	const json_t *error = json_object_get(json, "error");
+	const char *kind = json_string_value(json_object_get(error, "kind")), *message = json_string_value(json_object_get(error, "message"));
 	if (status != 0 || !plain || !partition)
-		r = err_set(e, ERR_CORRUPT, "the layer cannot be converted (status %d): %s", status, message ? message : "");
+		r = err_set(e, kind ? err_kind_from_name(kind) : ERR_INTERNAL, "the layer cannot be converted: %s",
+			    message ? message : "carrel-convert ended without an answer");
 	if (r == 0)
 		r = digest_parse(plain, &ret_result->plain, e);
 	if (r == 0)

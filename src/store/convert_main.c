@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * carrel-convert: one layer into one partition. Descriptor 0 is the archive, 1 an empty file for the partition, 3 takes the answer:
+ * one line of JSON, {"plain","partition","bytes","inodes"} or {"error":{"kind","message","hint"}} (import_layer.c reads it). Before the
+ * first byte is read the process gives up everything but these descriptors, memory and threads.
+ */
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/fs.h"
+#include "base/sandbox.h"
+#include "store/erofs_writer.h"
+#include "store/tar_reader.h"
+
+#define ANSWER_FD 3
+
+static json_t *success(const struct tar_summary *summary, const struct digest *partition, uint64_t size_bytes, uint64_t inodes)
+{
+	char plain[DIGEST_TEXT_SIZE], name[DIGEST_TEXT_SIZE];
+
+	return json_pack("{s:s, s:s, s:I, s:I}", "plain", digest_text(&summary->plain, plain), "partition", digest_text(partition, name),
+			 "bytes", (json_int_t)size_bytes, "inodes", (json_int_t)inodes);
+}
+
+static int convert(json_t **ret_answer, struct err *e)
+{
+	struct tar_summary summary;
+	struct digest partition;
+	uint64_t size_bytes, inodes;
+	own_erofs_writer struct erofs_writer *w = erofs_writer_new(STDOUT_FILENO, &erofs_default_limits);
+
+	int r = tar_read(STDIN_FILENO, &tar_default_limits, w, &summary, e);
+	if (r == 0)
+		r = erofs_finish(w, &size_bytes, &inodes, e);
+	if (r == 0)
+		r = hash_fd(STDOUT_FILENO, &partition, e);
+	if (r == 0)
+		*ret_answer = success(&summary, &partition, size_bytes, inodes);
+	return r;
+}
+
+int main(void)
+{
+	struct err e;
+	json_t *answer = NULL;
+
+	(void)fault_point("convert-start");
+	int r = sandbox_enter(SANDBOX_THREADS, NULL, &e);
+	if (r == 0)
+		r = convert(&answer, &e);
+	if (r < 0)
+		answer = json_pack("{s:{s:s, s:s, s:s}}", "error", "kind", err_kind_name(e.kind), "message", e.message, "hint", e.hint);
+	char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
+	if (!text) /* the message quotes a name that is not UTF-8 */
+		text = strdup("{\"error\":{\"kind\":\"corrupt\",\"message\":\"the archive cannot be read: a name in it is not valid\",\"hint\":\"\"}}");
+	if (!text || fs_write_all(ANSWER_FD, text, strlen(text), NULL) < 0)
+		return EXIT_FAILURE;
+	free(text);
+	json_decref(answer);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
