@@ -118,7 +118,7 @@ static void offer_value(struct cli *cli, enum complete kind, const char *typed, 
 	case COMPLETE_NONE:
 		break;
 	case COMPLETE_IMAGE_OR_FILE:
-		offer_names(cli, typed, "/v1/images", "name", "architecture", "");
+		offer_names(cli, typed, "/v1/images" CLIENT_PAGE, "name", "architecture", "");
 		(void)puts(":file");
 		break;
 	case COMPLETE_FILE:
@@ -128,20 +128,20 @@ static void offer_value(struct cli *cli, enum complete kind, const char *typed, 
 		(void)puts(":folder");
 		break;
 	case COMPLETE_WORKSPACE:
-		offer_names(cli, typed, "/v1/workspaces", "name", "state", "");
+		offer_names(cli, typed, "/v1/workspaces" CLIENT_PAGE, "name", "state", "");
 		break;
 	case COMPLETE_COPY:
-		offer_names(cli, typed, "/v1/workspaces", "name", "state", ":");
+		offer_names(cli, typed, "/v1/workspaces" CLIENT_PAGE, "name", "state", ":");
 		(void)puts(":file");
 		break;
 	case COMPLETE_IMAGE:
-		offer_names(cli, typed, "/v1/images", "name", "architecture", "");
+		offer_names(cli, typed, "/v1/images" CLIENT_PAGE, "name", "architecture", "");
 		break;
 	case COMPLETE_VOLUME:
 		offer_names(cli, typed, "/v1/volumes", "name", "workspace", "");
 		break;
 	case COMPLETE_OPERATION:
-		offer_names(cli, typed, "/v1/operations", "id", "kind", "");
+		offer_names(cli, typed, "/v1/operations" CLIENT_PAGE, "id", "kind", "");
 		break;
 	case COMPLETE_SNAPSHOT: {
 		own_str char *path = client_path("/v1/workspaces/%s/snapshots", ref ? ref : "");

@@ -21,7 +21,7 @@ static int list(struct cli *cli, const struct args *a, struct err *e)
 	(void)a;
 
 	if (r == 0)
-		r = client_list(client, "/v1/images", &items, e);
+		r = client_list(client, "/v1/images" CLIENT_PAGE, &items, e);
 	if (r == 0)
 		print_list(cli, items, columns);
 	return r;

@@ -58,7 +58,7 @@ static int list(struct cli *cli, const struct args *a, struct err *e)
 	int r = cli_client(cli, &client, e);
 
 	if (r == 0)
-		r = client_list(client, "/v1/workspaces", &all, e);
+		r = client_list(client, "/v1/workspaces" CLIENT_PAGE, &all, e);
 	if (r < 0)
 		return r;
 	json_array_foreach(all, i, workspace) {

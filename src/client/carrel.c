@@ -129,8 +129,8 @@ static int list(struct carrel *c, const char *path, char **ret_json)
 	return r;
 }
 
-int carrel_list(struct carrel *c, char **ret_json) { return list(c, "/v1/workspaces", ret_json); }
-int carrel_images(struct carrel *c, char **ret_json) { return list(c, "/v1/images", ret_json); }
+int carrel_list(struct carrel *c, char **ret_json) { return list(c, "/v1/workspaces" CLIENT_PAGE, ret_json); }
+int carrel_images(struct carrel *c, char **ret_json) { return list(c, "/v1/images" CLIENT_PAGE, ret_json); }
 
 int carrel_show(struct carrel *c, const char *ref, char **ret_json)
 {

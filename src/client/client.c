@@ -153,8 +153,8 @@ int client_list(struct client *c, const char *path, json_t **ret_items, struct e
 	own_str char *cursor = NULL;
 
 	do {
-		own_str char *after = cursor ? client_path("&after=%s", cursor) : NULL;
-		own_str char *page = mem_printf("%s%climit=1000%s", path, strchr(path, '?') ? '&' : '?', after ? after : "");
+		own_str char *after = cursor ? client_path(strchr(path, '?') ? "&after=%s" : "?after=%s", cursor) : NULL;
+		own_str char *page = mem_printf("%s%s", path, after ? after : "");
 		own_json json_t *answer = NULL;
 		int r = client_call(c, "GET", page, NULL, &answer, e);
 		if (r < 0)
@@ -214,7 +214,7 @@ int client_wait(struct client *c, const char *id, void (*progress)(void *data, c
 
 	for (;;) {
 		/* With somebody who watches, the first look does not wait and the next ones are short. */
-		own_str char *path = client_path(first ? "/v1/operations/%s" : progress ? "/v1/operations/%s?wait=0.5" : "/v1/operations/%s?wait=30", id);
+		own_str char *path = client_path(first ? "/v1/operations/%s" : progress ? "/v1/operations/%s?wait=1" : "/v1/operations/%s?wait=30", id);
 		own_json json_t *operation = NULL;
 		int r = client_call(c, "GET", path, NULL, &operation, e);
 		if (r < 0)

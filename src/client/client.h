@@ -44,7 +44,8 @@ int client_upload(struct client *c, const char *path, long (*read)(void *data, c
 		  json_t **ret_json, struct err *e) must_check;
 int client_download(struct client *c, const char *path, int (*write)(void *data, const char *bytes, size_t length), void *data,
 		    struct err *e) must_check;
-/* All pages of a list; `path` may have a query. *ret_items is an array. */
+/* All pages of a list; *ret_items is an array. `path` may have a query; CLIENT_PAGE is that of long lists: few round trips. */
+#define CLIENT_PAGE "?limit=1000"
 int client_list(struct client *c, const char *path, json_t **ret_items, struct err *e) must_check;
 
 /* The id of the operation in an answer ("operation": ID or {"id":...}, or the answer itself); NULL when there is none. */
