@@ -15,6 +15,8 @@
 #include "service/config.h"
 #include "service/uri.h"
 
+#define STREAM_BROKEN (-2)
+
 struct service;
 struct route;
 struct request;
@@ -35,8 +37,8 @@ struct request {
 	struct str body;
 	void *connection;       /* MHD's; NULL: a synthetic request of a test */
 	void *value;            /* the decoded body: the struct of route->request, zeroed and filled; NULL without body */
-	/* ROUTE_STREAM: bytes of the body as they come, set by the handler, which runs before them; `ended` when all have come
-	 * (failed: the peer went away). `data` is the handler's. */
+	/* ROUTE_STREAM: bytes of the body as they come, set by the handler, which runs before them; 1: they are taken, but no more
+	 * are wanted until request_body_wake. `ended` when all have come (failed: the peer went away). `data` is the handler's. */
 	int (*received)(struct request *r, const char *bytes, size_t length, struct err *e);
 	void (*ended)(struct request *r, bool failed);
 	void *data;
@@ -59,7 +61,9 @@ void request_reply_text(struct request *r, int status, const char *type, char *t
 void request_reply_cached(struct request *r, int status, const char *text, size_t length, const char *etag);
 void request_reply_nothing(struct request *r); /* 204 */
 void request_fail(struct request *r, const struct err *e);
-/* A body of unknown length: `read` fills up to `size` bytes; 0: nothing now (call request_wake later), negative: the end.
+void request_body_wake(struct request *r); /* more of the body is wanted */
+/* A body of unknown length: `read` fills up to `size` bytes; 0: nothing now (call request_wake later), -1: the end, STREAM_BROKEN: there
+ * should be more, and the connection is cut so that the peer knows.
  * `free_fn` is called once when the connection ends. */
 void request_reply_stream(struct request *r, const char *type, long (*read)(void *data, char *buffer, size_t size),
 			  void (*free_fn)(void *data), void *data);

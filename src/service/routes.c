@@ -22,9 +22,13 @@ static const struct parameter events_query[] = { { "after", "number of the last 
 static const struct parameter image_query[] = { { "name", "name of the image", false },
 						{ "format", "of the body: tar or oci", false },
 						{ "tag", "of an OCI archive with several images", false },
+						{ "architecture", "processor; the service's own when missing", false },
 						{ "init", "whether it has an init: yes or no; found out when missing", false },
 						{ 0 } };
-static const struct parameter export_query[] = { { "format", "oci or tar", false }, { 0 } };
+static const struct parameter image_page_query[] = { { "limit", "most items of the answer (1000)", true },
+						     { "after", "name of the last item of the page before", false },
+						     { 0 } };
+static const struct parameter export_query[] = { { "format", "oci, oci-zstd, partitions or tar", false }, { 0 } };
 
 #define W "/v1/workspaces/{workspace}"
 #define STREAM (ROUTE_WEBSOCKET)
@@ -69,7 +73,7 @@ const struct route routes[] = {
 	{ "POST", "/v1/operations/{operation}/cancel", NEED_CHANGE, handle_operation_cancel, "Cancel it", NULL, &operation_shape, NULL, 0, 202 },
 	{ "GET", "/v1/events", NEED_READ, handle_events, "What happened", NULL, &event_shape, events_query, ROUTE_LIST, 0 },
 
-	{ "GET", "/v1/images", NEED_READ, handle_images_list, "List images", NULL, &image_view_shape, page_query, ROUTE_LIST, 0 },
+	{ "GET", "/v1/images", NEED_READ, handle_images_list, "List images", NULL, &image_view_shape, image_page_query, ROUTE_LIST, 0 },
 	{ "POST", "/v1/images", NEED_CHANGE, handle_images_add, "Import an image: an archive as the body, or a source in JSON", &image_add_shape,
 	  &operation_shape, image_query, ROUTE_STREAM, 202 },
 	{ "GET", "/v1/images/{image}", NEED_READ, handle_image_show, "Show an image", NULL, &image_view_shape, NULL, 0, 0 },

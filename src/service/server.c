@@ -243,7 +243,7 @@ static ssize_t stream_read(void *data, uint64_t at, char *buffer, size_t size)
 
 	(void)at;
 	if (got < 0)
-		return MHD_CONTENT_READER_END_OF_STREAM;
+		return got == STREAM_BROKEN ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
 	if (got == 0) {
 		t->waiting = true;
 		MHD_suspend_connection(t->connection);
@@ -459,14 +459,14 @@ static void start(struct request *r, const char *method, struct err *e)
 		request_fail(r, e);
 }
 
-/* An answer that comes while the body still does is sent when it has come: libmicrohttpd takes none in between. */
-static void take_body(struct request *r, const char *bytes, size_t length)
+/* An answer that comes while the body still does is sent when it has come: libmicrohttpd takes none in between. false: no more now. */
+static bool take_body(struct request *r, const char *bytes, size_t length)
 {
 	struct err e;
 	int result = 0;
 
 	if (r->answered)
-		return;
+		return true;
 	if (r->received)
 		result = r->received(r, bytes, length, &e);
 	else if (r->body.length + length > BODY_MOST)
@@ -475,6 +475,22 @@ static void take_body(struct request *r, const char *bytes, size_t length)
 		str_add(&r->body, bytes, length);
 	if (result < 0)
 		request_fail(r, &e);
+	return result <= 0;
+}
+
+void request_body_wake(struct request *r)
+{
+	if (!r->suspended)
+		return;
+	r->suspended = false;
+	MHD_resume_connection(r->connection);
+	run_soon(r->service->server);
+}
+
+static void suspend(struct request *r)
+{
+	r->suspended = true;
+	MHD_suspend_connection(r->connection);
 }
 
 static enum MHD_Result handle(void *data, struct MHD_Connection *connection, const char *url, const char *method, const char *version,
@@ -489,7 +505,8 @@ static enum MHD_Result handle(void *data, struct MHD_Connection *connection, con
 		return r->answered ? send_answer(r) : MHD_YES;
 	}
 	if (*length) {
-		take_body(r, bytes, *length);
+		if (!take_body(r, bytes, *length))
+			suspend(r);
 		*length = 0;
 		return MHD_YES;
 	}
@@ -499,8 +516,7 @@ static enum MHD_Result handle(void *data, struct MHD_Connection *connection, con
 		request_fail(r, &e);
 	if (r->answered)
 		return send_answer(r);
-	r->suspended = true;
-	MHD_suspend_connection(r->connection);
+	suspend(r);
 	return MHD_YES;
 }
 

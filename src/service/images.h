@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SERVICE_IMAGES_H
+#define SERVICE_IMAGES_H
+
+/* Images: names for what is in the store. */
+
+#include "service/service.h"
+#include "store/store.h"
+
+struct image_job; /* images_import.c: an import under way */
+
+struct images {
+	struct store *store;
+	char *store_path;
+	struct image_job *jobs;
+	struct loop_source *collecting;
+};
+
+/* 1: found, by name or digest; 0: there is none. */
+int images_find(struct service *s, const char *reference, struct image *ret_image, struct err *e) must_check;
+/* Something may have lost its last user: looked for after a moment. */
+void images_collect_soon(struct service *s);
+
+#endif
