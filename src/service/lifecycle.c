@@ -200,8 +200,8 @@ int handle_workspace_remove(struct request *r, struct err *e)
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s", w->name, state_names[w->truth.state]);
 		return err_hint(e, "stop it first, or remove it with --force");
 	}
-	if (request_flag(r, "force") && w->wish.spec->stop_timeout_ms > 2000)
-		w->wish.spec->stop_timeout_ms = 2000;
+	if (request_flag(r, "force"))
+		w->wish.spec->stop_timeout_ms = 0; /* at once */
 	converge_wish(w, WISH_REMOVED);
 	commit(r, w, "remove");
 	return 0;

@@ -112,7 +112,7 @@ static void notify(const char *message)
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
 	if (fd < 0 || sendto(fd, message, strlen(message), MSG_NOSIGNAL, (struct sockaddr *)&address, size) < 0)
-		log_warn("the service manager was not told: %s", strerror(errno));
+		log_warn("the service manager was not told: %s", strerrordesc_np(errno));
 }
 
 static void set_limits(void)

@@ -93,8 +93,6 @@ static void undo(struct change *c, const struct err *failure)
 	log_error(failure, "a change was not stored");
 	if (o)
 		operation_forget(c->service, o);
-	if (c->workspace[0])
-		workspace_reload(c->service, c->workspace);
 	if (c->request)
 		request_fail(c->request, failure);
 }
@@ -106,11 +104,17 @@ static void committed(void *data, const struct err *failure)
 
 	if (w && w->uncommitted)
 		w->uncommitted--;
-	if (failure) {
+	if (w && failure)
+		w->stale = true;
+	if (failure)
 		undo(c, failure);
+	if (w && w->stale && w->uncommitted == 0)
+		workspace_reload(c->service, c->workspace);
+	if (failure) {
 		free(c);
 		return;
 	}
+	w = workspace_by_id(c->service, c->workspace);
 	(void)fault_point("service:committed");
 	if (w)
 		converge_assign(w, c->service);

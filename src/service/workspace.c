@@ -318,15 +318,16 @@ int workspaces_load(struct service *s, struct err *e) { return load(s, NULL, e);
 void workspace_reload(struct service *s, const char *id)
 {
 	struct workspace *old = workspace_by_id(s, id);
+	own_str char *kept_id = mem_strdup(id); /* `id` may be the old one's */
 	struct operation *operation = old ? old->operation : NULL;
 	unsigned uncommitted = old ? old->uncommitted : 0, attached = old ? old->attached : 0;
 	struct err e;
 
 	if (old)
 		workspace_remove(s, old);
-	if (load(s, id, &e) < 0)
+	if (load(s, kept_id, &e) < 0)
 		log_error(&e, "after a failed change");
-	struct workspace *w = workspace_by_id(s, id);
+	struct workspace *w = workspace_by_id(s, kept_id);
 	if (!w)
 		return;
 	w->operation = operation;

@@ -24,6 +24,7 @@ struct workspace {
 	struct { struct snapshot *items; size_t count; } snapshots;
 	struct operation *operation; /* under way, or NULL */
 	unsigned uncommitted;   /* changes of the wish that are being committed */
+	bool stale;             /* one of them failed: read anew when none is under way any longer */
 	uint64_t sent_generation; /* to the connected host */
 	unsigned attached;      /* attach streams open */
 	bool was_attached;

@@ -336,9 +336,8 @@ static int grow_volume(struct spec *spec, json_t *item, struct err *e)
 	return result;
 }
 
-static int grow_all(struct workspace *w, const struct change_request *body, struct err *e)
+static int grow_all(struct spec *spec, const struct change_request *body, struct err *e)
 {
-	struct spec *spec = w->wish.spec;
 	int result = 0;
 
 	if (body->resources) {
@@ -360,7 +359,7 @@ static int grow_all(struct workspace *w, const struct change_request *body, stru
 	return result;
 }
 
-static int set_labels(struct workspace *w, json_t *given, struct err *e)
+static int set_labels(struct spec *spec, json_t *given, struct err *e)
 {
 	struct labels_only l = { 0 };
 	json_t *wrapped = json_pack("{s:O}", "labels", given);
@@ -369,8 +368,29 @@ static int set_labels(struct workspace *w, json_t *given, struct err *e)
 	json_decref(wrapped);
 	if (result < 0)
 		return result;
-	pairs_done(&w->wish.spec->labels);
-	w->wish.spec->labels = l.labels;
+	pairs_done(&spec->labels);
+	spec->labels = l.labels;
+	return 0;
+}
+
+/* A changed copy of the spec. */
+static int change_spec(const struct spec *old, const struct change_request *body, struct spec **ret_spec, struct err *e)
+{
+	struct spec *spec = mem_alloc(sizeof *spec);
+	json_t *json = encode(&spec_shape, old);
+	int result = decode_json(json, "spec", &spec_shape, spec, e);
+
+	json_decref(json);
+	if (result == 0 && body->labels_given)
+		result = set_labels(spec, body->labels_given, e);
+	if (result == 0)
+		result = grow_all(spec, body, e);
+	if (result < 0) {
+		spec_done(spec);
+		free(spec);
+		return result;
+	}
+	*ret_spec = spec;
 	return 0;
 }
 
@@ -378,22 +398,24 @@ int handle_workspace_change(struct request *r, struct err *e)
 {
 	struct change_request *body = r->value;
 	struct workspace *w;
+	struct spec *spec = NULL;
 	int result = workspace_find(r, r->params[0], &w, e);
 
 	if (result == 0)
 		result = workspace_check_match(r, w, e);
 	if (result == 0 && body->name && !str_eq(body->name, w->name))
 		result = check_name_free(r, body->name, e);
-	bool changed = result == 0;
-	if (result == 0 && body->labels_given)
-		result = set_labels(w, body->labels_given, e);
+	if (result == 0 && !r->who.admin && w->owner_uid != r->who.uid)
+		result = err_set(e, ERR_DENIED, "workspace '%s' belongs to another user", w->name);
+	if (result == 0 && w->wish.wish == WISH_REMOVED)
+		result = err_set(e, ERR_CONFLICT, "workspace '%s' is being removed", w->name);
 	if (result == 0)
-		result = grow_all(w, body, e);
-	if (result < 0) {
-		if (changed)
-			workspace_reload(r->service, w->id);
+		result = change_spec(w->wish.spec, body, &spec, e);
+	if (result < 0)
 		return result;
-	}
+	spec_done(w->wish.spec);
+	free(w->wish.spec);
+	w->wish.spec = spec;
 	if (body->name && !str_eq(body->name, w->name))
 		workspace_rename(r->service, w, body->name);
 	struct change *c = change_new(r->service, r);

@@ -16,12 +16,13 @@ static void test_against_array(void **state)
 	bool there[KEYS] = { 0 };
 
 	(void)state;
-	srand(7);
+	uint32_t random = 7; /* a linear congruential generator: the same sequence each time */
 	for (int i = 0; i < KEYS; i++)
 		keys[i] = mem_printf("key-%d", i);
 	for (int round = 0; round < 20000; round++) {
-		int i = rand() % KEYS;
-		if (rand() % 2) {
+		random = random * 1664525 + 1013904223;
+		int i = (int)((random >> 8) % KEYS);
+		if (random >> 31) {
 			map_put(&m, keys[i], keys[i]);
 			there[i] = true;
 		} else {
