@@ -26,6 +26,7 @@
 
 #include "base/fs.h"
 #include "base/mem.h"
+#include "base/own.h"
 #include "model/runner_protocol.h"
 
 #define CHUNK 16384
@@ -142,15 +143,24 @@ static void add_quoted(struct str *out, const char *text)
 	str_putc(out, '"');
 }
 
+/* What a copy says on stderr: "KIND\nSENTENCE". */
+static void add_error(struct str *out, const struct str *said)
+{
+	const char *text = said->length ? said->bytes : "internal\nthe copy failed";
+	size_t kind = strcspn(text, "\n");
+	own_str char *name = mem_strndup(text, kind);
+
+	str_printf(out, "{\"error\":{\"kind\":\"%s\",\"message\":", err_kind_name(err_kind_from_name(name)));
+	add_quoted(out, text[kind] ? text + kind + 1 : "the copy failed");
+	str_puts(out, ",\"hint\":\"\"}}");
+}
+
 static void last_frame(const struct session *s, struct str *out)
 {
-	if (s->how.errors_are_text && s->status) {
-		str_puts(out, "{\"error\":{\"kind\":\"invalid\",\"message\":");
-		add_quoted(out, s->error_text.length ? s->error_text.bytes : "the copy failed");
-		str_puts(out, ",\"hint\":\"\"}}");
-	} else {
+	if (s->how.errors_are_text && s->status)
+		add_error(out, &s->error_text);
+	else
 		str_printf(out, "{\"exit\":%d}", s->status);
-	}
 }
 
 /* The last frame goes out when the socket takes it; a client that never reads is let go with its socket. */

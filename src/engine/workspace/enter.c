@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A helper process goes into the v1 cgroups (asking for itself, which costs nothing) and into all namespaces, and makes the
- * program's process from there: as our child (CLONE_PARENT), so that we get its status, and in the v2 cgroup where the first
- * process stands now (CLONE_INTO_CGROUP), because an init that manages the subtree moves itself into a leaf of it. What belongs to
+ * Theory. A helper process is born in the v2 cgroup where the first process stands now (CLONE_INTO_CGROUP; an init that manages the
+ * subtree moves itself into a leaf of it), goes into the v1 cgroups (asking for itself, which costs nothing) and into all
+ * namespaces, and makes the program's process from there, as our child (CLONE_PARENT), so that we get its status. What belongs to
  * the workspace - its terminals, its users - is looked up by the helper's child, with the workspace's rights.
  */
 #include "engine/workspace/enter.h"
@@ -148,8 +148,8 @@ static int run_child(const struct enter *n, int sync, const int standard[3], str
 	return program_execute(n->plan, &what, e);
 }
 
-static void run_helper(const struct enter *n, int cgroup, int sync, const int standard[3]) __attribute__((noreturn));
-static void run_helper(const struct enter *n, int cgroup, int sync, const int standard[3])
+static void run_helper(const struct enter *n, int sync, const int standard[3]) __attribute__((noreturn));
+static void run_helper(const struct enter *n, int sync, const int standard[3])
 {
 	struct err e = { 0 };
 	int pidfd = -1;
@@ -158,8 +158,7 @@ static void run_helper(const struct enter *n, int cgroup, int sync, const int st
 	if (r >= 0)
 		r = enter_namespaces(n->init_pidfd, n->plan->flags & PLAN_HOST_NETWORK, &e);
 	if (r >= 0) {
-		struct clone_args args = { .flags = CLONE_PIDFD | CLONE_PARENT | (cgroup >= 0 ? CLONE_INTO_CGROUP : 0),
-					   .pidfd = (uintptr_t)&pidfd, .cgroup = cgroup >= 0 ? (uint64_t)cgroup : 0 };
+		struct clone_args args = { .flags = CLONE_PIDFD | CLONE_PARENT, .pidfd = (uintptr_t)&pidfd };
 		pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
 		if (pid == 0) {
 			(void)!run_child(n, sync, standard, &e);
@@ -209,6 +208,17 @@ static void close_one(int *fd)
 	*fd = -1;
 }
 
+static pid_t make_helper(int cgroup)
+{
+	struct clone_args args = { .exit_signal = SIGCHLD };
+
+	if (cgroup >= 0) {
+		args.flags = CLONE_INTO_CGROUP;
+		args.cgroup = (uint64_t)cgroup;
+	}
+	return (pid_t)syscall(SYS_clone3, &args, sizeof args);
+}
+
 static int start(struct enter *n, int standard[3], struct err *e)
 {
 	own_fd int cgroup = -1;
@@ -224,9 +234,9 @@ static int start(struct enter *n, int standard[3], struct err *e)
 	if (r < 0 || (r = message_pair(pair, e)) < 0)
 		return r;
 	own_fd int ours = pair[0];
-	pid_t helper = fork();
+	pid_t helper = make_helper(cgroup);
 	if (helper == 0)
-		run_helper(n, cgroup, pair[1], standard);
+		run_helper(n, pair[1], standard);
 	(void)close(pair[1]);
 	if (helper < 0)
 		return err_errno(e, errno, "make a process");
