@@ -4,12 +4,20 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "base/own.h"
 #include "base/str.h"
 #include "model/name.h"
 #include "model/spec.h"
 
 static const char *const level_names[] = { "error", "warn", "info", "detail", NULL };
 static const char *const mount_names[] = { "auto", "file", "loop", NULL };
+
+/* A path below each hierarchy's root: "carrel", "system.slice/carrel-node.service/workspaces". */
+static int check_cgroup(const char *path, struct err *e)
+{
+	own_str char *absolute = mem_printf("/%s", path);
+	return *path ? name_check_path(absolute, e) : err_set(e, ERR_INVALID, "a cgroup needs a name");
+}
 
 #define C(member) offsetof(struct config, member)
 static const struct field fields[] = {
@@ -18,7 +26,7 @@ static const struct field fields[] = {
 	{ "store", FIELD_TEXT, C(store), "store of partitions", .check = name_check_path, .example = "STATE/store" },
 	{ "name", FIELD_TEXT, C(name), "name of this host", .check = name_check, .example = "local" },
 	{ "service", FIELD_TEXT, C(service), "address of carreld", .example = "unix:RUN/carreld.sock" },
-	{ "cgroup", FIELD_TEXT, C(cgroup), "parent cgroup of all workspaces", .check = name_check, .example = "carrel" },
+	{ "cgroup", FIELD_TEXT, C(cgroup), "parent cgroup of all workspaces", .check = check_cgroup, .example = "carrel" },
 	{ "first-id", FIELD_NUMBER, C(first_id), "first user and group id given to workspaces", .min = 65536, .max = UINT32_MAX - 65536,
 	  .preset = 1879048192, .example = "1879048192" },
 	{ "id-ranges", FIELD_NUMBER, C(id_ranges), "ranges of 65536 ids from there on: most workspaces at a time", .min = 1, .max = 32768,
