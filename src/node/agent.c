@@ -28,7 +28,8 @@
 
 #define BUCKETS 4096
 #define TELL_EVERY_MS 100
-#define RETRY_MS 2000
+#define RETRY_FIRST_MS 100
+#define RETRY_LONGEST_MS 5000
 
 struct workspace {
 	struct agent *agent;
@@ -40,7 +41,7 @@ struct workspace {
 	struct work work;
 	struct err job_error;
 	bool job_failed, job_gone, job_restart;
-	uint64_t told_ms;
+	uint64_t told_ms, retry_ms;
 	json_t *report;
 	struct workspace *in_bucket;
 };
@@ -281,7 +282,8 @@ static void after_failure(struct workspace *w)
 	w->gone |= w->job_gone;
 	w->restart_due |= w->job_restart;
 	if (!w->timer)
-		w->timer = loop_add_timer(w->agent->node->loop, RETRY_MS, on_retry, w);
+		w->timer = loop_add_timer(w->agent->node->loop, w->retry_ms, on_retry, w);
+	w->retry_ms = w->retry_ms * 2 > RETRY_LONGEST_MS ? RETRY_LONGEST_MS : w->retry_ms * 2;
 }
 
 static void job_done(void *data)
@@ -293,6 +295,8 @@ static void job_done(void *data)
 	connect_runner(w);
 	if (w->job_failed)
 		after_failure(w);
+	else
+		w->retry_ms = RETRY_FIRST_MS;
 	publish(w, encode(&report_shape, t->report));
 	if (!w->job_failed && t->restart_waits && !w->timer)
 		w->timer = loop_add_timer(w->agent->node->loop, task_restart_delay_ms(t->failed_starts), on_restart, w);
@@ -348,6 +352,7 @@ static struct workspace *add(struct agent *a, struct record *r)
 	w->agent = a;
 	w->record = r;
 	w->control = -1;
+	w->retry_ms = RETRY_FIRST_MS;
 	w->in_bucket = *bucket;
 	*bucket = w;
 	return w;

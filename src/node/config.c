@@ -31,7 +31,7 @@ static const struct field fields[] = {
 	  .preset = 1879048192, .example = "1879048192" },
 	{ "id-ranges", FIELD_NUMBER, C(id_ranges), "ranges of 65536 ids from there on: most workspaces at a time", .min = 1, .max = 32768,
 	  .preset = 4094, .example = "4094" },
-	{ "workers", FIELD_NUMBER, C(workers), "workspaces worked on at a time", .min = 1, .max = 64, .preset = 4, .example = "4" },
+	{ "workers", FIELD_NUMBER, C(workers), "workspaces worked on at a time", .min = 1, .max = 64, .preset = 8, .example = "8" },
 	{ "blanks", FIELD_NUMBER, C(blanks), "ready-made volumes of each size", .max = 1024, .preset = 8, .example = "8" },
 	{ "blank-size", FIELD_BYTES, C(blank_bytes), "size of volumes to have ready from the start", .preset = SPEC_DISK_DEFAULT,
 	  .example = "10G" },
