@@ -474,6 +474,17 @@ bool agent_look(struct agent *a, const char *id, char **ret_folder, enum state *
 	return true;
 }
 
+bool agent_exit_status(struct agent *a, const char *id, uint64_t *ret_status)
+{
+	struct workspace *w = find(a, id);
+	const json_t *status = w ? json_object_get(w->report, "exit-status") : NULL;
+
+	if (!status)
+		return false;
+	*ret_status = (uint64_t)json_integer_value(status);
+	return true;
+}
+
 int agent_borrow(struct agent *a, const char *id, struct record **ret_record, struct err *e)
 {
 	struct workspace *w = find(a, id);

@@ -230,10 +230,26 @@ int isolate_resume(struct node *n, const struct record *r, struct err *e)
 	return runner_resume(run, e);
 }
 
+/* The runner's descriptors of mounts are paths (O_PATH); ioctls need an open folder. */
+static int open_volume_fds(const char *run, const char *name, int *ret_mount_fd, int *ret_loop_fd, struct err *e)
+{
+	own_fd int path_fd = -1, loop_fd = -1;
+	int r = runner_volume(run, name, &path_fd, &loop_fd, e);
+
+	if (r < 0)
+		return r;
+	int fd = openat(path_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return err_errno(e, errno, "open the mount of volume %s", name);
+	*ret_mount_fd = fd;
+	*ret_loop_fd = TAKE_FD(loop_fd);
+	return 0;
+}
+
 static int freeze_one(const char *run, const char *name, bool freeze, struct err *e)
 {
 	own_fd int mount_fd = -1, loop_fd = -1;
-	int r = runner_volume(run, name, &mount_fd, &loop_fd, e);
+	int r = open_volume_fds(run, name, &mount_fd, &loop_fd, e);
 
 	if (r < 0)
 		return r;
@@ -262,7 +278,7 @@ int isolate_grow_volume(struct node *n, const struct record *r, const struct iso
 {
 	own_str char *run = run_folder(n, r->id);
 	own_fd int mount_fd = -1, loop_fd = -1;
-	int done = runner_volume(run, v->spec ? v->spec->name : "root", &mount_fd, &loop_fd, e);
+	int done = open_volume_fds(run, v->spec ? v->spec->name : "root", &mount_fd, &loop_fd, e);
 	return done < 0 ? done : volume_grow_mounted(v->path, size_bytes, loop_fd, mount_fd, e);
 }
 

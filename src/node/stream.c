@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A worker opens both ends (each may block): the WebSocket to the service, then the runner's socket. Then the
- * loop relays:
+ * Theory of operation. A worker opens the WebSocket to the service; the client's first message, a text, is the request; a worker then
+ * opens the runner's socket (either may block). From there on the loop relays:
  *   runner -> client: read one message, send it; when the WebSocket is congested the runner's socket is not read until it drained.
  *   client -> runner: send one message; when the socket is full the message is kept, the WebSocket paused, and both go on when the
  *   socket can be written.
@@ -34,6 +34,9 @@ struct stream {
 	char *stream, *id, *kind, *folder;
 	json_t *request;
 	enum state state;
+	bool asked; /* the request has come */
+	bool busy;  /* a worker opens the runner's end */
+	bool gone;  /* the client went meanwhile */
 	/* both ends */
 	int ws_fd, runner_fd;
 	struct str early;
@@ -182,16 +185,18 @@ static void open_job(void *data)
 	own_str char *path = mem_printf("/v1/hosts/%s/streams/%s", s->node->config.name, s->stream);
 	struct err e = { 0 };
 
-	if (http_upgrade(s->node->config.service, path, &s->ws_fd, &s->early, &e) < 0) {
+	if (http_upgrade(s->node->config.service, path, &s->ws_fd, &s->early, &e) < 0)
 		log_error(&e, "stream %s", s->stream);
-		return;
-	}
-	if (s->why.kind || str_eq(s->kind, "logs"))
-		return;
+}
+
+static void runner_job(void *data)
+{
+	struct stream *s = data;
+
 	if (s->work.record && steps_maintain(&s->work, &s->why) < 0)
 		return;
 	if (open_runner(s, &s->why) == -EHOSTUNREACH) {
-		(void)err_set(&s->why, ERR_CONFLICT, "the workspace does not run");
+		(void)err_set(&s->why, ERR_UNAVAILABLE, "the workspace does not run");
 		(void)err_hint(&s->why, "start it first");
 	}
 }
@@ -238,6 +243,8 @@ static void read_runner(struct stream *s)
 		ssize_t n = recv(s->runner_fd, buffer, sizeof buffer, MSG_DONTWAIT);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
+		if (n < 0 && errno == ECONNRESET) /* it left input unread: told once, before the messages that are still there */
+			continue;
 		if (n <= 0) {
 			finish(s);
 			return;
@@ -260,14 +267,9 @@ static void on_runner(void *data, uint32_t events)
 		loop_set_events(s->source, wanted_events(s));
 }
 
-static void on_frame(void *data, bool text, const char *bytes, size_t length)
+static void relay_to_runner(struct stream *s, const char *bytes, size_t length)
 {
-	struct stream *s = data;
-
-	(void)text;
-	if (s->ended || s->runner_fd < 0 || length == 0 || length > RUNNER_FRAME_LONGEST || s->kept)
-		return;
-	if (send_to_runner(s, bytes, length))
+	if (length == 0 || length > RUNNER_FRAME_LONGEST || s->kept || send_to_runner(s, bytes, length))
 		return;
 	s->kept = mem_dup(bytes, length);
 	s->kept_length = length;
@@ -275,10 +277,26 @@ static void on_frame(void *data, bool text, const char *bytes, size_t length)
 	loop_set_events(s->source, wanted_events(s));
 }
 
+static void take_request(struct stream *s, const char *bytes, size_t length);
+
+static void on_frame(void *data, bool text, const char *bytes, size_t length)
+{
+	struct stream *s = data;
+
+	if (!s->asked && text)
+		take_request(s, bytes, length);
+	else if (!s->ended && s->runner_fd >= 0)
+		relay_to_runner(s, bytes, length);
+}
+
 static void on_closed(void *data, const struct err *why)
 {
+	struct stream *s = data;
+
 	(void)why;
-	stream_free(data);
+	s->gone = true;
+	if (!s->busy)
+		stream_free(s);
 }
 
 static void on_drained(void *data)
@@ -313,30 +331,84 @@ static void open_logs(struct stream *s)
 	s->logs = logs_new(s->node->loop, path, &request, s->ws, is_live, on_logs_end, s);
 }
 
+/* Attached to too late: the exit status is still known. */
+static bool tell_exit(struct stream *s)
+{
+	struct isolate_status status;
+	uint64_t exit_status;
+
+	if (!str_eq(s->kind, "attach") || s->why.kind != ERR_UNAVAILABLE)
+		return false;
+	if (isolate_status(s->node, s->id, &status, NULL) == 0 && status.ended)
+		exit_status = (uint64_t)status.exit_status;
+	else if (!agent_exit_status(s->agent, s->id, &exit_status))
+		return false;
+	own_str char *text = mem_printf("{\"exit\":%u}", (unsigned)exit_status);
+	ws_send(s->ws, true, text, strlen(text));
+	finish(s);
+	return true;
+}
+
+static void runner_done(void *data)
+{
+	struct stream *s = data;
+
+	s->busy = false;
+	if (s->gone) {
+		stream_free(s);
+		return;
+	}
+	if (s->why.kind) {
+		if (!tell_exit(s))
+			finish_with(s, &s->why);
+		return;
+	}
+	s->source = loop_add_fd(s->node->loop, s->runner_fd, EPOLLIN, on_runner, s);
+	ws_resume(s->ws);
+}
+
+static void take_request(struct stream *s, const char *bytes, size_t length)
+{
+	json_error_t where;
+
+	s->asked = true;
+	s->request = json_loadb(bytes, length, 0, &where);
+	if (!s->request)
+		(void)err_set(&s->why, ERR_INVALID, "the request is not JSON: %s", where.text);
+	else if (str_starts(s->kind, "copy-") && !state_is_live(s->state))
+		(void)!agent_borrow(s->agent, s->id, &s->work.record, &s->why);
+	if (s->why.kind) {
+		finish_with(s, &s->why);
+		return;
+	}
+	if (str_eq(s->kind, "logs")) {
+		open_logs(s);
+		return;
+	}
+	ws_pause(s->ws);
+	s->busy = true;
+	workers_run(s->node->workers, runner_job, runner_done, s, false);
+}
+
 static void open_done(void *data)
 {
 	struct stream *s = data;
 
 	if (s->ws_fd < 0) {
-		stream_free(s);
+		stream_drop(s);
 		return;
 	}
 	s->next = streams;
 	streams = s;
-	s->ws = ws_new(s->node->loop, TAKE_FD(s->ws_fd), WS_CLIENT, RUNNER_FRAME_LONGEST, s->early.bytes, s->early.length, &ws_handlers, s);
+	s->ws = ws_new(s->node->loop, TAKE_FD(s->ws_fd), WS_CLIENT, RUNNER_TEXTS_LONGEST, s->early.bytes, s->early.length, &ws_handlers, s);
 	str_done(&s->early);
-	if (s->why.kind) {
+	if (s->why.kind)
 		finish_with(s, &s->why);
-	} else if (str_eq(s->kind, "logs")) {
-		open_logs(s);
-	} else {
-		s->source = loop_add_fd(s->node->loop, s->runner_fd, EPOLLIN, on_runner, s);
-	}
 }
 
 static void say_nothing(struct work *w) { (void)w; }
 
-void stream_open(struct node *n, struct agent *a, const char *stream, const char *id, const char *kind, const json_t *request)
+void stream_open(struct node *n, struct agent *a, const char *stream, const char *id, const char *kind)
 {
 	struct stream *s = mem_alloc(sizeof *s);
 
@@ -345,12 +417,9 @@ void stream_open(struct node *n, struct agent *a, const char *stream, const char
 	s->stream = mem_strdup(stream);
 	s->id = mem_strdup(id);
 	s->kind = mem_strdup(kind);
-	s->request = json_deep_copy(request);
 	s->ws_fd = s->runner_fd = -1;
 	if (strchr(stream, '/') || !id_valid(id) || !agent_look(a, id, &s->folder, &s->state))
 		(void)err_set(&s->why, ERR_NOT_FOUND, "this host has no workspace %s", id);
-	else if (str_starts(kind, "copy-") && !state_is_live(s->state))
-		(void)!agent_borrow(a, id, &s->work.record, &s->why);
 	s->work.node = n;
 	s->work.tell = say_nothing;
 	workers_run(n->workers, open_job, open_done, s, false);
