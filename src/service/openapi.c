@@ -22,8 +22,9 @@ static json_t *reference(const struct shape *shape) { return json_pack("{s:s+}",
 
 static json_t *list_of(const struct shape *shape)
 {
-	return json_pack("{s:s, s:[s], s:{s:{s:s, s:o}, s:{s:s, s:s}}}", "type", "object", "required", "items", "properties", "items", "type",
-			 "array", "items", reference(shape), "next", "type", "string", "description", "cursor of the next page, for ?after");
+	return json_pack("{s:s, s:[s], s:{s:{s:s, s:o}, s:{s:[s, s], s:s}}}", "type", "object", "required", "items", "properties", "items",
+			 "type", "array", "items", reference(shape), "next", "type", "string", "null", "description",
+			 "cursor of the next page, for ?after");
 }
 
 static json_t *success(const struct route *t)
