@@ -27,8 +27,12 @@ static int dial(const char *run_dir, int *ret_fd, struct err *e)
 	if (fd < 0)
 		return err_errno(e, errno, "make socket");
 	(void)snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/" RUNNER_SOCKET, dir);
-	if (dir < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
-		return err_set(e, ERR_UNAVAILABLE, "no runner at %s: %s", run_dir, strerror(errno));
+	if (dir < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+		(void)err_errno(e, errno, "no runner at %s", run_dir);
+		if (e)
+			e->kind = ERR_UNAVAILABLE;
+		return -EHOSTUNREACH;
+	}
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }

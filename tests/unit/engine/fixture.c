@@ -48,7 +48,7 @@ const char *fixture_missing(void)
 static void must(bool good, const char *what)
 {
 	if (!good) {
-		(void)fprintf(stderr, "# fixture: %s: %s\n", what, strerror(errno));
+		perror(what);
 		abort();
 	}
 }
@@ -61,27 +61,26 @@ static void must_do(int r, struct err *e)
 	}
 }
 
-/* One image for all tests of a run: made once, under a name that only a finished one has. */
-static void make_busybox(const char *to)
+static void make_busybox(const char *to, const char *change)
 {
 	own_str char *script = mem_printf(
-		"set -e; d=$(mktemp -d /tmp/carrel-engine-bb-XXXXXX); cd $d; mkdir -p bin sbin etc proc sys dev tmp root var run usr/bin home/ann\n"
+		"set -e; d=$(mktemp -d /tmp/carrel-engine-bb-XXXXXX); cd $d; mkdir -p bin sbin etc proc sys dev tmp root var run usr/bin home/ann mnt\n"
 		"cp /bin/busybox bin/; for a in $(bin/busybox --list); do [ -e bin/$a ] || ln -s busybox bin/$a; done\n"
 		"ln -s ../bin/busybox sbin/init; echo '::sysinit:/bin/touch /run/up' > etc/inittab; echo '::respawn:/bin/sleep 1000' >> etc/inittab\n"
 		"printf 'root:x:0:0::/root:/bin/sh\\nann:x:1000:1000::/home/ann:/bin/sh\\n' > etc/passwd\n"
 		"printf 'root:x:0:\\nann:x:1000:\\nstaff:x:50:ann\\n' > etc/group; chmod 1777 tmp; chown 1000:1000 home/ann\n"
-		"echo data > etc/notexec; mkfs.erofs $d.img $d >/dev/null 2>&1; mv $d.img %s; rm -rf $d",
-		to);
+		"echo data > etc/notexec; %s\nmkfs.erofs $d.img $d >/dev/null 2>&1; mv $d.img %s; rm -rf $d",
+		change ? change : ":", to);
 	const char *const argv[] = { "/bin/sh", "-c", script, NULL };
 	must(run_quietly(argv) >= 0, "make busybox image");
 }
 
-static void mount_image(struct fixture *f, const char *rootfs)
+static void mount_image(struct fixture *f, const char *rootfs, const char *change)
 {
 	own_str char *own = mem_printf("%s/image.erofs", f->folder);
 
 	if (!rootfs)
-		make_busybox(own);
+		make_busybox(own, change);
 	f->image_mount = mem_printf("%s/image", f->folder);
 	must(mkdir(f->image_mount, 0755) == 0, "make mount point");
 	if (mount(rootfs ? rootfs : own, f->image_mount, "erofs", MS_RDONLY, NULL) == 0)
@@ -133,14 +132,14 @@ static void use_build(void)
 	must(setenv("CARREL_PREFIX", prefix, 1) == 0, "setenv");
 }
 
-void fixture_open(struct fixture *f, const char *rootfs)
+void fixture_open(struct fixture *f, const char *rootfs, const char *change)
 {
 	use_build();
 	*f = (struct fixture){ .folder = "/tmp/carrel-engine-XXXXXX", .how_much = { .memory_bytes = 256 << 20, .processes = 200 } };
 	must(mkdtemp(f->folder) != NULL, "make folder");
 	must(chmod(f->folder, 0711) == 0, "chmod");
 	id_new(f->id);
-	mount_image(f, rootfs);
+	mount_image(f, rootfs, change);
 	f->run_dir = mem_printf("%s/run", f->folder);
 	f->log_path = mem_printf("%s/log", f->folder);
 	must(mkdir(f->run_dir, 0700) == 0, "make run folder");
@@ -172,6 +171,13 @@ int fixture_launch(struct fixture *f, const char *const *argv)
 	int r = engine_launch(&f->launch, &result, &f->e);
 	(void)close(f->launch.root_fd);
 	return r;
+}
+
+int fixture_host(const char *script)
+{
+	const char *const argv[] = { "/bin/sh", "-c", script, NULL };
+
+	return run_quietly(argv) < 0;
 }
 
 static int last_status(const char *text)

@@ -29,8 +29,8 @@ struct fixture {
 
 /* NULL, or the reason why this machine cannot do it. */
 const char *fixture_missing(void);
-/* `rootfs`: an EROFS file, or NULL: busybox. */
-void fixture_open(struct fixture *f, const char *rootfs);
+/* `rootfs`: an EROFS file, or NULL: busybox, changed by the shell script `change` (in the image's top folder) when there is one. */
+void fixture_open(struct fixture *f, const char *rootfs, const char *change);
 /* A writable file system for the next launch: the root volume (`top` = "upper"...) or a data volume. Returns the locked descriptor. */
 int fixture_volume(struct fixture *f, const char *name, bool root);
 /* Kills what runs, removes everything. False (and a message on stderr) when something was left behind. */
@@ -44,6 +44,8 @@ int fixture_shell(struct fixture *f, const char *script, char *output, size_t si
 int fixture_exec(struct fixture *f, const char *user, const char *script, char *output, size_t size);
 /* Reads a stream to its end. */
 int fixture_collect(int stream, char *output, size_t size);
+/* A shell script on the host; 0 when it ends with status 0. */
+int fixture_host(const char *script);
 /* Waits until the runner is gone; returns the exit status from the status file, -1 after `timeout_ms`. */
 int fixture_wait(struct fixture *f, unsigned timeout_ms);
 

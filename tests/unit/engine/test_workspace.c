@@ -24,7 +24,7 @@ static int set_up(void **state)
 {
 	static struct fixture f;
 
-	fixture_open(&f, NULL);
+	fixture_open(&f, NULL, NULL);
 	*state = &f;
 	return 0;
 }
@@ -157,7 +157,7 @@ static void test_input(void **state)
 
 static int ticks(struct fixture *f)
 {
-	return fixture_exec(f, NULL, "cat /root/t | wc -l", out, sizeof out) == 0 ? atoi(out) : -1;
+	return fixture_exec(f, NULL, "cat /root/t | wc -l", out, sizeof out) == 0 ? (int)strtol(out, NULL, 10) : -1;
 }
 
 static void test_pause(void **state)
@@ -217,7 +217,7 @@ static void test_copies(void **state)
 	own_str char *make = mem_printf("cd %s && mkdir -p c/d && echo deep > c/d/f && ln -s /etc/passwd c/l && tar --owner=1000 --group=1000 "
 					"--numeric-owner -cf c.tar c", f->folder);
 
-	assert_int_equal(system(make), 0);
+	assert_int_equal(fixture_host(make), 0);
 	f->launch.maintenance = true;
 	assert_ok(fixture_launch(f, NULL), &f->e);
 	f->launch.maintenance = false;
@@ -279,7 +279,7 @@ static void test_held_output_is_whole(void **state)
 
 	assert_int_equal(fixture_run(f, much, big, sizeof big), 0);
 	own_str char *log = mem_printf("cat %s %s.1 2>/dev/null | wc -c | { read n; [ $n -gt 4194304 ]; }", f->log_path, f->log_path);
-	assert_int_equal(system(log), 0);
+	assert_int_equal(fixture_host(log), 0);
 }
 
 int main(void)
