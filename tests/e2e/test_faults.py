@@ -5,7 +5,7 @@ fault (the process that reaches it is killed, or its call fails for want of spac
 that one fault. Whatever died is started again. Afterwards wish and truth agree, a bystander's program has never stopped, and once
 the workspace is removed the host looks as before: mounts, loop devices, cgroups, processes, id ranges, run folders and state.
 
-Needs a build with -Dfaults=true; CARREL_SWEEP=N tries only every N-th case (1: all; default 4 outside of the full check).
+Needs a build with -Dfaults=true; CARREL_SWEEP=N tries only every N-th case (for a quick look).
 """
 import contextlib
 import json
@@ -19,7 +19,7 @@ import pytest
 from conftest import host_cgroups, host_loops, host_mounts, host_processes, import_image
 
 FAULTS = ("kill", "ENOSPC", "ENOMEM")
-EVERY = int(os.environ.get("CARREL_SWEEP", "4"))
+EVERY = int(os.environ.get("CARREL_SWEEP", "1"))
 SETTLED = ("running", "paused", "stopped", "failed", "prepared", "staged", "removed")
 
 
@@ -153,7 +153,10 @@ class Deploy(Scenario):
         return sweep.make(name)
 
     def check(self, sweep, workspace, fault):
-        assert workspace["state"] == "running" or (fault != "kill" and workspace["state"] == "failed" and workspace["error"]["message"])
+        """A runner that is killed takes its start along; nothing else that is killed may be noticed."""
+        if workspace["state"] != "running":
+            assert workspace["state"] == "failed" and workspace["error"]["message"]
+            assert fault != "kill" or "carrel-run" in workspace["error"]["message"]
 
 
 class Stop(Scenario):
@@ -215,8 +218,10 @@ class Grow(Start):
 
     def check(self, sweep, workspace, fault):
         assert workspace["state"] == "stopped"
-        size = (sweep.site.state / "node" / "workspaces" / workspace["id"] / "volumes" / "root.ext4").stat().st_size
-        assert size == 64 << 20 or (fault != "kill" and size == 32 << 20)
+        path = sweep.site.state / "node" / "workspaces" / workspace["id"] / "volumes" / "root.ext4"
+        if fault == "kill":  # a change of size is no operation, so nothing tells its end
+            sweep.site.wait(lambda: path.stat().st_size == 64 << 20, 10, "growth")
+        assert path.stat().st_size in (32 << 20, 64 << 20)
 
 
 class Remove(Scenario):
@@ -288,9 +293,8 @@ def test_killed_runner_ends_its_workspace_only(site, busybox):
     for name in ("one", "two"):
         site.api("POST", "/v1/workspaces", {"spec": {"name": name, "image": busybox, "command": ["/bin/sleep", "1000"]}})
     one, two = (site.wait_state(name, "running") for name in ("one", "two"))
-    runners = [p for p in host_processes(one["id"]) if "carrel-run" in p]
-    assert runners, host_processes(str(site.folder))
-    os.kill(int(runners[0].split()[0]), 9)
+    runner = json.loads((site.run / "node" / "workspaces" / one["id"] / "status").read_text())["runner_pid"]
+    os.kill(runner, 9)
     ended = site.wait_state("one", "stopped")
     assert ended["exit_status"] == 137
     assert site.workspace("two")["pid"] == two["pid"]
@@ -299,31 +303,36 @@ def test_killed_runner_ends_its_workspace_only(site, busybox):
     assert site.wait_state("one", "running")["pid"] != one["pid"]
 
 
-def test_disk_full(new_site, busybox_tar, tmp_path):
+@pytest.fixture
+def room(tmp_path):
+    """A small file system; taken away after the instance that lives on it."""
+    folder = tmp_path / "room"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m,mode=755", "carrel-test-room", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_disk_full(room, new_site, busybox_tar):
     """State on a file system that is really full: a clear error, nothing half-made, and it works again when there is space."""
-    room = tmp_path / "room"
-    room.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "carrel-test-room", room], check=True)
-    try:
-        site = new_site(node_args=["--state", str(room / "state"), "--blanks", "0"], service_args=["--state", str(room / "state")])
-        import_image(site, "busybox", busybox_tar)
-        ballast = room / "ballast"
-        with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as f:
-            while f.write(b"x" * 65536) == 65536:
-                pass
-        status, answer, _ = site.api("POST", "/v1/workspaces", {"spec": {"name": "full", "image": "busybox", "command": ["/bin/sleep", "1000"]}})
-        if status == 201:
-            failed = site.wait_state("full", "failed")
-            assert failed["error"]["kind"] == "no-capacity" or "space" in failed["error"]["message"].lower(), failed
-        else:
-            assert status == 507, answer
-        ballast.unlink()
-        assert not list((room / "state").glob("node/**/*.new"))
-        if status == 201:
-            site.api("POST", "/v1/workspaces/full/start")
-        else:
-            site.api("POST", "/v1/workspaces", {"spec": {"name": "full", "image": "busybox", "command": ["/bin/sleep", "1000"]}})
-        site.wait_state("full", "running")
-        assert site.close() == []
-    finally:
-        subprocess.run(["umount", "-l", room], check=False)
+    state = ["--state", str(room / "state")]
+    site = new_site(node_args=[*state, "--blanks", "0"], service_args=state)
+    import_image(site, "busybox", busybox_tar)
+    wanted = {"spec": {"name": "full", "image": "busybox", "command": ["/bin/sleep", "1000"]}}
+    ballast = room / "ballast"
+    with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as f:
+        while f.write(b"x" * 65536) == 65536:
+            pass
+    status, answer, _ = site.api("POST", "/v1/workspaces", wanted)
+    if status == 201:
+        failed = site.wait_state("full", "failed")
+        assert failed["error"]["kind"] == "no-capacity" or "No space left" in failed["error"]["message"], failed
+    else:
+        assert status == 507, answer
+    assert not list((room / "state").glob("node/**/*.new"))
+    ballast.unlink()
+    if status == 201:
+        site.api("POST", "/v1/workspaces/full/start")
+    else:
+        site.api("POST", "/v1/workspaces", wanted)
+    site.wait_state("full", "running")
