@@ -464,11 +464,18 @@ int erofs_set_opaque(struct erofs_writer *w, const char *path, struct err *e)
 
 /* --- files --- */
 
+unsigned erofs_chunk_bits(uint64_t size_bytes)
+{
+	unsigned bits = EROFS_BLOCK_BITS;
+
+	while ((size_bytes - 1) >> bits >= SPARSE_CHUNKS)
+		bits++;
+	return bits;
+}
+
 static void plan_chunks(struct file *f)
 {
-	f->chunk_bits = EROFS_BLOCK_BITS;
-	while ((f->size_bytes - 1) >> f->chunk_bits >= SPARSE_CHUNKS)
-		f->chunk_bits++;
+	f->chunk_bits = erofs_chunk_bits(f->size_bytes);
 	f->chunk_count = (size_t)((f->size_bytes - 1) >> f->chunk_bits) + 1;
 	f->chunks = mem_alloc_array(f->chunk_count, sizeof *f->chunks);
 	for (size_t i = 0; i < f->chunk_count; i++)
@@ -557,11 +564,16 @@ int erofs_add_data(struct erofs_writer *w, uint64_t offset, const void *bytes, s
 int erofs_end_file(struct erofs_writer *w, struct err *e)
 {
 	struct file *f = &w->file;
-	struct inode i = inode_of(&f->attributes, w->next_ino++);
 	own_str uint8_t *table = NULL;
 	struct place p;
 	uint32_t number;
+	int r = place_for_file(w, f->path, &p, e); /* first: directories that it makes have smaller numbers than what they hold */
 
+	if (r < 0) {
+		drop_file(f);
+		return r;
+	}
+	struct inode i = inode_of(&f->attributes, w->next_ino++);
 	i.size_bytes = f->size_bytes;
 	i.xattrs = f->xattrs;
 	i.xattrs_length = f->xattrs_length;
@@ -582,9 +594,7 @@ int erofs_end_file(struct erofs_writer *w, struct err *e)
 			i.behind_length = (size_t)(f->size_bytes - f->whole_bytes);
 		}
 	}
-	int r = place_for_file(w, f->path, &p, e);
-	if (r == 0)
-		r = write_inode(w, &i, &number, e);
+	r = write_inode(w, &i, &number, e);
 	if (r == 0)
 		r = set_place(w, &p, EROFS_TYPE_REGULAR, number, false, e);
 	drop_file(f);

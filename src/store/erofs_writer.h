@@ -62,7 +62,9 @@ int erofs_add_special(struct erofs_writer *w, const char *path, const struct ero
 /* The target must be there already and be no directory. */
 int erofs_add_hard_link(struct erofs_writer *w, const char *path, const char *target, struct err *e) must_check;
 
-/* A file: begin, data in ascending offsets (what is left out is zero), end. `sparse` says that holes are likely. */
+/* A file: begin, data in ascending offsets (what is left out is zero), end. `sparse`: at least one chunk (2^erofs_chunk_bits bytes,
+ * aligned) gets no data; only such chunks are holes. */
+unsigned erofs_chunk_bits(uint64_t size_bytes); /* of a file that is not empty */
 int erofs_begin_file(struct erofs_writer *w, const char *path, const struct erofs_attributes *a, uint64_t size_bytes, bool sparse,
 		     struct err *e) must_check;
 int erofs_add_data(struct erofs_writer *w, uint64_t offset, const void *bytes, size_t length, struct err *e) must_check;

@@ -68,6 +68,8 @@ static bool xattr_is_kept(const char *name)
 {
 	if (str_starts(name, "user.overlay.") || str_starts(name, "trusted.overlay."))
 		return false;
+	if (str_eq(name, "system.posix_acl_access") || str_eq(name, "system.posix_acl_default"))
+		return true; /* as tar_writer.c has them; others write SCHILY.acl records (take_acl) */
 	return str_starts(name, "user.") || str_starts(name, "trusted.") || str_eq(name, "security.capability");
 }
 
@@ -131,6 +133,9 @@ static void take_acl(struct archive_entry *entry, int type, const char *name, st
 	int got_type, permissions, tag, id;
 	const char *who;
 
+	for (size_t i = 0; i < a->base.xattr_count; i++)
+		if (str_eq(a->xattrs[i].name, name))
+			return;
 	if (archive_entry_acl_reset(entry, type) <= (type == ARCHIVE_ENTRY_ACL_TYPE_ACCESS ? 3 : 0))
 		return; /* no more than the mode says */
 	while (count < ARRAY_SIZE(rows) && archive_entry_acl_next(entry, type, &got_type, &permissions, &tag, &id, &who) == ARCHIVE_OK) {
@@ -157,6 +162,11 @@ static int take_attributes(struct archive_entry *entry, struct attributes *a, st
 	a->base = (struct erofs_attributes){ .mode = archive_entry_mode(entry), .uid = (uint32_t)uid, .gid = (uint32_t)gid,
 					     .mtime = archive_entry_mtime(entry), .mtime_nsec = (uint32_t)archive_entry_mtime_nsec(entry),
 					     .xattrs = a->xattrs };
+	if (a->base.mtime < 0 && a->base.mtime_nsec > 0 && a->base.mtime_nsec <= 999999999) {
+		/* libarchive takes the fraction of -1.75 for a positive one */
+		a->base.mtime--;
+		a->base.mtime_nsec = 1000000000 - a->base.mtime_nsec;
+	}
 	if (a->base.mtime_nsec > 999999999)
 		return err_set(e, ERR_CORRUPT, "its time has more than 999999999 nanoseconds");
 	if (archive_entry_filetype(entry) == AE_IFCHR || archive_entry_filetype(entry) == AE_IFBLK) {
@@ -173,6 +183,24 @@ static int take_attributes(struct archive_entry *entry, struct attributes *a, st
 
 /* --- entries --- */
 
+/* Whether the map of a sparse file leaves out a whole chunk: whatever else it says, the image has no hole. */
+static bool has_hole(struct archive_entry *entry, uint64_t size)
+{
+	la_int64_t offset, length;
+	uint64_t end = 0;
+
+	if (size == 0 || archive_entry_sparse_reset(entry) == 0)
+		return false;
+	uint64_t chunk = UINT64_C(1) << erofs_chunk_bits(size);
+	while (archive_entry_sparse_next(entry, &offset, &length) == ARCHIVE_OK) {
+		if (length > 0 && (uint64_t)offset >= (end + chunk - 1) / chunk * chunk + chunk)
+			return true;
+		if (length > 0)
+			end = (uint64_t)offset + (uint64_t)length;
+	}
+	return size > (end + chunk - 1) / chunk * chunk;
+}
+
 static int read_file(struct reader *r, const char *path, struct archive_entry *entry, const struct erofs_attributes *a, struct err *e)
 {
 	const void *bytes;
@@ -183,7 +211,7 @@ static int read_file(struct reader *r, const char *path, struct archive_entry *e
 
 	if (size < 0)
 		return err_set(e, ERR_CORRUPT, "entry '%.200s' has a negative size", path);
-	int result = erofs_begin_file(r->w, path, a, (uint64_t)size, archive_entry_sparse_count(entry) > 0, e);
+	int result = erofs_begin_file(r->w, path, a, (uint64_t)size, has_hole(entry, (uint64_t)size), e);
 	while (result == 0 && (status = archive_read_data_block(r->tar, &bytes, &length, &offset)) != ARCHIVE_EOF) {
 		if (status != ARCHIVE_OK)
 			return failed(r, path, e);

@@ -118,7 +118,7 @@ static void record_names(struct str *pax, const char *path, const char *link)
 {
 	bool long_path = path && strlen(path) > sizeof((struct header *)0)->name, long_link = link && strlen(link) > sizeof((struct header *)0)->link;
 
-	if ((path && !is_utf8(path)) || (link && !is_utf8(link)))
+	if ((long_path && !is_utf8(path)) || (long_link && !is_utf8(link))) /* a short name stands as bytes in its header */
 		record(pax, "hdrcharset", "BINARY", 6);
 	if (long_path)
 		record(pax, "path", path, strlen(path));
