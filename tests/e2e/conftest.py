@@ -206,7 +206,7 @@ class Site:
         self.state, self.run = self.folder / "state", self.folder / "run"
         self.socket = self.run / "carreld.sock"
         self.address = f"unix:{self.socket}"
-        self.cgroup = self.folder.name
+        self.cgroup = self.folder.name.replace("_", "0")
         self.first_id, self.id_lock = reserve_ids(self.IDS)
         self.environment = {**os.environ, "CARREL_PREFIX": str(prefix), "CARREL_ADDRESS": self.address, "LC_ALL": "C.UTF-8", **(env or {})}
         self.children = []
