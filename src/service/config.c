@@ -2,62 +2,77 @@
 #include "service/config.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "base/settings.h"
+#include "model/name.h"
+
+static const char *const level_names[] = { "error", "warn", "info", "detail", NULL };
 
 #define C(member) offsetof(struct config, member)
 static const struct field fields[] = {
-	{ "admins", FIELD_TEXT, C(admin_group), "group whose members may do everything; carrel-admin when missing", .max = 64 },
-	{ "users", FIELD_TEXT, C(user_group), "group whose members own workspaces; carrel when missing", .max = 64 },
-	{ "viewers", FIELD_TEXT, C(viewer_group), "group whose members see everything and change nothing; carrel-viewer when missing", .max = 64 },
+	{ "state", FIELD_TEXT, C(state), "folder of the database and the images", .check = name_check_path, .example = "/var/lib/carrel" },
+	{ "run", FIELD_TEXT, C(run), "folder of the socket", .check = name_check_path, .example = "/run/carrel" },
+	{ "admins", FIELD_TEXT, C(admin_group), "group whose members may do everything", .max = 64, .example = "carrel-admin" },
+	{ "users", FIELD_TEXT, C(user_group), "group whose members own workspaces", .max = 64, .example = "carrel" },
+	{ "viewers", FIELD_TEXT, C(viewer_group), "group whose members see everything and change nothing", .max = 64, .example = "carrel-viewer" },
 	{ "everyone", FIELD_BOOL, C(everyone), "every local user may own workspaces" },
-	{ "socket-mode", FIELD_NUMBER, C(socket_mode), "permissions of the socket, as chmod takes them", .max = 777, .preset = 666 },
+	{ "socket-mode", FIELD_NUMBER, C(socket_mode), "permissions of the socket, as chmod takes them", .max = 777, .preset = 666, .example = "666" },
 	{ "workspaces-per-user", FIELD_NUMBER, C(workspaces_per_user), "most workspaces of one user; administrators have no limit", .min = 1,
-	  .max = 1000000, .preset = 1000 },
+	  .max = 1000000, .preset = 1000, .example = "1000" },
 	{ "connections-per-user", FIELD_NUMBER, C(connections_per_user), "most connections of one user at a time", .min = 1, .max = 10000,
-	  .preset = 128 },
-	{ "events-kept", FIELD_NUMBER, C(events_kept), "how many events are kept", .min = 1000, .max = 10000000, .preset = 100000 },
+	  .preset = 128, .example = "128" },
+	{ "events-kept", FIELD_NUMBER, C(events_kept), "how many events are kept", .min = 1000, .max = 10000000, .preset = 100000,
+	  .example = "100000" },
 	{ "operations-kept", FIELD_DURATION, C(operation_kept_ms), "how long an operation can be asked for after its end", .min = 60000,
-	  .max = UINT64_C(31536000000), .preset = 86400000 },
+	  .max = UINT64_C(31536000000), .preset = 86400000, .example = "1d" },
+	{ "log-level", FIELD_ENUM, C(log_level), "error, warn, info or detail", .names = level_names, .preset = 2, .example = "info" },
+	{ "openapi", FIELD_BOOL, C(openapi), "print the description of the API (OpenAPI 3.1) and end" },
 	{ 0 },
 };
-const struct shape config_shape = { "carreld-config", sizeof(struct config), fields, "Settings of carreld." };
+static const struct shape shape = { "carreld", sizeof(struct config), fields, "Settings of carreld." };
 
-int config_load(const char *path, bool must_exist, struct config *ret_config, struct err *e)
+static const struct settings settings = {
+	.program = "carreld",
+	.what = "The service of a site: API, users, state, and the wishes for its hosts.",
+	.description = "Serves the API on RUN/carreld.sock. Who a caller is follows from the credentials of its process: root, the service's own "
+		       "user and the members of the admins' group may do everything; members of the users' group own workspaces; members of the "
+		       "viewers' group see everything and change nothing; others are refused.\n\n"
+		       "State is in STATE/service/carrel.db. The process needs no root and may be killed at any time: what it answered is stored, "
+		       "and what was under way goes on after its next start.",
+	.shape = &shape,
+	.config_path = "/etc/carrel/carreld.yaml",
+};
+
+static void preset(char **text, const char *value)
 {
-	own_strbuf struct str text = { 0 };
-	struct config c = { 0 };
-	int r = 0;
+	if (!*text)
+		*text = mem_strdup(value);
+}
 
-	if (must_exist || fs_exists(AT_FDCWD, path))
-		r = fs_read_file(AT_FDCWD, path, 1 << 20, &text, e);
-	if (r < 0)
+int config_read(int argc, char **argv, struct config *ret_config, struct err *e)
+{
+	struct config c = { 0 };
+	int r = settings_read(&settings, argc, argv, &c, e);
+
+	if (r != 0)
 		return r;
-	if (text.length)
-		r = decode_text(text.bytes, text.length, path, &config_shape, &c, e);
-	else
-		r = decode_text("{}", 2, path, &config_shape, &c, e);
-	if (r < 0)
-		return r;
-	if (!c.admin_group)
-		c.admin_group = mem_strdup("carrel-admin");
-	if (!c.user_group)
-		c.user_group = mem_strdup("carrel");
-	if (!c.viewer_group)
-		c.viewer_group = mem_strdup("carrel-viewer");
+	preset(&c.state, "/var/lib/carrel");
+	preset(&c.run, "/run/carrel");
+	preset(&c.admin_group, "carrel-admin");
+	preset(&c.user_group, "carrel");
+	preset(&c.viewer_group, "carrel-viewer");
 	*ret_config = c;
 	return 0;
 }
 
-void config_done(struct config *c) { shape_done(&config_shape, c); }
+void config_done(struct config *c) { shape_done(&shape, c); }
 
 /* Looked up at most once in ten seconds and group: the group file is read for each look-up. */
 static bool in_group(const char *name, const gid_t *groups, size_t count)

@@ -9,6 +9,9 @@
 #include "base/decode.h"
 
 struct config {
+	char *state, *run;
+	unsigned log_level;          /* an index into the levels of base/log.h: error, warn, info, detail */
+	bool openapi;
 	char *admin_group, *user_group, *viewer_group;
 	bool everyone;               /* every local user owns workspaces */
 	uint64_t socket_mode;        /* written as decimal digits that read as octal: 666 */
@@ -17,10 +20,9 @@ struct config {
 	uint64_t events_kept;
 	uint64_t operation_kept_ms;
 };
-extern const struct shape config_shape;
 
-/* An absent file gives the presets. */
-int config_load(const char *path, bool must_exist, struct config *ret_config, struct err *e) must_check;
+/* From the arguments and the file. 1: --help or its like was asked for and printed. */
+int config_read(int argc, char **argv, struct config *ret_config, struct err *e) must_check;
 void config_done(struct config *c);
 
 struct identity {

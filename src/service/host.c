@@ -155,21 +155,39 @@ static void on_hello(struct host *h, json_t *m)
 struct reported {
 	struct service *service;
 	char host[NAME_LONGEST + 1];
-	json_t *forget;
+	json_t *forget, *touched; /* ids */
 };
+
+/* What was not stored is not believed: the memory goes back to the rows, and the host tells it all again when it reconnects. */
+static void reports_lost(struct reported *d, struct host *h)
+{
+	json_t *id;
+	size_t i;
+
+	json_array_foreach(d->touched, i, id) {
+		struct workspace *w = workspace_by_id(d->service, json_string_value(id));
+		if (w && w->uncommitted)
+			w->stale = true;
+		else
+			workspace_reload(d->service, json_string_value(id));
+	}
+	if (h && h->ws)
+		ws_close(h->ws);
+}
 
 static void reports_committed(void *data, const struct err *failure)
 {
 	struct reported *d = data;
 	struct host *h = host_find(d->service, d->host);
 
-	if (failure)
+	if (failure) {
 		log_error(failure, "reports of host %s were not stored; it tells them again when it reconnects", d->host);
-	else if (h && json_array_size(d->forget))
+		reports_lost(d, h);
+	} else if (h && json_array_size(d->forget)) {
 		host_send(h, json_pack("{s:s, s:O}", "type", "forget", "ids", d->forget));
-	if (failure && h && h->ws)
-		ws_close(h->ws);
+	}
 	json_decref(d->forget);
+	json_decref(d->touched);
 	events_committed(d->service);
 	free(d);
 }
@@ -185,12 +203,14 @@ static void on_reports(struct host *h, json_t *m)
 	d->service = h->service;
 	(void)snprintf(d->host, sizeof d->host, "%s", h->name);
 	d->forget = json_array();
+	d->touched = json_array();
 	json_array_foreach(items, i, item) {
 		struct report r = { 0 };
 		if (decode_json(item, "report", &report_shape, &r, &e) < 0) {
 			log_error(&e, "host %s", h->name);
 			continue;
 		}
+		(void)json_array_append_new(d->touched, json_string(r.id));
 		converge_report(h->service, h, &r, b, d->forget);
 		report_done(&r);
 	}

@@ -247,8 +247,10 @@ static void linger_over(void *data)
 /* The stream that shows the program's output is let to its end before the workspace goes. */
 void lifecycle_remove_ended(struct service *s, struct workspace *w)
 {
-	if (!w->wish.spec->remove_on_exit || w->truth.state != STATE_STOPPED || w->truth.run == 0 || w->wish.wish == WISH_REMOVED ||
-	    w->attached)
+	bool ended_run = w->truth.state == STATE_STOPPED && w->truth.run > 0;
+	bool never_ran = w->truth.state == STATE_FAILED && w->wish.held && w->was_attached; /* who waited for it was told the reason */
+
+	if (!w->wish.spec->remove_on_exit || w->wish.wish == WISH_REMOVED || w->attached || !(ended_run || never_ran))
 		return;
 	if (w->wish.held && !w->was_attached) {
 		if (!w->linger)

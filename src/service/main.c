@@ -24,79 +24,6 @@
 
 #define HOUSEKEEPING_MS 600000
 
-struct options {
-	const char *state, *run, *config, *log_level;
-	bool openapi, help, version, config_given;
-};
-
-static const struct option_row {
-	const char *name, *argument, *doc;
-} option_rows[] = {
-	{ "--state", "DIR", "where the database and the images are (/var/lib/carrel)" },
-	{ "--run", "DIR", "where the socket is (/run/carrel)" },
-	{ "--config", "FILE", "settings (/etc/carrel/carreld.yaml; may be missing)" },
-	{ "--log-level", "LEVEL", "error, warn, info or detail (info)" },
-	{ "--openapi", NULL, "print the description of the API and end" },
-	{ "--version", NULL, "print the version and end" },
-	{ "--help", NULL, "print this and end" },
-};
-
-static void print_help(void)
-{
-	(void)printf("Usage: carreld [OPTION]...\n\nThe service of a site: API, users, state and the wishes for its hosts.\n\n");
-	for (size_t i = 0; i < ARRAY_SIZE(option_rows); i++) {
-		own_str char *name = mem_printf("%s %s", option_rows[i].name, option_rows[i].argument ? option_rows[i].argument : "");
-		(void)printf("  %-20s %s\n", name, option_rows[i].doc);
-	}
-	(void)printf("\nSettings in the file:\n");
-	for (const struct field *f = config_shape.fields; f->key; f++)
-		(void)printf("  %-20s %s\n", f->key, f->doc);
-}
-
-static void set_option(struct options *o, size_t row, const char *value)
-{
-	const char **texts[] = { &o->state, &o->run, &o->config, &o->log_level };
-	bool *flags[] = { &o->openapi, &o->version, &o->help };
-
-	if (row < ARRAY_SIZE(texts))
-		*texts[row] = value;
-	else
-		*flags[row - ARRAY_SIZE(texts)] = true;
-	o->config_given |= row == 2;
-}
-
-/* "--name value" and "--name=value". */
-static int parse_options(int argc, char **argv, struct options *o, struct err *e)
-{
-	for (int i = 1; i < argc; i++) {
-		size_t length = strcspn(argv[i], "="), row = 0;
-		while (row < ARRAY_SIZE(option_rows) &&
-		       (strlen(option_rows[row].name) != length || strncmp(option_rows[row].name, argv[i], length) != 0))
-			row++;
-		if (row == ARRAY_SIZE(option_rows))
-			return err_set(e, ERR_INVALID, "unknown option '%s'", argv[i]);
-		const char *value = argv[i][length] ? argv[i] + length + 1 : NULL;
-		if (option_rows[row].argument && !value)
-			value = argv[++i];
-		if (option_rows[row].argument ? !value : value != NULL)
-			return err_set(e, ERR_INVALID, "option '%s' %s", option_rows[row].name, value ? "takes no value" : "needs a value");
-		set_option(o, row, value);
-	}
-	return 0;
-}
-
-static int level_of(const char *name)
-{
-	static const struct {
-		const char *name;
-		enum log_level level;
-	} levels[] = { { "error", LOG_ERROR }, { "warn", LOG_WARN }, { "info", LOG_INFO }, { "detail", LOG_DETAIL } };
-	for (size_t i = 0; i < ARRAY_SIZE(levels); i++)
-		if (str_eq(levels[i].name, name))
-			return (int)levels[i].level;
-	return -1;
-}
-
 /* Readiness as systemd understands it (sd_notify(3)): one datagram to NOTIFY_SOCKET. */
 static void notify(const char *message)
 {
@@ -216,31 +143,23 @@ static int serve(struct service *s, struct err *e)
 
 static int run(int argc, char **argv, struct err *e)
 {
-	struct options o = { .state = "/var/lib/carrel", .run = "/run/carrel", .config = "/etc/carrel/carreld.yaml", .log_level = "info" };
+	static const enum log_level levels[] = { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DETAIL };
 	struct service s = { .started_ms = service_now_ms() };
-	int r = parse_options(argc, argv, &o, e);
+	int r = config_read(argc, argv, &s.config, e);
 
-	if (r < 0)
-		return r;
-	if (level_of(o.log_level) < 0)
-		return err_set(e, ERR_INVALID, "log level '%s': error, warn, info or detail", o.log_level);
-	log_init("carreld", (enum log_level)level_of(o.log_level));
-	if (o.help || o.version || o.openapi) {
-		json_t *openapi = o.openapi ? openapi_document() : NULL;
-		if (o.help)
-			print_help();
-		else if (o.version)
-			(void)puts("carreld " CARREL_VERSION);
-		else
-			(void)json_dumpf(openapi, stdout, JSON_INDENT(2));
+	if (r != 0)
+		return r < 0 ? r : 0;
+	if (s.config.openapi) {
+		json_t *openapi = openapi_document();
+		r = json_dumpf(openapi, stdout, JSON_INDENT(2)) < 0 ? err_errno(e, EIO, "standard output") : 0;
 		json_decref(openapi);
-		return 0;
+		return r;
 	}
+	log_init("carreld", levels[s.config.log_level]);
 	set_limits();
-	r = config_load(o.config, o.config_given, &s.config, e);
-	s.state_dir = o.state;
-	s.run_dir = o.run;
-	return r < 0 ? r : serve(&s, e);
+	s.state_dir = s.config.state;
+	s.run_dir = s.config.run;
+	return serve(&s, e);
 }
 
 /* The process ends without taking apart what the kernel takes apart: nothing in memory matters that is not in the database. */

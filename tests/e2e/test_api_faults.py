@@ -149,9 +149,27 @@ def test_reports_that_were_not_stored_come_again(faulty):
     host.disconnect()
     host.connect()
     service.wait_for(lambda: service.get("/v1/workspaces/told").json["state"] == "stopped")
+    service.wait_for(lambda: any(v["kind"] == "workspace.stopped" for v in service.get("/v1/events").json["items"]))  # stored
     service.stop(9)
     service.start()
     assert service.get("/v1/workspaces/told").json["exit_status"] == 3
+    host.disconnect()
+
+
+def test_a_removal_that_was_not_stored_is_done_again(faulty):
+    service = faulty()
+    host = PretendHost(service.socket, delay=0.3)
+    made = service.deploy("back")
+    settle(service, host)
+    removing = service.ask("DELETE", "/v1/workspaces/back?force=1").json
+    arm(service, "db:before-commit ENOSPC\n")
+    service.wait_for(lambda: not service.get("/v1/hosts").json["items"][0]["connected"])
+    assert service.get("/v1/workspaces/back").json["wish"] == "removed"
+    host.disconnect()
+    host.connect()
+    service.wait_for(lambda: service.get("/v1/workspaces/back").status == 404)
+    service.wait_for(lambda: made["id"] not in host.truth)
+    assert service.get(f"/v1/operations/{removing['id']}").json["state"] == "done"
     host.disconnect()
 
 

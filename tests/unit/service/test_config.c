@@ -51,12 +51,15 @@ static void test_settings_have_presets(void **state)
 	struct err e;
 
 	(void)state;
-	assert_ok(config_load("/nonexistent/carreld.yaml", false, &c, &e), &e);
+	char program[] = "carreld", option[] = "--config=/nonexistent/carreld.yaml", state_option[] = "--state=/tmp/x";
+	char *without[] = { program, state_option, NULL }, *with[] = { program, option, NULL };
+	assert_ok(config_read(2, without, &c, &e), &e);
+	assert_string_equal(c.state, "/tmp/x");
 	assert_string_equal(c.admin_group, "carrel-admin");
 	assert_int_equal(c.socket_mode, 666);
 	assert_false(c.everyone);
 	config_done(&c);
-	assert_fails(config_load("/nonexistent/carreld.yaml", true, &c, &e), &e, ERR_NOT_FOUND, "carreld.yaml");
+	assert_fails(config_read(2, with, &c, &e), &e, ERR_NOT_FOUND, "carreld.yaml");
 }
 
 int main(void)
