@@ -28,6 +28,7 @@
 
 #define BUCKETS 4096
 #define TELL_EVERY_MS 100
+#define REFILL_AFTER_MS 150
 #define RETRY_FIRST_MS 100
 #define RETRY_LONGEST_MS 5000
 
@@ -52,7 +53,7 @@ struct agent {
 	void *data;
 	struct workspace *buckets[BUCKETS];
 	bool refilling, refill_again;
-	struct loop_source *idle_timer;
+	struct loop_source *idle_timer, *refill_timer;
 };
 
 static void consider(struct workspace *w);
@@ -137,22 +138,32 @@ static void refill_job(void *data)
 		log_error(&e, "refill");
 }
 
-static void refill(struct agent *a);
+static void refill_done(void *data);
+static void refill_now(void *data)
+{
+	struct agent *a = data;
+	a->refill_timer = NULL;
+	workers_run(a->node->workers, refill_job, refill_done, a, true);
+}
+
 static void refill_done(void *data)
 {
 	struct agent *a = data;
 
 	a->refilling = false;
-	if (a->refill_again)
-		refill(a);
+	if (!a->refill_again)
+		return;
+	a->refilling = true;
+	refill_now(a);
 }
 
+/* A moment later: who has just started something waits for an answer, and mkfs would take its processor. */
 static void refill(struct agent *a)
 {
 	if (a->refilling)
 		return;
 	a->refilling = true;
-	workers_run(a->node->workers, refill_job, refill_done, a, true);
+	a->refill_timer = loop_add_timer(a->node->loop, REFILL_AFTER_MS, refill_now, a);
 }
 
 static void on_idle(void *data)
@@ -707,5 +718,6 @@ void agent_free(struct agent *a)
 		while (a->buckets[i])
 			drop_workspace(a->buckets[i]);
 	loop_remove(a->idle_timer);
+	loop_remove(a->refill_timer);
 	free(a);
 }
