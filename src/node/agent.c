@@ -303,12 +303,12 @@ static void job_done(void *data)
 	struct truth *t = &w->record->truth;
 
 	w->busy = false;
-	connect_runner(w);
 	if (w->job_failed)
 		after_failure(w);
 	else
 		w->retry_ms = RETRY_FIRST_MS;
 	publish(w, encode(&report_shape, t->report));
+	connect_runner(w);
 	if (!w->job_failed && t->restart_waits && !w->timer)
 		w->timer = loop_add_timer(w->agent->node->loop, task_restart_delay_ms(t->failed_starts), on_restart, w);
 	w->agent->events->volumes(w->agent->data);

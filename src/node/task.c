@@ -458,6 +458,10 @@ static int do_task(struct work *w, enum task task, struct err *e)
 	(void)fault_point(after);
 	if (r < 0)
 		return err_wrap(e, "workspace %s: %s", w->record->id, task_names[task]);
+	if (task == TASK_STAGE || task == TASK_PREPARE) { /* most often the next task follows at once, and would be repeated with this one */
+		w->record->unsaved = true;
+		return 0;
+	}
 	return record_save_truth(w->record, e);
 }
 
