@@ -487,8 +487,11 @@ void request_body_wake(struct request *r)
 	run_soon(r->service->server);
 }
 
+/* libmicrohttpd may hand over several pieces of a body although the first asked to wait; suspending twice corrupts its lists. */
 static void suspend(struct request *r)
 {
+	if (r->suspended)
+		return;
 	r->suspended = true;
 	MHD_suspend_connection(r->connection);
 }
