@@ -117,7 +117,7 @@ CARREL_API int carrel_wait(struct carrel *c, const char *operation, carrel_json_
 /** Asks an operation to end; it undoes what it did. */
 CARREL_API int carrel_cancel(struct carrel *c, const char *operation);
 
-/** Calls `event` with each event after number `after` (0: from the oldest kept one) as it happens, until it returns non-zero. */
+/** Calls `event` with each event after number `after` (0: from the oldest kept one, -1: only new ones) as it happens, until it returns non-zero. */
 CARREL_API int carrel_events(struct carrel *c, long long after, carrel_json_fn *event, void *data);
 
 /* --- programs --- */

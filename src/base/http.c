@@ -126,7 +126,7 @@ int http_upgrade(const char *address, const char *path, int *ret_fd, struct str 
 	r = http_wire_connect(&w, address, e);
 	if (r == 0)
 		r = http_wire_send(&w, out.bytes, out.length, e);
-	if (r == 0)
+	if (r >= 0)
 		r = http_wire_read_head(&w, &head, NULL, e);
 	if (r == 0 && head.status != 101)
 		r = read_refusal(&w, &head, e);

@@ -130,9 +130,11 @@ int http_wire_send(struct http_wire *w, const void *bytes, size_t length, struct
 			continue;
 		if (n < 0 && errno == EAGAIN) {
 			short ready;
-			int r = wait_for(w, POLLOUT, &ready, e);
+			int r = wait_for(w, POLLOUT | POLLIN, &ready, e);
 			if (r < 0)
 				return r;
+			if (!(ready & POLLOUT))
+				return 1;
 			continue;
 		}
 		if (n < 0)
@@ -379,7 +381,7 @@ static int send_stream(struct http_wire *w, const struct http_request *q, struct
 		int r = http_wire_send(w, buffer + room - digits, (size_t)digits + (size_t)n + 2, e);
 		if (r == -EPIPE || r == -ECONNRESET)
 			return 1;
-		if (r < 0 || n == 0)
+		if (r != 0 || n == 0)
 			return r;
 	}
 }

@@ -21,6 +21,7 @@ int http_wire_connect(struct http_wire *w, const char *address, struct err *e) m
 void http_wire_close(struct http_wire *w);
 /* True when the idle connection can take another request. */
 bool http_wire_usable(const struct http_wire *w);
+/* 1: the service answered before it had taken all, and what was left is not sent. */
 int http_wire_send(struct http_wire *w, const void *bytes, size_t length, struct err *e) must_check;
 /* Sends the request and reads the answer; afterwards the connection is idle or closed. */
 int http_wire_do(struct http_wire *w, const struct http_request *request, struct http_answer *ret_answer, struct err *e) must_check;

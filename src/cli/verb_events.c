@@ -7,23 +7,32 @@
 #include "base/own.h"
 #include "cli/print.h"
 
+static void add_members(struct str *line, const json_t *object)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)(uintptr_t)object, key, value) {
+		if (str_eq(key, "at") || str_eq(key, "kind") || str_eq(key, "body") || json_is_null(value))
+			continue;
+		own_str char *text = json_is_string(value) ? mem_strdup(json_string_value(value)) : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+		str_putc(line, ' ');
+		print_escape(line, key);
+		str_putc(line, '=');
+		print_escape(line, text);
+	}
+}
+
 /* One line for people: time, kind, what it is about, the rest. */
 static void print_line(const json_t *event)
 {
 	own_strbuf struct str line = { 0 };
-	const char *key;
-	json_t *value;
 
-	print_escape(&line, json_text_at(event, "time", "-"));
+	print_escape(&line, json_text_at(event, "at", "-"));
 	str_putc(&line, ' ');
 	print_escape(&line, json_text_at(event, "kind", "-"));
-	json_object_foreach((json_t *)(uintptr_t)event, key, value) {
-		if (str_eq(key, "time") || str_eq(key, "kind") || json_is_null(value))
-			continue;
-		own_str char *text = json_is_string(value) ? mem_strdup(json_string_value(value)) : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-		str_printf(&line, " %s=", key);
-		print_escape(&line, text);
-	}
+	add_members(&line, event);
+	add_members(&line, json_object_get(event, "body"));
 	(void)puts(line.bytes);
 }
 
@@ -43,11 +52,29 @@ static int print_event(void *data, const json_t *event)
 	return fflush(stdout) != 0;
 }
 
+/* The next page; *after moves on. 1: there are more. */
+static int print_page(struct cli *cli, struct client *client, uint64_t *after, struct err *e)
+{
+	own_str char *path = mem_printf("/v1/events?after=%llu&limit=1000", (unsigned long long)*after);
+	own_json json_t *answer = NULL;
+	json_t *event;
+	size_t i;
+	int r = client_call(client, "GET", path, NULL, &answer, e);
+
+	if (r < 0)
+		return r;
+	uint64_t before = *after;
+	json_array_foreach(json_object_get(answer, "items"), i, event) {
+		(void)print_event(cli, event);
+		json_int_t seq = json_integer_value(json_object_get(event, "seq"));
+		*after = seq > 0 ? (uint64_t)seq : *after;
+	}
+	return json_is_string(json_object_get(answer, "next")) && *after > before;
+}
+
 static int events(struct cli *cli, const struct args *a, struct err *e)
 {
 	struct client *client;
-	json_t *event;
-	size_t i;
 	uint64_t after = 0;
 	const char *given = args_text(a, "after");
 
@@ -57,20 +84,16 @@ static int events(struct cli *cli, const struct args *a, struct err *e)
 	if (r < 0)
 		return r;
 	if (args_flag(a, "follow"))
-		return client_follow_events(client, (long long)after, print_event, cli, e);
-	own_str char *path = mem_printf("/v1/events?after=%llu", (unsigned long long)after);
-	own_json json_t *answer = NULL;
-	r = client_call(client, "GET", path, NULL, &answer, e);
-	if (r < 0)
-		return r;
-	json_array_foreach(json_object_get(answer, "items"), i, event)
-		(void)print_event(cli, event);
-	return 0;
+		return client_follow_events(client, given ? (long long)after : -1, print_event, cli, e);
+	do
+		r = print_page(cli, client, &after, e);
+	while (r > 0);
+	return r;
 }
 
 static const struct option options[] = {
 	{ "follow", 'f', OPTION_FLAG, NULL, "go on with what happens" },
-	{ "after", 0, OPTION_TEXT, "NUMBER", "only events after this one" },
+	{ "after", 0, OPTION_TEXT, "NUMBER", "only events after this one; with --follow without it: only new ones" },
 	{ 0 },
 };
 static const struct example examples[] = {

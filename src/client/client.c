@@ -271,7 +271,7 @@ static int take_bytes(void *data, const char *bytes, size_t length)
 int client_follow_events(struct client *c, long long after, int (*event)(void *data, const json_t *event), void *data, struct err *e)
 {
 	struct feed f = { .event = event, .data = data };
-	own_str char *path = mem_printf("/v1/events?follow=1&after=%lld", after);
+	own_str char *path = after < 0 ? mem_strdup("/v1/events?follow=1") : mem_printf("/v1/events?follow=1&after=%lld", after);
 	int r = client_download(c, path, take_bytes, &f, e);
 
 	str_done(&f.line);

@@ -53,7 +53,7 @@ const char *client_operation_id(const json_t *answer);
 /* Waits for an operation; `progress` (may be NULL) gets each new version of it. A failed operation is its error. */
 int client_wait(struct client *c, const char *operation_id, void (*progress)(void *data, const json_t *operation), void *data,
 		json_t **ret_operation, struct err *e) must_check;
-/* Events as they come (server-sent events), after `after`; ends when `event` returns non-zero (0 is returned then). */
+/* Events as they come (server-sent events), after `after` (negative: only new ones); ends when `event` returns non-zero (0 is returned then). */
 int client_follow_events(struct client *c, long long after, int (*event)(void *data, const json_t *event), void *data,
 			 struct err *e) must_check;
 

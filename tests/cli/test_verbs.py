@@ -190,9 +190,11 @@ def test_version(cli, fake):
 
 
 def test_events(cli, fake):
-    events = [{"seq": 1, "time": "2020-01-02T03:04:05Z", "kind": "state", "workspace": "web", "state": "running\x1b"}]
-    fake.answer("GET", "/v1/events", {"items": events})
-    assert cli.text("events") == "2020-01-02T03:04:05Z state seq=1 workspace=web state=running\\x1b\n"
+    event = {"seq": 1, "at": "2020-01-02T03:04:05Z", "kind": "state", "subject": "web", "body": {"state": "running\x1b"}}
+    pages = {"0": {"items": [event], "next": "1"}, "1": {"items": [{**event, "seq": 2}]}}
+    fake.answer("GET", "/v1/events", lambda r: (200, pages[r.query["after"]]))
+    line = "2020-01-02T03:04:05Z state seq=%d subject=web state=running\\x1b\n"
+    assert cli.text("events") == line % 1 + line % 2
 
     def feed(connection):
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hello\n\nid: 1\ndata: {\"kind\":\"a\"}\n\ndata: {\"ki")

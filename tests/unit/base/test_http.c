@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/http.h"
+#include "base/http_wire.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/ws.h"
@@ -262,6 +263,35 @@ static void test_upload_refused_early(void **state)
 	finish(&s);
 }
 
+static void *answer_late(void *data)
+{
+	static const char text[] = "HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n";
+	(void)usleep(50000); /* the client is blocked in sending by then, or will be */
+	(void)send(*(int *)data, text, sizeof text - 1, MSG_NOSIGNAL);
+	return NULL;
+}
+
+/* The server answers and then neither reads nor closes: a client that only wants to send would wait for ever. */
+static void test_upload_answered_and_not_read(void **state)
+{
+	int fds[2];
+	struct stream x = { .left = 64 << 20 };
+	struct http_answer a = { 0 };
+	struct err e;
+	const struct http_request q = { .method = "POST", .path = "/", .read = give, .data = &x };
+	(void)state;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	struct http_wire w = { .fd = fds[0] };
+	pthread_t late;
+	assert_int_equal(pthread_create(&late, NULL, answer_late, &fds[1]), 0);
+	assert_int_equal(http_wire_do(&w, &q, &a, &e), 0);
+	assert_int_equal(a.status, 409);
+	assert_int_equal(w.fd, -1);
+	(void)pthread_join(late, NULL);
+	(void)close(fds[1]);
+}
+
 static void test_upload_aborted(void **state)
 {
 	struct server s = { 0 };
@@ -468,6 +498,7 @@ int main(void)
 		cmocka_unit_test(test_connects_anew),
 		cmocka_unit_test(test_upload),
 		cmocka_unit_test(test_upload_refused_early),
+		cmocka_unit_test(test_upload_answered_and_not_read),
 		cmocka_unit_test(test_upload_aborted),
 		cmocka_unit_test(test_download_refused_by_the_reader),
 		cmocka_unit_test(test_bad_answers),
