@@ -13,6 +13,7 @@ struct config {
 	unsigned log_level;          /* an index into the levels of base/log.h: error, warn, info, detail */
 	bool openapi;
 	char *admin_group, *user_group, *viewer_group;
+	char *registry_passwords;    /* file like ~/.docker/config.json; NULL: none */
 	bool everyone;               /* every local user owns workspaces */
 	uint64_t socket_mode;        /* written as decimal digits that read as octal: 666 */
 	uint64_t workspaces_per_user;

@@ -282,7 +282,8 @@ static int job_start(struct request *r, const char *name, struct import_request 
 static int start_fetch(struct request *r, const struct image_add *body, struct err *e)
 {
 	struct import_request q = { .format = IMPORT_REGISTRY, .input_fd = -1, .reference = body->source,
-				    .architecture = body->architecture, .user = body->user, .password = body->password };
+				    .architecture = body->architecture, .user = body->user, .password = body->password,
+				    .auth_file = r->service->config.registry_passwords };
 	struct image_job *j;
 
 	int result = check_name(r, body->name, e);

@@ -33,6 +33,7 @@ void cancel_in_child(void)
 
 	signal_set(&set);
 	(void)sigprocmask(SIG_UNBLOCK, &set, NULL);
+	signal_fd = watched_peer_fd = -1; /* closed, or not ours */
 }
 
 int cancel_poll(struct pollfd *fds, nfds_t count, int timeout_ms, struct err *e)

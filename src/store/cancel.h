@@ -15,7 +15,7 @@
 int cancel_start(int peer_fd, struct err *e) must_check;
 /* poll(2) with ERR_CANCELLED when asked to end. timeout_ms -1: none. At most 8 fds; returns what poll returns. */
 int cancel_poll(struct pollfd *fds, nfds_t count, int timeout_ms, struct err *e) must_check;
-/* In a child: the signals act again. */
+/* In a child: the signals act again, and cancel_poll is poll. */
 void cancel_in_child(void);
 
 #endif

@@ -27,6 +27,8 @@ int child_enter(enum child_rights rights, struct err *e)
 						"/run/NetworkManager", NULL };
 	struct addrinfo *loaded = NULL;
 
+	if (rights == CHILD_RELAYS)
+		return 0;
 	if (rights == CHILD_PARSES)
 		return sandbox_enter(0, NULL, e);
 	/* the resolver's plug-ins are loaded while there are files; resolv.conf may be a link into /run */

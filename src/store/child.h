@@ -14,6 +14,7 @@
 
 enum child_rights {
 	CHILD_PARSES,  /* no network, no files */
+	CHILD_RELAYS,  /* all of its parent's: it only waits for another child's bytes */
 	CHILD_FETCHES, /* network, and what looking up host names needs */
 };
 

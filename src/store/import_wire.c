@@ -59,12 +59,12 @@ static const struct field error_fields[] = {
 	{ "hint", FIELD_TEXT, E(hint), "what to do" },
 	{ 0 },
 };
-static const struct shape error_shape = { "wire-error", sizeof(struct wire_error), error_fields, "Error." };
+const struct shape wire_error_shape = { "wire-error", sizeof(struct wire_error), error_fields, "Error." };
 
 #define A(member) offsetof(struct wire_answer, member)
 static const struct field answer_fields[] = {
 	{ "progress", FIELD_OBJECT, A(progress), "progress", .shape = &progress_shape },
-	{ "error", FIELD_OBJECT, A(error), "error", .shape = &error_shape },
+	{ "error", FIELD_OBJECT, A(error), "error", .shape = &wire_error_shape },
 	{ "image", FIELD_OBJECT, A(image), "the image", .shape = &image_shape },
 	{ "complete", FIELD_BOOL, A(complete), "all is written" },
 	{ 0 },

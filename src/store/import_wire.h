@@ -45,7 +45,7 @@ struct wire_answer {
 	bool complete;
 };
 
-extern const struct shape import_wire_shape, export_wire_shape, wire_answer_shape;
+extern const struct shape wire_error_shape, import_wire_shape, export_wire_shape, wire_answer_shape;
 extern const char *const import_format_names[], *const import_init_names[];
 
 /* One line on a descriptor. */
