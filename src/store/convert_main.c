@@ -4,18 +4,24 @@
  * one line of JSON, {"plain","partition","bytes","inodes"} or {"error":{"kind","message","hint"}} (import_layer.c reads it). Before the
  * first byte is read the process gives up everything but these descriptors, memory and threads.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/fault.h"
 #include "base/fs.h"
 #include "base/sandbox.h"
+#include "store/erofs_rewrite.h"
 #include "store/erofs_writer.h"
 #include "store/tar_reader.h"
 
 #define ANSWER_FD 3
+#define WINDOW_BYTES (UINT64_C(4) << 20)
 
 static json_t *success(const struct tar_summary *summary, const struct digest *partition, uint64_t size_bytes, uint64_t inodes)
 {
@@ -25,18 +31,37 @@ static json_t *success(const struct tar_summary *summary, const struct digest *p
 			 "bytes", (json_int_t)size_bytes, "inodes", (json_int_t)inodes);
 }
 
-static int convert(json_t **ret_answer, struct err *e)
+/* Mapped, so that nothing is copied; nobody else shortens this file. */
+static int hash_output(uint64_t size_bytes, struct digest *ret_digest, struct err *e)
+{
+	own_hash struct hash *h = hash_new();
+
+	for (uint64_t at = 0; at < size_bytes; at += WINDOW_BYTES) {
+		size_t n = size_bytes - at < WINDOW_BYTES ? (size_t)(size_bytes - at) : WINDOW_BYTES;
+		void *bytes = mmap(NULL, n, PROT_READ, MAP_SHARED | MAP_POPULATE, STDOUT_FILENO, (off_t)at);
+		if (bytes == MAP_FAILED)
+			return err_errno(e, errno, "read the partition");
+		hash_add(h, bytes, n);
+		(void)munmap(bytes, n);
+	}
+	*ret_digest = hash_end(h);
+	return 0;
+}
+
+static int convert(const int pipe[2], json_t **ret_answer, struct err *e)
 {
 	struct tar_summary summary;
 	struct digest partition;
 	uint64_t size_bytes, inodes;
-	own_erofs_writer struct erofs_writer *w = erofs_writer_new(STDOUT_FILENO, &erofs_default_limits);
+	own_erofs_writer struct erofs_writer *w = erofs_writer_new(STDOUT_FILENO, 0, &erofs_default_limits);
 
 	int r = tar_read(STDIN_FILENO, &tar_default_limits, w, &summary, e);
 	if (r == 0)
 		r = erofs_finish(w, &size_bytes, &inodes, e);
+	if (r == 0 && erofs_writer_replaced(w))
+		r = erofs_rewrite(STDOUT_FILENO, pipe, &size_bytes, &inodes, e);
 	if (r == 0)
-		r = hash_fd(STDOUT_FILENO, &partition, e);
+		r = hash_output(size_bytes, &partition, e);
 	if (r == 0)
 		*ret_answer = success(&summary, &partition, size_bytes, inodes);
 	return r;
@@ -47,10 +72,13 @@ int main(void)
 	struct err e;
 	json_t *answer = NULL;
 
+	int pair[2];
+
 	(void)fault_point("convert-start");
-	int r = sandbox_enter(SANDBOX_THREADS, NULL, &e);
+	(void)signal(SIGPIPE, SIG_IGN);
+	int r = pipe2(pair, O_CLOEXEC) < 0 ? err_errno(&e, errno, "make a pipe") : sandbox_enter(SANDBOX_THREADS, NULL, &e);
 	if (r == 0)
-		r = convert(&answer, &e);
+		r = convert(pair, &answer, &e);
 	if (r < 0)
 		answer = json_pack("{s:{s:s, s:s, s:s}}", "error", "kind", err_kind_name(e.kind), "message", e.message, "hint", e.hint);
 	char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;

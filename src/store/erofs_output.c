@@ -9,9 +9,9 @@
 #include "base/fault.h"
 #include "base/mem.h"
 
-void erofs_output_init(struct erofs_output *o, int fd, uint64_t most_bytes)
+void erofs_output_init(struct erofs_output *o, int fd, uint64_t base, uint64_t most_bytes)
 {
-	*o = (struct erofs_output){ .fd = fd, .next_block = 1, .most_blocks = most_bytes / EROFS_BLOCK }; /* block 0: superblock and root */
+	*o = (struct erofs_output){ .fd = fd, .base = base, .next_block = 1, .most_blocks = most_bytes / EROFS_BLOCK }; /* block 0: superblock and root */
 	if (o->most_blocks >= EROFS_NULL_BLOCK)
 		o->most_blocks = EROFS_NULL_BLOCK - 1;
 	o->window = mem_alloc(OUTPUT_WINDOW);
@@ -31,7 +31,7 @@ static int write_at(struct erofs_output *o, uint64_t at, const uint8_t *bytes, s
 	if (fault)
 		return err_errno(e, fault, "write the partition");
 	while (length > 0) {
-		ssize_t n = pwrite(o->fd, bytes, length, (off_t)at);
+		ssize_t n = pwrite(o->fd, bytes, length, (off_t)(o->base + at));
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -147,7 +147,7 @@ int erofs_output_flush(struct erofs_output *o, struct err *e)
 			return r;
 	}
 	int r = flush_window(o, e);
-	if (r == 0 && ftruncate(o->fd, (off_t)(o->next_block * EROFS_BLOCK)) < 0)
+	if (r == 0 && ftruncate(o->fd, (off_t)(o->base + o->next_block * EROFS_BLOCK)) < 0)
 		return err_errno(e, errno, "set the partition's length");
 	return r;
 }

@@ -18,6 +18,7 @@
 
 struct erofs_output {
 	int fd;
+	uint64_t base; /* where the image begins in the file */
 	uint64_t next_block, most_blocks;
 	uint8_t *window; /* bytes of the file from window_at on that are not written yet */
 	uint64_t window_at;
@@ -31,7 +32,7 @@ struct erofs_output {
 	unsigned open_count;
 };
 
-void erofs_output_init(struct erofs_output *o, int fd, uint64_t most_bytes);
+void erofs_output_init(struct erofs_output *o, int fd, uint64_t base, uint64_t most_bytes);
 void erofs_output_done(struct erofs_output *o);
 /* `count` neighbouring blocks. ERR_TOO_LARGE past the limit. */
 int erofs_output_blocks(struct erofs_output *o, uint64_t count, uint64_t *ret_block, struct err *e) must_check;

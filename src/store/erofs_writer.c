@@ -57,14 +57,14 @@ struct erofs_writer {
 	struct erofs_tree tree;
 	struct file file;
 	uint32_t next_ino;
-	bool chunked, finished;
+	bool chunked, finished, replaced;
 };
 
-struct erofs_writer *erofs_writer_new(int fd, const struct erofs_limits *limits)
+struct erofs_writer *erofs_writer_new(int fd, uint64_t base, const struct erofs_limits *limits)
 {
 	struct erofs_writer *w = mem_alloc(sizeof *w);
 
-	erofs_output_init(&w->out, fd, limits->image_bytes);
+	erofs_output_init(&w->out, fd, base, limits->image_bytes);
 	erofs_tree_init(&w->tree, limits->entries);
 	(void)erofs_tree_new_directory(&w->tree, 0, w->next_ino++);
 	return w;
@@ -85,6 +85,8 @@ void erofs_writer_free(struct erofs_writer *w)
 	erofs_tree_done(&w->tree);
 	free(w);
 }
+
+bool erofs_writer_replaced(const struct erofs_writer *w) { return w->replaced; }
 
 /* --- names --- */
 
@@ -155,6 +157,7 @@ static int set_place(struct erofs_writer *w, const struct place *p, uint8_t type
 		number = (uint32_t)w->tree.entry_count - 1;
 	}
 	struct tree_entry *entry = &w->tree.entries[number];
+	w->replaced |= entry->type != type || entry->target != target;
 	entry->type = type;
 	entry->target = target;
 	entry->whiteout = whiteout;
@@ -411,6 +414,8 @@ int erofs_add_special(struct erofs_writer *w, const char *path, const struct ero
 
 	if (!device && type != EROFS_TYPE_FIFO && type != EROFS_TYPE_SOCKET)
 		return bad_path(path, "has a type of file that is not known", e);
+	if (type == EROFS_TYPE_CHAR && a->major == 0 && a->minor == 0)
+		return erofs_add_whiteout(w, path, e); /* overlayfs sees one, so it has the form of one */
 	if (device && (a->major > 0xfff || a->minor > 0xfffff))
 		return bad_path(path, "is a device with an impossible number", e);
 	return add_small(w, path, a, device ? encode_device(a->major, a->minor) : 0, NULL, false, e);

@@ -45,8 +45,8 @@ struct erofs_attributes {
 
 struct erofs_writer;
 
-/* `fd` is an empty regular file, written by pwrite; it stays the caller's. */
-struct erofs_writer *erofs_writer_new(int fd, const struct erofs_limits *limits);
+/* `fd` is a regular file, written by pwrite from offset `base` to its end; it stays the caller's. */
+struct erofs_writer *erofs_writer_new(int fd, uint64_t base, const struct erofs_limits *limits);
 void erofs_writer_free(struct erofs_writer *w);
 static inline void erofs_writer_free_at(struct erofs_writer **w)
 {
@@ -73,6 +73,9 @@ int erofs_end_file(struct erofs_writer *w, struct err *e) must_check;
 /* overlayfs: hides PATH of the layers below, or, opaque, everything that they have below PATH. */
 int erofs_add_whiteout(struct erofs_writer *w, const char *path, struct err *e) must_check;
 int erofs_set_opaque(struct erofs_writer *w, const char *path, struct err *e) must_check;
+
+/* Whether entries replaced others, whose bytes are still in the image: it is not the one that its own tar gives. */
+bool erofs_writer_replaced(const struct erofs_writer *w);
 
 /* Writes directories, link counts and the superblock. Nothing may be added afterwards. */
 int erofs_finish(struct erofs_writer *w, uint64_t *ret_size_bytes, uint64_t *ret_inodes, struct err *e) must_check;

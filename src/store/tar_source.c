@@ -17,8 +17,8 @@
 
 #include "base/mem.h"
 
-#define PIECE_BYTES (1U << 20)
-#define PIECES 4
+#define PIECE_BYTES (1U << 18) /* all pieces together stay in a processor's cache */
+#define PIECES 8
 
 struct tar_source {
 	int fd;
@@ -103,7 +103,7 @@ static ssize_t packed_read(struct archive *a, void *data, const void **ret_bytes
 
 	ssize_t n = read_input(s, buffer, sizeof buffer);
 	if (n < 0)
-		archive_set_error(a, errno, "read: %s", strerror(errno));
+		archive_set_error(a, errno, "read: %s", strerrordesc_np(errno));
 	*ret_bytes = buffer;
 	return n;
 }

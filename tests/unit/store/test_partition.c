@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "store/erofs_format.h"
 #include "store/erofs_reader.h"
+#include "store/erofs_rewrite.h"
 #include "store/erofs_writer.h"
 #include "store/tar_export.h"
 #include "store/tar_reader.h"
@@ -35,7 +36,7 @@ static int convert(int tar, const struct tar_limits *plain, const struct erofs_l
 	uint64_t bytes, inodes;
 
 	assert_int_equal(lseek(tar, 0, SEEK_SET), 0);
-	own_erofs_writer struct erofs_writer *w = erofs_writer_new(image, limits);
+	own_erofs_writer struct erofs_writer *w = erofs_writer_new(image, 0, limits);
 	int r = tar_read(tar, plain, w, &summary, e);
 	return r == 0 ? erofs_finish(w, &bytes, &inodes, e) : r;
 }
@@ -198,7 +199,7 @@ static void random_trees(void **state)
 		struct err e;
 		uint64_t bytes, inodes;
 		own_fd int image = memory();
-		own_erofs_writer struct erofs_writer *w = erofs_writer_new(image, &erofs_default_limits);
+		own_erofs_writer struct erofs_writer *w = erofs_writer_new(image, 0, &erofs_default_limits);
 
 		for (int i = 0; i < 400; i++)
 			add_random(&r, w);
@@ -347,6 +348,34 @@ static void later_entries_count(void **state)
 	assert_ok(erofs_find(r, "d/x", &inode, &e), &e);
 }
 
+/* What was replaced leaves gaps, so the image is written once more; then it is the one that its own tar gives. */
+static void rewritten(void **state)
+{
+	struct err e;
+	uint64_t bytes, inodes;
+	struct tar_summary summary;
+	own_fd int tar = memory(), image = memory();
+	own_str char *big = mem_alloc(100001);
+	int pair[2];
+
+	(void)state;
+	memset(big, 'b', 100000);
+	put(tar, "d/a", NULL, NULL, S_IFREG | 0644, big);
+	put(tar, "d/a", NULL, NULL, S_IFREG | 0644, "small");
+	put(tar, "d/b", NULL, "d/a", S_IFREG | 0644, NULL);
+	assert_int_equal(lseek(tar, 0, SEEK_SET), 0);
+	own_erofs_writer struct erofs_writer *w = erofs_writer_new(image, 0, &erofs_default_limits);
+	assert_ok(tar_read(tar, &tar_default_limits, w, &summary, &e), &e);
+	assert_ok(erofs_finish(w, &bytes, &inodes, &e), &e);
+	assert_true(erofs_writer_replaced(w));
+	assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
+	assert_ok(erofs_rewrite(image, pair, &bytes, &inodes, &e), &e);
+	assert_int_equal(inodes, 3);
+	assert_int_equal(lseek(image, 0, SEEK_END), (off_t)bytes);
+	assert_true(bytes < 20000);
+	round_trip(image);
+}
+
 /* --- a damaged image is noticed or read as something, never believed beyond its end --- */
 
 static void damaged_images(void **state)
@@ -355,7 +384,7 @@ static void damaged_images(void **state)
 	struct err e;
 	uint64_t bytes, inodes;
 	own_fd int image = memory();
-	own_erofs_writer struct erofs_writer *w = erofs_writer_new(image, &erofs_default_limits);
+	own_erofs_writer struct erofs_writer *w = erofs_writer_new(image, 0, &erofs_default_limits);
 
 	(void)state;
 	for (int i = 0; i < 60; i++)
@@ -419,6 +448,7 @@ int main(void)
 		cmocka_unit_test(bombs),
 		cmocka_unit_test(damaged),
 		cmocka_unit_test(later_entries_count),
+		cmocka_unit_test(rewritten),
 		cmocka_unit_test(damaged_images),
 		cmocka_unit_test(merged_stacks),
 	};
