@@ -1,47 +1,76 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Handing a plan over: the runner is started with one end of a socket pair as descriptor 3 and gets one message with the plan in a
- * sealed memory file and the open volumes. It leaves us at once (it must outlive the agent) and answers on the same socket when
- * the workspace runs or could not be started. If we die before the answer, the runner goes on; the next agent finds it.
+ * sealed memory file, and a second one with the mounted volumes, which are made here while it begins. It leaves us at once (it must
+ * outlive the agent) and answers on the same socket when the workspace runs or could not be started. If we die before the answer, the runner goes on; the next agent finds it.
  */
 #include "engine/launch.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fault.h"
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
-#include "base/proc.h"
 #include "engine/engine.h"
+#include "engine/workspace/plan.h"
+#include "engine/workspace/volume.h"
 #include "model/runner_protocol.h"
 
-#define MOST_FDS 64
+struct runner_start {
+	pid_t pid; /* leaves us by a second process and ends at once */
+	int socket;
+};
 
-static int runner_start(int *ret_socket, struct err *e)
+/* vfork inside: the agent's memory is not copied. Every descriptor of ours closes at exec but 0, 1, 2 and the socket as 3. */
+static int runner_spawn(const char *path, int socket, pid_t *ret_pid, struct err *e)
+{
+	char *const argv[] = { (char *)(uintptr_t)"carrel-run", NULL };
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attributes;
+	sigset_t none, all;
+
+	(void)sigemptyset(&none);
+	(void)sigfillset(&all);
+	(void)posix_spawn_file_actions_init(&actions);
+	(void)posix_spawnattr_init(&attributes);
+	(void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+	(void)posix_spawnattr_setsigmask(&attributes, &none);
+	(void)posix_spawnattr_setsigdefault(&attributes, &all);
+	int number = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+	if (!number)
+		number = posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+	if (!number)
+		number = posix_spawn_file_actions_adddup2(&actions, socket, 3);
+	if (!number)
+		number = posix_spawn_file_actions_addclosefrom_np(&actions, 4);
+	if (!number)
+		number = posix_spawn(ret_pid, path, &actions, &attributes, argv, environ);
+	(void)posix_spawn_file_actions_destroy(&actions);
+	(void)posix_spawnattr_destroy(&attributes);
+	return number ? err_errno(e, number, "start %s", path) : 0;
+}
+
+static int runner_start(struct runner_start *s, struct err *e)
 {
 	int pair[2];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return err_errno(e, errno, "make socket pair");
-	own_fd int ours = pair[0], theirs = pair[1], pidfd = -1;
+	own_fd int ours = pair[0], theirs = pair[1];
 	own_str char *path = mem_printf("%s/libexec/carrel/carrel-run", fs_prefix());
-	const char *const argv[] = { "carrel-run", NULL };
-	const struct proc_fd fds[] = { { 3, theirs }, { 0, -1 }, { 1, -1 } };
-	const struct proc_spawn how = { .path = path, .argv = argv, .fds = fds, .fd_count = ARRAY_SIZE(fds), .new_session = true };
-	pid_t pid;
-	int status, r = proc_start(&how, &pidfd, &pid, e);
+	int r = runner_spawn(path, theirs, &s->pid, e);
 
-	if (r < 0 || (r = proc_wait(pidfd, &status, e)) < 0)
-		return r;
-	if (status != 0)
-		return err_set(e, ERR_INTERNAL, "%s ended with status %d before it was asked anything", path, status);
-	*ret_socket = TAKE_FD(ours);
-	return 0;
+	if (r >= 0)
+		s->socket = TAKE_FD(ours);
+	return r;
 }
 
 static int memory_file(const struct str *plan, int *ret_fd, struct err *e)
@@ -59,30 +88,50 @@ static int memory_file(const struct str *plan, int *ret_fd, struct err *e)
 	return 0;
 }
 
-static int send_plan(int socket, int plan_fd, const struct launch *l, struct err *e)
+static int send_fds(int socket, const int *fds, size_t count, struct err *e)
 {
-	int fds[MOST_FDS], n = 0;
-
-	if (l->volume_count > MOST_FDS - 2)
-		return err_set(e, ERR_INVALID, "%zu volumes, the most is %d", l->volume_count, MOST_FDS - 2);
-	fds[n++] = plan_fd;
-	fds[n++] = l->root_fd;
-	for (size_t i = 0; i < l->volume_count; i++)
-		fds[n++] = l->volumes[i].fd;
 	union {
-		char bytes[CMSG_SPACE(sizeof fds)];
+		char bytes[CMSG_SPACE(PLAN_FDS_MOST * sizeof(int))];
 		struct cmsghdr align;
 	} control = { 0 };
 	uint32_t version = RUNNER_VERSION;
 	struct iovec data = { &version, sizeof version };
 	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control,
-				  .msg_controllen = CMSG_SPACE((size_t)n * sizeof(int)) };
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-	*header = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN((size_t)n * sizeof(int)) };
-	memcpy(CMSG_DATA(header), fds, (size_t)n * sizeof(int));
+				  .msg_controllen = CMSG_SPACE(count * sizeof(int)) };
+
+	control.align = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(count * sizeof(int)) };
+	memcpy(CMSG_DATA(&control.align), fds, count * sizeof(int));
 	if (sendmsg(socket, &message, MSG_NOSIGNAL) < 0)
-		return err_errno(e, errno, "send plan to carrel-run");
+		return err_errno(e, errno, "send the plan to carrel-run");
 	return 0;
+}
+
+/* While the runner starts and makes the first process, the volumes are mounted here. */
+static int send_volumes(int socket, const struct launch *l, struct err *e)
+{
+	struct volume_mount mounts[PLAN_FDS_MOST / 2];
+	int fds[PLAN_FDS_MOST];
+	size_t n = 0;
+	int r = volume_mount(l->root_fd, l->throw_away, &mounts[n], e);
+
+	if (r < 0)
+		(void)err_wrap(e, "volume root");
+	for (; r >= 0 && n < l->volume_count; ) {
+		r = volume_mount(l->volumes[n].fd, false, &mounts[n + 1], e);
+		if (r < 0)
+			(void)err_wrap(e, "volume %s", l->volumes[n].name);
+		n++;
+	}
+	size_t made = r < 0 ? n : n + 1;
+	for (size_t i = 0; i < made; i++) {
+		fds[2 * i] = mounts[i].mount_fd;
+		fds[2 * i + 1] = mounts[i].loop_fd;
+	}
+	if (r >= 0)
+		r = send_fds(socket, fds, 2 * made, e);
+	for (size_t i = 0; i < made; i++)
+		volume_mount_close(&mounts[i]);
+	return r;
 }
 
 static int wait_answer(int socket, struct launch_result *ret_result, struct err *e)
@@ -105,24 +154,56 @@ static int wait_answer(int socket, struct launch_result *ret_result, struct err 
 	return 0;
 }
 
+/* Returns when the runner has undone what it did: its end of the socket closes last. */
+static void wait_undone(int socket)
+{
+	char byte;
+
+	(void)shutdown(socket, SHUT_WR);
+	while (recv(socket, &byte, 1, 0) > 0 || errno == EINTR)
+		errno = 0;
+}
+
+static int hand_over(const struct launch *l, int plan_fd, struct launch_result *ret_result, struct err *e)
+{
+	struct runner_start runner = { .socket = -1 };
+	int r = runner_start(&runner, e);
+	if (r < 0)
+		return r;
+	own_fd int socket = runner.socket;
+
+	r = send_fds(socket, &plan_fd, 1, e);
+	if (r >= 0)
+		r = send_volumes(socket, l, e);
+	if (r < 0)
+		wait_undone(socket);
+	else
+		r = wait_answer(socket, ret_result, e);
+	while (waitpid(runner.pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	return r;
+}
+
 int engine_launch(const struct launch *l, struct launch_result *ret_result, struct err *e)
 {
 	own_strbuf struct str plan = { 0 };
-	own_fd int plan_fd = -1, socket = -1;
+	own_fd int plan_fd = -1;
 	const struct engine *engine = NULL;
 	struct err ignored;
 	int r = engine_choose(l->spec, &engine, e);
 
 	if (!e)
 		e = &ignored;
-	if (r < 0 || (r = engine->plan(l, &plan, e)) < 0 || (r = memory_file(&plan, &plan_fd, e)) < 0)
+	if (r < 0)
+		return r;
+	if (l->volume_count >= PLAN_FDS_MOST / 2 - 1)
+		return err_set(e, ERR_INVALID, "%zu volumes, the most is %d", l->volume_count, PLAN_FDS_MOST / 2 - 2);
+	if ((r = engine->plan(l, &plan, e)) < 0 || (r = memory_file(&plan, &plan_fd, e)) < 0)
 		return r;
 	if ((r = fault_point("engine.start")) > 0)
 		return err_errno(e, r, "start carrel-run");
-	if ((r = runner_start(&socket, e)) < 0 || (r = send_plan(socket, plan_fd, l, e)) < 0)
+	if ((r = hand_over(l, plan_fd, ret_result, e)) < 0)
 		return r;
-	r = wait_answer(socket, ret_result, e);
-	if (r >= 0 && (r = fault_point("engine.started")) > 0)
-		return err_errno(e, r, "after the start");
-	return r;
+	r = fault_point("engine.started");
+	return r > 0 ? err_errno(e, r, "after the start") : 0;
 }

@@ -2,8 +2,8 @@
 /*
  * carrel-run: one process per workspace, from its start to its end.
  *
- * It is started by the agent with a socket as descriptor 3, leaves the agent at once (double fork), takes the plan and the open
- * volumes from the socket, makes the workspace, and answers. From then on it needs nobody: it holds the terminal or pipes, writes
+ * It is started by the agent with a socket as descriptor 3, leaves the agent at once (double fork), takes the plan and then the
+ * mounted volumes from the socket, makes the workspace, and answers. From then on it needs nobody: it holds the terminal or pipes, writes
  * the log, serves run.sock (control.c), and when the first process ends it writes how into the status file and leaves. Everything
  * that the workspace has in the kernel hangs on this process and on the first one of the workspace: killed, they leave nothing but
  * files in the run folder.
@@ -113,8 +113,8 @@ static void program_ended(void *data, struct session *s, int status)
 	r->status.exit_status = status;
 	r->status.ended_ms = now_ms();
 	r->status.killed_for_memory = killed_for_memory(&r->plan);
-	birth_close_volumes(&r->birth);
 	runner_set_state(r, RUNNER_ENDED);
+	birth_close_volumes(&r->birth); /* unmounting takes a while: the watches' end of file tells when it is done */
 	r->patience = LINGER_ROUNDS;
 	bool waits = (r->plan.flags & PLAN_HELD) && !session_has_clients(s) && !session_was_attached(s);
 	(void)loop_add_timer(r->loop, waits ? HELD_MS : 0, leave, r);
@@ -241,11 +241,12 @@ int runner_freeze(struct runner *r, bool frozen, struct err *e)
 
 /* --- start --- */
 
-static int receive_plan(int socket, int *ret_fds, size_t *ret_count, struct err *e)
+/* One message of the agent: a version and descriptors. 0: the agent hung up. */
+static int receive_fds(int socket, int *ret_fds, size_t *ret_count, struct err *e)
 {
 	uint32_t version = 0;
 	union {
-		char bytes[CMSG_SPACE((BIRTH_VOLUMES_MOST + 1) * sizeof(int))];
+		char bytes[CMSG_SPACE(PLAN_FDS_MOST * sizeof(int))];
 		struct cmsghdr align;
 	} control;
 	struct iovec data = { &version, sizeof version };
@@ -253,7 +254,7 @@ static int receive_plan(int socket, int *ret_fds, size_t *ret_count, struct err 
 	ssize_t n = recvmsg(socket, &h, MSG_CMSG_CLOEXEC);
 
 	if (n == 0)
-		exit(0); /* not needed any more */
+		return err_set(e, ERR_CANCELLED, "the agent does not want it any more");
 	if (n < 0)
 		return err_errno(e, errno, "receive the plan");
 	struct cmsghdr *c = CMSG_FIRSTHDR(&h);
@@ -261,7 +262,21 @@ static int receive_plan(int socket, int *ret_fds, size_t *ret_count, struct err 
 		return err_set(e, ERR_UNSUPPORTED, "plan of version %u, this runner takes %d", version, RUNNER_VERSION);
 	*ret_count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 	memcpy(ret_fds, CMSG_DATA(c), *ret_count * sizeof(int));
-	return *ret_count < 2 ? err_set(e, ERR_INVALID, "plan without a root volume") : 0;
+	return 0;
+}
+
+/* Mounts and loop devices of the volumes, in pairs. */
+static int receive_volumes(struct runner *r, int socket, struct err *e)
+{
+	int fds[PLAN_FDS_MOST];
+	size_t count = 0;
+	int result = receive_fds(socket, fds, &count, e);
+
+	if (result < 0)
+		return result;
+	for (size_t i = 0; i + 1 < count && r->birth.volume_count < BIRTH_VOLUMES_MOST; i += 2)
+		r->birth.volumes[r->birth.volume_count++] = (struct volume_mount){ fds[i], fds[i + 1] };
+	return 0;
 }
 
 static int read_plan(struct runner *r, int fd, struct err *e)
@@ -287,20 +302,20 @@ static int start_paused(struct runner *r, struct err *e)
 	return 0;
 }
 
-static int start(struct runner *r, const int *fds, size_t count, struct err *e)
+static int start(struct runner *r, int socket, struct err *e)
 {
-	int result = birth_volumes(&r->birth, fds + 1, count - 1, e);
+	int result = birth_begin(&r->birth, e);
 
-	for (size_t i = 0; i < count; i++)
-		(void)close(fds[i]); /* the loop devices hold the volumes now */
 	if (result < 0)
-		return result;
-	if ((result = fault_point("runner.volumes")) > 0)
-		return err_errno(e, result, "after the volumes");
-	if ((result = birth_make(&r->birth, e)) < 0)
 		return result;
 	if ((result = fault_point("runner.born")) > 0)
 		return err_errno(e, result, "after the first process");
+	if ((result = receive_volumes(r, socket, e)) < 0)
+		return result;
+	if ((result = fault_point("runner.volumes")) > 0)
+		return err_errno(e, result, "after the volumes");
+	if ((result = birth_complete(&r->birth, e)) < 0)
+		return result;
 	r->status.pid = r->birth.pid;
 	if (r->plan.flags & PLAN_PAUSED)
 		return start_paused(r, e);
@@ -315,9 +330,9 @@ static int start(struct runner *r, const int *fds, size_t count, struct err *e)
 
 static int prepare(struct runner *r, int socket, struct err *e)
 {
-	int fds[BIRTH_VOLUMES_MOST + 1];
+	int fds[PLAN_FDS_MOST];
 	size_t count = 0;
-	int result = receive_plan(socket, fds, &count, e);
+	int result = receive_fds(socket, fds, &count, e);
 
 	if (result < 0 || (result = read_plan(r, fds[0], e)) < 0)
 		return result;
@@ -329,7 +344,7 @@ static int prepare(struct runner *r, int socket, struct err *e)
 	r->status = (struct runner_status){ .version = RUNNER_VERSION, .size = sizeof r->status, .state = RUNNER_STARTING,
 					    .exit_status = -1, .runner_pid = getpid(), .run = r->plan.run,
 					    .maintenance = (r->plan.flags & PLAN_MAINTENANCE) != 0 };
-	if ((result = start(r, fds, count, e)) < 0)
+	if ((result = start(r, socket, e)) < 0)
 		return result;
 	return control_listen(r, e);
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The order is given by who may do what:
- *  1. here: volumes become loop devices and file systems, partitions become private copies of their mounts - all of them
- *     descriptors that no namespace holds;
+ * Theory. The order is given by who may do what, and by what can be done at the same time:
+ *  1. here: partitions become private copies of their mounts, descriptors that no namespace holds;
  *  2. clone3 makes the first process with all its namespaces and, on v2, in its cgroup. It inherits the descriptors;
- *  3. here: the id range is written into the new user namespace, and the descriptors are mapped to it (mount_setattr), which
- *     only a process with rights over the file systems may do;
- *  4. there (inside.c): everything else. The overlay is mounted with the workspace's own rights.
+ *  3. here: the id range is written into the new user namespace, and the copies are mapped to it (mount_setattr), which only a
+ *     process with rights over the file systems may do;
+ *  4. there (inside.c): /dev, /proc and /sys are made aside, while the agent still attaches and mounts the volumes (volume.c);
+ *  5. here: the volumes' mounts arrive, are mapped too and passed on;
+ *  6. there: everything else. The overlay is mounted with the workspace's own rights.
  * The v1 cgroups are entered by the first process itself, writing "0" to `tasks`: the kernel moves a thread that asks for itself
  * without waiting for a grace period (docs/decisions/0020). The descriptors for it were opened here, whose rights count.
  */
@@ -14,15 +15,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
-#include <linux/loop.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -36,7 +34,7 @@
 
 void birth_init(struct birth *b, const struct plan *p)
 {
-	*b = (struct birth){ .plan = p, .pidfd = -1, .sync = -1, .input = -1, .output = -1, .errors = -1, .terminal = -1, .terminal_peer = -1 };
+	*b = (struct birth){ .plan = p, .pidfd = -1, .sync = -1, .user_namespace = -1, .input = -1, .output = -1, .errors = -1, .terminal = -1, .terminal_peer = -1 };
 }
 
 static void close_one(int *fd)
@@ -48,10 +46,8 @@ static void close_one(int *fd)
 
 void birth_close_volumes(struct birth *b)
 {
-	for (size_t i = 0; i < b->volume_count; i++) {
-		close_one(&b->volumes[i].mount_fd);
-		close_one(&b->volumes[i].loop_fd);
-	}
+	for (size_t i = 0; i < b->volume_count; i++)
+		volume_mount_close(&b->volumes[i]);
 	b->volume_count = 0;
 }
 
@@ -63,90 +59,13 @@ void birth_undo(struct birth *b)
 	}
 	close_one(&b->pidfd);
 	close_one(&b->sync);
+	close_one(&b->user_namespace);
 	close_one(&b->input);
 	close_one(&b->output);
 	close_one(&b->errors);
 	close_one(&b->terminal);
 	close_one(&b->terminal_peer);
 	birth_close_volumes(b);
-}
-
-/* --- volumes --- */
-
-static int loop_attach(int file, int *ret_loop, char name[32], struct err *e)
-{
-	own_fd int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-
-	if (control < 0)
-		return err_errno(e, errno, "open /dev/loop-control");
-	for (int tries = 0; tries < 256; tries++) {
-		int n = ioctl(control, LOOP_CTL_GET_FREE);
-		if (n < 0)
-			return err_errno(e, errno, "find a free loop device");
-		(void)snprintf(name, 32, "/dev/loop%d", n);
-		own_fd int loop = open(name, O_RDWR | O_CLOEXEC);
-		if (loop < 0)
-			return err_errno(e, errno, "open %s", name);
-		struct loop_config config = { .fd = (uint32_t)file, .info = { .lo_flags = LO_FLAGS_AUTOCLEAR } };
-		if (ioctl(loop, LOOP_CONFIGURE, &config) == 0) {
-			*ret_loop = TAKE_FD(loop);
-			return 0;
-		}
-		if (errno != EBUSY) /* another was faster: the next one */
-			return err_errno(e, errno, "attach a volume to %s", name);
-	}
-	return err_set(e, ERR_NO_CAPACITY, "no loop device stays free long enough");
-}
-
-static int set_options(int fs, const char *device, struct err *e)
-{
-	static const struct {
-		const char *key, *value;
-	} options[] = { { "discard", NULL }, { "noinit_itable", NULL }, { "errors", "remount-ro" } };
-
-	if (syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "source", device, 0) < 0)
-		return err_errno(e, errno, "source %s", device);
-	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
-		int how = options[i].value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG;
-		if (syscall(SYS_fsconfig, fs, how, options[i].key, options[i].value, 0) < 0)
-			return err_errno(e, errno, "option %s", options[i].key);
-	}
-	return 0;
-}
-
-static int mount_volume(const char *device, int *ret_mount, struct err *e)
-{
-	own_fd int fs = (int)syscall(SYS_fsopen, "ext4", FSOPEN_CLOEXEC);
-	if (fs < 0)
-		return err_errno(e, errno, "open file system ext4");
-	int r = set_options(fs, device, e);
-	if (r < 0)
-		return r;
-	if (syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-		return err_errno(e, errno, "mount the volume on %s", device);
-	int mount = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV);
-	if (mount < 0)
-		return err_errno(e, errno, "mount the volume on %s", device);
-	*ret_mount = mount;
-	return 0;
-}
-
-int birth_volumes(struct birth *b, const int *volume_fds, size_t count, struct err *e)
-{
-	char name[32];
-
-	if (count > BIRTH_VOLUMES_MOST)
-		return err_set(e, ERR_INVALID, "%zu volumes are too many", count);
-	for (size_t i = 0; i < count; i++) {
-		struct birth_volume *v = &b->volumes[b->volume_count++];
-		*v = (struct birth_volume){ -1, -1 };
-		int r = loop_attach(volume_fds[i], &v->loop_fd, name, e);
-		if (r >= 0)
-			r = mount_volume(name, &v->mount_fd, e);
-		if (r < 0)
-			return err_wrap(e, "volume %s", i ? b->plan->volumes[i - 1] : "root");
-	}
-	return 0;
 }
 
 /* --- what the first process gets --- */
@@ -269,15 +188,13 @@ static int map_ids(struct birth *b, const struct inside *in, struct err *e)
 	for (size_t i = 0; i < in->layer_count; i++)
 		if ((r = map_mount(in->layers[i], user, b->plan->partitions[i], e)) < 0)
 			return r;
-	for (size_t i = 0; i < b->volume_count; i++)
-		if ((r = map_mount(b->volumes[i].mount_fd, user, i ? b->plan->volumes[i - 1] : "the root volume", e)) < 0)
-			return r;
+	b->user_namespace = TAKE_FD(user);
 	return 0;
 }
 
 static int grow_up(struct birth *b, struct inside *in, struct err *e)
 {
-	int pair[2], kind, fds[4];
+	int pair[2];
 	int r = message_pair(pair, e);
 	if (r < 0)
 		return r;
@@ -286,21 +203,14 @@ static int grow_up(struct birth *b, struct inside *in, struct err *e)
 	if ((r = clone_first(b->plan, &b->pidfd, &b->pid, e)) == 0 && b->pid == 0)
 		inside_first_process(in); /* does not return */
 	close_one(&in->sync);
-	if (r < 0 || (r = map_ids(b, in, e)) < 0 || (r = message_send(b->sync, MESSAGE_GO, NULL, NULL, 0, e)) < 0)
+	if (r < 0 || (r = map_ids(b, in, e)) < 0)
 		return r;
-	if ((r = message_receive(b->sync, &kind, fds, e)) < 0)
-		return r;
-	if (r == 0 || kind != MESSAGE_PREPARED)
-		return err_set(e, ERR_INTERNAL, "the first process died while it was set up");
-	b->terminal = fds[0];
-	b->terminal_peer = fds[1];
-	return 0;
+	return message_send(b->sync, MESSAGE_GO, NULL, NULL, 0, e);
 }
 
-int birth_make(struct birth *b, struct err *e)
+int birth_begin(struct birth *b, struct err *e)
 {
-	struct inside in = { .plan = b->plan, .volumes = b->volumes, .volume_count = b->volume_count, .sync = -1,
-			     .standard = { -1, -1, -1 } };
+	struct inside in = { .plan = b->plan, .sync = -1, .standard = { -1, -1, -1 } };
 	int r = open_layers(b->plan, &in, e);
 
 	if (r >= 0)
@@ -317,6 +227,27 @@ int birth_make(struct birth *b, struct err *e)
 	for (size_t i = 0; i < ARRAY_SIZE(in.standard); i++)
 		close_one(&in.standard[i]);
 	return r;
+}
+
+int birth_complete(struct birth *b, struct err *e)
+{
+	int kind, fds[MESSAGE_FDS_MOST], r;
+
+	for (size_t i = 0; i < b->volume_count; i++) {
+		fds[i] = b->volumes[i].mount_fd;
+		if ((r = map_mount(fds[i], b->user_namespace, i ? b->plan->volumes[i - 1] : "the root volume", e)) < 0)
+			return r;
+	}
+	close_one(&b->user_namespace);
+	if ((r = message_send(b->sync, MESSAGE_GO, NULL, fds, b->volume_count, e)) < 0)
+		return r;
+	if ((r = message_receive(b->sync, &kind, fds, e)) < 0)
+		return r;
+	if (r == 0 || kind != MESSAGE_PREPARED)
+		return err_set(e, ERR_INTERNAL, "the first process died while it was set up");
+	b->terminal = fds[0];
+	b->terminal_peer = fds[1];
+	return 0;
 }
 
 int birth_release(struct birth *b, struct err *e) { return message_send(b->sync, MESSAGE_GO, NULL, NULL, 0, e); }

@@ -14,19 +14,17 @@
 
 #include "base/err.h"
 #include "engine/workspace/plan.h"
+#include "engine/workspace/volume.h"
 
 #define BIRTH_VOLUMES_MOST 63
 
-struct birth_volume {
-	int mount_fd, loop_fd; /* -1: none */
-};
-
 struct birth {
 	const struct plan *plan;
-	struct birth_volume volumes[BIRTH_VOLUMES_MOST]; /* 0: root volume */
+	struct volume_mount volumes[BIRTH_VOLUMES_MOST]; /* 0: root volume */
 	size_t volume_count;
 	pid_t pid;
 	int pidfd;      /* the first process */
+	int user_namespace; /* between begin and complete */
 	int sync;       /* socket to it until the program is executed */
 	int input, output, errors; /* our ends of the pipes; -1: none */
 	int terminal;   /* master, or -1 */
@@ -34,10 +32,11 @@ struct birth {
 };
 
 void birth_init(struct birth *b, const struct plan *p);
-/* `volume_fds`: the root volume and then the plan's volumes; they are copied into loop devices and stay the caller's. */
-int birth_volumes(struct birth *b, const int *volume_fds, size_t count, struct err *e) must_check;
-/* Returns when the first process has its whole world around it and waits before the program. */
-int birth_make(struct birth *b, struct err *e) must_check;
+/* Makes the first process and lets it make what needs no volume. */
+int birth_begin(struct birth *b, struct err *e) must_check;
+/* With `volumes` filled in (the root volume, then the plan's). Returns when the first process has its whole world around it and
+ * waits before the program. */
+int birth_complete(struct birth *b, struct err *e) must_check;
 /* Lets it go on. birth_executed waits until the program was executed or could not be. */
 int birth_release(struct birth *b, struct err *e) must_check;
 int birth_executed(struct birth *b, struct err *e) must_check;

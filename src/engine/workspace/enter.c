@@ -175,7 +175,7 @@ static void run_helper(const struct enter *n, int sync, const int standard[3])
 
 static int await_program(struct enter *n, int sync, struct err *e)
 {
-	int kind, fds[4], r;
+	int kind, fds[MESSAGE_FDS_MOST], r;
 
 	while ((r = message_receive(sync, &kind, fds, e)) > 0) {
 		if (kind == MESSAGE_ENTERED)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Theory. This runs as process 1 of the new namespaces. It does what needs no ids first, waits for the id range, becomes the
- * workspace's root, builds the tree (tree.c), and puts it in the place of the host's: the copy of the host's mounts that came with
+ * workspace's root, builds what needs no volume, waits for the volumes, builds the rest of the tree (tree.c), and puts it in the place of the host's: the copy of the host's mounts that came with
  * the namespace hangs below the new root for a moment and is then detached as a whole, scratch folder and layers included.
  *
  * It dies with carrel-run (PR_SET_PDEATHSIG), and with it everything in its pid namespace.
@@ -53,13 +53,25 @@ static int raise_loopback(struct err *e)
 	return 0;
 }
 
-static int await_go(int sync, struct err *e)
+static int await_go(int sync, int *ret_fds, struct err *e)
 {
-	int kind, r = message_receive(sync, &kind, NULL, e);
+	int kind, r = message_receive(sync, &kind, ret_fds, e);
 
 	if (r == 0)
 		_exit(125); /* carrel-run is gone */
 	return r < 0 ? r : 0;
+}
+
+static int await_volumes(int sync, struct tree *t, struct err *e)
+{
+	int fds[MESSAGE_FDS_MOST];
+	int r = await_go(sync, fds, e);
+
+	while (r >= 0 && t->volume_count < BIRTH_VOLUMES_MOST && fds[t->volume_count] >= 0) {
+		t->volumes[t->volume_count] = fds[t->volume_count];
+		t->volume_count++;
+	}
+	return r >= 0 && !t->volume_count ? err_set(e, ERR_INTERNAL, "no root volume came") : r;
 }
 
 static int become_root(struct err *e)
@@ -99,9 +111,9 @@ static int make_world(const struct inside *in, struct tree *t, struct err *e)
 		return r;
 	if (sethostname(p->host_name, strlen(p->host_name)) < 0)
 		return err_errno(e, errno, "set the host name %s", p->host_name);
-	if ((r = await_go(in->sync, e)) < 0 || (r = become_root(e)) < 0 || (r = make_scratch(e)) < 0)
+	if ((r = await_go(in->sync, NULL, e)) < 0 || (r = become_root(e)) < 0 || (r = make_scratch(e)) < 0)
 		return r;
-	if ((r = tree_build(t, e)) < 0)
+	if ((r = tree_begin(t, e)) < 0 || (r = await_volumes(in->sync, t, e)) < 0 || (r = tree_complete(t, e)) < 0)
 		return r;
 	if ((r = change_root(t->root, e)) < 0)
 		return r;
@@ -114,7 +126,7 @@ static int report_prepared(const struct inside *in, const struct tree *t, struct
 	int fds[2] = { t->terminal, t->terminal_peer };
 	int r = message_send(in->sync, MESSAGE_PREPARED, NULL, fds, t->terminal >= 0 ? 2 : 0, e);
 
-	return r < 0 ? r : await_go(in->sync, e);
+	return r < 0 ? r : await_go(in->sync, NULL, e);
 }
 
 static void run_program(const struct inside *in, const struct program *what) __attribute__((noreturn));

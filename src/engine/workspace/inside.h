@@ -15,8 +15,6 @@ struct inside {
 	const struct plan *plan;
 	int *layers; /* private copies of the partitions' mounts, lowest first */
 	size_t layer_count, layer_room;
-	const struct birth_volume *volumes;
-	size_t volume_count;
 	int tasks[INSIDE_CGROUPS_MOST]; /* v1 `tasks` files to enter */
 	size_t task_count;
 	int standard[3]; /* its ends of the pipes; -1: /dev/null or the terminal */
@@ -29,10 +27,14 @@ void inside_first_process(const struct inside *in) __attribute__((noreturn));
 struct tree {
 	const struct plan *plan;
 	const struct inside *in;
-	int root;                    /* folder: the overlay's root */
+	int root;                    /* folder: where steps work now */
+	int volumes[BIRTH_VOLUMES_MOST]; /* mounts: root volume, then the plan's */
+	size_t volume_count;
 	int terminal, terminal_peer; /* made by STEP_CONSOLE */
 };
-/* Stacks the layers and the root volume, then does the plan's steps in it. The working folder must be a scratch tmpfs. */
-int tree_build(struct tree *t, struct err *e) must_check;
+/* Two halves; the working folder must be a scratch tmpfs. First the steps for /dev, /proc and /sys, aside; then, with the volumes
+ * there, the overlay, with what was made aside put in its place, and the other steps. Leaves the new root in `root`. */
+int tree_begin(struct tree *t, struct err *e) must_check;
+int tree_complete(struct tree *t, struct err *e) must_check;
 
 #endif

@@ -7,7 +7,6 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#define MOST_FDS 4
 #define PATIENCE_S 60 /* a process that neither goes on nor dies in this time is stuck */
 
 int message_pair(int ret_pair[2], struct err *e)
@@ -23,7 +22,7 @@ int message_send(int socket, int kind, const struct err *error, const int *fds, 
 {
 	struct message m = { .kind = kind };
 	union {
-		char bytes[CMSG_SPACE(MOST_FDS * sizeof(int))];
+		char bytes[CMSG_SPACE(MESSAGE_FDS_MOST * sizeof(int))];
 		struct cmsghdr align;
 	} control = { 0 };
 	size_t length = error ? sizeof m : offsetof(struct message, error);
@@ -51,7 +50,7 @@ static void take_fds(struct msghdr *h, int *ret_fds)
 		for (size_t i = 0; i < n; i++) {
 			int fd;
 			memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-			if (ret_fds && i < MOST_FDS)
+			if (ret_fds && i < MESSAGE_FDS_MOST)
 				ret_fds[i] = fd;
 			else
 				(void)close(fd);
@@ -63,14 +62,14 @@ int message_receive(int socket, int *ret_kind, int *ret_fds, struct err *e)
 {
 	struct message m = { 0 };
 	union {
-		char bytes[CMSG_SPACE(MOST_FDS * sizeof(int))];
+		char bytes[CMSG_SPACE(MESSAGE_FDS_MOST * sizeof(int))];
 		struct cmsghdr align;
 	} control;
 	struct iovec data = { &m, sizeof m };
 	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
 	ssize_t n;
 
-	for (int i = 0; ret_fds && i < MOST_FDS; i++)
+	for (int i = 0; ret_fds && i < MESSAGE_FDS_MOST; i++)
 		ret_fds[i] = -1;
 	do
 		n = recvmsg(socket, &h, MSG_CMSG_CLOEXEC);

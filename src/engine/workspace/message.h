@@ -10,16 +10,18 @@
 
 enum message_kind { MESSAGE_GO = 1, MESSAGE_PREPARED, MESSAGE_ENTERED, MESSAGE_FAILED };
 
+#define MESSAGE_FDS_MOST 64
+
 struct message {
 	int kind;
 	struct err error;
 };
 
 int message_pair(int ret_pair[2], struct err *e) must_check;
-/* With up to four descriptors. */
+/* With up to MESSAGE_FDS_MOST descriptors. */
 int message_send(int socket, int kind, const struct err *error, const int *fds, size_t fd_count, struct err *e) must_check;
 /* 1: a message; 0: end of file, which is what a successful exec looks like; MESSAGE_FAILED becomes its error. `ret_fds` has
- * room for four, unused ones are -1; NULL: none expected. */
+ * room for MESSAGE_FDS_MOST, unused ones are -1; NULL: none expected. */
 int message_receive(int socket, int *ret_kind, int *ret_fds, struct err *e) must_check;
 
 #endif

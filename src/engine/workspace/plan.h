@@ -76,7 +76,9 @@ struct plan {
 	const void *filter; /* seccomp program: struct sock_filter[], or none */
 	size_t filter_bytes;
 };
-/* Descriptors that come with a plan: root volume, then one per entry of `volumes`. */
+/* A plan comes with its memory file alone; a second message brings a mount and a loop device for the root volume and for each entry of
+ * `volumes`. */
+#define PLAN_FDS_MOST 128
 
 void plan_encode(const struct plan *p, struct str *out);
 /* Texts of *ret_plan point into `bytes`, which must stay. */

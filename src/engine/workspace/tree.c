@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. We stand in a scratch tmpfs that only this mount namespace has. The layers are moved into it under short names ("0", "1",
+ * Theory. We stand in a scratch tmpfs that only this mount namespace has. /dev, /proc and /sys are made in its folder "aside" and
+ * moved into the image as whole trees, so the image has no part in what they contain. The layers are moved into it under short names ("0", "1",
  * ..., "v" for the root volume), the overlay is mounted on "root" with the workspace's own rights, and each step of the plan then
  * works on paths below that root - paths of the image, which may be hostile. So:
  * - every one is opened by openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS: a link cannot lead out of the image;
@@ -71,7 +72,7 @@ static int mount_overlay(const struct tree *t, struct err *e)
 
 static int stack_layers(struct tree *t, struct err *e)
 {
-	int r = place(t->in->volumes[0].mount_fd, "v", e);
+	int r = place(t->volumes[0], "v", e);
 
 	for (size_t i = 0; r >= 0 && i < t->in->layer_count; i++) {
 		char name[16];
@@ -80,6 +81,7 @@ static int stack_layers(struct tree *t, struct err *e)
 	}
 	if (r < 0 || (r = mount_overlay(t, e)) < 0)
 		return r;
+	(void)close(t->root);
 	return fs_open_dir(AT_FDCWD, "root", &t->root, e);
 }
 
@@ -196,11 +198,11 @@ static int step_volume(struct tree *t, const struct step *s, struct err *e)
 
 	while (t->plan->volumes[i] && !str_eq(t->plan->volumes[i], s->source))
 		i++;
-	if (i + 1 >= t->in->volume_count)
+	if (!t->plan->volumes[i] || i + 1 >= t->volume_count)
 		return err_set(e, ERR_INTERNAL, "volume %s did not come with the plan", s->source);
 	char name[16];
 	(void)snprintf(name, sizeof name, "d%zu", i);
-	int r = place(t->in->volumes[i + 1].mount_fd, name, e);
+	int r = place(t->volumes[i + 1], name, e);
 	if (r < 0)
 		return r;
 	own_fd int top = -1;
@@ -369,18 +371,63 @@ static step_fn *const step_calls[] = {
 	[STEP_WRITE] = step_write,   [STEP_CONSOLE] = step_console,
 };
 
-int tree_build(struct tree *t, struct err *e)
-{
-	int r = stack_layers(t, e);
+/* File systems of our own, which are made before the image is there. */
+static const char *const aside[] = { "/dev", "/proc", "/sys" };
 
-	if (r < 0 || (r = make_nothing("nothing", true, e)) < 0 || (r = make_nothing("none", false, e)) < 0)
-		return r;
+static bool is_aside(const struct step *s)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(aside); i++) {
+		size_t n = strlen(aside[i]);
+		if (strncmp(s->target, aside[i], n) == 0 && (s->target[n] == '\0' || s->target[n] == '/'))
+			return s->kind != STEP_VOLUME;
+	}
+	return false;
+}
+
+static int do_steps(struct tree *t, bool those_aside, struct err *e)
+{
 	for (size_t i = 0; i < t->plan->step_count; i++) {
 		const struct step *s = &t->plan->steps[i];
 		if (s->kind == 0 || s->kind >= ARRAY_SIZE(step_calls))
 			return err_set(e, ERR_INVALID, "plan has a step of kind %u", s->kind);
-		if ((r = step_calls[s->kind](t, s, e)) < 0)
+		int r = is_aside(s) == those_aside ? step_calls[s->kind](t, s, e) : 0;
+		if (r < 0)
 			return r;
 	}
 	return 0;
+}
+
+int tree_begin(struct tree *t, struct err *e)
+{
+	int r = make_nothing("nothing", true, e);
+
+	if (r < 0 || (r = make_nothing("none", false, e)) < 0)
+		return r;
+	if (mkdir("aside", 0755) < 0)
+		return err_errno(e, errno, "make a scratch folder");
+	if ((r = fs_open_dir(AT_FDCWD, "aside", &t->root, e)) < 0)
+		return r;
+	return do_steps(t, true, e);
+}
+
+static int put_in_place(struct tree *t, const char *path, struct err *e)
+{
+	own_str char *from = mem_printf("aside%s", path);
+	own_fd int target = -1;
+
+	if (access(from, F_OK) < 0)
+		return 0;
+	int r = open_target_folder(t, path, OURS, &target, e);
+	if (r >= 0 && syscall(SYS_move_mount, AT_FDCWD, from, target, "", MOVE_MOUNT_T_EMPTY_PATH) < 0)
+		r = err_errno(e, errno, "put %s in its place", path);
+	return r;
+}
+
+int tree_complete(struct tree *t, struct err *e)
+{
+	int r = stack_layers(t, e);
+
+	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(aside); i++)
+		r = put_in_place(t, aside[i], e);
+	return r < 0 ? r : do_steps(t, false, e);
 }

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Times the engine alone: "once N" runs `true` N times, one after the other, and prints the milliseconds of each; "crowd N" starts N
+ * idle workspaces as fast as it can, two at a time, and prints how long that took and what memory they hold.
+ * What is timed is what an OCI runtime does too: cgroups made, limits written, the workspace made, the program run, everything
+ * removed. Volumes are made before (the agent takes them from its pool), one per run.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "fixture.h"
+#include "model/name.h"
+
+#define MOST 1000
+#define WORKERS 2
+
+struct one {
+	struct launch launch;
+	struct enforce_plan limits;
+	struct spec spec;
+	char id[ID_SIZE];
+	char *run_dir, *log_path;
+	int volume;
+	struct err e;
+};
+
+static struct fixture fixture;
+static struct one all[MOST];
+static int count, next_one;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static double now_ms(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+static void fail(const char *what, const struct err *e)
+{
+	(void)fprintf(stderr, "%s: %s\n", what, e->message);
+	exit(1);
+}
+
+static void prepare(struct one *o, int i, const char *program, const char *argument)
+{
+	struct err e;
+	own_str char *parent = mem_printf("carrel-engine-%s", fixture.folder + strlen(fixture.folder) - 6);
+	own_str char *volume = mem_printf("v%d", i);
+	own_str char *copy = mem_printf("cp --sparse=always %s/root.ext4 %s/%s.ext4", fixture.folder, fixture.folder, volume);
+
+	o->launch = fixture.launch;
+	id_new(o->id);
+	o->run_dir = mem_printf("%s/r%d", fixture.folder, i);
+	o->log_path = mem_printf("%s/log", o->run_dir);
+	if (mkdir(o->run_dir, 0700) < 0 || fixture_host(copy) != 0)
+		exit(1);
+	texts_add(&o->spec.command, program);
+	if (argument)
+		texts_add(&o->spec.command, argument);
+	o->launch.id = o->id;
+	o->launch.spec = &o->spec;
+	o->launch.run_dir = o->run_dir;
+	o->launch.log_path = o->log_path;
+	o->launch.first_id = fixture.launch.first_id + (uint32_t)i * LAUNCH_IDS;
+	o->launch.throw_away = true;
+	o->launch.root_fd = fixture_volume(&fixture, volume, true);
+	if (enforce_plan(&fixture.layout, parent, o->id, &fixture.how_much, 0, &o->limits, &e) < 0)
+		fail("plan", &e);
+	o->launch.cgroups = (struct launch_cgroups){ .v1 = (const char *const *)o->limits.v1, .v2 = o->limits.v2,
+						     .freeze_path = o->limits.freeze_path, .freeze_text = o->limits.freeze_text,
+						     .thaw_text = o->limits.thaw_text };
+}
+
+static void start(struct one *o)
+{
+	struct launch_result result;
+
+	if (enforce_apply(&o->limits, &o->e) < 0 || engine_launch(&o->launch, &result, &o->e) < 0)
+		fail("launch", &o->e);
+	(void)close(o->launch.root_fd);
+}
+
+static void await_end(struct one *o)
+{
+	struct runner_status s = { 0 };
+	own_fd int watch = -1;
+
+	if (runner_watch(o->run_dir, &watch, NULL) < 0)
+		return;
+	while (s.state != RUNNER_ENDED) {
+		struct pollfd p = { .fd = watch, .events = POLLIN };
+		(void)poll(&p, 1, 10000);
+		if (runner_watch_read(watch, &s, NULL) < 0)
+			return;
+	}
+}
+
+static void once(void)
+{
+	for (int i = 0; i < count; i++) {
+		double begin = now_ms();
+		start(&all[i]);
+		double started = now_ms();
+		await_end(&all[i]);
+		double ended = now_ms();
+		if (enforce_remove(&all[i].limits, &all[i].e) < 0)
+			fail("remove", &all[i].e);
+		(void)printf("%.3f %.3f %.3f\n", ended - begin, started - begin, now_ms() - begin);
+		(void)poll(NULL, 0, 20); /* the kernel takes the last one apart meanwhile */
+	}
+}
+
+static void *worker(void *data)
+{
+	(void)data;
+	for (;;) {
+		(void)pthread_mutex_lock(&lock);
+		int i = next_one++;
+		(void)pthread_mutex_unlock(&lock);
+		if (i >= count)
+			return NULL;
+		start(&all[i]);
+	}
+}
+
+static unsigned long line_kib(const char *path, const char *key)
+{
+	own_strbuf struct str text = { 0 };
+
+	if (fs_read_file(-100, path, 1 << 20, &text, NULL) < 0)
+		return 0;
+	const char *at = strstr(str_text(&text), key);
+	return at ? strtoul(at + strlen(key), NULL, 10) : 0;
+}
+
+/* What is not free: processes, page tables, slabs, stacks; without the page cache, which the image shares. */
+static unsigned long used_kib(void)
+{
+	static const char path[] = "/proc/meminfo";
+
+	return line_kib(path, "MemTotal:") - line_kib(path, "MemFree:") - line_kib(path, "Buffers:") - line_kib(path, "\nCached:");
+}
+
+static void crowd(void)
+{
+	pthread_t threads[WORKERS];
+	unsigned long pss = 0, private_dirty = 0, before = used_kib();
+	double begin = now_ms();
+
+	for (int i = 0; i < WORKERS; i++)
+		(void)pthread_create(&threads[i], NULL, worker, NULL);
+	for (int i = 0; i < WORKERS; i++)
+		(void)pthread_join(threads[i], NULL);
+	double end = now_ms();
+	(void)poll(NULL, 0, 1000);
+	unsigned long after = used_kib();
+	for (int i = 0; i < count; i++) {
+		struct runner_status s;
+		if (runner_status(all[i].run_dir, &s, &all[i].e) < 0)
+			fail("status", &all[i].e);
+		own_str char *runner = mem_printf("/proc/%d/smaps_rollup", s.runner_pid);
+		pss += line_kib(runner, "\nPss:");
+		private_dirty += line_kib(runner, "Private_Dirty:");
+	}
+	(void)printf("%d %.1f %lu %lu %lu\n", count, end - begin, pss / (unsigned)count, private_dirty / (unsigned)count,
+		     (after - before) / (unsigned)count);
+}
+
+static void clean(void)
+{
+	for (int i = 0; i < count; i++) {
+		(void)!runner_kill(all[i].run_dir, NULL);
+		await_end(&all[i]);
+		(void)!enforce_remove(&all[i].limits, NULL);
+		(void)close(fixture_volume(&fixture, "root", true));
+	}
+	if (!fixture_close(&fixture))
+		exit(1);
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t n = 0;
+	const char *missing = fixture_missing();
+
+	if (argc != 3 || str_to_u64(argv[2], MOST, &n) < 0) {
+		(void)fprintf(stderr, "measure once|crowd NUMBER\n");
+		return 2;
+	}
+	if (missing) {
+		(void)printf("skip\tneeds %s\n", missing);
+		return 77;
+	}
+	bool many = str_eq(argv[1], "crowd");
+	fixture_open(&fixture, NULL, NULL);
+	(void)close(fixture_volume(&fixture, "root", true));
+	count = (int)n;
+	for (int i = 0; i < count; i++)
+		prepare(&all[i], i, many ? "/bin/sleep" : "/bin/true", many ? "1000" : NULL);
+	if (fixture.how_much.processes == 0)
+		return 1;
+	if (many)
+		crowd();
+	else
+		once();
+	clean();
+	return 0;
+}
