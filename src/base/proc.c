@@ -42,7 +42,8 @@ static int place_fds(const struct proc_spawn *how, int report_fd)
 		int from = how->fds[i].parent_fd;
 		if (from < 0)
 			from = open("/dev/null", O_RDWR | O_CLOEXEC);
-		if (dup3(from, first + (int)i, O_CLOEXEC) < 0)
+		/* In a busy process the lowest free number, which open gives, may be the very one that is wanted. */
+		if (from != first + (int)i && dup3(from, first + (int)i, O_CLOEXEC) < 0)
 			goto fail;
 	}
 	(void)syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC);

@@ -60,9 +60,35 @@ static void signals_count_as_a_shell_counts(void **state)
 	(void)close(pidfd);
 }
 
+/* Whatever numbers are free: every gap of three in a row of used descriptors is tried, with /dev/null opened in the child. */
+static void any_free_numbers_do(void **state)
+{
+	static const struct proc_fd fds[] = { { 0, -1 }, { 1, -1 }, { 2, -1 } };
+	const char *argv[] = { "true", NULL };
+	struct proc_spawn how = { .argv = argv, .fds = fds, .fd_count = 3 };
+	struct err e;
+
+	(void)state;
+	for (int length = 4; length < 14; length++)
+		for (int gap = 0; gap + 3 <= length; gap++) {
+			int used[16], status = -1;
+			own_fd int pidfd = -1;
+			for (int i = 0; i < length; i++)
+				used[i] = fcntl(0, F_DUPFD_CLOEXEC, 3);
+			for (int i = gap; i < gap + 3; i++)
+				(void)close(used[i]);
+			assert_ok(proc_start(&how, &pidfd, NULL, &e), &e);
+			for (int i = 0; i < length; i++)
+				if (i < gap || i >= gap + 3)
+					(void)close(used[i]);
+			assert_ok(proc_wait(pidfd, &status, &e), &e);
+			assert_int_equal(status, 0);
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(output_and_status_arrive), cmocka_unit_test(only_named_descriptors_are_inherited),
-					    cmocka_unit_test(signals_count_as_a_shell_counts) };
+					    cmocka_unit_test(signals_count_as_a_shell_counts), cmocka_unit_test(any_free_numbers_do) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
