@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -22,6 +23,17 @@
 #include "node/isolate.h"
 #include "node/node.h"
 #include "node/stream.h"
+
+/* A workspace takes a few descriptors here; carrel-run sets its program's own limit. */
+static void raise_file_limit(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= files.rlim_max)
+		return;
+	files.rlim_cur = files.rlim_max < 262144 ? files.rlim_max : 262144;
+	(void)setrlimit(RLIMIT_NOFILE, &files);
+}
 
 /* sd_notify's protocol: one datagram to the socket that NOTIFY_SOCKET names. */
 static void notify(const char *state)
@@ -126,6 +138,7 @@ int main(int argc, char **argv)
 
 	log_init("carrel-node", LOG_INFO);
 	(void)signal(SIGPIPE, SIG_IGN);
+	raise_file_limit();
 	int r = config_read(argc, argv, &config, &e);
 	if (r > 0)
 		return 0;

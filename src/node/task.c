@@ -30,15 +30,41 @@ const char *const task_names[] = { "none", "reap",  "stage",  "prepare",  "start
 
 /* --- the decision --- */
 
-static bool snapshots_differ(const struct assignment *a, const struct report *t)
+static bool has_snapshot(const struct report *t, const char *id)
+{
+	for (size_t k = 0; k < t->snapshots.count; k++)
+		if (str_eq(id, t->snapshots.items[k]))
+			return true;
+	return false;
+}
+
+/* The first that is wished and not there. */
+static const char *missing_snapshot(const struct assignment *a, const struct report *t)
 {
 	const struct assignment_snapshot *wanted = a->snapshots.items;
-	size_t found = 0;
 
 	for (size_t i = 0; i < a->snapshots.count; i++)
-		for (size_t k = 0; k < t->snapshots.count; k++)
-			found += str_eq(wanted[i].id, t->snapshots.items[k]);
-	return found != a->snapshots.count || found != t->snapshots.count;
+		if (!has_snapshot(t, wanted[i].id))
+			return wanted[i].id;
+	return NULL;
+}
+
+static bool is_wanted(const struct assignment *a, const char *id)
+{
+	const struct assignment_snapshot *wanted = a->snapshots.items;
+
+	for (size_t i = 0; i < a->snapshots.count; i++)
+		if (str_eq(wanted[i].id, id))
+			return true;
+	return false;
+}
+
+static bool has_unwanted_snapshot(const struct assignment *a, const struct report *t)
+{
+	for (size_t k = 0; k < t->snapshots.count; k++)
+		if (!is_wanted(a, t->snapshots.items[k]))
+			return true;
+	return false;
 }
 
 /* Volumes exist and nobody writes them. */
@@ -56,7 +82,7 @@ static enum task data_task(const struct task_view *v)
 		return TASK_NONE;
 	if (is_quiet(s) && s != STATE_PAUSED && t->restore < v->wish->restore)
 		return TASK_RESTORE;
-	if (is_quiet(s) && snapshots_differ(v->wish, t))
+	if (has_unwanted_snapshot(v->wish, t) || (is_quiet(s) && missing_snapshot(v->wish, t)))
 		return TASK_SNAPSHOT;
 	if (!v->grown && (is_quiet(s) || s == STATE_RUNNING))
 		return TASK_GROW;
@@ -343,38 +369,20 @@ static int make_snapshot(struct work *w, const char *id, struct err *e)
 	return r < 0 ? err_wrap(e, "make snapshot %s", id) : 0;
 }
 
-static const char *missing_snapshot(const struct assignment *a, const struct report *t)
-{
-	const struct assignment_snapshot *wanted = a->snapshots.items;
-
-	for (size_t i = 0; i < a->snapshots.count; i++) {
-		bool found = false;
-		for (size_t k = 0; k < t->snapshots.count && !found; k++)
-			found = str_eq(wanted[i].id, t->snapshots.items[k]);
-		if (!found)
-			return wanted[i].id;
-	}
-	return NULL;
-}
-
 static int drop_snapshots(struct work *w, struct err *e)
 {
-	const struct assignment *a = &w->record->wish;
-	const struct assignment_snapshot *wanted = a->snapshots.items;
 	const struct texts *have = &w->record->truth.report->snapshots;
 	own_str char *folder = record_path(w->record, "snapshots");
 	own_fd int fd = -1;
 	int r = have->count ? fs_open_dir(AT_FDCWD, folder, &fd, e) : 0;
 
 	for (size_t k = 0; k < have->count && r == 0; k++) {
-		bool keep = false;
-		for (size_t i = 0; i < a->snapshots.count && !keep; i++)
-			keep = str_eq(wanted[i].id, have->items[k]);
+		if (is_wanted(&w->record->wish, have->items[k]))
+			continue;
 		own_str char *gone = mem_printf("%s.new", have->items[k]);
-		if (!keep && renameat(fd, have->items[k], fd, gone) < 0)
+		if (renameat(fd, have->items[k], fd, gone) < 0)
 			return err_errno(e, errno, "remove snapshot %s", have->items[k]);
-		if (!keep)
-			r = fs_remove_tree(fd, gone, e);
+		r = fs_remove_tree(fd, gone, e);
 	}
 	return r;
 }
@@ -389,7 +397,7 @@ static int do_snapshot(struct work *w, struct err *e)
 	if (r == 0)
 		r = drop_snapshots(w, &why);
 	const char *id = missing_snapshot(&w->record->wish, w->record->truth.report);
-	if (r == 0 && id)
+	if (r == 0 && id && is_quiet((enum state)w->record->truth.report->state))
 		r = make_snapshot(w, id, &why);
 	if (r == 0 && (fault = fault_point("snapshot-end")))
 		r = err_errno(&why, fault, "snapshot");

@@ -74,6 +74,9 @@ static void test_data_only_at_rest(void **unused)
 	assert_int_equal(next(WISH_PAUSED, STATE_PAUSED), TASK_SNAPSHOT);
 	assert_int_equal(next(WISH_RUNNING, STATE_RUNNING), TASK_NONE);
 	assert_int_equal(next(WISH_REMOVED, STATE_STOPPED), TASK_REMOVE);
+	texts_add(&report.snapshots, "ffffffffffffffff"); /* one that is not wanted goes at any time */
+	assert_int_equal(next(WISH_RUNNING, STATE_RUNNING), TASK_SNAPSHOT);
+	texts_done(&report.snapshots);
 	wish.restore = 1;
 	assert_int_equal(next(WISH_STOPPED, STATE_STOPPED), TASK_RESTORE);
 	assert_int_equal(next(WISH_PAUSED, STATE_PAUSED), TASK_SNAPSHOT);
