@@ -39,7 +39,7 @@ static void failure_of(const struct workspace *w, struct err *ret_failure)
 }
 
 /* What a failed operation wished and did not get is not wished any longer. */
-static void withdraw(struct workspace *w, const struct operation *o, struct db_batch *b)
+void converge_withdraw(struct workspace *w, const struct operation *o, struct db_batch *b)
 {
 	if (str_eq(o->kind, "snapshot")) {
 		const char *id = json_string_value(json_object_get(o->result, "snapshot"));
@@ -64,7 +64,7 @@ static void end_operation(struct service *s, struct workspace *w, struct db_batc
 	w->operation = NULL;
 	if (w->truth.state == STATE_FAILED || w->truth.error) {
 		failure_of(w, &failure);
-		withdraw(w, o, b);
+		converge_withdraw(w, o, b);
 		json_decref(o->result);
 		o->result = NULL;
 		json_decref(result);

@@ -470,6 +470,19 @@ int handle_volumes_list(struct request *r, struct err *e)
 	return 0;
 }
 
+/* The workspace that names the kept volume, by our own rows: the host's list may be a moment behind. */
+static const struct workspace *user_of_volume(const struct service *s, uint64_t owner, const char *name)
+{
+	for (size_t i = 0; i < s->workspaces.count; i++) {
+		const struct workspace *w = s->workspaces.items[i];
+		const struct spec_volume *v = w->wish.spec->volumes.items;
+		for (size_t j = 0; w->owner_uid == owner && j < w->wish.spec->volumes.count; j++)
+			if (v[j].keep && str_eq(v[j].name, name))
+				return w;
+	}
+	return NULL;
+}
+
 int handle_volume_remove(struct request *r, struct err *e)
 {
 	uint64_t owner;
@@ -481,6 +494,11 @@ int handle_volume_remove(struct request *r, struct err *e)
 		return result;
 	if (owner != r->who.uid && !r->who.admin)
 		return err_set(e, ERR_DENIED, "volumes of others are removed by administrators only");
+	const struct workspace *user_here = user_of_volume(r->service, owner, r->params[0]);
+	if (user_here) {
+		(void)err_set(e, ERR_CONFLICT, "volume '%s' is used by workspace '%s'", r->params[0], user_here->name);
+		return err_hint(e, "remove the workspace first: carrel rm %s", user_here->name);
+	}
 	for (struct host *h = r->service->hosts; h; h = h->next) {
 		json_array_foreach(h->volumes, i, item) {
 			const char *name = json_string_value(json_object_get(item, "name")), *user = json_string_value(json_object_get(item, "workspace"));

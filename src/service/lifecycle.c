@@ -24,7 +24,12 @@ struct operation *lifecycle_begin(struct change *c, struct workspace *w, const c
 
 	if (w->operation) {
 		(void)err_set(&replaced, ERR_CANCELLED, "replaced by a newer request (%s)", kind);
-		operation_end(c->service, c->batch, w->operation, &replaced, NULL);
+		struct operation *old = w->operation;
+		if (!str_eq(old->kind, "restore") || !str_eq(kind, "restore")) /* the newer one counts on from the older */
+			converge_withdraw(w, old, c->batch);
+		json_decref(old->result); /* of a snapshot that is not made */
+		old->result = NULL;
+		operation_end(c->service, c->batch, old, &replaced, NULL);
 	}
 	struct operation *o = operation_start(c->service, c->batch, kind, false, w->id, w->owner_uid);
 	w->operation = o;
@@ -336,7 +341,7 @@ int handle_snapshot_create(struct request *r, struct err *e)
 	db_snapshot_insert(c->batch, &(struct db_snapshot){ n->id, w->id, n->name, n->created_ms });
 	converge_wish(w, (enum wish)w->wish.wish);
 	struct operation *o = lifecycle_begin(c, w, "snapshot");
-	o->result = json_pack("{s:s, s:s}", "snapshot", id, "name", name);
+	operation_set_result(o, c->batch, json_pack("{s:s, s:s}", "snapshot", id, "name", name));
 	workspace_store(w, c->batch, false);
 	c->status = 202;
 	change_commit(c);

@@ -144,6 +144,13 @@ struct operation *operation_start(struct service *s, struct db_batch *b, const c
 	return o;
 }
 
+void operation_set_result(struct operation *o, struct db_batch *b, json_t *result)
+{
+	json_decref(o->result);
+	o->result = result;
+	put(o, b);
+}
+
 void operation_progress(struct operation *o, const char *step, uint64_t done, uint64_t total, uint64_t reused)
 {
 	if (!str_eq(o->step, step)) {

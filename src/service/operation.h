@@ -35,6 +35,8 @@ int operations_load(struct service *s, struct err *e) must_check;
 /* `subject`: id or image name. Stored with the batch. */
 struct operation *operation_start(struct service *s, struct db_batch *b, const char *kind, bool on_image, const char *subject,
 				  uint64_t owner_uid);
+/* What is known of the result from the start. Takes it; stored with the batch. */
+void operation_set_result(struct operation *o, struct db_batch *b, json_t *result);
 void operation_progress(struct operation *o, const char *step, uint64_t done, uint64_t total, uint64_t reused);
 /* `failure` NULL: done. Takes result (may be NULL). Wakes who waits. */
 void operation_end(struct service *s, struct db_batch *b, struct operation *o, const struct err *failure, json_t *result);

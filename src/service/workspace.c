@@ -174,14 +174,21 @@ static bool snapshots_agree(const struct workspace *w)
 	return true;
 }
 
+/* Only the operation that asked for a snapshot or a restore waits for it: the host makes them while nothing writes to the volumes,
+ * and a workspace that was resumed in between is running all the same. */
+static bool on_volumes(const struct operation *o)
+{
+	return o && (str_starts(o->kind, "snapshot") || str_eq(o->kind, "restore"));
+}
+
 bool workspace_settled(const struct workspace *w)
 {
 	if (!w->reported || w->truth.generation != w->wish.generation)
 		return false;
 	if (w->truth.state == STATE_FAILED || (w->truth.error && !w->truth.step))
 		return w->wish.wish != WISH_REMOVED || w->truth.state == STATE_FAILED;
-	if (!snapshots_agree(w) || w->truth.restore != w->wish.restore)
-		return w->wish.wish == WISH_REMOVED && w->truth.state == STATE_REMOVED;
+	if (on_volumes(w->operation) && (!snapshots_agree(w) || w->truth.restore != w->wish.restore))
+		return false;
 	return assignment_next_action(&w->wish, &w->truth) == ACTION_NONE;
 }
 

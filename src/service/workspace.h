@@ -65,6 +65,7 @@ json_t *snapshot_to_json(const struct workspace *w, const struct snapshot *n);
 void converge_assign(struct workspace *w, struct service *s);           /* sends the wish when host and commit allow */
 void converge_report(struct service *s, struct host *h, struct report *r, struct db_batch *b, struct json_t *forget);
 void converge_wish(struct workspace *w, enum wish wish);              /* a new generation */
+void converge_withdraw(struct workspace *w, const struct operation *o, struct db_batch *b); /* what `o` wished and did not get */
 void converge_streams_changed(struct service *s, struct workspace *w);
 
 #endif

@@ -226,6 +226,25 @@ def test_snapshots(service, host):
     assert service.get(ref + "/snapshots").json["items"] == []
 
 
+def test_a_snapshot_that_is_overtaken_by_a_resume(service):
+    slow = Service()
+    try:
+        host = PretendHost(slow.socket)
+        made = slow.deploy("racer", until="paused")
+        assert slow.wait(made["operation"])["state"] == "done"
+        host.delay = 3600  # the host has other things to do first
+        snapshot = slow.post("/v1/workspaces/racer/snapshots", {"name": "late"}).json
+        host.delay = 0
+        resumed = slow.done(slow.post("/v1/workspaces/racer/resume"))
+        assert resumed["state"] == "done"
+        assert slow.wait(snapshot["id"])["state"] == "cancelled"
+        assert slow.get("/v1/workspaces/racer/snapshots").json["items"] == []
+        slow.done(slow.post("/v1/workspaces/racer/stop"))
+        host.disconnect()
+    finally:
+        slow.remove()
+
+
 def test_dry_run_changes_nothing(service, host):
     got = service.post("/v1/workspaces?dry-run=1", {"spec": {"image": "busybox", "name": "planned"}})
     assert got.status == 200 and got.json["plan"]["steps"][0]["step"] == "stage"
@@ -295,6 +314,8 @@ def test_kept_volumes(service, host):
     running(service, "keeper", volumes=[{"name": "shared", "size": "1GiB", "mount": "/d", "keep": True}])
     got = service.post("/v1/workspaces", {"spec": {"image": "busybox", "volumes": [
         {"name": "shared", "size": "1GiB", "mount": "/d", "keep": True}]}})
+    assert got.status == 409 and "keeper" in got.error["message"]
+    got = service.ask("DELETE", "/v1/volumes/shared")
     assert got.status == 409 and "keeper" in got.error["message"]
 
 
