@@ -27,6 +27,7 @@
 #include "base/str.h"
 #include "store/erofs_output.h"
 #include "store/erofs_tree.h"
+#include "store/erofs_xattrs.h"
 
 #define ROOT_AT (EROFS_SB_AT + SB_SIZE)
 #define SPARSE_CHUNKS 16384U
@@ -170,67 +171,6 @@ static int place_for_file(struct erofs_writer *w, const char *path, struct place
 	return r == 0 && !ret_place->length ? bad_path(path, "is the root and must be a directory", e) : r;
 }
 
-/* --- extended attributes --- */
-
-static const struct {
-	const char *prefix;
-	uint8_t index;
-	bool whole; /* the name is the prefix */
-} xattr_prefixes[] = {
-	{ "user.", EROFS_XATTR_USER, false },
-	{ "trusted.", EROFS_XATTR_TRUSTED, false },
-	{ "security.", EROFS_XATTR_SECURITY, false },
-	{ "system.posix_acl_access", EROFS_XATTR_ACL_ACCESS, true },
-	{ "system.posix_acl_default", EROFS_XATTR_ACL_DEFAULT, true },
-};
-
-static int add_xattr(struct str *out, const struct erofs_xattr *x, struct err *e)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(xattr_prefixes); i++) {
-		size_t prefix = strlen(xattr_prefixes[i].prefix), length = strlen(x->name);
-		bool fits = str_starts(x->name, xattr_prefixes[i].prefix) && (length == prefix) == xattr_prefixes[i].whole;
-		if (!fits || length - prefix > 255 || x->length > UINT16_MAX)
-			continue;
-		uint8_t head[XATTR_ENTRY_BYTES] = { (uint8_t)(length - prefix), xattr_prefixes[i].index };
-		put_le16(head + XATTR_VALUE_LENGTH, (uint16_t)x->length);
-		str_add(out, head, sizeof head);
-		str_add(out, x->name + prefix, length - prefix);
-		str_add(out, x->value, x->length);
-		while (out->length % 4)
-			str_putc(out, '\0');
-		return 0;
-	}
-	return err_set(e, ERR_UNSUPPORTED, "extended attribute '%.100s' cannot be stored", x->name);
-}
-
-static int compare_xattrs(const void *a, const void *b)
-{
-	return strcmp(((const struct erofs_xattr *)a)->name, ((const struct erofs_xattr *)b)->name);
-}
-
-/* Sorted by name, so that the order in the archive does not matter. */
-static int encode_xattrs(const struct erofs_xattr *xattrs, size_t count, uint8_t **ret_bytes, size_t *ret_length, struct err *e)
-{
-	*ret_bytes = NULL;
-	*ret_length = 0;
-	if (!count)
-		return 0;
-	own_strbuf struct str out = { 0 };
-	own_str struct erofs_xattr *sorted = mem_dup(xattrs, count * sizeof *xattrs);
-	qsort(sorted, count, sizeof *sorted, compare_xattrs);
-	str_add(&out, (uint8_t[XATTR_HEADER_BYTES]){ 0 }, XATTR_HEADER_BYTES);
-	for (size_t i = 0; i < count; i++) {
-		int r = add_xattr(&out, &sorted[i], e);
-		if (r < 0)
-			return r;
-	}
-	if (out.length > EROFS_XATTRS_BYTES_MOST)
-		return err_set(e, ERR_TOO_LARGE, "extended attributes of %zu bytes, at most %d are possible", out.length, EROFS_XATTRS_BYTES_MOST);
-	*ret_length = out.length;
-	*ret_bytes = (uint8_t *)str_take(&out);
-	return 0;
-}
-
 /* --- inodes --- */
 
 struct inode {
@@ -336,7 +276,7 @@ int erofs_add_directory(struct erofs_writer *w, const char *path, const struct e
 	int r = find_place(w, path, true, &p, e);
 
 	if (r == 0)
-		r = encode_xattrs(a->xattrs, a->xattr_count, &xattrs, &length, e);
+		r = erofs_encode_xattrs(a->xattrs, a->xattr_count, &xattrs, &length, e);
 	if (r < 0)
 		return r;
 	if (p.length) {
@@ -369,7 +309,7 @@ static int add_small(struct erofs_writer *w, const char *path, const struct erof
 	int r = place_for_file(w, path, &p, e);
 
 	if (r == 0)
-		r = encode_xattrs(a->xattrs, a->xattr_count, &xattrs, &i.xattrs_length, e);
+		r = erofs_encode_xattrs(a->xattrs, a->xattr_count, &xattrs, &i.xattrs_length, e);
 	if (r < 0)
 		return r;
 	i.xattrs = xattrs;
@@ -505,7 +445,7 @@ int erofs_begin_file(struct erofs_writer *w, const char *path, const struct erof
 	drop_file(f);
 	if (size_bytes > INT64_MAX)
 		return bad_path(path, "has an impossible size", e);
-	int r = encode_xattrs(a->xattrs, a->xattr_count, &f->xattrs, &f->xattrs_length, e);
+	int r = erofs_encode_xattrs(a->xattrs, a->xattr_count, &f->xattrs, &f->xattrs_length, e);
 	if (r < 0)
 		return r;
 	f->open = true;
@@ -697,7 +637,7 @@ static int mark_opaque(struct tree_directory *d, struct err *e)
 	static const struct erofs_xattr opaque = { "user.overlay.opaque", "y", 1 };
 	uint8_t *bytes;
 	size_t length;
-	int r = encode_xattrs(&opaque, 1, &bytes, &length, e);
+	int r = erofs_encode_xattrs(&opaque, 1, &bytes, &length, e);
 
 	if (r < 0)
 		return r;
