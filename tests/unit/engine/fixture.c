@@ -102,7 +102,7 @@ int fixture_volume(struct fixture *f, const char *name, bool root)
 	int fd = open(path, O_RDWR | O_CLOEXEC);
 	must(fd >= 0, "open volume");
 	for (int i = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; i++) {
-		must(i < 500, "lock volume"); /* the loop device of the last run still goes away */
+		must(i < PATIENCE_MS / 10, "lock volume"); /* the loop device of the last run still goes away */
 		(void)poll(NULL, 0, 10);
 	}
 	return fd;
@@ -196,7 +196,7 @@ int fixture_collect(int stream, char *output, size_t size)
 
 	for (;;) {
 		struct pollfd p = { .fd = stream, .events = POLLIN };
-		if (poll(&p, 1, 60000) <= 0)
+		if (poll(&p, 1, PATIENCE_MS) <= 0)
 			return -ETIMEDOUT;
 		ssize_t n = recv(stream, frame, RUNNER_FRAME_LONGEST, 0);
 		if (n <= 0)
@@ -227,7 +227,7 @@ int fixture_run(struct fixture *f, const char *const *argv, char *output, size_t
 	if (r < 0 || (r = runner_attach(f->run_dir, 0, 0, true, &stream, &f->e)) < 0)
 		return r;
 	r = fixture_collect(stream, output, size);
-	(void)fixture_wait(f, 10000);
+	(void)fixture_wait(f, PATIENCE_MS);
 	return r;
 }
 
@@ -285,7 +285,7 @@ bool fixture_close(struct fixture *f)
 	bool clean = true;
 
 	(void)!runner_kill(f->run_dir, NULL);
-	(void)fixture_wait(f, 10000);
+	(void)fixture_wait(f, PATIENCE_MS);
 	if (f->limits.v1 || f->limits.v2)
 		must_do(enforce_remove(&f->limits, &f->e), &f->e);
 	for (char **folder = f->limits.folders; folder && *folder; folder++)
@@ -294,7 +294,7 @@ bool fixture_close(struct fixture *f)
 	enforce_layout_done(&f->layout);
 	must(umount2(f->image_mount, MNT_DETACH) == 0, "unmount image");
 	for (int i = 0; left_behind(f); i++) {
-		if (i == 100) {
+		if (i == PATIENCE_MS / 20) {
 			(void)fprintf(stderr, "# something of %s is left behind\n", f->folder);
 			clean = false;
 			break;

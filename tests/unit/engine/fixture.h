@@ -13,6 +13,9 @@
 #include "engine/launch.h"
 #include "engine/runner_client.h"
 
+/* Longer than anything takes on a machine that does much else. */
+#define PATIENCE_MS 90000
+
 struct fixture {
 	char folder[64], id[17];
 	char *image_mount, *run_dir, *log_path;

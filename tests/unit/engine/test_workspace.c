@@ -115,8 +115,8 @@ static void test_exec(void **state)
 	assert_non_null(strstr(out, "1000\n"));
 	assert_non_null(strstr(out, "NoNewPrivs:\t1"));
 	assert_fails(runner_exec(f->run_dir, &(struct runner_exec){ .command = absent }, &fd, &f->e), &f->e, ERR_NOT_FOUND, "nope");
-	assert_ok(runner_stop(f->run_dir, 5000, &f->e), &f->e);
-	assert_int_equal(fixture_wait(f, 10000), 128 + SIGTERM);
+	assert_ok(runner_stop(f->run_dir, PATIENCE_MS, &f->e), &f->e);
+	assert_int_equal(fixture_wait(f, PATIENCE_MS), 128 + SIGTERM);
 }
 
 /* Keys go in, output comes back, the size arrives, and ^D ends the shell. */
@@ -136,7 +136,7 @@ static void test_terminal(void **state)
 	assert_non_null(strstr(out, "/dev/pts/"));
 	assert_non_null(strstr(out, "xterm-256color"));
 	assert_ok(runner_kill(f->run_dir, &f->e), &f->e);
-	assert_int_equal(fixture_wait(f, 10000), 128 + SIGKILL);
+	assert_int_equal(fixture_wait(f, PATIENCE_MS), 128 + SIGKILL);
 }
 
 static void test_input(void **state)
@@ -174,8 +174,8 @@ static void test_pause(void **state)
 	assert_ok(runner_resume(f->run_dir, &f->e), &f->e);
 	assert_true(ticks(f) >= 0);
 	assert_ok(runner_pause(f->run_dir, &f->e), &f->e);
-	assert_ok(runner_stop(f->run_dir, 200, &f->e), &f->e);
-	assert_int_equal(fixture_wait(f, 10000), 128 + SIGTERM);
+	assert_ok(runner_stop(f->run_dir, PATIENCE_MS, &f->e), &f->e);
+	assert_int_equal(fixture_wait(f, PATIENCE_MS), 128 + SIGTERM);
 }
 
 /* Frozen before the first instruction of the program. */
@@ -206,7 +206,7 @@ static void test_stop_time_out(void **state)
 	assert_ok(fixture_launch(f, stubborn), &f->e);
 	assert_int_equal(fixture_exec(f, NULL, "while [ ! -e /root/ready ]; do usleep 1000; done", out, sizeof out), 0);
 	assert_ok(runner_stop(f->run_dir, 100, &f->e), &f->e);
-	assert_int_equal(fixture_wait(f, 10000), 128 + SIGKILL);
+	assert_int_equal(fixture_wait(f, PATIENCE_MS), 128 + SIGKILL);
 }
 
 static void test_copies(void **state)
@@ -236,8 +236,8 @@ static void test_copies(void **state)
 	assert_ok(runner_copy_out(f->run_dir, "/absent", &absent, &f->e), &f->e);
 	assert_true(fixture_collect(absent, out, sizeof out) < 0);
 	assert_non_null(strstr(out, "\"kind\":\"not-found\""));
-	assert_ok(runner_stop(f->run_dir, 1000, &f->e), &f->e);
-	assert_int_equal(fixture_wait(f, 5000), 0);
+	assert_ok(runner_stop(f->run_dir, PATIENCE_MS, &f->e), &f->e);
+	assert_int_equal(fixture_wait(f, PATIENCE_MS), 0);
 }
 
 /* Without carrel-run there is no workspace: its processes die, its mounts and loop devices go (tear_down looks). */
@@ -249,7 +249,7 @@ static void test_runner_killed(void **state)
 	assert_ok(fixture_launch(f, sleeper), &f->e);
 	assert_ok(runner_status(f->run_dir, &s, &f->e), &f->e);
 	assert_int_equal(kill(s.runner_pid, SIGKILL), 0);
-	for (int i = 0; kill(s.pid, 0) == 0 && i < 1000; i++)
+	for (int i = 0; kill(s.pid, 0) == 0 && i < 12000; i++)
 		(void)poll(NULL, 0, 5);
 	assert_int_equal(kill(s.pid, 0), -1);
 }
