@@ -234,6 +234,7 @@ def test_a_snapshot_that_is_overtaken_by_a_resume(service):
         assert slow.wait(made["operation"])["state"] == "done"
         host.delay = 3600  # the host has other things to do first
         snapshot = slow.post("/v1/workspaces/racer/snapshots", {"name": "late"}).json
+        slow.wait_for(lambda: host.due)
         host.delay = 0
         resumed = slow.done(slow.post("/v1/workspaces/racer/resume"))
         assert resumed["state"] == "done"
