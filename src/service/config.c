@@ -24,7 +24,7 @@ static const struct field fields[] = {
 	{ "viewers", FIELD_TEXT, C(viewer_group), "group whose members see everything and change nothing", .max = 64, .example = "carrel-viewer" },
 	{ "registry-passwords", FIELD_TEXT, C(registry_passwords),
 	  "file in the form of ~/.docker/config.json with user names and passwords of registries, used for requests that bring none",
-	  .check = name_check_path, .example = "/etc/carrel/registries.json" },
+	  .check = name_check_path },
 	{ "everyone", FIELD_BOOL, C(everyone), "every local user may own workspaces" },
 	{ "socket-mode", FIELD_NUMBER, C(socket_mode), "permissions of the socket, as chmod takes them", .max = 777, .preset = 666, .example = "666" },
 	{ "workspaces-per-user", FIELD_NUMBER, C(workspaces_per_user), "most workspaces of one user; administrators have no limit", .min = 1,
