@@ -101,9 +101,9 @@ static int send_fds(int socket, const int *fds, size_t count, struct err *e)
 
 	control.align = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(count * sizeof(int)) };
 	memcpy(CMSG_DATA(&control.align), fds, count * sizeof(int));
-	if (sendmsg(socket, &message, MSG_NOSIGNAL) < 0)
+	if (sendmsg(socket, &message, MSG_NOSIGNAL) < 0 && errno != EPIPE && errno != ECONNRESET)
 		return err_errno(e, errno, "send the plan to carrel-run");
-	return 0;
+	return 0; /* a runner that gave up said why, or died: both are found when its answer is read */
 }
 
 /* While the runner starts and makes the first process, the volumes are mounted here. */
@@ -139,9 +139,10 @@ static int wait_answer(int socket, struct launch_result *ret_result, struct err 
 	struct runner_answer answer;
 	ssize_t n;
 
+	/* A peer that closed before it read everything makes the next call fail once; its answer is still there. */
 	do
 		n = recv(socket, &answer, sizeof answer, 0);
-	while (n < 0 && errno == EINTR);
+	while (n < 0 && (errno == EINTR || errno == ECONNRESET));
 	if (n < 0)
 		return err_errno(e, errno, "wait for carrel-run");
 	if ((size_t)n < sizeof answer)

@@ -216,13 +216,9 @@ static int resume(struct runner *r, struct err *e)
 	int result = runner_freeze(r, false, e);
 	if (result < 0)
 		return result;
-	if (!r->released) {
-		r->released = true;
-		r->status.started_ms = 0;
-		if ((result = birth_release(&r->birth, e)) < 0 || (result = birth_executed(&r->birth, e)) < 0) {
-			runner_kill_workspace(r);
-			return result;
-		}
+	if (!r->released && (result = runner_release(r, e)) < 0) {
+		runner_kill_workspace(r);
+		return result;
 	}
 	runner_set_state(r, RUNNER_RUNNING);
 	return 0;

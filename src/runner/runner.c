@@ -291,6 +291,17 @@ static int read_plan(struct runner *r, int fd, struct err *e)
 	return plan_decode(bytes, (size_t)st.st_size, &r->plan, e);
 }
 
+int runner_release(struct runner *r, struct err *e)
+{
+	int result = birth_release(&r->birth, e);
+
+	r->released = true;
+	if (result < 0 || (result = birth_executed(&r->birth, e)) < 0)
+		return result;
+	r->status.started_ms = now_ms();
+	return 0;
+}
+
 static int start_paused(struct runner *r, struct err *e)
 {
 	int result = runner_freeze(r, true, e);
@@ -319,10 +330,8 @@ static int start(struct runner *r, int socket, struct err *e)
 	r->status.pid = r->birth.pid;
 	if (r->plan.flags & PLAN_PAUSED)
 		return start_paused(r, e);
-	r->released = true;
-	if ((result = birth_release(&r->birth, e)) < 0 || (result = birth_executed(&r->birth, e)) < 0)
+	if ((result = runner_release(r, e)) < 0)
 		return result;
-	r->status.started_ms = now_ms();
 	runner_begin_session(r);
 	runner_set_state(r, RUNNER_RUNNING);
 	return 0;

@@ -34,6 +34,8 @@ struct runner {
 /* --- runner.c --- */
 void runner_set_state(struct runner *r, enum runner_state state);
 int runner_stop_workspace(struct runner *r, uint64_t timeout_ms, struct err *e) must_check;
+/* Lets the program start that waits for it; returns when it was executed. */
+int runner_release(struct runner *r, struct err *e) must_check;
 void runner_kill_workspace(struct runner *r);
 int runner_freeze(struct runner *r, bool frozen, struct err *e) must_check;
 void runner_begin_session(struct runner *r);

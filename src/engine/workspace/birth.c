@@ -200,6 +200,7 @@ static int grow_up(struct birth *b, struct inside *in, struct err *e)
 		return r;
 	b->sync = pair[0];
 	in->sync = pair[1];
+	in->parent_sync = pair[0];
 	if ((r = clone_first(b->plan, &b->pidfd, &b->pid, e)) == 0 && b->pid == 0)
 		inside_first_process(in); /* does not return */
 	close_one(&in->sync);

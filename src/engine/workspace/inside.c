@@ -163,6 +163,7 @@ void inside_first_process(const struct inside *in)
 	struct err e = { 0 };
 	const struct plan *p = in->plan;
 	struct tree t = { .plan = p, .in = in, .root = -1, .terminal = -1, .terminal_peer = -1 };
+	(void)close(in->parent_sync);
 	int r = make_world(in, &t, &e);
 
 	if (r >= 0)

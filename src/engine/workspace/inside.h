@@ -19,6 +19,7 @@ struct inside {
 	size_t task_count;
 	int standard[3]; /* its ends of the pipes; -1: /dev/null or the terminal */
 	int sync;
+	int parent_sync; /* the other end, which must not stay open here: its closing says that carrel-run is gone */
 };
 
 void inside_first_process(const struct inside *in) __attribute__((noreturn));

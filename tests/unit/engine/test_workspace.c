@@ -192,6 +192,8 @@ static void test_start_paused(void **state)
 	assert_int_equal(s.state, RUNNER_PAUSED);
 	assert_int_equal(s.started_ms, 0);
 	assert_ok(runner_resume(f->run_dir, &f->e), &f->e);
+	assert_ok(runner_status(f->run_dir, &s, &f->e), &f->e);
+	assert_true(s.state == RUNNER_RUNNING && s.started_ms > 0);
 	assert_int_equal(fixture_exec(f, NULL, "while [ ! -e /root/ran ]; do usleep 1000; done; cat /root/ran", out, sizeof out), 0);
 	assert_string_equal(out, "ran\n");
 	assert_ok(runner_kill(f->run_dir, &f->e), &f->e);
@@ -254,6 +256,44 @@ static void test_runner_killed(void **state)
 	assert_int_equal(kill(s.pid, 0), -1);
 }
 
+/* Also an init, which knows nothing of it. */
+static void test_runner_of_a_system_killed(void **state)
+{
+	struct fixture *f = *state;
+	struct runner_status s;
+
+	f->spec.mode = MODE_SYSTEM;
+	assert_ok(fixture_launch(f, NULL), &f->e);
+	f->spec.mode = MODE_AUTO;
+	assert_ok(runner_status(f->run_dir, &s, &f->e), &f->e);
+	assert_int_equal(kill(s.runner_pid, SIGKILL), 0);
+	for (int i = 0; kill(s.pid, 0) == 0 && i < 12000; i++)
+		(void)poll(NULL, 0, 5);
+	assert_int_equal(kill(s.pid, 0), -1);
+}
+
+/* carrel-run dies at any step of the start: the agent hears of it, and nothing is left (tear_down looks). */
+static void test_runner_dies_while_it_starts(void **state)
+{
+	struct fixture *f = *state;
+	static const char *const points[] = { "runner.born", "runner.volumes" };
+
+#ifndef CARREL_FAULTS
+	skip();
+#endif
+	for (size_t i = 0; i < ARRAY_SIZE(points); i++) {
+		own_str char *plan = mem_printf("%s/faults", f->folder), *kill_line = mem_printf("%s kill\n", points[i]);
+		own_str char *errno_line = mem_printf("%s ENOSPC\n", points[i]);
+		assert_int_equal(setenv("CARREL_FAULTS", plan, 1), 0);
+		assert_ok(fs_write_file(AT_FDCWD, plan, kill_line, strlen(kill_line), 0600, false, &f->e), &f->e);
+		assert_fails(fixture_launch(f, sleeper), &f->e, ERR_INTERNAL, "died");
+		assert_ok(fs_write_file(AT_FDCWD, plan, errno_line, strlen(errno_line), 0600, false, &f->e), &f->e);
+		assert_fails(fixture_launch(f, sleeper), &f->e, ERR_NO_CAPACITY, "after the");
+		assert_int_equal(unsetenv("CARREL_FAULTS"), 0);
+	}
+	assert_int_equal(fixture_shell(f, "exit 4", out, sizeof out), 4);
+}
+
 static void test_log(void **state)
 {
 	struct fixture *f = *state;
@@ -288,7 +328,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(program),	   TEST(commands_that_do_not_start), TEST(user),   TEST(volume_keeps),	TEST(data_volume),
 		TEST(exec),	   TEST(terminal),		     TEST(input),  TEST(pause),		TEST(start_paused),
-		TEST(stop_time_out), TEST(copies),		     TEST(log),	   TEST(runner_killed), TEST(held_output_is_whole),
+		TEST(stop_time_out), TEST(copies),		     TEST(log),	   TEST(runner_killed), TEST(runner_of_a_system_killed), TEST(runner_dies_while_it_starts), TEST(held_output_is_whole),
 	};
 	const char *missing = fixture_missing();
 
