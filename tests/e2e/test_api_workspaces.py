@@ -356,7 +356,7 @@ def test_ten_thousand(service):
         for i in range(10000):
             got = many.post("/v1/workspaces", {"spec": {"image": "busybox", "name": f"w{i}"}}, connection=connection)
             assert got.status == 201
-        many.wait_for(lambda: 'carrel_workspaces{state="running"} 10000' in many.get("/metrics").body.decode(), 60)
+        many.wait_for(lambda: 'carrel_workspaces{state="running"} 10000' in many.get("/metrics").body.decode(), 300)
         many.stop(9)
         many.start()
         host.disconnect()

@@ -17,7 +17,7 @@ DIGEST = "sha256:" + "0" * 64
 
 
 class Connection(http.client.HTTPConnection):
-    def __init__(self, path, timeout=60):
+    def __init__(self, path, timeout=180):
         super().__init__("carrel", timeout=timeout)
         self.path = path
 
@@ -151,7 +151,7 @@ class Service:
         assert got.status == 201, got.body
         return got.json
 
-    def wait(self, operation, seconds=30):
+    def wait(self, operation, seconds=120):
         got = self.get(f"/v1/operations/{operation}?wait={seconds}").json
         assert got["state"] != "running", got
         return got
@@ -163,7 +163,7 @@ class Service:
         assert got["state"] == "done", got
         return got
 
-    def wait_for(self, what, seconds=20):
+    def wait_for(self, what, seconds=120):
         until = time.monotonic() + seconds
         while not (value := what()):
             assert time.monotonic() < until, "waited in vain"
