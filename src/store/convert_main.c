@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/fault.h"
@@ -21,6 +22,7 @@
 #include "store/tar_reader.h"
 
 #define ANSWER_FD 3
+#define MEMORY_BYTES_MOST (UINT64_C(3) << 30)
 #define WINDOW_BYTES (UINT64_C(4) << 20)
 
 static json_t *success(const struct tar_summary *summary, const struct digest *partition, uint64_t size_bytes, uint64_t inodes)
@@ -48,6 +50,18 @@ static int hash_output(uint64_t size_bytes, struct digest *ret_digest, struct er
 	return 0;
 }
 
+/* A packed stream may ask for a window of any size; 8 million entries take 1 GiB. */
+static int limit_memory(struct err *e)
+{
+#ifndef __SANITIZE_ADDRESS__
+	const struct rlimit most = { MEMORY_BYTES_MOST, MEMORY_BYTES_MOST };
+	if (setrlimit(RLIMIT_AS, &most) < 0)
+		return err_errno(e, errno, "limit memory");
+#endif
+	(void)e;
+	return 0;
+}
+
 static int convert(const int pipe[2], json_t **ret_answer, struct err *e)
 {
 	struct tar_summary summary;
@@ -71,12 +85,13 @@ int main(void)
 {
 	struct err e;
 	json_t *answer = NULL;
-
 	int pair[2];
 
 	(void)fault_point("convert-start");
 	(void)signal(SIGPIPE, SIG_IGN);
-	int r = pipe2(pair, O_CLOEXEC) < 0 ? err_errno(&e, errno, "make a pipe") : sandbox_enter(SANDBOX_THREADS, NULL, &e);
+	int r = pipe2(pair, O_CLOEXEC) < 0 ? err_errno(&e, errno, "make a pipe") : limit_memory(&e);
+	if (r == 0)
+		r = sandbox_enter(SANDBOX_THREADS, NULL, &e);
 	if (r == 0)
 		r = convert(pair, &answer, &e);
 	if (r < 0)
