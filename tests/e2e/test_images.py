@@ -83,6 +83,14 @@ def partitions(site):
     return sorted(p.name for p in (store(site) / "partitions" / "sha256").iterdir())
 
 
+def wait_until_tidy(site):
+    """The programs remove what they had under construction a moment after the operation's end."""
+    deadline = time.monotonic() + 60
+    while leftovers(store(site)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert leftovers(store(site)) == []
+
+
 def test_add_list_show_remove(here, image):
     assert here.api("GET", "/v1/images")[1] == {"items": [], "next": None}
     added = add(here, "team/app:1", image.archive())
@@ -101,12 +109,11 @@ def test_add_list_show_remove(here, image):
     time.sleep(2.5)  # the collector comes two seconds after a removal; it must find the partitions used
     assert len(partitions(here)) == 2
     assert here.api("DELETE", "/v1/images/" + quote("team/app:1"))[0] == 204
+    kinds = ("partitions/sha256", "blobs/sha256", "layers")
     deadline = time.monotonic() + 60
-    while partitions(here) and time.monotonic() < deadline:
+    while any(os.listdir(store(here) / kind) for kind in kinds) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert partitions(here) == []
-    assert list((store(here) / "blobs" / "sha256").iterdir()) == []
-    assert list((store(here) / "layers").iterdir()) == []
+    assert [os.listdir(store(here) / kind) for kind in kinds] == [[], [], []]
 
 
 def test_refusals(here, image):
@@ -123,7 +130,7 @@ def test_refusals(here, image):
     assert here.api("GET", "/v1/images/b")[0] == 404
     operation = here.api("POST", "/v1/images", {"name": "c", "source": "docker://UPPER/case"})[1]
     assert finished(here, operation)["error"]["kind"] == "invalid"
-    assert leftovers(store(here)) == []
+    wait_until_tidy(here)
 
 
 def link(name, target):
@@ -187,10 +194,7 @@ def test_upload_that_breaks_off(here, image):
     operation = finished(here, operation)
     assert operation["state"] == "cancelled", operation
     assert here.api("GET", "/v1/images/half")[0] == 404
-    deadline = time.monotonic() + 60
-    while leftovers(store(here)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert leftovers(store(here)) == []
+    wait_until_tidy(here)
     assert partitions(here) == []
 
 
@@ -204,7 +208,7 @@ def test_fetch_and_cancel(here, image):
 
         def stuck(registry, request):
             if other.layers[0]["digest"] in request.path:
-                going_on.wait(30)
+                going_on.wait(300)
             return False
         registry.lie = stuck
         operation = here.api("POST", "/v1/images", {"name": "b", "source": registry.reference()})[1]
@@ -243,20 +247,20 @@ def test_passwords_of_the_service(new_site, image, tmp_path):
 
 
 def test_service_dies_during_an_import(here, image):
-    def slow(registry, request):
+    going_on = threading.Event()
+
+    def stuck(registry, request):
         if "blobs" in request.path:
-            time.sleep(1)
+            going_on.wait(300)
         return False
-    with PlainRegistry(image, slow) as registry:
+    with PlainRegistry(image, stuck) as registry:
         operation = here.api("POST", "/v1/images", {"name": "a", "source": registry.reference()})[1]
         here.wait(lambda: len(registry.requests) > 1)
         here.service.kill()
+        going_on.set()
         here.service.start()
         assert finished(here, operation)["state"] == "failed"
-        deadline = time.monotonic() + 60
-        while leftovers(store(here)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert leftovers(store(here)) == []
+        wait_until_tidy(here)
         operation = here.api("POST", "/v1/images", {"name": "a", "source": registry.reference()})[1]
         assert finished(here, operation)["state"] == "done"
     check_store(store(here))
