@@ -156,7 +156,7 @@ static void on_stream(struct channel *c, json_t *message)
 	const char *kind = json_string_value(json_object_get(message, "kind"));
 
 	if (stream && id && kind)
-		stream_open(c->node, c->agent, stream, id, kind);
+		stream_open(c->node, c->agent, stream, id, kind, json_object_get(message, "request"));
 }
 
 static const struct {

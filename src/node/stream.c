@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A worker opens the WebSocket to the service; the client's first message, a text, is the request; a worker then
- * opens the runner's socket (either may block). From there on the loop relays:
+ * Theory of operation. The request (what to execute, which path) comes with the news of the stream. A worker opens the WebSocket to
+ * the service, then the runner's socket (either may block). From there on the loop relays:
  *   runner -> client: read one message, send it; when the WebSocket is congested the runner's socket is not read until it drained.
  *   client -> runner: send one message; when the socket is full the message is kept, the WebSocket paused, and both go on when the
  *   socket can be written.
@@ -34,7 +34,6 @@ struct stream {
 	char *stream, *id, *kind, *folder;
 	json_t *request;
 	enum state state;
-	bool asked; /* the request has come */
 	bool busy;  /* a worker opens the runner's end */
 	bool gone;  /* the client went meanwhile */
 	/* both ends */
@@ -277,15 +276,12 @@ static void relay_to_runner(struct stream *s, const char *bytes, size_t length)
 	loop_set_events(s->source, wanted_events(s));
 }
 
-static void take_request(struct stream *s, const char *bytes, size_t length);
-
 static void on_frame(void *data, bool text, const char *bytes, size_t length)
 {
 	struct stream *s = data;
 
-	if (!s->asked && text)
-		take_request(s, bytes, length);
-	else if (!s->ended && s->runner_fd >= 0)
+	(void)text;
+	if (!s->ended && s->runner_fd >= 0)
 		relay_to_runner(s, bytes, length);
 }
 
@@ -367,15 +363,10 @@ static void runner_done(void *data)
 	ws_resume(s->ws);
 }
 
-static void take_request(struct stream *s, const char *bytes, size_t length)
+/* The client's messages wait until there is somebody to read them. */
+static void begin(struct stream *s)
 {
-	json_error_t where;
-
-	s->asked = true;
-	s->request = json_loadb(bytes, length, 0, &where);
-	if (!s->request)
-		(void)err_set(&s->why, ERR_INVALID, "the request is not JSON: %s", where.text);
-	else if (str_starts(s->kind, "copy-") && !state_is_live(s->state))
+	if (str_starts(s->kind, "copy-") && !state_is_live(s->state))
 		(void)!agent_borrow(s->agent, s->id, &s->work.record, &s->why);
 	if (s->why.kind) {
 		finish_with(s, &s->why);
@@ -402,13 +393,12 @@ static void open_done(void *data)
 	streams = s;
 	s->ws = ws_new(s->node->loop, TAKE_FD(s->ws_fd), WS_CLIENT, RUNNER_TEXTS_LONGEST, s->early.bytes, s->early.length, &ws_handlers, s);
 	str_done(&s->early);
-	if (s->why.kind)
-		finish_with(s, &s->why);
+	begin(s);
 }
 
 static void say_nothing(struct work *w) { (void)w; }
 
-void stream_open(struct node *n, struct agent *a, const char *stream, const char *id, const char *kind)
+void stream_open(struct node *n, struct agent *a, const char *stream, const char *id, const char *kind, const json_t *request)
 {
 	struct stream *s = mem_alloc(sizeof *s);
 
@@ -417,6 +407,7 @@ void stream_open(struct node *n, struct agent *a, const char *stream, const char
 	s->stream = mem_strdup(stream);
 	s->id = mem_strdup(id);
 	s->kind = mem_strdup(kind);
+	s->request = json_deep_copy(request);
 	s->ws_fd = s->runner_fd = -1;
 	if (strchr(stream, '/') || !id_valid(id) || !agent_look(a, id, &s->folder, &s->state))
 		(void)err_set(&s->why, ERR_NOT_FOUND, "this host has no workspace %s", id);
