@@ -96,9 +96,9 @@ int main(int argc, char **argv)
 	static struct connection connections[CONNECTIONS_MOST];
 	char request[1024];
 
-	if (argc != 5 || atoi(argv[3]) < 1 || atoi(argv[3]) > CONNECTIONS_MOST)
+	int count = argc == 5 ? (int)strtol(argv[3], NULL, 10) : 0, epoll = epoll_create1(0);
+	if (count < 1 || count > CONNECTIONS_MOST)
 		return 2;
-	int count = atoi(argv[3]), epoll = epoll_create1(0);
 	size_t length = (size_t)snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", argv[2]);
 	samples = malloc(SAMPLES_MOST * sizeof *samples);
 	for (int i = 0; i < count; i++) {
@@ -108,7 +108,7 @@ int main(int argc, char **argv)
 			die("epoll");
 		ask(&connections[i], request, length);
 	}
-	uint64_t start = now_ns(), end = start + (uint64_t)(atof(argv[4]) * 1e9);
+	uint64_t start = now_ns(), end = start + (uint64_t)(strtod(argv[4], NULL) * 1e9);
 	while (now_ns() < end) {
 		struct epoll_event events[64];
 		int ready = epoll_wait(epoll, events, 64, 1000);
