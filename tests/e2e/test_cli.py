@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every verb of the command line against the real service, agent and engine."""
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import tarfile
+import time
+
+import pytest
+
+
+def text(result):
+    return result.stdout
+
+
+@pytest.fixture
+def name(request):
+    return re.sub("[^a-z0-9]+", "-", request.node.name)[:40].strip("-")
+
+
+@pytest.fixture
+def box(shared_site, shared_busybox, name):
+    """A running workspace in the shared site, gone after the test."""
+    shared_site.carrel("deploy", "busybox", "--name", name, "--disk", "64M", "-l", "test=cli", "--", "sleep", "1000")
+    yield name
+    shared_site.carrel("rm", "-f", name, ok=(0, 4))
+
+
+def test_run(shared_site, shared_busybox):
+    run = shared_site.carrel
+    assert text(run("run", "--rm", "busybox", "--", "echo", "a  b")) == "a  b\n"
+    result = run("run", "--rm", "busybox", "--", "sh", "-c", "echo out; echo err >&2; exit 7", ok=7)
+    assert (result.stdout, result.stderr) == ("out\n", "err\n")
+    assert text(run("run", "--rm", "-i", "busybox", "--", "wc", "-c", input="x" * 2_000_000)).strip() == "2000000"
+    assert text(run("run", "--rm", "-e", "A=1 2", "--workdir", "/tmp", "--hostname", "h1", "busybox", "--", "sh", "-c", "echo $A; pwd; hostname")) == "1 2\n/tmp\nh1\n"
+    assert run("run", "--rm", "busybox", "--", "sh", "-c", "kill -9 $$", ok=137).stdout == ""
+    assert shared_site.json("ls") == [] or all(w["name"] for w in shared_site.json("ls"))
+
+
+def test_run_of_what_is_not_there(shared_site, shared_busybox):
+    assert "nonsense" in shared_site.carrel("run", "--rm", "busybox", "--", "/bin/nonsense", ok=127).stderr
+    shared_site.carrel("run", "--rm", "busybox", "--", "/etc", ok=126)
+    assert "no image" in shared_site.carrel("run", "--rm", "absent", ok=125).stderr
+
+
+def test_run_keeps_nothing_and_everything(shared_site, shared_busybox, name):
+    shared_site.carrel("run", "--name", name, "busybox", "--", "sh", "-c", "echo kept > /kept; exit 3", ok=3)
+    show = shared_site.wait_state(name, "stopped")
+    assert show["exit_status"] == 3
+    assert "stopped (3)" in text(shared_site.carrel("ls", name))
+    shared_site.carrel("rm", name)
+    shared_site.carrel("show", name, ok=4)
+
+
+def test_a_large_output_is_whole(shared_site, shared_busybox):
+    out = shared_site.carrel("run", "--rm", "busybox", "--", "head", "-c", "30000000", "/dev/zero", binary=True, timeout=60).stdout
+    assert len(out) == 30_000_000 and not out.strip(b"\0")
+
+
+def test_interrupt_of_run(shared_site, shared_busybox):
+    process = shared_site.popen("run", "--rm", "busybox", "--", "sh", "-c", "trap 'echo got; exit 9' INT; echo ready; while :; do sleep 0.1; done",
+                                stdout=subprocess.PIPE)
+    assert process.stdout.readline().strip() in (b"ready", "ready")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 9
+
+
+def test_exec(shared_site, box):
+    run = shared_site.carrel
+    assert text(run("exec", box, "--", "cat", "/proc/1/comm")).strip()
+    result = run("exec", box, "sh", "-c", "echo out; echo err >&2; exit 5", ok=5)
+    assert (result.stdout, result.stderr) == ("out\n", "err\n")
+    assert text(run("exec", "-i", box, "wc", "-c", input="y" * 1_000_000)).strip() == "1000000"
+    assert text(run("exec", "-e", "K=v w", "--workdir", "/etc", box, "sh", "-c", "echo $K; pwd")) == "v w\n/etc\n"
+    run("exec", box, "/bin/nonsense", ok=127)
+    run("exec", box, "/etc/passwd", ok=126)
+    run("exec", "absent-workspace", "true", ok=125)
+
+
+def on_terminal(site, *words, keys=b"", until=b"", seconds=20):
+    main, side = pty.openpty()
+    process = site.popen(*words, stdin=side, stdout=side, stderr=side)
+    heard, end = b"", time.monotonic() + seconds
+    os.set_blocking(main, False)
+    sent = False
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            heard += os.read(main, 65536)
+        except BlockingIOError:
+            time.sleep(0.01)
+        if not sent and until in heard:
+            os.write(main, keys)
+            sent = True
+    status = process.wait(5)
+    try:
+        heard += os.read(main, 65536)
+    except OSError:
+        pass
+    os.close(main), os.close(side)
+    return status, heard
+
+
+def test_exec_on_a_terminal(shared_site, box):
+    status, heard = on_terminal(shared_site, "exec", "-it", box, "--", "sh", "-c", "tty; stty size; echo go; read x; echo \"[$x]\"; exit 4", keys=b"abc\r", until=b"go")
+    assert status == 4 and b"[abc]" in heard and b"/dev/pts/" in heard
+
+
+def test_run_on_a_terminal_detach_and_console(shared_site, shared_busybox, name):
+    script = "echo go; while read x; do echo \"[$x]\"; done"
+    status, heard = on_terminal(shared_site, "run", "-it", "--name", name, "busybox", "--", "sh", "-c", script, keys=b"one\r\x10\x11", until=b"go")
+    assert status == 0 and b"detached" in heard
+    assert shared_site.json("show", name)["state"] == "running"
+    status, heard = on_terminal(shared_site, "console", name, keys=b"two\r\x10\x11", until=b"connected")
+    assert status == 0
+    shared_site.wait(lambda: "[two]" in text(shared_site.carrel("logs", name)))
+    shared_site.carrel("rm", "-f", name)
+
+
+def test_life_of_a_workspace(shared_site, box):
+    run, state = shared_site.carrel, lambda: shared_site.json("show", box)["state"]
+    for verb, after in (("pause", "paused"), ("resume", "running"), ("stop", "stopped"), ("start", "running"), ("restart", "running")):
+        assert text(run(verb, box, timeout=60)).strip() == box
+        assert state() == after
+    run("exec", box, "true")
+    run("pause", box)
+    assert "paused" in text(run("ls", "--state", "paused"))
+    run("resume", box)
+    operation = text(run("stop", "-d", "-t", "1s", box)).strip()
+    run("operation", "wait", operation)
+    assert operation in text(run("operation", "ls", "-a")) and shared_site.json("operation", "show", operation)["state"] == "done"
+    assert state() == "stopped"
+
+
+def test_names_ids_and_labels(shared_site, box):
+    run = shared_site.carrel
+    show = shared_site.json("show", box)
+    assert shared_site.json("show", show["id"][:6])["name"] == box
+    run("rename", box, box[:30] + "-2")
+    run("rename", box[:30] + "-2", box)
+    run("set", box, "-l", "team=blue", "-l", "test=")
+    assert text(run("ls", "-q", "-l", "team=blue")) == box + "\n"
+    assert shared_site.json("show", box)["spec"]["labels"] == {"team": "blue"}
+
+
+def test_growing_a_disk(shared_site, box):
+    size = lambda: int(text(shared_site.carrel("exec", box, "--", "sh", "-c", "df -k / | tail -1 | awk '{print $2}'")))
+    before = size()
+    shared_site.carrel("set", box, "--disk", "256M", timeout=60)
+    if size() < before * 2:  # a kernel that lets root not resize what is mounted: at the next start
+        shared_site.carrel("restart", "-w", box, timeout=60)
+    assert size() > before * 2
+    assert shared_site.carrel("set", box, "--disk", "32M", ok=(2, 5, 7)).stderr
+
+
+def test_logs(shared_site, shared_busybox, name):
+    shared_site.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c", "for i in 1 2 3 4 5; do echo line $i; done; sleep 1000")
+    shared_site.wait(lambda: "line 5" in text(shared_site.carrel("logs", name)))
+    assert text(shared_site.carrel("logs", "-n", "2", name)) == "line 4\nline 5\n"
+    process = shared_site.popen("logs", "-f", name, stdout=subprocess.PIPE)
+    assert process.stdout.readline().strip() in (b"line 1", "line 1")
+    shared_site.carrel("rm", "-f", name)
+    assert process.wait(20) in (0, 9)
+
+
+def test_logs_of_what_never_ran(shared_site, shared_busybox, name):
+    shared_site.carrel("deploy", "busybox", "--name", name, "--", "/bin/nonsense", ok=(1, 4))
+    assert text(shared_site.carrel("logs", name, ok=(0, 4, 5))) == ""
+    assert "nonsense" in text(shared_site.carrel("why", name))
+    shared_site.carrel("rm", "-f", name)
+
+
+def test_cp(shared_site, box, tmp_path):
+    run = shared_site.carrel
+    (tmp_path / "src/sub").mkdir(parents=True)
+    (tmp_path / "src/sub/f").write_bytes(os.urandom(1_500_000))
+    os.symlink("f", tmp_path / "src/sub/link")
+    run("cp", tmp_path / "src", f"{box}:/tmp")
+    run("cp", f"{tmp_path}/src/.", f"{box}:/new")
+    run("cp", tmp_path / "src/sub/f", f"{box}:/tmp/renamed")
+    for path in ("/tmp/src/sub", "/new/sub", "/tmp"):
+        out = tmp_path / path.replace("/", "_")
+        run("cp", f"{box}:{path}", out)
+        file = out / ("f" if path != "/tmp" else "renamed")
+        assert file.read_bytes() == (tmp_path / "src/sub/f").read_bytes()
+    assert os.readlink(tmp_path / "_new_sub/link") == "f"
+    assert text(run("exec", box, "--", "stat", "-c", "%u:%g", "/tmp/renamed")).strip() == "0:0"
+    run("cp", f"{box}:/etc/absent", tmp_path, ok=4)
+    run("cp", tmp_path / "src/sub/f", f"{box}:/absent/folder/f", ok=4)
+    data = run("cp", f"{box}:/new", "-", binary=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert {"new", "new/sub", "new/sub/f"} <= set(tar.getnames())
+    run("exec", box, "mkdir", "/again")
+    run("cp", "-", f"{box}:/again", input=data, binary=True)
+    assert text(run("exec", box, "ls", "/again/new/sub")).split() == ["f", "link"]
+
+
+def test_snapshots(shared_site, box):
+    run = shared_site.carrel
+    run("exec", box, "sh", "-c", "echo one > /state; sync")
+    run("stop", "-t", "0s", box)
+    run("snapshot", "create", box, "first", timeout=60)
+    assert [s["name"] for s in shared_site.json("snapshot", "ls", box)] == ["first"]
+    run("start", box)
+    run("exec", box, "sh", "-c", "echo two > /state; sync")
+    run("stop", "-t", "0s", box)
+    run("snapshot", "restore", box, "first", timeout=60)
+    run("start", box)
+    assert text(run("exec", box, "cat", "/state")) == "one\n"
+    run("stop", "-t", "0s", box)
+    run("snapshot", "rm", box, "first")
+    assert shared_site.json("snapshot", "ls", box) == []
+
+
+def test_volumes_that_stay(shared_site, shared_busybox, name):
+    run, volume = shared_site.carrel, name[:30] + "-v"
+    for step in ("echo kept > /data/x", "cat /data/x"):
+        out = run("run", "--rm", "-v", f"{volume}:64M:/data,keep", "busybox", "--", "sh", "-c", step, timeout=60)
+    assert text(out) == "kept\n"
+    shared_site.wait(lambda: volume in text(run("volume", "ls")))
+    run("volume", "rm", volume)
+    shared_site.wait(lambda: volume not in text(run("volume", "ls")))
+
+
+def test_why_doctor_version_events(shared_site, box):
+    run = shared_site.carrel
+    assert text(run("why", box)) and text(run("doctor"))
+    assert shared_site.json("version")["service"]["version"]
+    events = [json.loads(line) for line in text(run("events", "--format", "json")).splitlines()]
+    assert any(box in json.dumps(e) or shared_site.json("show", box)["id"] in json.dumps(e) for e in events)
+    process = shared_site.popen("events", "-f", "--after", "0")
+    assert process.stdout.readline()
+
+
+def test_dry_run_changes_nothing(shared_site, shared_busybox):
+    before = shared_site.json("ls")
+    plan = text(shared_site.carrel("deploy", "busybox", "--name", "dry", "--dry-run", "--", "true"))
+    assert "mount" in plan or "overlay" in plan
+    assert shared_site.json("ls") == before
+
+
+def test_rungs_of_the_ladder(shared_site, shared_busybox, name):
+    for until, state in (("staged", "staged"), ("prepared", "prepared"), ("paused", "paused")):
+        shared_site.carrel("deploy", "busybox", "--name", name, "--until", until, "--", "sleep", "1000", timeout=60)
+        assert shared_site.json("show", name)["state"] == state
+        shared_site.carrel("start" if until != "paused" else "resume", name)
+        assert shared_site.json("show", name)["state"] == "running"
+        shared_site.carrel("rm", "-f", name)
+
+
+def test_import_and_export(shared_site, shared_busybox, busybox_tar, name, tmp_path):
+    run = shared_site.carrel
+    run("image", "export", "busybox", tmp_path / "x.oci", timeout=60)
+    run("image", "import", name + ":v1", tmp_path / "x.oci", timeout=60)
+    run("image", "export", "--format-image", "tar", "busybox", tmp_path / "x.tar", timeout=60)
+    (tmp_path / "root").mkdir()
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        tar.extractall(tmp_path / "root")
+    run("image", "import", name + "-dir", tmp_path / "root", timeout=60)
+    with open(busybox_tar, "rb") as archive:
+        run("image", "import", name + "-tar", "-", input=archive.read(), timeout=60, binary=True)
+    for image in (name + ":v1", name + "-dir", name + "-tar"):
+        assert text(run("run", "--rm", image, "--", "/bin/busybox", "echo", "alive")) == "alive\n"
+        assert shared_site.json("image", "show", image)["name"] == image
+    run("image", "rm", name + ":v1", name + "-dir", name + "-tar")
+    assert name not in text(run("image", "ls"))
+
+
+def test_an_interrupted_import_leaves_nothing(shared_site, name):
+    reader, writer = os.pipe()
+    process = shared_site.popen("image", "import", name, "-", stdin=reader)
+    info = tarfile.TarInfo("big")
+    info.size = 1 << 30
+    os.write(writer, info.tobuf())
+    for _ in range(100):
+        os.write(writer, b"z" * 10000)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 10
+    os.close(writer), os.close(reader)
+    assert name not in text(shared_site.carrel("image", "ls"))
+    shared_site.wait(lambda: not [p for p in (shared_site.state / "store/tmp").glob("session-*")])
+
+
+def test_completion_knows_real_names(shared_site, box):
+    assert box in [line.split("\t")[0] for line in text(shared_site.carrel("__complete", "show", box[:3])).splitlines()]
+    assert "busybox" in text(shared_site.carrel("__complete", "run", "busy"))
+
+
+def test_bad_names_everywhere(shared_site):
+    for bad in ("../x", "a/b", "x\n", "\x1b[2J", "x" * 5000, "é", "%00", "."):
+        for verb in ("show", "why", "start", "rm"):
+            assert "\x1b" not in shared_site.carrel(verb, bad, ok=(2, 4)).stderr
+        shared_site.carrel("deploy", "busybox", "--name", bad, ok=2)
+        shared_site.carrel("image", "show", bad, ok=(2, 4))
