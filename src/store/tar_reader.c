@@ -298,7 +298,7 @@ static int read_entries(struct reader *r, struct err *e)
 
 int tar_read(int fd, const struct tar_limits *limits, struct erofs_writer *w, struct tar_summary *ret_summary, struct err *e)
 {
-	struct err scratch;
+	struct err scratch = { 0 };
 	struct reader r = { .w = w };
 
 	e = e ? e : &scratch;
