@@ -504,7 +504,7 @@ int agent_borrow(struct agent *a, const char *id, struct record **ret_record, st
 	if (!w || w->unreadable)
 		return err_set(e, ERR_NOT_FOUND, "this host has no workspace %s", id);
 	if (w->busy || state_is_live((enum state)report->state)) {
-		(void)err_set(e, ERR_CONFLICT, "the workspace is being worked on");
+		(void)err_set(e, ERR_PRECONDITION, "the workspace is being worked on");
 		return err_hint(e, "try again in a moment");
 	}
 	if (report->state != STATE_STOPPED && report->state != STATE_PREPARED)

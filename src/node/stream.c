@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. The request (what to execute, which path) comes with the news of the stream. A worker opens the WebSocket to
- * the service, then the runner's socket (either may block). From there on the loop relays:
+ * Theory of operation. A worker opens the WebSocket to the service. The request (what to execute, which path) comes with the news of
+ * the stream, or, when that brought an empty one, is the client's first message, a text. A worker then opens the runner's socket
+ * (either may block). From there on the loop relays:
  *   runner -> client: read one message, send it; when the WebSocket is congested the runner's socket is not read until it drained.
  *   client -> runner: send one message; when the socket is full the message is kept, the WebSocket paused, and both go on when the
  *   socket can be written.
@@ -28,12 +29,16 @@
 #include "node/logs.h"
 #include "node/steps.h"
 
+#define BORROW_AFTER_MS 10
+#define BORROW_TRIES 1000
+
 struct stream {
 	struct node *node;
 	struct agent *agent;
 	char *stream, *id, *kind, *folder;
 	json_t *request;
 	enum state state;
+	bool asked; /* the request has come */
 	bool busy;  /* a worker opens the runner's end */
 	bool gone;  /* the client went meanwhile */
 	/* both ends */
@@ -41,7 +46,8 @@ struct stream {
 	struct str early;
 	struct err why;
 	struct ws *ws;
-	struct loop_source *source;
+	struct loop_source *source, *retry;
+	unsigned tries;
 	char *kept; /* a message that the runner's socket did not take */
 	size_t kept_length;
 	bool ended;
@@ -62,13 +68,14 @@ static void stream_release(struct stream *s)
 		*at = s->next;
 	logs_free(s->logs);
 	loop_remove(s->source);
+	loop_remove(s->retry);
 	if (s->ws)
 		ws_free(s->ws);
 	own_close(&s->ws_fd);
 	own_close(&s->runner_fd);
 	s->runner_fd = s->ws_fd = -1;
 	s->logs = NULL;
-	s->source = NULL;
+	s->source = s->retry = NULL;
 	s->ws = NULL;
 }
 
@@ -276,12 +283,26 @@ static void relay_to_runner(struct stream *s, const char *bytes, size_t length)
 	loop_set_events(s->source, wanted_events(s));
 }
 
+static void begin(struct stream *s);
+
+static void take_request(struct stream *s, const char *bytes, size_t length)
+{
+	json_error_t where;
+
+	json_decref(s->request);
+	s->request = json_loadb(bytes, length, 0, &where);
+	if (!s->request)
+		(void)err_set(&s->why, ERR_INVALID, "the request is not JSON: %s", where.text);
+	begin(s);
+}
+
 static void on_frame(void *data, bool text, const char *bytes, size_t length)
 {
 	struct stream *s = data;
 
-	(void)text;
-	if (!s->ended && s->runner_fd >= 0)
+	if (!s->asked && text)
+		take_request(s, bytes, length);
+	else if (!s->ended && s->runner_fd >= 0)
 		relay_to_runner(s, bytes, length);
 }
 
@@ -363,20 +384,42 @@ static void runner_done(void *data)
 	ws_resume(s->ws);
 }
 
+static void begin_again(void *data)
+{
+	struct stream *s = data;
+	s->retry = NULL;
+	begin(s);
+}
+
+/* False: it is being worked on - the copy before this one may still be ending - and looked at again in a moment. */
+static bool borrow(struct stream *s)
+{
+	if (!agent_look(s->agent, s->id, NULL, &s->state) || state_is_live(s->state))
+		return true;
+	(void)!agent_borrow(s->agent, s->id, &s->work.record, &s->why);
+	if (s->why.kind != ERR_PRECONDITION || ++s->tries > BORROW_TRIES)
+		return true;
+	err_clear(&s->why);
+	s->retry = loop_add_timer(s->node->loop, BORROW_AFTER_MS, begin_again, s);
+	return false;
+}
+
 /* The client's messages wait until there is somebody to read them. */
 static void begin(struct stream *s)
 {
-	if (str_starts(s->kind, "copy-") && !state_is_live(s->state))
-		(void)!agent_borrow(s->agent, s->id, &s->work.record, &s->why);
+	s->asked = true;
+	ws_pause(s->ws);
+	if (!s->why.kind && str_starts(s->kind, "copy-") && !borrow(s))
+		return;
 	if (s->why.kind) {
 		finish_with(s, &s->why);
 		return;
 	}
 	if (str_eq(s->kind, "logs")) {
+		ws_resume(s->ws);
 		open_logs(s);
 		return;
 	}
-	ws_pause(s->ws);
 	s->busy = true;
 	workers_run(s->node->workers, runner_job, runner_done, s, false);
 }
@@ -393,7 +436,8 @@ static void open_done(void *data)
 	streams = s;
 	s->ws = ws_new(s->node->loop, TAKE_FD(s->ws_fd), WS_CLIENT, RUNNER_TEXTS_LONGEST, s->early.bytes, s->early.length, &ws_handlers, s);
 	str_done(&s->early);
-	begin(s);
+	if (s->why.kind || json_object_size(s->request) > 0)
+		begin(s);
 }
 
 static void say_nothing(struct work *w) { (void)w; }
