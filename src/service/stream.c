@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A stream joins two WebSockets: the client's, and one that the host's agent opens when it is told of the stream. Messages
- * are relayed unchanged. The client's side is not read before the host's is there, and a side whose peer is slow is not read until
+ * Theory. A stream joins two WebSockets: the client's, and one that the host's agent opens when it is told of the stream. The
+ * client's first message is the request (what to execute, which path); it goes to the host with the news of the stream. All later
+ * messages are relayed unchanged. The client's side is not read before the host's is there, and a side whose peer is slow is not read until
  * the peer has drained, so a stream holds a bounded amount of memory.
  *
  * A stream to a workspace that is still on its way waits for it: `carrel run` attaches before the program starts.
@@ -33,6 +34,7 @@ struct stream {
 	char *host;
 	const char *kind; /* static */
 	struct side client, node;
+	json_t *request; /* the client's first message; NULL: it has not come yet */
 	bool counted, told; /* told: the host knows */
 	struct loop_source *timer;
 	struct stream *next;
@@ -81,6 +83,7 @@ static void stream_free(struct stream *t)
 	side_end(&t->client);
 	side_end(&t->node);
 	uncount(t);
+	json_decref(t->request);
 	free(t->host);
 	free(t);
 }
@@ -126,10 +129,34 @@ static void not_paired(void *data)
 
 /* --- the sides --- */
 
+static void advance(struct stream *t, struct workspace *w);
+
+/* Nothing more is read from the client until the host's side is there. */
+static void take_request(struct stream *t, bool text, const char *bytes, size_t length)
+{
+	struct workspace *w = workspace_by_id(t->service, t->workspace);
+
+	t->request = text ? json_loadb(bytes, length, 0, NULL) : NULL;
+	if (!json_is_object(t->request)) {
+		refuse(t, json_pack("{s:s, s:s}", "kind", "invalid", "message", "the first message of a stream is a JSON object"));
+		return;
+	}
+	ws_pause(t->client.ws);
+	if (w)
+		advance(t, w);
+	else
+		refuse(t, json_pack("{s:s, s:s}", "kind", "not-found", "message", "the workspace is gone"));
+}
+
 static void side_message(void *data, bool text, const char *bytes, size_t length)
 {
 	struct side *side = data, *peer = other(side);
+	struct stream *t = side->stream;
 
+	if (side == &t->client && !t->request) {
+		take_request(t, text, bytes, length);
+		return;
+	}
 	if (!peer->ws)
 		return;
 	ws_send(peer->ws, text, bytes, length);
@@ -174,7 +201,7 @@ static void advance(struct stream *t, struct workspace *w)
 	bool alive = state_is_live(state) && w->truth.run >= w->wish.run;
 	bool over = state == STATE_STOPPED && w->truth.run >= w->wish.run && w->truth.run > 0;
 
-	if (t->told || !t->client.ws)
+	if (t->told || !t->client.ws || !t->request)
 		return;
 	if (state == STATE_FAILED && workspace_settled(w) && needs_life) {
 		refuse(t, w->truth.error ? error_of_report(w->truth.error) : json_pack("{s:s, s:s}", "kind", "internal", "message", "failed"));
@@ -185,8 +212,8 @@ static void advance(struct stream *t, struct workspace *w)
 	if (!ready || !h || !host_connected(h))
 		return;
 	t->told = true;
-	host_send(h, json_pack("{s:s, s:s, s:s, s:s, s:{}}", "type", "stream", "stream", t->id, "workspace", t->workspace, "kind", t->kind,
-			       "request"));
+	host_send(h, json_pack("{s:s, s:s, s:s, s:s, s:O}", "type", "stream", "stream", t->id, "workspace", t->workspace, "kind", t->kind,
+			       "request", t->request));
 	set_timer(t, PAIR_WAIT_MS, not_paired);
 }
 
@@ -212,16 +239,9 @@ void streams_host_gone(struct service *s, struct host *h)
 static void client_opened(void *data, struct ws *ws, void *handle)
 {
 	struct side *side = data;
-	struct stream *t = side->stream;
-	struct workspace *w = workspace_by_id(t->service, t->workspace);
 
 	side->ws = ws;
 	side->handle = handle;
-	ws_pause(ws);
-	if (w)
-		advance(t, w);
-	else
-		refuse(t, json_pack("{s:s, s:s}", "kind", "not-found", "message", "the workspace is gone"));
 }
 
 static int check_wish(const struct workspace *w, const char *kind, struct err *e)

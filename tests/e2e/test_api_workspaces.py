@@ -128,6 +128,7 @@ def test_held_waits_for_the_attach(service, host):
     made = service.post("/v1/workspaces", {"spec": {"image": "busybox", "name": "held", "remove-on-exit": True}, "held": True}).json
     service.wait_for(lambda: service.get("/v1/workspaces/held").json["state"] == "stopped")
     client = WebSocket(service.socket, f"/v1/workspaces/{made['id']}/attach")
+    client.send({"stdin": False})
     assert client.receive() == b"\x01hello"
     assert client.receive() == {"exit": 7}
     client.close()
@@ -137,14 +138,16 @@ def test_held_waits_for_the_attach(service, host):
 def test_stream_relays_both_ways(service, host):
     running(service, "relay")
 
-    def echo(_, ws):
+    def echo(message, ws):
+        assert message["request"] == {"command": ["cat"]}
         while (message := ws.receive()) is not None:
             ws.send(message)
 
     host.on_stream = echo
     client = WebSocket(service.socket, "/v1/workspaces/relay/exec")
     client.send({"command": ["cat"]})
-    assert client.receive() == {"command": ["cat"]}
+    client.send({"signal": "USR1"})
+    assert client.receive() == {"signal": "USR1"}
     payload = b"\x00" + os.urandom(65535)
     sender = threading.Thread(target=lambda: [client.send(payload) for _ in range(64)])
     sender.start()
