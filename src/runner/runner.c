@@ -37,7 +37,6 @@
 #include "engine/workspace/enter.h"
 
 #define PLAN_SOCKET 3
-#define HELD_MS 300000   /* how long a finished workspace waits for the first attach */
 #define LINGER_MS 50     /* between looks at clients that have not read everything */
 #define LINGER_ROUNDS 200
 #define FREEZE_MS 10000
@@ -110,14 +109,14 @@ static void program_ended(void *data, struct session *s, int status)
 {
 	struct runner *r = data;
 
+	(void)s;
 	r->status.exit_status = status;
 	r->status.ended_ms = now_ms();
 	r->status.killed_for_memory = killed_for_memory(&r->plan);
 	runner_set_state(r, RUNNER_ENDED);
 	birth_close_volumes(&r->birth); /* unmounting takes a while: the watches' end of file tells when it is done */
 	r->patience = LINGER_ROUNDS;
-	bool waits = (r->plan.flags & PLAN_HELD) && !session_has_clients(s) && !session_was_attached(s);
-	(void)loop_add_timer(r->loop, waits ? HELD_MS : 0, leave, r);
+	(void)loop_add_timer(r->loop, 0, leave, r);
 }
 
 void runner_begin_session(struct runner *r)
@@ -141,6 +140,7 @@ void runner_begin_session(struct runner *r)
 
 void runner_kill_workspace(struct runner *r)
 {
+	session_let_go(r->session);
 	(void)syscall(SYS_pidfd_send_signal, r->birth.pidfd, SIGKILL, NULL, 0);
 	if (r->status.state == RUNNER_PAUSED)
 		(void)!runner_freeze(r, false, NULL); /* frozen processes of a v1 freezer do not die */
@@ -196,6 +196,9 @@ int runner_stop_workspace(struct runner *r, uint64_t timeout_ms, struct err *e)
 		runner_kill_workspace(r);
 		return 0;
 	}
+	session_let_go(r->session);
+	if (r->status.state == RUNNER_ENDED)
+		return 0;
 	int result = r->status.state == RUNNER_PAUSED ? runner_freeze(r, false, e) : 0;
 	if (result < 0)
 		return result;

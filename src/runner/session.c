@@ -54,6 +54,7 @@ struct session {
 	struct session_options how;
 	struct output outputs[2];
 	struct loop_source *child;  /* pidfd */
+	struct loop_source *hold;   /* timer: the program ended and nobody came yet */
 	struct loop_source *writer; /* input or terminal, while something is unwritten */
 	int writer_fd;
 	struct client *clients;
@@ -268,6 +269,27 @@ static int status_of(const struct session *s, const siginfo_t *info)
 	return s->how.system && info->si_status == SIGHUP ? 133 : 128 + info->si_status;
 }
 
+void session_let_go(struct session *s)
+{
+	loop_remove(s->hold);
+	s->hold = NULL;
+	s->attached_once = true;
+	if (s->over)
+		return;
+	if (s->status >= 0)
+		drain(s);
+	else
+		watch_outputs(s);
+}
+
+static void held_long_enough(void *data)
+{
+	struct session *s = data;
+
+	s->hold = NULL; /* a timer frees itself */
+	session_let_go(s);
+}
+
 static void child_ended(void *data, uint32_t events)
 {
 	struct session *s = data;
@@ -278,6 +300,10 @@ static void child_ended(void *data, uint32_t events)
 	s->child = NULL;
 	(void)waitid(P_PIDFD, (id_t)s->how.streams.pidfd, &info, WEXITED | __WALL);
 	s->status = status_of(s, &info);
+	if (s->how.held && !s->attached_once) {
+		s->hold = loop_add_timer(s->loop, SESSION_HELD_MS, held_long_enough, s);
+		return;
+	}
 	drain(s);
 }
 
@@ -455,6 +481,8 @@ void session_add_client(struct session *s, int socket, bool input, unsigned rows
 	s->clients = c;
 	c->source = loop_add_fd(s->loop, socket, EPOLLIN, client_ready, c);
 	s->attached_once = true;
+	loop_remove(s->hold);
+	s->hold = NULL;
 	if (s->over) {
 		say_goodbye(c);
 		return;
@@ -497,6 +525,7 @@ void session_free(struct session *s)
 	for (int i = 0; i < 2; i++)
 		close_output(&s->outputs[i]);
 	loop_remove(s->child);
+	loop_remove(s->hold);
 	unwatch_input(s);
 	if (s->how.streams.terminal >= 0)
 		(void)close(s->how.streams.terminal);
@@ -517,4 +546,3 @@ int session_signal(struct session *s, int number, struct err *e)
 		return err_errno(e, errno, "send signal %d", number);
 	return 0;
 }
-bool session_was_attached(const struct session *s) { return s->attached_once; }

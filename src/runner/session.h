@@ -17,6 +17,8 @@
 #include "base/str.h"
 #include "runner/logfile.h"
 
+#define SESSION_HELD_MS 60000 /* how long a program that ended waits for its first client */
+
 struct session;
 
 struct session_streams {
@@ -29,7 +31,7 @@ struct session_options {
 	struct session_streams streams; /* taken */
 	struct logfile *log;            /* may be NULL */
 	bool patient;
-	bool held;            /* reads no output before the first client */
+	bool held;            /* reads no output before the first client, and does not end before it, for SESSION_HELD_MS */
 	bool errors_are_text; /* stderr becomes the sentence of an error message when the program fails (copies) */
 	bool system;          /* an init: SIGINT and SIGHUP are how the kernel says power-off and reboot, status 0 and 133 */
 	bool single;          /* belongs to its one client: when that goes away, the program is ended */
@@ -41,8 +43,9 @@ struct session *session_new(struct loop *l, const struct session_options *how);
 void session_free(struct session *s);
 /* Takes the socket. A client of a session that is over gets the last message at once. */
 void session_add_client(struct session *s, int socket, bool input, unsigned rows, unsigned columns);
+/* No longer waits for a first client: the workspace is stopped or killed. */
+void session_let_go(struct session *s);
 bool session_has_clients(const struct session *s);
-bool session_was_attached(const struct session *s);
 int session_signal(struct session *s, int number, struct err *e) must_check;
 bool session_over(const struct session *s);
 

@@ -322,13 +322,35 @@ static void test_held_output_is_whole(void **state)
 	assert_int_equal(fixture_host(log), 0);
 }
 
+/* A held program that ended waits for its reader, but not longer than the workspace is wanted. */
+static void test_held_and_never_attached(void **state)
+{
+	struct fixture *f = *state;
+	const char *const quick[] = { "/bin/sh", "-c", "echo unread; exit 6", NULL };
+	struct runner_status s;
+
+	f->launch.held = true;
+	assert_ok(fixture_launch(f, quick), &f->e);
+	for (int i = 0; i < 20; i++) {
+		assert_ok(runner_status(f->run_dir, &s, &f->e), &f->e);
+		assert_int_equal(s.exit_status, -1);
+		(void)poll(NULL, 0, 5);
+	}
+	assert_ok(runner_stop(f->run_dir, PATIENCE_MS, &f->e), &f->e);
+	assert_int_equal(fixture_wait(f, PATIENCE_MS), 6);
+	assert_ok(fixture_launch(f, quick), &f->e);
+	assert_ok(runner_kill(f->run_dir, &f->e), &f->e);
+	assert_true(fixture_wait(f, PATIENCE_MS) >= 0);
+	f->launch.held = false;
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		TEST(program),	   TEST(commands_that_do_not_start), TEST(user),   TEST(volume_keeps),	TEST(data_volume),
 		TEST(exec),	   TEST(terminal),		     TEST(input),  TEST(pause),		TEST(start_paused),
-		TEST(stop_time_out), TEST(copies),		     TEST(log),	   TEST(runner_killed), TEST(runner_of_a_system_killed), TEST(runner_dies_while_it_starts), TEST(held_output_is_whole),
+		TEST(stop_time_out), TEST(copies),		     TEST(log),	   TEST(runner_killed), TEST(runner_of_a_system_killed), TEST(runner_dies_while_it_starts), TEST(held_output_is_whole), TEST(held_and_never_attached),
 	};
 	const char *missing = fixture_missing();
 
