@@ -251,7 +251,7 @@ static int parse_key(const char *word, size_t length, unsigned char *ret_key)
 
 int session_parse_keys(const char *text, unsigned char ret_keys[8], size_t *ret_count, struct err *e)
 {
-	unsigned char keys[8];
+	unsigned char keys[8] = { 0 };
 	size_t count = 0;
 
 	for (const char *p = text; *p;) {

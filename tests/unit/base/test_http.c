@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -266,7 +268,9 @@ static void test_upload_refused_early(void **state)
 static void *answer_late(void *data)
 {
 	static const char text[] = "HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n";
-	(void)usleep(50000); /* the client is blocked in sending by then, or will be */
+	int waiting = 0;
+	while (ioctl(*(int *)data, FIONREAD, &waiting) == 0 && waiting < 65536) /* the client is in the midst of sending */
+		(void)sched_yield();
 	(void)send(*(int *)data, text, sizeof text - 1, MSG_NOSIGNAL);
 	return NULL;
 }
