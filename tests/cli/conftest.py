@@ -19,7 +19,7 @@ class Cli:
         self.env = {**{k: v for k, v in os.environ.items() if not k.startswith("CARREL_")}, "CARREL_ADDRESS": fake.address,
                     "CARREL_LIBEXEC": str(CARREL.parent), "LC_ALL": "C.UTF-8", "PATH": f"{CARREL.parent}:{os.environ['PATH']}"}
 
-    def __call__(self, *words, ok=0, input=None, timeout=20, env=None, **how):
+    def __call__(self, *words, ok=0, input=None, timeout=120, env=None, **how):
         done = subprocess.run([str(CARREL), *map(str, words)], input=input, stdout=how.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE,
                               timeout=timeout, env={**self.env, **(env or {})}, stdin=None if input is not None else subprocess.DEVNULL, **how)
         assert done.returncode == ok, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr.decode()}"

@@ -40,7 +40,7 @@ def shell(name, script, cli, *more):
     program = shutil.which(name)
     if not program:
         pytest.skip(f"{name} is not installed")
-    done = subprocess.run([program, *more, "-c", script], env={**cli.env, "HOME": "/nonexistent"}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([program, *more, "-c", script], env={**cli.env, "HOME": "/nonexistent"}, capture_output=True, text=True, timeout=120)
     return done.stdout.splitlines(), done.stderr
 
 
@@ -80,7 +80,7 @@ def test_zsh(cli, things, keys, expected, tmp_path):
         os.execve(shutil.which("zsh"), ["zsh", "-i"], {**cli.env, "ZDOTDIR": str(tmp_path), "TERM": "dumb", "HOME": str(tmp_path)})
     heard = b""
 
-    def until(text, seconds=20):
+    def until(text, seconds=120):
         nonlocal heard
         end = time.monotonic() + seconds
         while text not in heard and time.monotonic() < end:
@@ -91,11 +91,9 @@ def test_zsh(cli, things, keys, expected, tmp_path):
                     return
     until(b"% ")
     os.write(main, keys.encode() + b"\t")
-    end = time.monotonic() + 1.0
-    while time.monotonic() < end:
-        until(b"\0", 0.2)
-    os.write(main, b"\x14")
-    until(b"LINE=[" + expected.encode())
+    os.write(main, b"\x14")  # zsh takes key after key: this one is read when the completion is done
+    until(b"LINE=[")
+    until(b"]")
     os.write(main, b"exit\r")
     os.close(main)
     os.waitpid(process, 0)

@@ -59,13 +59,13 @@ def test_the_example(prefix, fake, tmp_path, flags):
     asked = life(fake)
     compile_with(prefix, ROOT / "examples/hello.c", tmp_path / "hello", *flags)
     env = {**os.environ, "LD_LIBRARY_PATH": f"{prefix}/lib", "CARREL_ADDRESS": fake.address}
-    done = subprocess.run([tmp_path / "hello", "debian"], env=env, capture_output=True, text=True, timeout=20)
+    done = subprocess.run([tmp_path / "hello", "debian"], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "hello from a workspace" in done.stdout and asked == ["deploy", "start", ["echo", "hello from a workspace"], "remove"]
     needed = subprocess.run(["readelf", "-d", tmp_path / "hello"], capture_output=True, text=True).stdout
     assert ("libcarrel.so.0" in needed) == (not flags)
     env["CARREL_ADDRESS"] = "unix:/nonexistent"
-    done = subprocess.run([tmp_path / "hello"], env=env, capture_output=True, text=True, timeout=20)
+    done = subprocess.run([tmp_path / "hello"], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 9 and "does not listen" in done.stderr
 
 
@@ -162,5 +162,5 @@ def test_the_calls(prefix, fake, tmp_path):
     fake.answer("POST", "/v1/images", {"operation": {"id": "0a"}}, status=202)
     fake.answer("GET", "/v1/images/a:b/export", b"z" * 1000)
     env = {**os.environ, "LD_LIBRARY_PATH": f"{prefix}/lib", "CARREL_ADDRESS": fake.address}
-    done = subprocess.run([tmp_path / "use"], env=env, capture_output=True, text=True, timeout=20)
+    done = subprocess.run([tmp_path / "use"], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import tarfile
+import threading
 import time
 
 import pytest
@@ -149,7 +150,7 @@ def test_ls_of_many(cli, fake):
     fake.answer("GET", "/v1/workspaces", {"items": [{"name": f"w{i}", "state": "running"} for i in range(20000)], "next": None})
     started = time.monotonic()
     assert len(cli.text("ls").splitlines()) == 20001
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60  # a table that is quadratic in its rows would take minutes
 
 
 def test_yaml_is_read_back_the_same(cli, fake):
@@ -259,7 +260,7 @@ def test_an_interrupt_cancels_the_operation(cli, fake):
     while not any("operations" in r.path for r in fake.requests):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 10
+    assert process.wait(120) == 10
     assert any(r.path.endswith("/cancel") for r in fake.requests)
     process.stderr.close()
 
@@ -431,7 +432,7 @@ def test_an_interrupt_ends_an_import(cli, fake, tmp_path):
     os.write(writer, b"y" * 70000)
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 10
+    assert process.wait(120) == 10
     os.close(writer), os.close(reader), process.stderr.close()
 
 
@@ -498,15 +499,15 @@ def test_run_with_input(cli, fake, tmp_path):
     assert cli("run", "-i", "debian", input=b"x" * 3_000_000).stdout == b"3000000"
     (tmp_path / "file").write_bytes(b"y" * 1_000_000)
     with open(tmp_path / "file", "rb") as file:
-        process = subprocess.run([CARREL, "run", "-i", "debian"], env=cli.env, stdin=file, capture_output=True, timeout=20)
+        process = subprocess.run([CARREL, "run", "-i", "debian"], env=cli.env, stdin=file, capture_output=True, timeout=120)
     assert process.stdout == b"1000000" and process.returncode == 0
-    assert subprocess.run([CARREL, "run", "-i", "debian"], env=cli.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=20).stdout == b"0"
+    assert subprocess.run([CARREL, "run", "-i", "debian"], env=cli.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=120).stdout == b"0"
 
 
 def test_a_program_that_ends_while_input_comes(cli, fake):
     deploys(fake, lambda stream: stream.exit(4))
     process = subprocess.Popen([CARREL, "run", "-i", "debian"], env=cli.env, stdin=subprocess.PIPE)
-    assert process.wait(10) == 4
+    assert process.wait(120) == 4
     process.stdin.close()
 
 
@@ -543,7 +544,7 @@ def test_signals_go_to_the_program(cli, fake):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGINT):
         process.stdout.readline()
         process.send_signal(number)
-    assert process.wait(10) == 143 and heard == ["TERM", "INT", "KILL"]
+    assert process.wait(120) == 143 and heard == ["TERM", "INT", "KILL"]
     process.stdout.close()
 
 
@@ -574,20 +575,21 @@ def test_logs(cli, fake):
 
 
 def test_a_slow_reader_slows_the_program(cli, fake):
-    sent = []
+    sent, over = [], threading.Event()
 
     def program(stream):
-        stream.connection.settimeout(1)
+        stream.connection.settimeout(2)
         try:
             for _ in range(2000):
                 stream.connection.sendall(b"\x82\x7e\xff\xff\x01" + b"z" * 65534)
                 sent.append(1)
         except OSError:
-            pass
+            pass  # nothing was taken for two seconds
+        over.set()
     deploys(fake, program)
     process = subprocess.Popen([CARREL, "run", "debian"], env=cli.env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
-    time.sleep(1.5)
-    assert 0 < len(sent) < 50
+    assert over.wait(120)
+    assert len(sent) < 50
     peak = int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{process.pid}/status").read_text())[1])
     assert peak < 16384
     process.kill()
@@ -614,7 +616,7 @@ def test_reader_of_run_goes_away(cli, fake):
             stream.output(b"x" * 60000)
             time.sleep(0.01)
     deploys(fake, program)
-    result = subprocess.run(["bash", "-c", f"{CARREL} run debian | head -c 1; exit ${{PIPESTATUS[0]}}"], env=cli.env, capture_output=True, timeout=20)
+    result = subprocess.run(["bash", "-c", f"{CARREL} run debian | head -c 1; exit ${{PIPESTATUS[0]}}"], env=cli.env, capture_output=True, timeout=120)
     assert result.stdout == b"x" and result.returncode == 125
 
 
@@ -735,7 +737,7 @@ def test_a_workspace_cannot_write_outside_the_destination(cli, fake, tmp_path, m
     here = tmp_path / "a/b"
     here.mkdir(parents=True)
     before = set(tree(tmp_path))
-    result = subprocess.run([CARREL, "cp", "web:/x", here], env=cli.env, capture_output=True, timeout=20)
+    result = subprocess.run([CARREL, "cp", "web:/x", here], env=cli.env, capture_output=True, timeout=120)
     made = set(tree(tmp_path)) - before
     assert result.returncode != 0
     assert all(p.startswith("a/b/x") for p in made) and not any("evil" in p for p in made) and not os.path.exists("/tmp/evil")
