@@ -57,7 +57,7 @@ class Sweep:
             if not daemon.running():
                 daemon.start()
 
-    def settle(self, name, timeout=40):
+    def settle(self, name, timeout=120):
         """Until nothing is under way any more: returns the workspace, or None when it is gone."""
         def settled():
             self.revive()
@@ -77,7 +77,7 @@ class Sweep:
     def remove(self, name):
         self.arm("")
         self.try_api("DELETE", f"/v1/workspaces/{name}?force=1")
-        self.site.wait(lambda: self.site.workspace(name) is None, 20, f"removal of {name}")
+        self.site.wait(lambda: self.site.workspace(name) is None, 60, f"removal of {name}")
 
     def host(self):
         """What must be the same before and after. Blanks come and go, so they do not count."""
@@ -91,7 +91,7 @@ class Sweep:
     def baseline(self):
         """Only the bystander is left; a removed workspace's record goes a moment after the service has forgotten it."""
         folder = self.site.state / "node" / "workspaces"
-        self.site.wait(lambda: len(list(folder.iterdir())) == 1, 10, "the bystander alone")
+        self.site.wait(lambda: len(list(folder.iterdir())) == 1, 60, "the bystander alone")
         return self.host()
 
     def check_host(self, before, case):
@@ -99,7 +99,7 @@ class Sweep:
             now = self.host()
             return now == before or None
         try:
-            self.site.wait(same, 10, "the host as before")
+            self.site.wait(same, 60, "the host as before")
         except AssertionError:
             now = self.host()
             difference = {k: ([x for x in now[k] if x not in before[k]], [x for x in before[k] if x not in now[k]])
@@ -220,7 +220,7 @@ class Grow(Start):
         assert workspace["state"] == "stopped"
         path = sweep.site.state / "node" / "workspaces" / workspace["id"] / "volumes" / "root.ext4"
         if fault == "kill":  # a change of size is no operation, so nothing tells its end
-            sweep.site.wait(lambda: path.stat().st_size == 64 << 20, 10, "growth")
+            sweep.site.wait(lambda: path.stat().st_size == 64 << 20, 60, "growth")
         assert path.stat().st_size in (32 << 20, 64 << 20)
 
 

@@ -27,7 +27,7 @@ def test_size_is_a_hard_limit_and_space_comes_back(site, busybox):
     full = path.stat().st_blocks * 512
     assert full > 24 << 20
     shell(site, "small", "rm /big; sync")
-    site.wait(lambda: path.stat().st_blocks * 512 < full // 2 or shell(site, "small", "sync"), 30, "space given back")
+    site.wait(lambda: path.stat().st_blocks * 512 < full // 2 or shell(site, "small", "sync"), 60, "space given back")
 
 
 def test_kept_volume_belongs_to_its_owner(site, busybox):
@@ -37,15 +37,15 @@ def test_kept_volume_belongs_to_its_owner(site, busybox):
     status, answer, _ = site.api("POST", "/v1/workspaces", {"spec": {"name": "second", "image": "busybox", "command": SLEEP, **data}})
     assert status == 409 and "data" in answer["error"]["message"]
     site.carrel("rm", "-f", "first")
-    site.wait(lambda: site.workspace("first") is None, 30, "removal")
-    site.wait(lambda: [v["name"] for v in site.api("GET", "/v1/volumes")[1]["items"]] == ["data"], 30, "the list of volumes")
+    site.wait(lambda: site.workspace("first") is None, 60, "removal")
+    site.wait(lambda: [v["name"] for v in site.api("GET", "/v1/volumes")[1]["items"]] == ["data"], 60, "the list of volumes")
     deploy(site, "third", **data)
     assert shell(site, "third", "cat /data/x") == "treasure\n"
     site.carrel("rm", "-f", "third")
-    site.wait(lambda: site.workspace("third") is None, 30, "removal")
+    site.wait(lambda: site.workspace("third") is None, 60, "removal")
     status, answer, _ = site.api("DELETE", "/v1/volumes/data")
     assert status < 300, answer
-    site.wait(lambda: site.api("GET", "/v1/volumes")[1]["items"] == [], 30, "the volume to go")
+    site.wait(lambda: site.api("GET", "/v1/volumes")[1]["items"] == [], 60, "the volume to go")
     assert not list((site.state / "node" / "kept").glob("*/*.ext4"))
 
 

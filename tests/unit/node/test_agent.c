@@ -62,7 +62,7 @@ static void await(const char *state, uint64_t generation)
 	wanted_generation = generation;
 	if (last && str_eq(state_of(last), state) && number(last, "generation") >= generation)
 		return;
-	struct loop_source *timer = loop_add_timer(node.loop, 10000, timed_out, NULL);
+	struct loop_source *timer = loop_add_timer(node.loop, 120000, timed_out, NULL);
 	assert_ok(loop_run(node.loop, &e), &e);
 	if (!wanted_state) {
 		own_str char *text = last ? json_dumps(last, JSON_COMPACT) : NULL;

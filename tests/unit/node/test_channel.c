@@ -81,7 +81,7 @@ static void timed_out(void *data)
 
 static void await(const char *text)
 {
-	struct loop_source *timer = loop_add_timer(node.loop, 10000, timed_out, NULL);
+	struct loop_source *timer = loop_add_timer(node.loop, 120000, timed_out, NULL);
 
 	wanted = text;
 	if (!strstr(str_text(&heard), text))

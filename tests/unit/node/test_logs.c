@@ -112,7 +112,7 @@ static void timed_out(void *data)
 
 static void run(void)
 {
-	(void)loop_add_timer(loop, 10000, timed_out, loop);
+	(void)loop_add_timer(loop, 120000, timed_out, loop);
 	assert_ok(loop_run(loop, &e), &e);
 }
 
