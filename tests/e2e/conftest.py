@@ -274,7 +274,7 @@ class Site:
         status, body, _ = self.api("GET", "/v1/workspaces/" + urllib.parse.quote(str(reference), safe=""))
         return body if status == 200 else None
 
-    def wait(self, condition, timeout=30, what="the condition"):
+    def wait(self, condition, timeout=120, what="the condition"):
         deadline = time.monotonic() + timeout
         with contextlib.closing(self._events()) as events:
             while True:
@@ -311,7 +311,7 @@ class Site:
             if connection:
                 connection.close()
 
-    def wait_state(self, reference, *states, timeout=30):
+    def wait_state(self, reference, *states, timeout=120):
         seen = {}
 
         def reached():
