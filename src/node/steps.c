@@ -61,7 +61,7 @@ static int stage_run(struct work *w, struct err *e)
 	const struct image_partition *partitions = image->partitions.items;
 	struct isolate_parts *parts = &w->parts;
 
-	if (parts->lower_count)
+	if (parts->lowers)
 		return 0;
 	parts->lowers = mem_alloc_array(image->partitions.count + 1, sizeof *parts->lowers);
 	for (size_t i = 0; i < image->partitions.count; i++) {
