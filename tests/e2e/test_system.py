@@ -61,9 +61,9 @@ def test_cron_runs_a_job(system):
 def test_postgresql_keeps_data_over_a_restart_of_the_workspace(system):
     site, name, _ = system
     inside(site, name, "systemctl start postgresql@15-main && su postgres -c \"psql -qc 'create table books (title text)' -c "
-                       "\\\"insert into books values ('carrel')\\\"\"", timeout=90)
-    site.carrel("stop", name, "-t", "60s", timeout=90)
-    site.carrel("start", name, timeout=60)
+                       "\\\"insert into books values ('carrel')\\\"\"")
+    site.carrel("stop", name, "-t", "60s")
+    site.carrel("start", name)
     inside(site, name, "systemctl is-system-running --wait; systemctl start postgresql@15-main", timeout=120, ok=None)
     assert inside(site, name, "su postgres -c \"psql -Atc 'select title from books'\"").strip() == "carrel"
 
@@ -72,10 +72,10 @@ def test_clean_shutdown_ends_services_in_order(system):
     site, name, _ = system
     inside(site, name, "printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/bin/true\\nExecStop=/bin/sh -c \"echo stopped > /root/stop-mark\"\\n"
                        "[Install]\\nWantedBy=multi-user.target\\n' > /etc/systemd/system/mark.service && systemctl enable --now mark 2>/dev/null")
-    site.carrel("stop", name, "-t", "60s", timeout=90)
+    site.carrel("stop", name, "-t", "60s")
     found = site.workspace(name)
     assert found["state"] == "stopped"
-    site.carrel("start", name, timeout=60)
+    site.carrel("start", name)
     assert inside(site, name, "cat /root/stop-mark") == "stopped\n"
 
 
@@ -83,8 +83,8 @@ def test_poweroff_inside_stops_the_workspace(system):
     site, name, _ = system
     site.wait(lambda: inside(site, name, "systemctl is-system-running --wait", ok=None, timeout=120).strip() in ("running", "degraded"), timeout=120)
     inside(site, name, "systemctl poweroff", ok=None)
-    site.wait_state(name, "stopped", timeout=60)
-    site.carrel("start", name, timeout=60)
+    site.wait_state(name, "stopped")
+    site.carrel("start", name)
 
 
 def test_console_shows_the_boot(system):
@@ -96,10 +96,10 @@ def test_console_shows_the_boot(system):
 def test_sysvinit(shared_site):
     tar = conftest.build_debian("sysvinit-core,initscripts,cron,procps,iproute2")
     conftest.import_image(shared_site, "sysv", tar)
-    shared_site.carrel("deploy", "sysv", "--name", "sysv", timeout=60)
+    shared_site.carrel("deploy", "sysv", "--name", "sysv")
     assert inside(shared_site, "sysv", "cat /proc/1/comm").strip() == "init"
-    shared_site.wait(lambda: "cron" in inside(shared_site, "sysv", "ps -e -o comm"), timeout=60, what="cron under sysvinit")
-    shared_site.carrel("stop", "sysv", "-t", "60s", timeout=90)
+    shared_site.wait(lambda: "cron" in inside(shared_site, "sysv", "ps -e -o comm"), what="cron under sysvinit")
+    shared_site.carrel("stop", "sysv", "-t", "60s")
     assert shared_site.workspace("sysv")["state"] == "stopped"
     shared_site.carrel("rm", "sysv")
 
@@ -107,12 +107,12 @@ def test_sysvinit(shared_site):
 def test_runit(shared_site):
     tar = conftest.build_debian("runit-init,procps,busybox-static")
     conftest.import_image(shared_site, "runit", tar)
-    shared_site.carrel("deploy", "runit", "--name", "runit", timeout=60)
+    shared_site.carrel("deploy", "runit", "--name", "runit")
     inside(shared_site, "runit", "mkdir -p /etc/sv/mark /etc/service && printf '#!/bin/sh\\nexec sleep 1001\\n' > /etc/sv/mark/run && chmod 755 /etc/sv/mark/run"
                                  " && ln -s /etc/sv/mark /etc/service/mark")
-    shared_site.wait(lambda: "sleep 1001" in inside(shared_site, "runit", "ps -e -o args"), timeout=60, what="a service under runit")
+    shared_site.wait(lambda: "sleep 1001" in inside(shared_site, "runit", "ps -e -o args"), what="a service under runit")
     assert "runit" in inside(shared_site, "runit", "cat /proc/1/comm")
-    shared_site.carrel("stop", "runit", "-t", "60s", timeout=90)
+    shared_site.carrel("stop", "runit", "-t", "60s")
     assert shared_site.workspace("runit")["state"] == "stopped"
     shared_site.carrel("rm", "runit")
 
