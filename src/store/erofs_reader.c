@@ -293,7 +293,7 @@ static int map_chunks(struct erofs_reader *r, const struct erofs_inode *i, uint6
 {
 	uint64_t chunk = offset >> i->chunk_bits, size = UINT64_C(1) << i->chunk_bits, within = offset & (size - 1);
 	uint64_t end = (chunk + 1) << i->chunk_bits;
-	uint32_t first, next;
+	uint32_t first, next = 0;
 
 	int result = chunk_at(r, i, chunk, &first, e);
 	if (result < 0)
