@@ -113,8 +113,8 @@ static void program_ended(void *data, struct session *s, int status)
 	r->status.exit_status = status;
 	r->status.ended_ms = now_ms();
 	r->status.killed_for_memory = killed_for_memory(&r->plan);
+	birth_close_volumes(&r->birth); /* whoever hears of the end may use or remove the volumes; clients heard of it before */
 	runner_set_state(r, RUNNER_ENDED);
-	birth_close_volumes(&r->birth); /* unmounting takes a while: the watches' end of file tells when it is done */
 	r->patience = LINGER_ROUNDS;
 	(void)loop_add_timer(r->loop, 0, leave, r);
 }
