@@ -45,7 +45,7 @@ def matches(expected, output):
             pattern.append(r"(?:[^\n]*\n)*?")
         elif line.strip():
             words = [r"[ \t]+".join(map(re.escape, part.split())) for part in line.split("...")]
-            pattern.append(r"[ \t]*" + r"[^\n]*?".join(w if w else "" for w in words).replace(r"[^\n]*?", r"\s?[^\n]*?\s?") + r"[ \t]*\n")
+            pattern.append(r"[ \t]*" + r"[ \t]*[^\n]*?[ \t]*".join(words) + r"[ \t]*\n")
     text = re.sub(r"\n[ \t]*\n+", "\n", output if output.endswith("\n") else output + "\n")
     return re.search("".join(pattern), text) is not None
 
@@ -53,7 +53,8 @@ def matches(expected, output):
 @pytest.fixture(scope="module")
 def quickstarted(shared_site, shared_debian):
     shared_site.carrel("deploy", shared_debian, "--name", "first", timeout=60)
-    shared_site.carrel("exec", "first", "--", "systemctl", "is-system-running", "--wait", ok=None, timeout=120)
+    shared_site.wait(lambda: shared_site.carrel("exec", "first", "--", "systemctl", "is-system-running", "--wait", ok=None).stdout.strip()
+                     in ("running", "degraded"), what="the boot")
     return shared_site
 
 

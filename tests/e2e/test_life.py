@@ -420,7 +420,7 @@ def test_why_of_a_running_workspace(here, name):
 
 
 def test_events_tell_the_life(here, name):
-    follower = here.popen("events", "-f", "--format", "json")
+    follower = here.popen("events", "-f", "--after", "0", "--format", "json")
     here.carrel("run", "--rm", "--name", name, "busybox", "--", "true")
     here.carrel("rm", "-f", name, ok=None)
     lines, kinds, subject = [], [], None

@@ -16,6 +16,12 @@ def inside(site, name, command, **how):
     return site.carrel("exec", name, "--", "sh", "-c", command, **how).stdout
 
 
+def booted(site, name):
+    """Waits for the end of the boot and says how it ended; systemd cannot be asked in its first moments."""
+    return site.wait(lambda: (s := inside(site, name, "systemctl is-system-running --wait 2>/dev/null", ok=None).strip()) in ("running", "degraded") and s,
+                     what=f"the boot of {name}")
+
+
 @pytest.fixture(scope="module")
 def services_image(shared_site):
     return conftest.import_image(shared_site, "services", conftest.build_debian(SERVICES))
@@ -25,9 +31,8 @@ def services_image(shared_site):
 def system(shared_site, services_image):
     """One booted Debian for the tests that use its services."""
     shared_site.carrel("deploy", services_image, "--name", "system", "--memory", "1GiB", timeout=120)
-    # is-system-running waits for the boot to end and says how it ended
-    state = inside(shared_site, "system", "systemctl is-system-running --wait; systemctl --failed --no-legend", ok=None, timeout=120)
-    yield shared_site, "system", state
+    state = booted(shared_site, "system")
+    yield shared_site, "system", f"{state} {inside(shared_site, 'system', 'systemctl --failed --no-legend')}"
     shared_site.carrel("rm", "-f", "system")
 
 
@@ -64,7 +69,8 @@ def test_postgresql_keeps_data_over_a_restart_of_the_workspace(system):
                        "\\\"insert into books values ('carrel')\\\"\"")
     site.carrel("stop", name, "-t", "60s")
     site.carrel("start", name)
-    inside(site, name, "systemctl is-system-running --wait; systemctl start postgresql@15-main", timeout=120, ok=None)
+    booted(site, name)
+    inside(site, name, "systemctl start postgresql@15-main")
     assert inside(site, name, "su postgres -c \"psql -Atc 'select title from books'\"").strip() == "carrel"
 
 
@@ -81,7 +87,7 @@ def test_clean_shutdown_ends_services_in_order(system):
 
 def test_poweroff_inside_stops_the_workspace(system):
     site, name, _ = system
-    site.wait(lambda: inside(site, name, "systemctl is-system-running --wait", ok=None, timeout=120).strip() in ("running", "degraded"), timeout=120)
+    booted(site, name)
     inside(site, name, "systemctl poweroff", ok=None)
     site.wait_state(name, "stopped")
     site.carrel("start", name)
