@@ -87,10 +87,14 @@ class Service:
         self.config, self.env, self.process = self.folder + "/carreld.yaml", env or {}, None
         with open(self.config, "w", encoding="utf-8") as f:
             f.write(config or "{}\n")
-        self.start()
-        self.stop()
-        self.add_images(images)
-        self.start()
+        try:
+            self.start()
+            self.stop()
+            self.add_images(images)
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
 
     def add_images(self, names):
         with sqlite3.connect(self.database) as db:
