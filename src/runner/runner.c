@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -40,6 +41,7 @@
 #define LINGER_MS 50     /* between looks at clients that have not read everything */
 #define LINGER_ROUNDS 200
 #define FREEZE_MS 10000
+#define INIT_MS 10000    /* an init that is not up by then is left to itself */
 
 static uint64_t now_ms(void)
 {
@@ -294,6 +296,31 @@ static int read_plan(struct runner *r, int fd, struct err *e)
 	return plan_decode(bytes, (size_t)st.st_size, &r->plan, e);
 }
 
+/* systemd answers nobody before it has its own socket: until then it is not up, and systemctl would say "offline". Looked for
+ * inside the workspace's root only, by a descriptor that opens nothing. */
+static bool init_is_up(int root)
+{
+	struct open_how how = { .flags = O_PATH | O_CLOEXEC | O_NOFOLLOW, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+	own_fd int fd = (int)syscall(SYS_openat2, root, "run/systemd/private", &how, sizeof how);
+
+	return fd >= 0;
+}
+
+static void await_init(struct runner *r)
+{
+	char program[256], path[64];
+	struct pollfd dead = { .fd = r->birth.pidfd, .events = POLLIN };
+
+	read_link_name(r->birth.pid, program, sizeof program);
+	if (!(r->plan.flags & PLAN_SYSTEM) || !str_eq(program, "systemd"))
+		return;
+	(void)snprintf(path, sizeof path, "/proc/%d/root", (int)r->birth.pid);
+	own_fd int root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	for (uint64_t end = loop_now_ms() + INIT_MS; root >= 0 && !init_is_up(root) && loop_now_ms() < end;)
+		if (poll(&dead, 1, 2) != 0)
+			return;
+}
+
 int runner_release(struct runner *r, struct err *e)
 {
 	int result = birth_release(&r->birth, e);
@@ -301,6 +328,7 @@ int runner_release(struct runner *r, struct err *e)
 	r->released = true;
 	if (result < 0 || (result = birth_executed(&r->birth, e)) < 0)
 		return result;
+	await_init(r);
 	r->status.started_ms = now_ms();
 	return 0;
 }
