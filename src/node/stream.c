@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A worker opens the WebSocket to the service. The request (what to execute, which path) comes with the news of
- * the stream, or, when that brought an empty one, is the client's first message, a text. A worker then opens the runner's socket
- * (either may block). From there on the loop relays:
+ * Theory of operation. The request (what to execute, which path) comes with the news of the stream. A worker opens the WebSocket to
+ * the service, then one opens the runner's socket (either may block). From there on the loop relays:
  *   runner -> client: read one message, send it; when the WebSocket is congested the runner's socket is not read until it drained.
  *   client -> runner: send one message; when the socket is full the message is kept, the WebSocket paused, and both go on when the
  *   socket can be written.
@@ -38,7 +37,6 @@ struct stream {
 	char *stream, *id, *kind, *folder;
 	json_t *request;
 	enum state state;
-	bool asked; /* the request has come */
 	bool busy;  /* a worker opens the runner's end */
 	bool gone;  /* the client went meanwhile */
 	/* both ends */
@@ -283,26 +281,12 @@ static void relay_to_runner(struct stream *s, const char *bytes, size_t length)
 	loop_set_events(s->source, wanted_events(s));
 }
 
-static void begin(struct stream *s);
-
-static void take_request(struct stream *s, const char *bytes, size_t length)
-{
-	json_error_t where;
-
-	json_decref(s->request);
-	s->request = json_loadb(bytes, length, 0, &where);
-	if (!s->request)
-		(void)err_set(&s->why, ERR_INVALID, "the request is not JSON: %s", where.text);
-	begin(s);
-}
-
 static void on_frame(void *data, bool text, const char *bytes, size_t length)
 {
 	struct stream *s = data;
 
-	if (!s->asked && text)
-		take_request(s, bytes, length);
-	else if (!s->ended && s->runner_fd >= 0)
+	(void)text;
+	if (!s->ended && s->runner_fd >= 0)
 		relay_to_runner(s, bytes, length);
 }
 
@@ -384,6 +368,8 @@ static void runner_done(void *data)
 	ws_resume(s->ws);
 }
 
+static void begin(struct stream *s);
+
 static void begin_again(void *data)
 {
 	struct stream *s = data;
@@ -407,7 +393,6 @@ static bool borrow(struct stream *s)
 /* The client's messages wait until there is somebody to read them. */
 static void begin(struct stream *s)
 {
-	s->asked = true;
 	ws_pause(s->ws);
 	if (!s->why.kind && str_starts(s->kind, "copy-") && !borrow(s))
 		return;
@@ -436,8 +421,7 @@ static void open_done(void *data)
 	streams = s;
 	s->ws = ws_new(s->node->loop, TAKE_FD(s->ws_fd), WS_CLIENT, RUNNER_TEXTS_LONGEST, s->early.bytes, s->early.length, &ws_handlers, s);
 	str_done(&s->early);
-	if (s->why.kind || json_object_size(s->request) > 0)
-		begin(s);
+	begin(s);
 }
 
 static void say_nothing(struct work *w) { (void)w; }
