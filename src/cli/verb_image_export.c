@@ -89,7 +89,9 @@ static const struct operand operands[] = {
 	{ 0 },
 };
 static const struct option options[] = {
-	{ "format-image", 0, OPTION_TEXT, "FORMAT", "oci: an OCI image layout in a tar; tar: one tar of all files; partitions: an OCI layout with our own layers", formats },
+	{ "format-image", 0, OPTION_TEXT, "FORMAT",
+	  "oci: an OCI image layout in a tar; tar: one tar of all files; partitions: an OCI layout with our own layers",
+	  formats },
 	{ 0 },
 };
 static const struct example examples[] = {

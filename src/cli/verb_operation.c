@@ -81,6 +81,9 @@ static const struct example wait_examples[] = { { "carrel operation wait $(carre
 static const struct example cancel_examples[] = { { "carrel operation cancel 0123456789abcdef", "what it did is undone" }, { 0 } };
 static const struct example show_examples[] = { { "carrel operation show 0123456789abcdef", "step, progress, error" }, { 0 } };
 const struct verb verb_operation_ls = { "operation ls", "list operations", NULL, NULL, list_options, NULL, list_examples, list };
-const struct verb verb_operation_wait = { "operation wait", "wait until operations have ended", "Fails when one of them failed.", many, NULL, NULL, wait_examples, wait_for };
+const struct verb verb_operation_wait = {
+	"operation wait", "wait until operations have ended", "Fails when one of them failed.", many, NULL, NULL, wait_examples,
+	wait_for
+};
 const struct verb verb_operation_cancel = { "operation cancel", "ask an operation to end", NULL, one, NULL, NULL, cancel_examples, cancel };
 const struct verb verb_operation_show = { "operation show", "show all about an operation", NULL, one, NULL, NULL, show_examples, show };

@@ -52,7 +52,9 @@ static const struct operand one[] = {
 };
 static const struct operand workspace[] = { { "NAME", "workspace", COMPLETE_WORKSPACE }, { 0 } };
 static const struct example create_examples[] = { { "carrel snapshot create web before-upgrade", "all its volumes, as they are now" }, { 0 } };
-static const struct example restore_examples[] = { { "carrel snapshot restore web before-upgrade", "the volumes are as they were; the workspace stays stopped" }, { 0 } };
+static const struct example restore_examples[] = {
+	{ "carrel snapshot restore web before-upgrade", "the volumes are as they were; the workspace stays stopped" }, { 0 }
+};
 static const struct example list_examples[] = { { "carrel snapshot ls web", "newest last" }, { 0 } };
 static const struct example rm_examples[] = { { "carrel snapshot rm web before-upgrade", "frees its space" }, { 0 } };
 const struct verb verb_snapshot_create = { "snapshot create", "keep the state of a workspace's volumes",

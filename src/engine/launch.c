@@ -2,7 +2,8 @@
 /*
  * Handing a plan over: the runner is started with one end of a socket pair as descriptor 3 and gets one message with the plan in a
  * sealed memory file, and a second one with the mounted volumes, which are made here while it begins. It leaves us at once (it must
- * outlive the agent) and answers on the same socket when the workspace runs or could not be started. If we die before the answer, the runner goes on; the next agent finds it.
+ * outlive the agent) and answers on the same socket when the workspace runs or could not be started. If we die before the
+ * answer, the runner goes on; the next agent finds it.
  */
 #include "engine/launch.h"
 

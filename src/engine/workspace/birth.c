@@ -34,7 +34,15 @@
 
 void birth_init(struct birth *b, const struct plan *p)
 {
-	*b = (struct birth){ .plan = p, .pidfd = -1, .sync = -1, .user_namespace = -1, .input = -1, .output = -1, .errors = -1, .terminal = -1, .terminal_peer = -1 };
+	*b = (struct birth){ .plan = p,
+			     .pidfd = -1,
+			     .sync = -1,
+			     .user_namespace = -1,
+			     .input = -1,
+			     .output = -1,
+			     .errors = -1,
+			     .terminal = -1,
+			     .terminal_peer = -1 };
 }
 
 static void close_one(int *fd)

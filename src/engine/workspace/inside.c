@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Theory. This runs as process 1 of the new namespaces. It does what needs no ids first, waits for the id range, becomes the
- * workspace's root, builds what needs no volume, waits for the volumes, builds the rest of the tree (tree.c), and puts it in the place of the host's: the copy of the host's mounts that came with
+ * workspace's root, builds what needs no volume, waits for the volumes, builds the rest of the tree (tree.c), and puts it in
+ * the place of the host's: the copy of the host's mounts that came with
  * the namespace hangs below the new root for a moment and is then detached as a whole, scratch folder and layers included.
  *
  * It dies with carrel-run (PR_SET_PDEATHSIG), and with it everything in its pid namespace.

@@ -105,7 +105,10 @@ static void expect_refused(struct fixture *f, const char *const *probes, size_t 
 	own_strbuf struct str script = { 0 };
 
 	for (size_t i = 0; i < count; i++)
-		str_printf(&script, "( %s ) >/tmp/o 2>&1 && echo 'HOLE: %zu'; grep -q 'sh: .*not found' /tmp/o && echo 'NO TOOL: %zu'; umount /mnt 2>/dev/null\n", probes[i], i, i);
+		str_printf(&script,
+			   "( %s ) >/tmp/o 2>&1 && echo 'HOLE: %zu'; grep -q 'sh: .*not found' /tmp/o && echo 'NO TOOL: %zu'; "
+			   "umount /mnt 2>/dev/null\n",
+			   probes[i], i, i);
 	str_puts(&script, "echo done\n");
 	assert_int_equal(fixture_exec(f, NULL, str_text(&script), out, sizeof out), 0);
 	if (!str_eq(out, "done\n")) {

@@ -348,9 +348,24 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(program),	   TEST(commands_that_do_not_start), TEST(user),   TEST(volume_keeps),	TEST(data_volume),
-		TEST(exec),	   TEST(terminal),		     TEST(input),  TEST(pause),		TEST(start_paused),
-		TEST(stop_time_out), TEST(copies),		     TEST(log),	   TEST(runner_killed), TEST(runner_of_a_system_killed), TEST(runner_dies_while_it_starts), TEST(held_output_is_whole), TEST(held_and_never_attached),
+		TEST(program),
+		TEST(commands_that_do_not_start),
+		TEST(user),
+		TEST(volume_keeps),
+		TEST(data_volume),
+		TEST(exec),
+		TEST(terminal),
+		TEST(input),
+		TEST(pause),
+		TEST(start_paused),
+		TEST(stop_time_out),
+		TEST(copies),
+		TEST(log),
+		TEST(runner_killed),
+		TEST(runner_of_a_system_killed),
+		TEST(runner_dies_while_it_starts),
+		TEST(held_output_is_whole),
+		TEST(held_and_never_attached),
 	};
 	const char *missing = fixture_missing();
 
