@@ -185,8 +185,7 @@ static void clean(void)
 		(void)!runner_kill(all[i].run_dir, NULL);
 		await_end(&all[i]);
 		(void)!enforce_remove(&all[i].limits, NULL);
-		for (char **folder = all[i].limits.folders; i == count - 1 && *folder; folder++)
-			(void)rmdir(*folder); /* the parents, empty now */
+		fixture_remove_parents(&all[i].limits);
 		(void)close(fixture_volume(&fixture, "root", true));
 	}
 	if (!fixture_close(&fixture))

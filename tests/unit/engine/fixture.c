@@ -280,6 +280,14 @@ static bool left_behind(struct fixture *f)
 	return proc_run(argv, 65536, &ignored, NULL) >= 0;
 }
 
+void fixture_remove_parents(const struct enforce_plan *limits)
+{
+	for (char **folder = limits->folders; folder && *folder; folder++) {
+		own_str char *parent = mem_strndup(*folder, (size_t)(strrchr(*folder, '/') - *folder));
+		(void)rmdir(parent); /* not empty: another has it still */
+	}
+}
+
 bool fixture_close(struct fixture *f)
 {
 	bool clean = true;
@@ -288,8 +296,7 @@ bool fixture_close(struct fixture *f)
 	(void)fixture_wait(f, PATIENCE_MS);
 	if (f->limits.v1 || f->limits.v2)
 		must_do(enforce_remove(&f->limits, &f->e), &f->e);
-	for (char **folder = f->limits.folders; folder && *folder; folder++)
-		(void)rmdir(*folder); /* the parent, when it is empty now */
+	fixture_remove_parents(&f->limits);
 	enforce_plan_done(&f->limits);
 	enforce_layout_done(&f->layout);
 	must(umount2(f->image_mount, MNT_DETACH) == 0, "unmount image");

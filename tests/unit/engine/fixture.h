@@ -39,6 +39,9 @@ int fixture_volume(struct fixture *f, const char *name, bool root);
 /* Kills what runs, removes everything. False (and a message on stderr) when something was left behind. */
 bool fixture_close(struct fixture *f);
 
+/* The folders above a workspace's cgroups, which only fixtures of this folder name have. */
+void fixture_remove_parents(const struct enforce_plan *limits);
+
 int fixture_launch(struct fixture *f, const char *const *argv);
 /* Launches held, attaches, and collects what the program writes; returns the exit status, or a negative errno. */
 int fixture_run(struct fixture *f, const char *const *argv, char *output, size_t size);
