@@ -324,7 +324,7 @@ static int unknown_key(struct walk *w, const struct doc *d, const struct shape *
 
 	for (const struct field *f = shape->fields; f->key && count < ARRAY_SIZE(keys); f++)
 		keys[count++] = f->key;
-	(void)fail(w, d, "unknown key '%.80s'", d->key);
+	(void)err_set(w->e, ERR_INVALID, "%s:%d:%d: unknown key '%.80s'", w->source, d->key_line, d->key_column, d->key);
 	const char *nearest = str_nearest(d->key, keys, count);
 	if (nearest)
 		return err_hint(w->e, "did you mean '%s'?", nearest);

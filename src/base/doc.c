@@ -88,12 +88,15 @@ static int read_children(struct reader *r, struct doc *d, yaml_event_type_t end,
 	for (bool done = false; !done && result == 0;) {
 		yaml_event_t event;
 		char *key = NULL;
+		int key_line = 0, key_column = 0;
 		result = next_event(r, &event, e);
 		if (result < 0)
 			return result;
 		done = event.type == end;
 		if (!done && d->kind == DOC_MAP) {
 			result = read_key(r, d, &event, &key, e);
+			key_line = (int)event.start_mark.line + 1;
+			key_column = (int)event.start_mark.column + 1;
 			yaml_event_delete(&event);
 			if (result == 0)
 				result = next_event(r, &event, e);
@@ -107,6 +110,8 @@ static int read_children(struct reader *r, struct doc *d, yaml_event_type_t end,
 		yaml_event_delete(&event);
 		if (result == 0 && !done) {
 			(*tail)->key = key;
+			(*tail)->key_line = key_line;
+			(*tail)->key_column = key_column;
 			tail = &(*tail)->next;
 		} else {
 			free(key);

@@ -18,6 +18,7 @@ enum doc_kind { DOC_SCALAR, DOC_LIST, DOC_MAP };
 struct doc {
 	enum doc_kind kind;
 	int line, column;    /* from 1 */
+	int key_line, key_column; /* in a map: where the key stands */
 	char *key;           /* in a map: this entry's key, else NULL */
 	char *text;          /* DOC_SCALAR: without NUL bytes inside */
 	bool quoted;         /* DOC_SCALAR: was quoted, so it is a text whatever it looks like */

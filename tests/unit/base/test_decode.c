@@ -120,7 +120,7 @@ static void what_is_wrong_is_said_with_its_place(void **state)
 	static const struct {
 		const char *text, *part, *hint;
 	} bad[] = {
-		{ "nmae: x\n", "t.yaml:1:7: unknown key 'nmae'", "did you mean 'name'?" },
+		{ "nmae: x\n", "t.yaml:1:1: unknown key 'nmae'", "did you mean 'name'?" },
 		{ "zzzzzzz: x\n", "unknown key 'zzzzzzz'", "known keys: name" },
 		{ "name: 123456789\n", "at most 8", "" },
 		{ "name: no!\n", "name: no exclamation marks", "calm down" },
@@ -147,7 +147,7 @@ static void what_is_wrong_is_said_with_its_place(void **state)
 		{ "map: {a!: b}\n", "no exclamation marks", "" },
 		{ "one: {size: 1}\n", "t.yaml:1:6: key 'name' is missing", "" },
 		{ "one: x\n", "one must be a map", "" },
-		{ "many: [{name: a}, {nam: b}]\n", "t.yaml:1:25: unknown key 'nam'", "" },
+		{ "many: [{name: a}, {nam: b}]\n", "t.yaml:1:20: unknown key 'nam'", "" },
 		{ "many: {name: a}\n", "many must be a list", "" },
 		{ "- a\n", "value must be a map", "" },
 	};

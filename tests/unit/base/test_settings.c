@@ -91,7 +91,7 @@ static void test_mistakes(void **state)
 	assert_fails(with(NULL, "stray"), &e, ERR_INVALID, "stray");
 	assert_fails(with(NULL, "--count"), &e, ERR_INVALID, "needs a value");
 	assert_fails(with(NULL, "--count many"), &e, ERR_INVALID, "count");
-	assert_fails(with("nmae: x\n", ""), &e, ERR_INVALID, ":1:7: unknown key");
+	assert_fails(with("nmae: x\n", ""), &e, ERR_INVALID, ":1:1: unknown key");
 	assert_fails(with(NULL, "--config /nonexistent/file"), &e, ERR_NOT_FOUND, "/nonexistent/file");
 }
 
