@@ -77,7 +77,7 @@ class Sweep:
     def remove(self, name):
         self.arm("")
         self.try_api("DELETE", f"/v1/workspaces/{name}?force=1")
-        self.site.wait(lambda: self.site.workspace(name) is None, 60, f"removal of {name}")
+        self.site.wait(lambda: self.revive() or self.site.workspace(name) is None, what=f"removal of {name}")
 
     def host(self):
         """What must be the same before and after. Blanks come and go, so they do not count."""
@@ -86,12 +86,12 @@ class Sweep:
         files = [str(p) for top in (self.site.state / "node" / "workspaces", self.site.state / "node" / "kept", self.site.run / "node" / "workspaces")
                  for p in top.glob("*")]
         return {"mounts": sorted(m.split(" - ")[0].split(" ", 3)[3] for m in host_mounts(own)), "loops": len(host_loops(own)), "groups": sorted(groups),
-                "files": sorted(files), "processes": sorted(p.split(": ", 1)[1] for p in host_processes(own, *self.site.ids()))}
+                "files": sorted(files), "processes": sorted(p.split(": ", 1)[1] for p in host_processes(own, *self.site.ids(), self.site.cgroup) if "/blanks/" not in p)}
 
     def baseline(self):
         """Only the bystander is left; a removed workspace's record goes a moment after the service has forgotten it."""
         folder = self.site.state / "node" / "workspaces"
-        self.site.wait(lambda: len(list(folder.iterdir())) == 1, 60, "the bystander alone")
+        self.site.wait(lambda: len(list(folder.iterdir())) == 1, what="the bystander alone")
         return self.host()
 
     def check_host(self, before, case):
@@ -99,7 +99,7 @@ class Sweep:
             now = self.host()
             return now == before or None
         try:
-            self.site.wait(same, 60, "the host as before")
+            self.site.wait(same, what="the host as before")
         except AssertionError:
             now = self.host()
             difference = {k: ([x for x in now[k] if x not in before[k]], [x for x in before[k] if x not in now[k]])
@@ -220,7 +220,7 @@ class Grow(Start):
         assert workspace["state"] == "stopped"
         path = sweep.site.state / "node" / "workspaces" / workspace["id"] / "volumes" / "root.ext4"
         if fault == "kill":  # a change of size is no operation, so nothing tells its end
-            sweep.site.wait(lambda: path.stat().st_size == 64 << 20, 60, "growth")
+            sweep.site.wait(lambda: sweep.revive() or path.stat().st_size == 64 << 20, what="growth")  # the kill may come late
         assert path.stat().st_size in (32 << 20, 64 << 20)
 
 
