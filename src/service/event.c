@@ -173,7 +173,7 @@ static int events_list(struct request *r, struct err *e)
 
 	int result = request_number(r, "after", (uint64_t)r->service->events.last_seq, INT64_MAX, &after, e);
 	if (result == 0)
-		result = request_number(r, "limit", 100, 1000, &limit, e);
+		result = request_limit(r, &limit, e);
 	if (result < 0)
 		return result;
 	if (request_flag(r, "follow")) {

@@ -224,7 +224,7 @@ int handle_images_list(struct request *r, struct err *e)
 	json_t *items = json_array(), *next = json_null();
 	uint64_t limit;
 
-	int result = request_number(r, "limit", 100, 1000, &limit, e);
+	int result = request_limit(r, &limit, e);
 	if (result == 0)
 		result = db_image_query(r->service->db, &rows, e);
 	while (result >= 0 && (result = db_next(rows, e)) > 0) {

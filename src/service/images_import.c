@@ -29,6 +29,7 @@ struct image_job {
 	char operation[ID_SIZE];
 	char *name;
 	uint64_t owner_uid;
+	bool admin;                  /* may replace images of others */
 	struct import *import;
 	bool ended;                  /* the import; what still comes of the upload is dropped */
 	bool settled;                /* and nothing more has to be committed */
@@ -115,10 +116,28 @@ static void settle(struct image_job *j, const struct err *failure)
 /* Only now may the pins go: the row names the image. */
 static void recorded(void *data, const struct err *failure) { settle(data, failure); }
 
+/* An import takes its time, and somebody else may have taken the name meanwhile. */
+static int check_owner(struct image_job *j, struct err *e)
+{
+	struct image there = { 0 };
+	int found = images_find(j->service, j->name, &there, e);
+
+	if (found > 0 && !j->admin && there.owner_uid != j->owner_uid)
+		found = err_set(e, ERR_EXISTS, "image '%s' exists and belongs to another user", j->name);
+	image_done(&there);
+	return found < 0 ? found : 0;
+}
+
 static void record(struct image_job *j, struct image *image)
 {
-	struct db_batch *b = db_batch_new();
+	struct err e;
 
+	if (check_owner(j, &e) < 0) {
+		image_done(image);
+		settle(j, &e);
+		return;
+	}
+	struct db_batch *b = db_batch_new();
 	j->image = *image;
 	*image = (struct image){ 0 };
 	free(j->image.name);
@@ -261,7 +280,7 @@ static int job_start(struct request *r, const char *name, struct import_request 
 	struct service *s = r->service;
 	struct image_job *j = mem_alloc(sizeof *j);
 
-	*j = (struct image_job){ .service = s, .name = mem_strdup(name), .owner_uid = r->who.uid, .pipe_fd = -1 };
+	*j = (struct image_job){ .service = s, .name = mem_strdup(name), .owner_uid = r->who.uid, .admin = r->who.admin, .pipe_fd = -1 };
 	q->store = s->images->store_path;
 	int result = import_start(s->loop, q, &events, j, &j->import, e);
 	if (result < 0) {

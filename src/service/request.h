@@ -54,6 +54,8 @@ const char *request_header(const struct request *r, const char *name);
 bool request_flag(const struct request *r, const char *name); /* ?name or ?name=1, true */
 /* A number within [0, max] that the query gives, else `preset`. */
 int request_number(const struct request *r, const char *name, uint64_t preset, uint64_t max, uint64_t *ret_number, struct err *e) must_check;
+/* The query parameter `limit` of lists: 1 to 1000, 100 when missing. */
+int request_limit(const struct request *r, uint64_t *ret_limit, struct err *e) must_check;
 
 void request_reply_json(struct request *r, int status, json_t *json); /* takes json */
 void request_reply_text(struct request *r, int status, const char *type, char *text, size_t length); /* takes text */
@@ -68,8 +70,6 @@ void request_body_wake(struct request *r); /* more of the body is wanted */
 void request_reply_stream(struct request *r, const char *type, long (*read)(void *data, char *buffer, size_t size),
 			  void (*free_fn)(void *data), void *data);
 void request_wake(struct request *r); /* of a stream: there is more */
-/* The bytes that come out of `fd` (a pipe, taken) until its end. */
-void request_reply_pipe(struct request *r, const char *type, int fd);
 /* Becomes a WebSocket; `opened` gets it and owns it: ws_free it, and then call request_upgrade_end(handle). */
 void request_reply_upgrade(struct request *r, size_t longest_message, const struct ws_events *events,
 			   void (*opened)(void *data, struct ws *ws, void *handle), void *data);

@@ -281,54 +281,6 @@ void request_wake(struct request *r)
 	run_soon(t->server);
 }
 
-struct pipe_stream {
-	struct request *request;
-	int fd;
-	struct loop_source *source;
-};
-
-static void pipe_ready(void *data, uint32_t events)
-{
-	struct pipe_stream *p = data;
-	(void)events;
-	loop_set_events(p->source, 0);
-	request_wake(p->request);
-}
-
-static long pipe_read(void *data, char *buffer, size_t size)
-{
-	struct pipe_stream *p = data;
-	ssize_t got = read(p->fd, buffer, size);
-
-	if (got > 0)
-		return got;
-	if (got < 0 && errno == EAGAIN) {
-		loop_set_events(p->source, EPOLLIN);
-		return 0;
-	}
-	return -1;
-}
-
-static void pipe_free(void *data)
-{
-	struct pipe_stream *p = data;
-	loop_remove(p->source);
-	(void)close(p->fd);
-	free(p);
-}
-
-void request_reply_pipe(struct request *r, const char *type, int fd)
-{
-	struct pipe_stream *p = mem_alloc(sizeof *p);
-	struct err e;
-
-	if (fs_set_blocking(fd, false, &e) < 0)
-		log_error(&e, "export");
-	*p = (struct pipe_stream){ .request = r, .fd = fd };
-	p->source = loop_add_fd(r->service->loop, fd, 0, pipe_ready, p);
-	request_reply_stream(r, type, pipe_read, pipe_free, p);
-}
-
 /* --- upgrades --- */
 
 struct upgrade {
@@ -411,6 +363,18 @@ int request_number(const struct request *r, const char *name, uint64_t preset, u
 	if (value && str_to_u64(value, max, ret_number) < 0)
 		return err_set(e, ERR_INVALID, "query parameter '%s' must be a whole number up to %llu", name, (unsigned long long)max);
 	return 0;
+}
+
+int request_limit(const struct request *r, uint64_t *ret_limit, struct err *e)
+{
+	uint64_t limit = 0;
+	int result = request_number(r, "limit", 100, 1000, &limit, e);
+
+	if (result == 0 && limit == 0)
+		result = err_set(e, ERR_INVALID, "query parameter 'limit' must be at least 1");
+	if (result == 0)
+		*ret_limit = limit;
+	return result;
 }
 
 static void *begin_request(void *data, const char *target, struct MHD_Connection *connection)

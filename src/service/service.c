@@ -39,14 +39,12 @@ int page_parse(const struct request *r, struct page *ret_page, struct err *e)
 {
 	struct page page = { 0 };
 	uint64_t after;
-	int result = request_number(r, "limit", 100, 1000, &page.limit, e);
+	int result = request_limit(r, &page.limit, e);
 
 	if (result == 0)
 		result = request_number(r, "after", 0, INT64_MAX, &after, e);
 	if (result < 0)
 		return result;
-	if (page.limit == 0)
-		return err_set(e, ERR_INVALID, "query parameter 'limit' must be at least 1");
 	page.after = (int64_t)after;
 	*ret_page = page;
 	return 0;

@@ -99,6 +99,7 @@ def test_add_list_show_remove(here, image):
     assert here.api("GET", "/v1/images/" + quote(added["digest"]))[1]["digest"] == added["digest"]
     for name in ("b", "a", "c"):
         add(here, name, image.archive())
+    assert here.api("GET", "/v1/images?limit=0")[0] == 400
     first = here.api("GET", "/v1/images?limit=2")[1]
     assert [i["name"] for i in first["items"]] == ["a", "b"]
     rest = here.api("GET", f"/v1/images?limit=2&after={first['next']}")[1]
