@@ -151,7 +151,7 @@ static int open_volume(const char *path, int *ret_fd, struct err *e)
 {
 	int r = volume_open(path, ret_fd, e);
 
-	for (int tries = 0; r == -EBUSY && tries < 2000; tries++) {
+	for (int tries = 0; r == -EBUSY && tries < 10000; tries++) {
 		(void)poll(NULL, 0, 1);
 		r = volume_open(path, ret_fd, e);
 	}
