@@ -24,6 +24,7 @@ static const struct field assignment_fields[] = {
 	{ "owner", FIELD_NUMBER, A(owner_uid), "user id of the owner" },
 	{ "spec", FIELD_OBJECT, A(spec), "the spec", .required = true, .shape = &spec_shape },
 	{ "image", FIELD_OBJECT, A(image), "the image", .required = true, .shape = &image_shape },
+	{ "attachments", FIELD_OBJECTS, A(attachments), "its interfaces", .max = NETWORK_INTERFACES, .shape = &attachment_shape },
 	{ "snapshots", FIELD_OBJECTS, A(snapshots), "snapshots that shall exist", .shape = &snapshot_shape },
 	{ "restore", FIELD_NUMBER, A(restore), "restores asked for so far" },
 	{ "restore-from", FIELD_TEXT, A(restore_from), "snapshot of the last restore", .max = ID_LENGTH },

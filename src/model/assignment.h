@@ -26,6 +26,7 @@ struct assignment {
 	uint64_t owner_uid;
 	struct spec *spec;
 	struct image *image;
+	struct objects attachments; /* struct attachment: its interfaces, eth0 first */
 	struct objects snapshots;  /* struct assignment_snapshot: those that shall exist */
 	uint64_t restore;          /* number of restores that were asked for */
 	char *restore_from;        /* snapshot id of the last of them */

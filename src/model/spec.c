@@ -12,7 +12,7 @@ const char *const spec_engine_names[] = { "auto", "workspace", "app", "kvm", "em
 const char *const spec_mode_names[] = { "auto", "system", "program", NULL };
 const char *const spec_restart_names[] = { "no", "on-failure", "always", NULL };
 const char *const spec_until_names[] = { "running", "staged", "prepared", "paused", NULL };
-const char *const spec_network_names[] = { "none", "host", NULL };
+const char *const spec_network_names[] = { "auto", "none", "host", NULL };
 
 static int check_image(const char *image, struct err *e)
 {
@@ -56,6 +56,27 @@ static const struct field volume_fields[] = {
 };
 const struct shape spec_volume_shape = { "volume", sizeof(struct spec_volume), volume_fields, "A data volume.", NULL };
 
+#define I(member) offsetof(struct spec_interface, member)
+static const struct field interface_fields[] = {
+	{ "network", FIELD_TEXT, I(network), "name of the network", .required = true, .check = name_check, .example = "lab" },
+	{ "ipv4", FIELD_TEXT, I(ipv4), "IPv4 address; one of the pool when missing", .check = network_check_address, .example = "10.88.0.20" },
+	{ "ipv6", FIELD_TEXT, I(ipv6), "IPv6 address; one of the pool when missing", .check = network_check_address },
+	{ "mac", FIELD_TEXT, I(mac), "hardware address; one is made when missing", .check = network_check_mac },
+	{ "rates", FIELD_OBJECT, I(rates), "bandwidth in both directions", .shape = &network_rates_shape },
+	{ 0 },
+};
+
+static int check_interface(const void *value, struct err *e)
+{
+	const struct spec_interface *i = value;
+
+	if ((i->ipv4 && strchr(i->ipv4, ':')) || (i->ipv6 && !strchr(i->ipv6, ':')))
+		return err_set(e, ERR_INVALID, "network '%s': the address is of the other family", i->network);
+	return 0;
+}
+const struct shape spec_interface_shape = { "interface", sizeof(struct spec_interface), interface_fields, "An interface on a network.",
+					    check_interface };
+
 #define S(member) offsetof(struct spec, member)
 static const struct field spec_fields[] = {
 	{ "name", FIELD_TEXT, S(name), "name of the workspace; one is made up when it is missing", .check = name_check, .example = "web" },
@@ -72,8 +93,22 @@ static const struct field spec_fields[] = {
 	{ "resources", FIELD_OBJECT, S(resources), "cpu, memory, disk, processes", .shape = &spec_resources_shape },
 	{ "volumes", FIELD_OBJECTS, S(volumes), "data volumes", .max = 64, .shape = &spec_volume_shape },
 	{ "hostname", FIELD_TEXT, S(host_name), "host name inside; the workspace's name when missing", .check = name_check },
-	{ "network", FIELD_ENUM, S(network), "none: loopback only; host: the host's network (administrators only)",
+	{ "network", FIELD_ENUM, S(network),
+	  "auto: the networks listed, or the site's network 'default'; none: loopback only; host: the host's network (administrators only)",
 	  .names = spec_network_names },
+	{ "networks", FIELD_OBJECTS, S(networks), "one interface each: eth0, eth1, ...", .max = NETWORK_INTERFACES,
+	  .shape = &spec_interface_shape },
+	{ "groups", FIELD_TEXTS, S(groups), "groups it is in", .max = 64, .check = name_check, .example = "[lab-a]" },
+	{ "allow", FIELD_TEXTS, S(allow), "where it may open connections to; the WAN when missing", .max = 256,
+	  .example = "[wan, \"group:lab-a tcp/22,5432\", \"workspace:db\"]" },
+	{ "deny", FIELD_TEXTS, S(deny), "exceptions from allow and from", .max = 256, .example = "[192.0.2.0/24]" },
+	{ "from", FIELD_TEXTS, S(from), "who may open connections to it; workspaces of the same owner or group when missing", .max = 256,
+	  .example = "[\"group:ops tcp/22\"]" },
+	{ "isolated", FIELD_BOOL, S(isolated), "talks to nobody, whatever the other rules say" },
+	{ "publish", FIELD_TEXTS, S(publish), "ports of the host that lead inside: [ADDRESS:]OUTSIDE:INSIDE[/tcp|/udp]", .max = 256,
+	  .check = network_check_publish, .example = "[\"8080:80\"]" },
+	{ "user-data", FIELD_TEXT, S(user_data), "user data of the metadata address (cloud-init)", .max = 65536 },
+	{ "ssh-keys", FIELD_TEXTS, S(ssh_keys), "public keys that the metadata address serves", .max = 64 },
 	{ "labels", FIELD_PAIRS, S(labels), "free key-value pairs for finding workspaces", .check = name_check_key },
 	{ "restart", FIELD_ENUM, S(restart), "what happens when the command ends by itself", .names = spec_restart_names },
 	{ "until", FIELD_ENUM, S(until), "rung of the ladder at which the deployment stops", .names = spec_until_names },
@@ -107,6 +142,9 @@ static int check_spec(const void *value, struct err *e)
 		return err_set(e, ERR_INVALID, "mode 'system' runs the image's own init and takes no command");
 	if (s->command.count && !s->command.items[0][0])
 		return err_set(e, ERR_INVALID, "the command's first word is empty");
+	if (s->network != NETWORK_AUTO && (s->networks.count || s->publish.count))
+		return err_set(e, ERR_INVALID, "network '%s' has no interfaces: networks and publish do not go with it",
+			       spec_network_names[s->network]);
 	return check_volumes(s, e);
 }
 

@@ -9,6 +9,7 @@
  */
 
 #include "base/decode.h"
+#include "model/network.h"
 
 enum spec_engine { ENGINE_AUTO, ENGINE_WORKSPACE, ENGINE_APP, ENGINE_KVM, ENGINE_EMULATOR, ENGINE_XEN, ENGINE_VMWARE };
 extern const char *const spec_engine_names[];
@@ -24,7 +25,8 @@ extern const char *const spec_restart_names[];
 enum spec_until { UNTIL_RUNNING, UNTIL_STAGED, UNTIL_PREPARED, UNTIL_PAUSED };
 extern const char *const spec_until_names[];
 
-enum spec_network { NETWORK_NONE, NETWORK_HOST };
+/* AUTO: the networks of `networks`; without them the site's network "default" when there is one, else none. */
+enum spec_network { NETWORK_AUTO, NETWORK_NONE, NETWORK_HOST };
 extern const char *const spec_network_names[];
 
 struct spec_resources {
@@ -42,6 +44,14 @@ struct spec_volume {
 	bool read_only;
 };
 
+/* One interface; what is NULL or 0 the service decides once. */
+struct spec_interface {
+	char *network;
+	char *ipv4, *ipv6; /* without length */
+	char *mac;
+	struct network_rates *rates;
+};
+
 struct spec {
 	char *name;     /* NULL: one is made up */
 	char *image;    /* name[:tag] or sha256:... */
@@ -55,7 +65,14 @@ struct spec {
 	struct spec_resources *resources; /* NULL: the defaults of spec_defaults */
 	struct objects volumes;           /* struct spec_volume */
 	char *host_name;       /* inside; NULL: the workspace's name */
-	unsigned network;
+	unsigned network;      /* enum spec_network */
+	struct objects networks; /* struct spec_interface: eth0, eth1, ... */
+	struct texts groups;   /* that it is in */
+	struct texts allow, deny, from; /* who may talk to whom: see network.h; no items: the default */
+	bool isolated;         /* talks to nobody */
+	struct texts publish;  /* ports of the host that lead inside: network_parse_publish */
+	char *user_data;       /* for cloud-init and other readers of the metadata address */
+	struct texts ssh_keys; /* public keys, served by the metadata address */
 	struct pairs labels;
 	unsigned restart;
 	unsigned until;
@@ -63,7 +80,7 @@ struct spec {
 	uint64_t stop_timeout_ms;
 };
 
-extern const struct shape spec_shape, spec_resources_shape, spec_volume_shape;
+extern const struct shape spec_shape, spec_resources_shape, spec_volume_shape, spec_interface_shape;
 
 #define SPEC_DISK_DEFAULT (UINT64_C(10) << 30)
 #define SPEC_DISK_LEAST (UINT64_C(16) << 20)

@@ -226,9 +226,9 @@ static json_t *volumes_plan(const struct node *n, const struct assignment *a)
 
 static int network_run(struct work *w, struct err *e)
 {
-	if (w->record->wish.spec->network <= NETWORK_HOST)
+	if (!w->record->wish.attachments.count)
 		return 0;
-	return err_set(e, ERR_UNSUPPORTED, "this host knows no such network");
+	return err_set(e, ERR_UNSUPPORTED, "this host cannot attach networks yet");
 }
 
 static int nothing(struct work *w, struct err *e)
