@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The thin half: making, changing, freezing, killing and removing groups. Everything is found by name and may be repeated.
+ * Theory. The thin half: making, changing, killing and removing groups. Everything is found by name and may be repeated.
  *
  * A write that fails is tried once more after all others: memory.limit and memory.memsw.limit may only be raised in one order and
  * lowered in the other, and two passes serve both. Waiting: v2 tells of changes by POLLPRI on cgroup.events; v1 has no such event,
@@ -116,14 +116,6 @@ int enforce_apply(const struct enforce_plan *p, struct err *e)
 	return r;
 }
 
-int enforce_apply_spare(const struct enforce_plan *spare, const struct enforce_plan *p, struct err *e)
-{
-	for (size_t i = 0; spare->v1 && spare->v1[i] && p->v1[i]; i++)
-		if (rename(spare->v1[i], p->v1[i]) < 0)
-			return err_errno(e, errno, "rename group %s to %s", spare->v1[i], p->v1[i]);
-	return enforce_apply(p, e);
-}
-
 /* --- reading --- */
 
 /* `key` NULL: the whole file is the number; else the number behind "key ". */
@@ -171,7 +163,7 @@ int enforce_usage(const struct enforce_plan *p, struct enforce_usage *ret_usage,
 	return 0;
 }
 
-/* --- freezing --- */
+/* --- waiting --- */
 
 static void one_millisecond(void) { (void)nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL); }
 
@@ -194,43 +186,6 @@ static int wait_event(const char *folder, const char *key, uint64_t wanted, stru
 		(void)poll(&polled, 1, (int)(until - now));
 	}
 	return err_set(e, ERR_TIMEOUT, "%s did not become %s=%" PRIu64 " within %d ms", folder, key, wanted, WAIT_MS);
-}
-
-static int v1_freeze(const char *path, const char *wanted, struct err *e)
-{
-	uint64_t until = loop_now_ms() + WAIT_MS;
-
-	do {
-		own_strbuf struct str state = { 0 };
-		int r = write_file(path, wanted); /* again: a process may have been born meanwhile */
-		if (r < 0)
-			return err_errno(e, -r, "write %s to %s", wanted, path);
-		r = fs_read_file(AT_FDCWD, path, 64, &state, e);
-		if (r < 0)
-			return r;
-		if (str_starts(state.bytes, wanted))
-			return 0;
-		one_millisecond();
-	} while (loop_now_ms() < until);
-	return err_set(e, ERR_TIMEOUT, "%s did not become %s within %d ms", path, wanted, WAIT_MS);
-}
-
-int enforce_freeze(const struct enforce_plan *p, bool frozen, struct err *e)
-{
-	const char *text = frozen ? p->freeze_text : p->thaw_text;
-	int r;
-
-	if (!p->freeze_path)
-		return err_set(e, ERR_UNSUPPORTED, "this host has no freezer");
-	if (p->v2) {
-		r = write_file(p->freeze_path, text);
-		r = r < 0 ? err_errno(e, -r, "write %s", p->freeze_path) : wait_event(p->v2, "frozen", frozen, e);
-	} else {
-		r = v1_freeze(p->freeze_path, text, e);
-	}
-	if (r < 0 && frozen)
-		(void)write_file(p->freeze_path, p->thaw_text);
-	return r;
 }
 
 /* --- killing and removing --- */

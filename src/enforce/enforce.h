@@ -67,10 +67,6 @@ void enforce_plan_print(const struct enforce_plan *p, struct str *out);
 
 /* Makes folders, writes limits. Repeating it with other limits changes them while processes run. */
 int enforce_apply(const struct enforce_plan *p, struct err *e) must_check;
-/* Fresh folders under another name, to be renamed by enforce_apply_spare when a workspace takes them: for spare runners on v1. */
-int enforce_apply_spare(const struct enforce_plan *spare, const struct enforce_plan *p, struct err *e) must_check;
-/* Returns when all is frozen, or ERR_TIMEOUT. */
-int enforce_freeze(const struct enforce_plan *p, bool frozen, struct err *e) must_check;
 /* Every process of it, also those below and frozen ones; returns when none is left. */
 int enforce_kill(const struct enforce_plan *p, struct err *e) must_check;
 /* Ids that have a folder below `parent` in any hierarchy. */

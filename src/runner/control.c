@@ -20,7 +20,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
-#include "base/proc.h"
 #include "engine/workspace/enter.h"
 
 #define SWEEP_MS 1000
@@ -179,31 +178,17 @@ static int exec(struct runner *r, const struct runner_request *q, const char *te
 static int copy(struct runner *r, bool in, const char *path, struct session **ret_session, struct err *e)
 {
 	own_str char *program = mem_printf("%s/libexec/carrel/carrel-copy", fs_prefix());
-	const char *const argv[] = { "carrel-copy", in ? "in" : "out", path, r->plan.flags & PLAN_HOST_NETWORK ? "host" : "own", NULL };
-	static const char *const environment[] = { "LC_ALL=C.UTF-8", NULL };
-	int input[2] = { -1, -1 }, output[2] = { -1, -1 }, errors[2] = { -1, -1 }, pidfd = -1;
+	const char *const argv[] = { "carrel-copy", in ? "in" : "out", path, NULL };
+	struct enter enter = { .plan = &r->plan, .init = r->birth.pid, .init_pidfd = r->birth.pidfd, .argv = argv, .input = true,
+			       .copy_program = program, .plan_fd = r->plan_fd };
 	int result = check_enter(r, e);
 
-	if (result < 0)
+	if (result < 0 || (result = enter_workspace(&enter, e)) < 0)
 		return result;
-	if (pipe2(input, O_CLOEXEC) < 0 || pipe2(output, O_CLOEXEC) < 0 || pipe2(errors, O_CLOEXEC) < 0)
-		result = err_errno(e, errno, "make pipes");
-	const struct proc_fd fds[] = { { 0, input[0] }, { 1, output[1] }, { 2, errors[1] }, { 3, r->birth.pidfd } };
-	const struct proc_spawn how = { .path = program, .argv = argv, .env = environment, .fds = fds, .fd_count = ARRAY_SIZE(fds) };
-	if (result >= 0)
-		result = proc_start(&how, &pidfd, NULL, e);
-	const int theirs[] = { input[0], output[1], errors[1] }, ours[] = { input[1], output[0], errors[0] };
-	for (size_t i = 0; i < 3; i++) {
-		if (theirs[i] >= 0)
-			(void)close(theirs[i]);
-		if (result < 0 && ours[i] >= 0)
-			(void)close(ours[i]);
-	}
-	if (result < 0)
-		return result;
-	struct session_options options = { .streams = { pidfd, ours[0], ours[1], ours[2], -1 }, .patient = true, .single = true,
-					   .errors_are_text = true, .done = extra_ended, .data = r };
-	*ret_session = session_new(r->loop, &options);
+	struct session_options how = {
+		.streams = { enter.pidfd, enter.input_fd, enter.output_fd, enter.errors_fd, -1 },
+		.patient = true, .single = true, .errors_are_text = true, .done = extra_ended, .data = r };
+	*ret_session = session_new(r->loop, &how);
 	return 0;
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carrel-copy in|out PATH own|host: files of a workspace as a tar stream on standard input or output.
+ * carrel-copy in|out PATH: files of a workspace as a tar stream on standard input or output.
  *
- * Started by carrel-run with the workspace's first process (a pidfd) as descriptor 3. Before it looks at any path or any byte of an
- * archive it goes into all namespaces of the workspace and becomes its root, without a descriptor of the host but the two streams:
- * whatever links, mounts or archives say, they cannot reach more than the workspace itself can.
+ * Started by carrel-run in the workspace's cgroups, with the first process, the plan and a socket open (engine/workspace/enter.h).
+ * Before it looks at any path or any byte of an archive it goes into all namespaces of the workspace, becomes its root with the
+ * capabilities that files need, and takes on its seccomp filter, without a descriptor of the host but the streams: whatever links,
+ * mounts or archives say, they cannot reach more than the workspace itself can. What it uses is counted there, and it dies with it.
  *
  * An error is told on standard error as "KIND\nSENTENCE", and exit status 1.
  */
@@ -16,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,7 +26,6 @@
 #include "base/str.h"
 #include "engine/workspace/enter.h"
 
-#define FIRST_PROCESS 3
 #define BLOCK 65536
 
 static int archive_error(struct archive *a, const char *what, const char *path, struct err *e)
@@ -206,27 +205,17 @@ static int copy_out(const char *path, struct err *e)
 	return r;
 }
 
-static int enter(bool host_network, struct err *e)
-{
-	int r = enter_namespaces(FIRST_PROCESS, host_network, e);
-
-	if (r < 0)
-		return r;
-	(void)close(FIRST_PROCESS);
-	(void)umask(0);
-	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? err_errno(e, errno, "set no_new_privs") : 0;
-}
-
 int main(int argc, char **argv)
 {
 	struct err e = { 0 };
 
-	if (argc != 4) {
+	if (argc != 3 || fcntl(ENTER_SYNC, F_GETFD) < 0) {
 		(void)fprintf(stderr, "invalid\ncarrel-copy is started by carrel-run\n");
 		return 2;
 	}
 	(void)setlocale(LC_ALL, "C.UTF-8");
-	int r = enter(str_eq(argv[3], "host"), &e);
+	int r = enter_confined(&e);
+	(void)umask(0);
 	if (r >= 0 && argv[2][0] != '/')
 		r = err_set(&e, ERR_INVALID, "path \"%s\" is not absolute", argv[2]);
 	if (r >= 0)

@@ -374,7 +374,7 @@ static int prepare(struct runner *r, int socket, struct err *e)
 	size_t count = 0;
 	int result = receive_fds(socket, fds, &count, e);
 
-	if (result < 0 || (result = read_plan(r, fds[0], e)) < 0)
+	if (result < 0 || (result = read_plan(r, r->plan_fd = fds[0], e)) < 0)
 		return result;
 	if (chdir(r->plan.run_dir) < 0)
 		return err_errno(e, errno, "go to %s", r->plan.run_dir);

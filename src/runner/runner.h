@@ -20,6 +20,7 @@ struct watcher {
 struct runner {
 	struct loop *loop;
 	struct plan plan;
+	int plan_fd; /* its memory file, for carrel-copy */
 	struct birth birth;
 	struct logfile log;
 	struct session *session; /* the program; NULL before it is born */

@@ -4,12 +4,16 @@
  * subtree moves itself into a leaf of it), goes into the v1 cgroups (asking for itself, which costs nothing) and into all
  * namespaces, and makes the program's process from there, as our child (CLONE_PARENT), so that we get its status. What belongs to
  * the workspace - its terminals, its users - is looked up by the helper's child, with the workspace's rights.
+ *
+ * For a copy the helper executes carrel-copy between the cgroups and the namespaces: a program of the host is loaded from the host's
+ * files, and everything that it does with the workspace's comes after.
  */
 #include "engine/workspace/enter.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <linux/magic.h>
 #include <linux/sched.h>
 #include <sched.h>
@@ -18,7 +22,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -66,7 +72,7 @@ static int enter_v1_cgroups(const struct plan *p, struct err *e)
 	return 0;
 }
 
-int enter_namespaces(int init_pidfd, bool host_network, struct err *e)
+static int enter_namespaces(int init_pidfd, bool host_network, struct err *e)
 {
 	int which = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_NEWTIME;
 
@@ -148,25 +154,51 @@ static int run_child(const struct enter *n, int sync, const int standard[3], str
 	return program_execute(n->plan, &what, e);
 }
 
+/* Makes a process in the namespaces that were entered, as a child of our parent, who hears of it. 0: this is it. */
+static int make_sibling(int sync, pid_t *ret_pid, struct err *e)
+{
+	int pidfd = -1;
+	struct clone_args args = { .flags = CLONE_PIDFD | CLONE_PARENT, .pidfd = (uintptr_t)&pidfd };
+
+	*ret_pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+	if (*ret_pid < 0)
+		return err_errno(e, errno, "make a process in the workspace");
+	return *ret_pid ? message_send(sync, MESSAGE_ENTERED, NULL, &pidfd, 1, e) : 0;
+}
+
+/* Copies are moved out of the way first: one may be where another shall be. */
+static int execute_copy(const struct enter *n, int sync, const int standard[3], struct err *e)
+{
+	static const char *const environment[] = { "LC_ALL=C.UTF-8", NULL };
+	int fds[ENTER_FDS] = { standard[0], standard[1], standard[2], n->init_pidfd, n->plan_fd, sync };
+
+	for (int i = 0; i < ENTER_FDS; i++)
+		if ((fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, ENTER_FDS)) < 0)
+			return err_errno(e, errno, "copy descriptors");
+	for (int i = 0; i < ENTER_FDS; i++)
+		if (dup2(fds[i], i) < 0)
+			return err_errno(e, errno, "place descriptors");
+	(void)execve(n->copy_program, (char *const *)(uintptr_t)n->argv, (char *const *)(uintptr_t)environment);
+	return err_errno(e, errno, "start %s", n->copy_program);
+}
+
 static void run_helper(const struct enter *n, int sync, const int standard[3]) __attribute__((noreturn));
 static void run_helper(const struct enter *n, int sync, const int standard[3])
 {
 	struct err e = { 0 };
-	int pidfd = -1;
+	pid_t pid = -1;
 	int r = enter_v1_cgroups(n->plan, &e);
 
+	if (r >= 0 && n->copy_program)
+		r = execute_copy(n, sync, standard, &e);
 	if (r >= 0)
 		r = enter_namespaces(n->init_pidfd, n->plan->flags & PLAN_HOST_NETWORK, &e);
-	if (r >= 0) {
-		struct clone_args args = { .flags = CLONE_PIDFD | CLONE_PARENT, .pidfd = (uintptr_t)&pidfd };
-		pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
-		if (pid == 0) {
-			(void)!run_child(n, sync, standard, &e);
-			(void)!message_send(sync, MESSAGE_FAILED, &e, NULL, 0, NULL);
-			_exit(e.number == ENOENT ? 127 : 126);
-		}
-		r = pid < 0 ? err_errno(&e, errno, "make a process in the workspace") :
-			      message_send(sync, MESSAGE_ENTERED, NULL, &pidfd, 1, &e);
+	if (r >= 0)
+		r = make_sibling(sync, &pid, &e);
+	if (r >= 0 && pid == 0) {
+		(void)!run_child(n, sync, standard, &e);
+		(void)!message_send(sync, MESSAGE_FAILED, &e, NULL, 0, NULL);
+		_exit(e.number == ENOENT ? 127 : 126);
 	}
 	if (r < 0)
 		(void)!message_send(sync, MESSAGE_FAILED, &e, NULL, 0, NULL);
@@ -263,4 +295,60 @@ int enter_workspace(struct enter *n, struct err *e)
 	close_one(&n->errors_fd);
 	close_one(&n->terminal_fd);
 	return r;
+}
+
+/* --- in carrel-copy --- */
+
+#define BIT(capability) (UINT64_C(1) << (capability))
+/* capabilities(7): what reading and writing anybody's files in the workspace needs. */
+#define FOR_COPIES                                                                                                            \
+	(BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) | BIT(CAP_MKNOD) | \
+	 BIT(CAP_SETFCAP))
+
+static int read_plan(struct plan *ret_plan, struct err *e)
+{
+	struct stat st;
+
+	if (fstat(ENTER_PLAN, &st) < 0 || st.st_size <= 0 || st.st_size > PLAN_BYTES_MOST)
+		return err_set(e, ERR_INVALID, "plan of an impossible size");
+	void *bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, ENTER_PLAN, 0);
+	if (bytes == MAP_FAILED)
+		return err_errno(e, errno, "map the plan");
+	return plan_decode(bytes, (size_t)st.st_size, ret_plan, e);
+}
+
+static int give_rights_away(const struct plan *p, struct err *e)
+{
+	int r;
+
+	(void)setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+	(void)prctl(PR_SET_DUMPABLE, 0);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return err_errno(e, errno, "set no_new_privs");
+	if ((r = program_keep_capabilities(FOR_COPIES, e)) < 0)
+		return r;
+	return program_install_filter(p, e);
+}
+
+int enter_confined(struct err *e)
+{
+	struct plan plan = { 0 };
+	pid_t pid = -1;
+	int r = read_plan(&plan, e);
+
+	if (r >= 0)
+		r = enter_namespaces(ENTER_FIRST_PROCESS, plan.flags & PLAN_HOST_NETWORK, e);
+	if (r >= 0)
+		r = make_sibling(ENTER_SYNC, &pid, e);
+	if (r >= 0 && pid != 0)
+		_exit(0);
+	if (r >= 0)
+		r = give_rights_away(&plan, e);
+	if (r < 0) {
+		(void)!message_send(ENTER_SYNC, MESSAGE_FAILED, e, NULL, 0, NULL);
+		_exit(1);
+	}
+	(void)syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0); /* closing the socket says that all went well */
+	plan_release(&plan);
+	return 0;
 }

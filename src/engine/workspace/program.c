@@ -45,7 +45,7 @@ int program_keep_capabilities(uint64_t keep, struct err *e)
 	return syscall(SYS_capset, &header, want) < 0 ? err_errno(e, errno, "set capabilities") : 0;
 }
 
-static int install_filter(const struct plan *p, struct err *e)
+int program_install_filter(const struct plan *p, struct err *e)
 {
 	struct sock_fprog filter = { .len = (unsigned short)(p->filter_bytes / sizeof(struct sock_filter)),
 				     .filter = (struct sock_filter *)(uintptr_t)p->filter };
@@ -156,13 +156,13 @@ int program_execute(const struct plan *p, const struct program *what, struct err
 		return r;
 	if (what->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return err_errno(e, errno, "set no_new_privs");
-	if (!what->no_new_privileges && (r = install_filter(p, e)) < 0)
+	if (!what->no_new_privileges && (r = program_install_filter(p, e)) < 0)
 		return r;
 	if ((r = program_keep_capabilities(p->capabilities, e)) < 0 || (r = become(&user, e)) < 0)
 		return r;
 	if (!what->make_directory && (r = go_to(what, &user, e)) < 0)
 		return r;
-	if (what->no_new_privileges && (r = install_filter(p, e)) < 0)
+	if (what->no_new_privileges && (r = program_install_filter(p, e)) < 0)
 		return r;
 	reset_signals();
 	(void)umask(022);

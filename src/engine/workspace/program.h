@@ -20,6 +20,7 @@ struct program {
 
 /* Capabilities outside `keep` are gone from the bounding set and from this process. */
 int program_keep_capabilities(uint64_t keep, struct err *e) must_check;
+int program_install_filter(const struct plan *p, struct err *e) must_check;
 /* Only returns when it fails. */
 int program_execute(const struct plan *p, const struct program *what, struct err *e) must_check;
 /* Waits and forwards as the first process of a pid namespace: never returns. `child` 0: until SIGTERM. */

@@ -17,6 +17,7 @@
 #include "engine/workspace/request.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <linux/capability.h>
 #include <linux/mount.h>
 #include <signal.h>
@@ -92,9 +93,23 @@ static void step(struct request *r, enum step_kind kind, uint64_t number, const 
 
 /* --- the tree --- */
 
+#define TMPFS_KIB_LEAST 4096 /* an init keeps its sockets and state there */
 #define CLOSED (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 
-static void plan_dev(struct request *r, bool console)
+/* A tmpfs holds memory that is not given back until its files are removed, so each has a size: a share of the workspace's memory,
+ * or of the host's when the workspace has no limit. Inodes are the kernel's memory; one for each page is plenty. */
+static const char *tmpfs_options(struct request *r, const struct launch *l, const char *mode, unsigned percent)
+{
+	uint64_t kib = spec_resources_or_default(l->spec).memory_bytes / 1024 * percent / 100;
+
+	if (!kib)
+		return own(r, mem_printf("mode=%s,size=10%%,nr_inodes=102400", mode));
+	if (kib < TMPFS_KIB_LEAST)
+		kib = TMPFS_KIB_LEAST;
+	return own(r, mem_printf("mode=%s,size=%" PRIu64 "k,nr_inodes=%" PRIu64, mode, kib, kib / 4));
+}
+
+static void plan_dev(struct request *r, const struct launch *l, bool console)
 {
 	static const char *const devices[] = { "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty" };
 	static const char *const links[][2] = { { "/dev/ptmx", "pts/ptmx" },
@@ -109,7 +124,7 @@ static void plan_dev(struct request *r, bool console)
 	for (size_t i = 0; i < ARRAY_SIZE(links); i++)
 		step(r, STEP_LINK, 0, "", links[i][0], links[i][1]);
 	step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=620,gid=5");
-	step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/dev/shm", "mode=1777");
+	step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/dev/shm", tmpfs_options(r, l, "1777", 50));
 	step(r, STEP_MOUNT, CLOSED, "mqueue", "/dev/mqueue", "");
 	if (console)
 		step(r, STEP_CONSOLE, 0, "", "/dev/console", "");
@@ -179,10 +194,10 @@ static void plan_identity(struct request *r, const struct launch *l, bool system
 static void plan_tree(struct request *r, const struct launch *l, bool system)
 {
 	plan_proc_and_sys(r, l, system);
-	plan_dev(r, system || l->spec->terminal);
+	plan_dev(r, l, system || l->spec->terminal);
 	if (system) {
-		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/run", "mode=755");
-		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/tmp", "mode=1777");
+		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/run", tmpfs_options(r, l, "755", 20));
+		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/tmp", tmpfs_options(r, l, "1777", 50));
 	}
 	plan_volumes(r, l);
 	plan_identity(r, l, system);

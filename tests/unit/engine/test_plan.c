@@ -22,6 +22,7 @@ static const struct launch_volume volumes[] = { { .name = "data", .fd = -1, .mou
 
 struct request_case {
 	struct spec spec;
+	struct spec_resources resources;
 	struct image_run run;
 	struct image image;
 	struct launch launch;
@@ -92,6 +93,8 @@ static void test_system(void **state)
 	(void)state;
 	set_up(&c);
 	c.image.init = true;
+	c.resources.memory_bytes = 512 << 20;
+	c.spec.resources = &c.resources;
 	c.launch.paused = true;
 	compare(&c.launch, "system");
 	tear_down(&c);

@@ -242,6 +242,99 @@ static void test_copies(void **state)
 	assert_int_equal(fixture_wait(f, PATIENCE_MS), 0);
 }
 
+static bool holds(const char *folder, pid_t pid)
+{
+	own_str char *path = mem_printf("%s/cgroup.procs", folder), *line = mem_printf("\n%d\n", (int)pid);
+	own_strbuf struct str text = { 0 };
+
+	assert_ok(fs_read_file(AT_FDCWD, path, 1 << 20, &text, NULL), &(struct err){ 0 });
+	own_str char *all = mem_printf("\n%s", str_text(&text));
+	return strstr(all, line) != NULL;
+}
+
+/* The process called carrel-copy in a cgroup. */
+static pid_t find_copy(const char *folder)
+{
+	own_str char *path = mem_printf("%s/cgroup.procs", folder);
+	own_strbuf struct str pids = { 0 };
+
+	assert_ok(fs_read_file(AT_FDCWD, path, 1 << 20, &pids, NULL), &(struct err){ 0 });
+	for (char *at = pids.bytes; *at; at += strcspn(at, "\n") + 1) {
+		own_str char *comm = mem_printf("/proc/%d/comm", atoi(at));
+		own_strbuf struct str name = { 0 };
+		if (fs_read_file(AT_FDCWD, comm, 64, &name, NULL) >= 0 && str_eq(str_text(&name), "carrel-copy\n"))
+			return atoi(at);
+	}
+	return 0;
+}
+
+static pid_t start_stuck_copy(struct fixture *f, int *ret_stream)
+{
+	assert_ok(fixture_launch(f, sleeper), &f->e);
+	assert_int_equal(fixture_exec(f, NULL, "dd if=/dev/zero of=/root/big bs=1M count=8 2>/dev/null", out, sizeof out), 0);
+	assert_ok(runner_copy_out(f->run_dir, "/root/big", ret_stream, &f->e), &f->e); /* nobody reads: it goes no further */
+	return find_copy(f->limits.v1 ? f->limits.v1[0] : f->limits.v2);
+}
+
+/* A copy is counted where the workspace is, in every hierarchy, and may do no more than it. */
+static void test_copy_is_confined(void **state)
+{
+	struct fixture *f = *state;
+	own_strbuf struct str status = { 0 };
+	own_fd int stream = -1;
+	pid_t pid = start_stuck_copy(f, &stream);
+
+	assert_true(pid > 0);
+	for (char *const *folder = f->limits.v1; folder && *folder; folder++)
+		assert_true(holds(*folder, pid));
+	if (f->limits.v2)
+		assert_true(holds(f->limits.v2, pid));
+	own_str char *path = mem_printf("/proc/%d/status", (int)pid);
+	assert_ok(fs_read_file(AT_FDCWD, path, 65536, &status, &f->e), &f->e);
+	assert_non_null(strstr(status.bytes, "\nNoNewPrivs:\t1\n"));
+	assert_non_null(strstr(status.bytes, "\nSeccomp:\t2\n"));
+	assert_non_null(strstr(status.bytes, "\nCapBnd:\t000000008800001f\n"));
+	assert_non_null(strstr(status.bytes, "\nCapEff:\t000000008800001f\n"));
+	(void)close(stream);
+	stream = -1;
+	for (int i = 0; kill(pid, 0) == 0 && i < PATIENCE_MS / 5; i++)
+		(void)poll(NULL, 0, 5);
+	assert_int_equal(kill(pid, 0), -1); /* its client went away */
+	assert_ok(runner_kill(f->run_dir, &f->e), &f->e);
+	assert_int_equal(fixture_wait(f, PATIENCE_MS), 128 + SIGKILL);
+}
+
+static void test_copy_ends_with_the_workspace(void **state)
+{
+	struct fixture *f = *state;
+
+	for (int runner = 0; runner < 2; runner++) {
+		own_fd int stream = -1;
+		struct runner_status s;
+		pid_t pid = start_stuck_copy(f, &stream);
+		assert_true(pid > 0);
+		assert_ok(runner_status(f->run_dir, &s, &f->e), &f->e);
+		assert_int_equal(kill(runner ? s.runner_pid : s.pid, SIGKILL), 0);
+		for (int i = 0; kill(pid, 0) == 0 && i < PATIENCE_MS / 5; i++)
+			(void)poll(NULL, 0, 5);
+		assert_int_equal(kill(pid, 0), -1);
+		if (!runner)
+			(void)fixture_wait(f, PATIENCE_MS);
+	}
+}
+
+static void test_tmpfs_has_a_limit(void **state)
+{
+	struct fixture *f = *state;
+	struct spec_resources resources = { .memory_bytes = 64 << 20 };
+
+	f->spec.resources = &resources;
+	assert_int_equal(fixture_shell(f, "dd if=/dev/zero of=/dev/shm/x bs=1M count=40 2>&1 | grep -c 'No space'; "
+					  "stat -c %s /dev/shm/x", out, sizeof out), 0);
+	f->spec.resources = NULL;
+	assert_string_equal(out, "1\n33554432\n");
+}
+
 /* Without carrel-run there is no workspace: its processes die, its mounts and loop devices go (tear_down looks). */
 static void test_runner_killed(void **state)
 {
@@ -357,6 +450,9 @@ int main(void)
 		TEST(terminal),
 		TEST(input),
 		TEST(pause),
+		TEST(copy_is_confined),
+		TEST(copy_ends_with_the_workspace),
+		TEST(tmpfs_has_a_limit),
 		TEST(start_paused),
 		TEST(stop_time_out),
 		TEST(copies),
