@@ -6,7 +6,8 @@ Fixtures for tests of the whole program: real processes, a real kernel, an insta
                 else build/) installed into a temporary one
   site          one private instance: carreld and carrel-node with state, run folder, cgroup and ids of their own. After the test it
                 is taken down and the host is searched for what was left behind (mounts, loop devices, cgroups, processes)
-  new_site      the same as a factory: new_site(node_args=[...], service_args=[...], env={...}, node=False), for several at once
+  new_site      the same as a factory: new_site(node_args=[...], service_args=[...], env={...}, node=False, world=world), for several
+  world         a small internet of network namespaces (network_tools.py); a site with world=world has its agent in there
   shared_site   one instance per test file, for tests that only look, or name what they make
   busybox       image "busybox" (Debian's busybox-static and a few links) imported into `site`; shared_busybox: into `shared_site`
   debian        image "debian" (Debian 12 with systemd, ssh, cron, ...) imported into `site`; shared_debian: into `shared_site`
@@ -46,6 +47,8 @@ import time
 import urllib.parse
 
 import pytest
+
+from network_tools import World
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("CARREL_BUILD_ROOT", ROOT / "build"))
@@ -202,7 +205,7 @@ def reserve_ids(count):
 class Site:
     IDS = 65536 * 256  # ids that one instance may hand out in a test
 
-    def __init__(self, prefix, node_args=(), service_args=(), env=None, node=True):
+    def __init__(self, prefix, node_args=(), service_args=(), env=None, node=True, world=None):
         self.prefix = pathlib.Path(prefix)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="carrel-test-", dir=os.environ.get("CARREL_TEST_DIR", "/var/tmp")))
         self.folder.chmod(0o755)
@@ -216,7 +219,8 @@ class Site:
         common = ["--state", self.state, "--run", self.run, "--config", self.folder / "none.yaml"]
         (self.folder / "none.yaml").write_text("{}\n")
         self.service = Daemon(self, "carreld", [self.program("carreld"), *common, *service_args], self.environment)
-        self.node = Daemon(self, "carrel-node", [self.program("carrel-node"), *common, "--cgroup", self.cgroup,
+        self.enter = world.enter("host") if world else []
+        self.node = Daemon(self, "carrel-node", [*self.enter, self.program("carrel-node"), *common, "--cgroup", self.cgroup,
                                                  "--first-id", self.first_id, "--id-ranges", self.IDS // 65536, *node_args], self.environment)
         try:
             self.service.start()
@@ -358,7 +362,7 @@ class Site:
             except subprocess.TimeoutExpired:
                 problems.append(f"{daemon.name} did not end after SIGTERM")
                 daemon.kill()
-        clean = subprocess.run([self.program("carrel-node"), *self.node.arguments[1:], "--clean"], env=self.environment,
+        clean = subprocess.run([*self.node.arguments, "--clean"], env=self.environment,
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT)
         if clean.returncode:
             problems.append(f"carrel-node --clean: {clean.returncode}: {clean.stdout[-2000:]}")
@@ -391,6 +395,13 @@ class Site:
 
 
 # --- fixtures ---
+
+
+@pytest.fixture
+def world():
+    made = World()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")
