@@ -208,7 +208,8 @@ static int check_network(const void *value, struct err *e)
 #define N(member) offsetof(struct network, member)
 static const struct field network_fields[] = {
 	{ "name", FIELD_TEXT, N(name), "name, unique in the site", .required = true, .check = check_network_name, .example = "lab" },
-	{ "kind", FIELD_ENUM, N(kind), "nat: hidden behind the host; routed: the site routes the pools here; isolated: no way out; bridge: joins a bridge of the site",
+	{ "kind", FIELD_ENUM, N(kind),
+	  "nat: hidden behind the host; routed: the site routes the pools here; isolated: no way out; bridge: joins a bridge of the site",
 	  .names = network_kind_names },
 	{ "number", FIELD_NUMBER, N(number), "number in the site; given by the service", .max = 0xffffff },
 	{ "ipv4", FIELD_TEXT, N(ipv4), "IPv4 pool; its first address is the gateway's", .check = network_check_prefix, .example = "10.88.0.0/24" },

@@ -58,6 +58,8 @@ def test_from_a_clone_to_a_workspace_and_back(place):
 
     kept = quickstart(place, "--remove")
     assert "kept" in kept and (place / "q" / "state").exists() and not (place / "q" / "prefix").exists()
+    if not had_user:  # it owns what was kept
+        assert subprocess.run(["id", "carrel"], capture_output=True).returncode == 0
     quickstart(place, "--remove", "--yes")
     assert not (place / "q").exists()
     assert (subprocess.run(["id", "carrel"], capture_output=True).returncode == 0) == had_user

@@ -260,10 +260,11 @@ static pid_t find_copy(const char *folder)
 
 	assert_ok(fs_read_file(AT_FDCWD, path, 1 << 20, &pids, NULL), &(struct err){ 0 });
 	for (char *at = pids.bytes; *at; at += strcspn(at, "\n") + 1) {
-		own_str char *comm = mem_printf("/proc/%d/comm", atoi(at));
+		int pid = (int)strtol(at, NULL, 10);
+		own_str char *comm = mem_printf("/proc/%d/comm", pid);
 		own_strbuf struct str name = { 0 };
 		if (fs_read_file(AT_FDCWD, comm, 64, &name, NULL) >= 0 && str_eq(str_text(&name), "carrel-copy\n"))
-			return atoi(at);
+			return pid;
 	}
 	return 0;
 }

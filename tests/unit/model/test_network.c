@@ -36,7 +36,8 @@ static void addresses_are_checked(void **state)
 	assert_ok(network_check_range("fd00::1", &e), &e);
 	assert_ok(network_check_range("10.0.0.0/28", &e), &e);
 	assert_ok(network_check_mac("02:00:00:ab:cd:ef", &e), &e);
-	static const char *const ranges[] = { "", "-", "10.0.0.9-10.0.0.5", "10.0.0.1-fd00::1", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/8x", "x/8" };
+	static const char *const ranges[] = { "", "-", "10.0.0.9-10.0.0.5", "10.0.0.1-fd00::1", "10.0.0.0/33",
+					      "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/8x", "x/8" };
 	for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
 		assert_fails(network_check_range(ranges[i], &e), &e, ERR_INVALID, "'");
 	static const char *const macs[] = { "", "02:00:00:00:00", "02:00:00:00:00:zz", "01:00:00:00:00:01", "02-00-00-00-00-01", "02:00:00:00:00:011" };

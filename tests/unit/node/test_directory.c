@@ -19,7 +19,9 @@ static int take(struct directory *d, const char *text)
 }
 
 #define LAB "{\"name\":\"lab\",\"ipv4\":\"10.1.0.0/24\",\"number\":1}"
-#define DB "{\"id\":\"00000000000000aa\",\"name\":\"db\",\"owner\":7,\"groups\":[\"g\"],\"addresses\":[{\"network\":\"lab\",\"number\":3,\"ipv4\":\"10.1.0.2\"}]}"
+#define DB                                                                                                                     \
+	"{\"id\":\"00000000000000aa\",\"name\":\"db\",\"owner\":7,\"groups\":[\"g\"],"                                          \
+	"\"addresses\":[{\"network\":\"lab\",\"number\":3,\"ipv4\":\"10.1.0.2\"}]}"
 
 static void messages_are_levels(void **state)
 {
