@@ -36,17 +36,14 @@ int network_check_address(const char *text, struct err *e)
 int network_check_prefix(const char *text, struct err *e)
 {
 	unsigned char bytes[16];
-	char address[INET6_ADDRSTRLEN];
+	char address[NETWORK_ADDRESS_SIZE];
 	const char *slash = strchr(text, '/');
-	char *end;
+	char *end = NULL;
 
-	if (!slash || (size_t)(slash - text) >= sizeof address)
-		return err_set(e, ERR_INVALID, "'%s': a prefix is ADDRESS/LENGTH, for example 10.88.0.0/24", text);
-	memcpy(address, text, (size_t)(slash - text));
-	address[slash - text] = '\0';
+	network_address(text, address);
 	int family = family_of(address, bytes);
-	unsigned long length = slash[1] >= '0' && slash[1] <= '9' ? strtoul(slash + 1, &end, 10) : 999;
-	if (!family || length > (family == AF_INET ? 32 : 128) || *end)
+	unsigned long length = slash && slash[1] >= '0' && slash[1] <= '9' ? strtoul(slash + 1, &end, 10) : 999;
+	if (!family || length > (family == AF_INET ? 32 : 128) || (end && *end))
 		return err_set(e, ERR_INVALID, "'%s': a prefix is ADDRESS/LENGTH, for example 10.88.0.0/24", text);
 	return 0;
 }
@@ -69,6 +66,29 @@ int network_check_range(const char *text, struct err *e)
 	if (!family || family_of(dash + 1, high) != family || memcmp(low, high, sizeof low) > 0)
 		return err_set(e, ERR_INVALID, "'%s': a range is FIRST-LAST, both IPv4 or both IPv6", text);
 	return 0;
+}
+
+void network_address(const char *prefix, char ret_address[static NETWORK_ADDRESS_SIZE])
+{
+	size_t length = strcspn(prefix, "/");
+
+	if (length >= NETWORK_ADDRESS_SIZE)
+		length = NETWORK_ADDRESS_SIZE - 1;
+	memcpy(ret_address, prefix, length);
+	ret_address[length] = '\0';
+}
+
+void network_gateway(const char *pool, char ret_address[static NETWORK_ADDRESS_SIZE], unsigned *ret_length)
+{
+	unsigned char bytes[16] = { 0 };
+	char base[NETWORK_ADDRESS_SIZE];
+	const char *slash = strchr(pool, '/');
+
+	network_address(pool, base);
+	int family = family_of(base, bytes);
+	bytes[family == AF_INET ? 3 : 15] |= 1; /* a pool has no bits behind its length, and at least four addresses */
+	(void)inet_ntop(family, bytes, ret_address, NETWORK_ADDRESS_SIZE);
+	*ret_length = slash ? (unsigned)strtoul(slash + 1, NULL, 10) : 0;
 }
 
 static int parse_port(const char *text, size_t length, uint16_t *ret_port)

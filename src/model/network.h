@@ -81,9 +81,15 @@ int network_check_address(const char *text, struct err *e) must_check;   /* IPv4
 int network_check_prefix(const char *text, struct err *e) must_check;    /* ADDRESS/LENGTH */
 int network_check_range(const char *text, struct err *e) must_check;     /* ADDRESS, ADDRESS/LENGTH or FIRST-LAST */
 
+#define NETWORK_ADDRESS_SIZE 46 /* of any address as text */
+/* The gateway of a checked pool (its first address) and the pool's length. */
+void network_gateway(const char *pool, char ret_address[static NETWORK_ADDRESS_SIZE], unsigned *ret_length);
+/* The address in front of "/LENGTH". */
+void network_address(const char *prefix, char ret_address[static NETWORK_ADDRESS_SIZE]);
+
 /* "[ADDRESS:]OUTSIDE:INSIDE[/tcp|/udp]", ADDRESS in [] when IPv6. */
 struct network_publish {
-	char address[46]; /* "": all of the host's */
+	char address[NETWORK_ADDRESS_SIZE]; /* "": all of the host's */
 	uint16_t outside, inside;
 	bool udp;
 };

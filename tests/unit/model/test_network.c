@@ -45,6 +45,20 @@ static void addresses_are_checked(void **state)
 		assert_fails(network_check_mac(macs[i], &e), &e, ERR_INVALID, "");
 }
 
+static void a_pool_has_a_gateway(void **state)
+{
+	(void)state;
+	char address[NETWORK_ADDRESS_SIZE];
+	unsigned length;
+
+	network_gateway("10.88.4.0/22", address, &length);
+	assert_string_equal(address, "10.88.4.1");
+	assert_int_equal(length, 22);
+	network_gateway("fd00:88::/64", address, &length);
+	assert_string_equal(address, "fd00:88::1");
+	assert_int_equal(length, 64);
+}
+
 static int parse(const char *text, struct network *n)
 {
 	*n = (struct network){ 0 };
@@ -83,7 +97,7 @@ static void networks_are_checked(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(publish_is_read), cmocka_unit_test(addresses_are_checked),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(publish_is_read), cmocka_unit_test(addresses_are_checked), cmocka_unit_test(a_pool_has_a_gateway),
 					    cmocka_unit_test(networks_are_checked) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
