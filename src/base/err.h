@@ -28,6 +28,7 @@
 	X(TOO_LARGE, "too-large", 413, 2, EFBIG, false)                                                                        \
 	X(NO_CAPACITY, "no-capacity", 507, 6, ENOSPC, true)                                                                    \
 	X(UNSUPPORTED, "unsupported", 501, 7, EOPNOTSUPP, false)                                                               \
+	X(METHOD, "method", 405, 2, EOPNOTSUPP, false)                                                                         \
 	X(CORRUPT, "corrupt", 422, 8, EBADMSG, false)                                                                          \
 	X(UNAVAILABLE, "unavailable", 503, 9, EHOSTUNREACH, true)                                                              \
 	X(TIMEOUT, "timeout", 504, 9, ETIMEDOUT, true)                                                                         \

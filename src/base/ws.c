@@ -319,6 +319,11 @@ static void on_socket(void *data, uint32_t events)
 	if ((events & (EPOLLHUP | EPOLLERR)) && w->paused && !w->closing && !queued(w)) {
 		loop_remove(w->source); /* what the peer sent before it went is read after ws_resume */
 		w->source = NULL;
+		w->busy++;
+		if (w->events.gone)
+			w->events.gone(w->data);
+		w->busy--;
+		(void)release_if_freed(w);
 		return;
 	}
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))

@@ -27,6 +27,8 @@ struct ws_events {
 	 * violation). Called once, from the loop, never from inside a call of this header; the ws may be freed here. */
 	void (*closed)(void *data, const struct err *why);
 	void (*drained)(void *data); /* may be NULL */
+	/* The peer hung up while the ws was paused: what it sent before is read, and `closed` follows, after ws_resume. May be NULL. */
+	void (*gone)(void *data);
 };
 
 enum ws_side { WS_CLIENT, WS_SERVER };

@@ -18,12 +18,15 @@
 
 #include "base/fault.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "db/sqlite.h"
 
 struct statement {
 	const char *sql;
 	struct sqlite_param *params;
 	size_t count;
+	enum err_kind refusal; /* when it changed no row; ERR_NONE: that is fine */
+	char *refusal_text;
 };
 
 struct db_batch {
@@ -64,6 +67,7 @@ void db_batch_free(struct db_batch *b)
 		for (size_t j = 0; j < b->statements[i].count; j++)
 			free(b->statements[i].params[j].text);
 		free(b->statements[i].params);
+		free(b->statements[i].refusal_text);
 	}
 	free(b->statements);
 	free(b);
@@ -96,10 +100,23 @@ void db_batch_add(struct db_batch *b, const char *sql, const char *types, ...)
 
 	MEM_PUSH_ROOM(b->statements, b->count, b->capacity);
 	struct statement *s = &b->statements[b->count++];
-	s->sql = sql;
+	*s = (struct statement){ .sql = sql };
 	va_start(args, types);
 	s->params = take_params(types, args, true, &s->count);
 	va_end(args);
+}
+
+void db_batch_must_change(struct db_batch *b, enum err_kind kind, const char *fmt, ...)
+{
+	struct statement *s = &b->statements[b->count - 1];
+	struct str text = { 0 };
+	va_list args;
+
+	va_start(args, fmt);
+	str_vprintf(&text, fmt, args);
+	va_end(args);
+	s->refusal = kind;
+	s->refusal_text = str_take(&text);
 }
 
 /* --- the writer --- */
@@ -119,6 +136,8 @@ static int run_statement(struct sqlite *s, const struct statement *what, struct 
 	while (result == SQLITE_ROW);
 	if (result != SQLITE_DONE)
 		r = sqlite_error(s, result, e);
+	else if (what->refusal && sqlite3_changes(s->handle) == 0)
+		r = err_set(e, what->refusal, "%s", what->refusal_text);
 	(void)sqlite3_reset(stmt);
 	(void)sqlite3_clear_bindings(stmt);
 	return r;

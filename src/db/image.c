@@ -3,12 +3,13 @@
 
 #include "base/str.h"
 
-void db_image_put(struct db_batch *b, const struct db_image *i)
+void db_image_put(struct db_batch *b, const struct db_image *i, bool anybody)
 {
 	static const char sql[] = "INSERT INTO images (name, digest, owner_uid, created, image) VALUES (?,?,?,?,?) ON CONFLICT (name) DO"
 				  " UPDATE SET digest=excluded.digest, owner_uid=excluded.owner_uid, created=excluded.created,"
-				  " image=excluded.image";
-	db_batch_add(b, sql, "ttuut", i->name, i->digest, i->owner_uid, i->created_ms, i->image);
+				  " image=excluded.image WHERE images.owner_uid=excluded.owner_uid OR ?=1";
+	db_batch_add(b, sql, "ttuuti", i->name, i->digest, i->owner_uid, i->created_ms, i->image, (int64_t)anybody);
+	db_batch_must_change(b, ERR_EXISTS, "image '%s' exists and belongs to another user", i->name);
 }
 
 void db_image_delete(struct db_batch *b, const char *name)

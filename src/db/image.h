@@ -11,7 +11,8 @@ struct db_image {
 	uint64_t owner_uid, created_ms;
 };
 
-void db_image_put(struct db_batch *b, const struct db_image *i); /* the name moves when it exists */
+/* The name moves when it exists; when it is another owner's and not `anybody`, the batch fails with ERR_EXISTS. */
+void db_image_put(struct db_batch *b, const struct db_image *i, bool anybody);
 void db_image_delete(struct db_batch *b, const char *name);
 int db_image_query(struct db *db, struct db_rows **ret_rows, struct err *e) must_check; /* all, by name */
 /* By name or by "sha256:...". No row: no such image. */

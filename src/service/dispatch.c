@@ -71,25 +71,39 @@ static int check_query(const struct request *r, struct err *e)
 	return 0;
 }
 
-int routes_find(struct request *r, const char *method, struct err *e)
+/* Fills r->allow; false: no route has this path. */
+static bool find_methods(struct request *r)
 {
-	bool path_known = false;
-
-	if (r->uri.segment_count == 0)
-		return err_set(e, ERR_NOT_FOUND, "no such address; see /v1/openapi.json");
 	for (const struct route *t = routes; t->method; t++) {
 		if (!match(t->path, &r->uri, r->params))
 			continue;
-		path_known = true;
-		if (!str_eq(t->method, method))
+		str_printf(&r->methods, "%s, ", t->method);
+		if (str_eq(t->method, "GET"))
+			str_puts(&r->methods, "HEAD, ");
+	}
+	if (!r->methods.length)
+		return false;
+	str_puts(&r->methods, "OPTIONS");
+	r->allow = r->methods.bytes;
+	return true;
+}
+
+int routes_find(struct request *r, const char *method, struct err *e)
+{
+	r->head = str_eq(method, "HEAD");
+	for (const struct route *t = routes; t->method && r->uri.segment_count; t++) {
+		if (!match(t->path, &r->uri, r->params) || !str_eq(t->method, r->head ? "GET" : method))
 			continue;
 		r->route = t;
 		int result = check_permission(r, e);
 		return result < 0 ? result : check_query(r, e);
 	}
-	if (path_known)
-		return err_set(e, ERR_UNSUPPORTED, "this address does not take %.20s", method);
-	return err_set(e, ERR_NOT_FOUND, "no such address; see /v1/openapi.json");
+	if (!r->uri.segment_count || !find_methods(r))
+		return err_set(e, ERR_NOT_FOUND, "no such address; see /v1/openapi.json");
+	if (str_eq(method, "OPTIONS"))
+		return 1;
+	(void)err_set(e, ERR_METHOD, "this address does not take %.20s", method);
+	return err_hint(e, "it takes %s", r->allow);
 }
 
 static int decode_body(struct request *r, struct err *e)
@@ -132,4 +146,5 @@ void routes_done(struct request *r)
 		shape_done(r->route->request, r->value);
 		free(r->value);
 	}
+	str_done(&r->methods);
 }

@@ -385,7 +385,7 @@ int handle_host_channel(struct request *r, struct err *e)
 	struct host *h = host_find(r->service, r->params[0]);
 	if (!h)
 		h = host_make(r->service, r->params[0]);
-	request_reply_upgrade(r, MESSAGE_MOST, &events, channel_opened, h);
+	request_reply_upgrade(r, MESSAGE_MOST, &events, channel_opened, NULL, h);
 	return 0;
 }
 

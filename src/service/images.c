@@ -221,7 +221,7 @@ int handle_images_list(struct request *r, struct err *e)
 {
 	own_db_rows struct db_rows *rows = NULL;
 	const char *after = request_query(r, "after");
-	json_t *items = json_array(), *next = json_null();
+	json_t *items = json_array(), *json = json_pack("{s:o}", "items", items);
 	uint64_t limit;
 
 	int result = request_limit(r, &limit, e);
@@ -232,7 +232,7 @@ int handle_images_list(struct request *r, struct err *e)
 		result = decode_row(rows, &image, e);
 		bool wanted = result == 0 && (!after || strcmp(image.name, after) > 0);
 		if (wanted && json_array_size(items) == limit) {
-			next = json_incref(json_object_get(json_array_get(items, limit - 1), "name"));
+			(void)json_object_set(json, "next", json_object_get(json_array_get(items, limit - 1), "name"));
 			image_done(&image);
 			break;
 		}
@@ -241,10 +241,10 @@ int handle_images_list(struct request *r, struct err *e)
 		image_done(&image);
 	}
 	if (result < 0) {
-		json_decref(items);
+		json_decref(json);
 		return result;
 	}
-	request_reply_json(r, 200, json_pack("{s:o, s:o}", "items", items, "next", next));
+	request_reply_json(r, 200, json);
 	return 0;
 }
 

@@ -116,28 +116,11 @@ static void settle(struct image_job *j, const struct err *failure)
 /* Only now may the pins go: the row names the image. */
 static void recorded(void *data, const struct err *failure) { settle(data, failure); }
 
-/* An import takes its time, and somebody else may have taken the name meanwhile. */
-static int check_owner(struct image_job *j, struct err *e)
-{
-	struct image there = { 0 };
-	int found = images_find(j->service, j->name, &there, e);
-
-	if (found > 0 && !j->admin && there.owner_uid != j->owner_uid)
-		found = err_set(e, ERR_EXISTS, "image '%s' exists and belongs to another user", j->name);
-	image_done(&there);
-	return found < 0 ? found : 0;
-}
-
+/* An import takes its time, and somebody else may have taken the name meanwhile: the row is put only when it is free or ours. */
 static void record(struct image_job *j, struct image *image)
 {
-	struct err e;
-
-	if (check_owner(j, &e) < 0) {
-		image_done(image);
-		settle(j, &e);
-		return;
-	}
 	struct db_batch *b = db_batch_new();
+
 	j->image = *image;
 	*image = (struct image){ 0 };
 	free(j->image.name);
@@ -147,7 +130,7 @@ static void record(struct image_job *j, struct image *image)
 	json_t *json = encode(&image_shape, &j->image);
 	char *text = json_dumps(json, JSON_COMPACT);
 	const struct db_image row = { j->name, j->image.digest, text, j->owner_uid, j->image.created_ms };
-	db_image_put(b, &row);
+	db_image_put(b, &row, j->admin);
 	event_add(j->service, b, "image.imported", j->name, j->owner_uid, json_pack("{s:s}", "digest", j->image.digest));
 	db_submit(j->service->db, b, j->service->loop, recorded, j);
 	free(text);

@@ -22,9 +22,9 @@ static json_t *reference(const struct shape *shape) { return json_pack("{s:s+}",
 
 static json_t *list_of(const struct shape *shape)
 {
-	return json_pack("{s:s, s:[s], s:{s:{s:s, s:o}, s:{s:[s, s], s:s}}}", "type", "object", "required", "items", "properties", "items",
-			 "type", "array", "items", reference(shape), "next", "type", "string", "null", "description",
-			 "cursor of the next page, for ?after");
+	return json_pack("{s:s, s:[s], s:{s:{s:s, s:o}, s:{s:s, s:s}}}", "type", "object", "required", "items", "properties", "items",
+			 "type", "array", "items", reference(shape), "next", "type", "string", "description",
+			 "cursor of the next page, for ?after; absent on the last page");
 }
 
 static json_t *success(const struct route *t)
@@ -49,10 +49,24 @@ static json_t *responses(const struct route *t)
 			 "#/components/schemas/error");
 }
 
-static void add_parameter(json_t *list, const char *name, const char *in, const char *doc, bool required, const char *type)
+static json_t *add_parameter(json_t *list, const char *name, const char *in, const char *doc, bool required, const char *type)
 {
-	(void)json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:b, s:{s:s}}", "name", name, "in", in, "description", doc, "required",
-						    required, "schema", "type", type));
+	json_t *schema = json_pack("{s:s}", "type", type);
+
+	(void)json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:b, s:o}", "name", name, "in", in, "description", doc, "required",
+						    required, "schema", schema));
+	return schema;
+}
+
+static void add_query(json_t *list, const struct parameter *q)
+{
+	json_t *schema = add_parameter(list, q->name, "query", q->doc, false, q->number ? "integer" : "string");
+
+	if (!q->most)
+		return;
+	(void)json_object_set_new(schema, "minimum", json_integer(q->least));
+	(void)json_object_set_new(schema, "maximum", json_integer(q->most));
+	(void)json_object_set_new(schema, "default", json_integer(q->preset));
 }
 
 static json_t *parameters(const struct route *t)
@@ -61,14 +75,14 @@ static json_t *parameters(const struct route *t)
 
 	for (const char *p = strchr(t->path, '{'); p; p = strchr(p + 1, '{')) {
 		own_str char *name = mem_strndup(p + 1, strcspn(p + 1, "}"));
-		add_parameter(list, name, "path", "name or id", true, "string");
+		(void)add_parameter(list, name, "path", "name or id", true, "string");
 	}
 	for (const struct parameter *q = t->query; q && q->name; q++)
-		add_parameter(list, q->name, "query", q->doc, false, q->number ? "integer" : "string");
+		add_query(list, q);
 	if (t->flags & ROUTE_KEY)
-		add_parameter(list, "Idempotency-Key", "header", "a request that is sent again with the same key is done once", false, "string");
+		(void)add_parameter(list, "Idempotency-Key", "header", "a request that is sent again with the same key is done once", false, "string");
 	if (t->flags & ROUTE_TAG)
-		add_parameter(list, t->need == NEED_READ ? "If-None-Match" : "If-Match", "header", "an ETag that was seen before", false, "string");
+		(void)add_parameter(list, t->need == NEED_READ ? "If-None-Match" : "If-Match", "header", "an ETag that was seen before", false, "string");
 	return list;
 }
 

@@ -24,13 +24,20 @@ struct request;
 struct parameter { /* of the query */
 	const char *name, *doc;
 	bool number;
+	unsigned least, most, preset; /* of a number; most 0: any */
 };
+
+#define LIMIT_PRESET 100
+#define LIMIT_MOST 1000
+#define LIMIT_PARAMETER { "limit", "most items of the answer: 1 to 1000; 100 when missing", true, 1, LIMIT_MOST, LIMIT_PRESET }
 
 typedef int handler_fn(struct request *r, struct err *e);
 
 struct request {
 	struct service *service;
 	const struct route *route;
+	const char *allow;      /* of a known address: the methods it takes, "GET, HEAD, POST, OPTIONS" */
+	bool head;              /* HEAD: as GET, and the body is not sent */
 	struct identity who;
 	struct uri uri;
 	const char *params[3];  /* what stood in the {places} of the route's path, in order */
@@ -46,6 +53,8 @@ struct request {
 	bool started, suspended, answered, failed_early;
 	int status;
 	void *response;
+	struct upgrade *upgrade; /* asked for and not there yet */
+	struct str methods;
 };
 
 /* Texts from the request; NULL: not given. Valid as long as the request. */
@@ -70,9 +79,10 @@ void request_body_wake(struct request *r); /* more of the body is wanted */
 void request_reply_stream(struct request *r, const char *type, long (*read)(void *data, char *buffer, size_t size),
 			  void (*free_fn)(void *data), void *data);
 void request_wake(struct request *r); /* of a stream: there is more */
-/* Becomes a WebSocket; `opened` gets it and owns it: ws_free it, and then call request_upgrade_end(handle). */
+/* Becomes a WebSocket; `opened` gets it and owns it: ws_free it, and then call request_upgrade_end(handle). A peer that is gone before
+ * that is told by `abandoned` (may be NULL); one of the two is called, once. */
 void request_reply_upgrade(struct request *r, size_t longest_message, const struct ws_events *events,
-			   void (*opened)(void *data, struct ws *ws, void *handle), void *data);
+			   void (*opened)(void *data, struct ws *ws, void *handle), void (*abandoned)(void *data), void *data);
 void request_upgrade_end(void *handle);
 bool request_is_upgrade(const struct request *r);
 

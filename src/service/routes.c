@@ -6,7 +6,7 @@
 #include "service/routes.h"
 #include "service/views.h"
 
-static const struct parameter list_query[] = { { "limit", "most items of the answer (1000)", true },
+static const struct parameter list_query[] = { LIMIT_PARAMETER,
 					       { "after", "cursor of the page before", false },
 					       { "label", "only workspaces with this label: key or key=value", false },
 					       { "state", "only workspaces in this state", false },
@@ -16,7 +16,7 @@ static const struct parameter remove_query[] = { { "force", "1: stop it first wh
 static const struct parameter wait_query[] = { { "wait", "seconds to wait for its end (600)", true }, { 0 } };
 static const struct parameter volume_query[] = { { "owner", "user id of the owner; your own when missing", true }, { 0 } };
 static const struct parameter events_query[] = { { "after", "number of the last event that was seen", true },
-						 { "limit", "most items of the answer (1000)", true },
+						 LIMIT_PARAMETER,
 						 { "follow", "1: server-sent events, without end", false },
 						 { 0 } };
 static const struct parameter image_query[] = { { "name", "name of the image", false },
@@ -25,7 +25,7 @@ static const struct parameter image_query[] = { { "name", "name of the image", f
 						{ "architecture", "processor; the service's own when missing", false },
 						{ "init", "whether it has an init: yes or no; found out when missing", false },
 						{ 0 } };
-static const struct parameter image_page_query[] = { { "limit", "most items of the answer (1000)", true },
+static const struct parameter image_page_query[] = { LIMIT_PARAMETER,
 						     { "after", "name of the last item of the page before", false },
 						     { 0 } };
 static const struct parameter export_query[] = { { "format", "oci, oci-zstd, partitions or tar", false }, { 0 } };

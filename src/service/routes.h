@@ -36,7 +36,8 @@ struct route {
 
 extern const struct route routes[]; /* ends with a NULL method */
 
-/* Sets r->route and r->params, and checks permission and the names of query parameters. */
+/* Sets r->route and r->params, and checks permission and the names of query parameters. 1: OPTIONS of an address that there is
+ * (r->allow), and no route. ERR_METHOD: the address takes others (r->allow). */
 int routes_find(struct request *r, const char *method, struct err *e) must_check;
 /* Decodes the body and calls the handler. */
 int routes_call(struct request *r, struct err *e) must_check;

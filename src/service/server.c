@@ -28,6 +28,7 @@
 
 #define IDLE_SECONDS 30
 #define CONNECTIONS_MOST 4096
+#define ACCEPT_PAUSE_MS 100
 
 /* One peer's connection. */
 struct peer {
@@ -39,7 +40,8 @@ struct server {
 	struct service *service;
 	struct MHD_Daemon *daemon;
 	int listen_fd;
-	struct loop_source *accepting, *readable, *timer;
+	struct loop_source *accepting, *readable, *timer, *pause;
+	bool told_full; /* the log says that there are no descriptors left; again after one was accepted */
 	struct peer *peers;
 	size_t connections;
 	bool run_posted;
@@ -99,6 +101,30 @@ static size_t connections_of(const struct server *s, uid_t uid)
 	return count;
 }
 
+static void listen_again(void *data)
+{
+	struct server *s = data;
+	s->pause = NULL;
+	loop_set_events(s->accepting, EPOLLIN);
+}
+
+/* Without descriptors the socket stays readable: it is left alone for a moment. Who waits there is served when others have gone. */
+static void accept_failed(struct server *s, int number)
+{
+	struct err e;
+
+	if (number != EMFILE && number != ENFILE && number != ENOBUFS && number != ENOMEM)
+		return;
+	if (!s->told_full) {
+		(void)err_errno(&e, number, "accept a connection");
+		(void)err_hint(&e, "%zu are open; raise the limit of open files (LimitNOFILE of the unit)", s->connections);
+		log_error(&e, "new connections wait");
+	}
+	s->told_full = true;
+	loop_set_events(s->accepting, 0);
+	s->pause = loop_add_timer(s->service->loop, ACCEPT_PAUSE_MS, listen_again, s);
+}
+
 /* A peer with too many connections is hung up on: answering it would need one more. */
 static void accept_one(void *data, uint32_t events)
 {
@@ -108,8 +134,11 @@ static void accept_one(void *data, uint32_t events)
 	own_fd int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	(void)events;
-	if (fd < 0)
+	if (fd < 0) {
+		accept_failed(s, errno);
 		return;
+	}
+	s->told_full = false;
 	if (identity_of_peer(&s->service->config, fd, &who, &e) < 0) {
 		log_error(&e, "a connection");
 		return;
@@ -159,6 +188,8 @@ static void answer(struct request *r, int status, struct MHD_Response *response)
 		MHD_destroy_response(response);
 		return;
 	}
+	if (r->allow)
+		(void)MHD_add_response_header(response, "Allow", r->allow);
 	r->answered = true;
 	r->status = status;
 	r->response = response;
@@ -288,6 +319,7 @@ struct upgrade {
 	size_t longest;
 	struct ws_events events;
 	void (*opened)(void *data, struct ws *ws, void *handle);
+	void (*abandoned)(void *data);
 	void *data;
 };
 
@@ -304,7 +336,7 @@ static void become_websocket(void *data, struct MHD_Connection *connection, void
 	int own = dup(fd); /* the WebSocket closes its own; libmicrohttpd closes `fd` at request_upgrade_end */
 
 	(void)connection;
-	(void)request_context;
+	((struct request *)request_context)->upgrade = NULL;
 	struct ws *ws = ws_new(u->service->loop, own, WS_SERVER, u->longest, early, early_length, &u->events, u->data);
 	struct upgraded *kept = mem_alloc(sizeof *kept);
 	*kept = (struct upgraded){ u->service->server, handle };
@@ -319,12 +351,13 @@ bool request_is_upgrade(const struct request *r)
 }
 
 void request_reply_upgrade(struct request *r, size_t longest_message, const struct ws_events *events,
-			   void (*opened)(void *data, struct ws *ws, void *handle), void *data)
+			   void (*opened)(void *data, struct ws *ws, void *handle), void (*abandoned)(void *data), void *data)
 {
 	struct upgrade *u = mem_alloc(sizeof *u);
 	char accept[29];
 
-	*u = (struct upgrade){ r->service, longest_message, *events, opened, data };
+	*u = (struct upgrade){ r->service, longest_message, *events, opened, abandoned, data };
+	r->upgrade = u;
 	ws_accept_key(request_header(r, "Sec-WebSocket-Key"), accept);
 	struct MHD_Response *response = MHD_create_response_for_upgrade(become_websocket, u);
 	(void)MHD_add_response_header(response, "Upgrade", "websocket");
@@ -338,6 +371,16 @@ void request_upgrade_end(void *handle)
 	(void)MHD_upgrade_action(kept->handle, MHD_UPGRADE_ACTION_CLOSE);
 	run_soon(kept->server);
 	free(kept);
+}
+
+/* The connection ended before the upgrade: nobody else knows. */
+static void abandon_upgrade(struct upgrade *u)
+{
+	if (!u)
+		return;
+	if (u->abandoned)
+		u->abandoned(u->data);
+	free(u);
 }
 
 /* --- requests --- */
@@ -368,7 +411,7 @@ int request_number(const struct request *r, const char *name, uint64_t preset, u
 int request_limit(const struct request *r, uint64_t *ret_limit, struct err *e)
 {
 	uint64_t limit = 0;
-	int result = request_number(r, "limit", 100, 1000, &limit, e);
+	int result = request_number(r, "limit", LIMIT_PRESET, LIMIT_MOST, &limit, e);
 
 	if (result == 0 && limit == 0)
 		result = err_set(e, ERR_INVALID, "query parameter 'limit' must be at least 1");
@@ -413,6 +456,10 @@ static void start(struct request *r, const char *method, struct err *e)
 	if (r->answered)
 		return;
 	int result = routes_find(r, method, e);
+	if (result > 0) {
+		request_reply_nothing(r);
+		return;
+	}
 	if (result == 0 && length && str_to_u64(length, UINT64_MAX, &bytes) < 0)
 		result = err_set(e, ERR_INVALID, "Content-Length is not a number");
 	if (result == 0 && !(r->route->flags & ROUTE_STREAM) && bytes > BODY_MOST)
@@ -496,6 +543,7 @@ static void end_request(void *data, struct MHD_Connection *connection, void **co
 		return;
 	if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && r->ended && !r->answered)
 		r->ended(r, true);
+	abandon_upgrade(TAKE(r->upgrade));
 	routes_done(r);
 	if (r->response)
 		MHD_destroy_response(r->response);
@@ -566,6 +614,7 @@ int server_start(struct service *s, const char *socket_path, struct server **ret
 void server_stop(struct server *s)
 {
 	loop_remove(s->accepting);
+	loop_remove(s->pause);
 	loop_remove(s->readable);
 	loop_remove(s->timer);
 	(void)close(s->listen_fd);

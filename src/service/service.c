@@ -31,7 +31,7 @@ char *service_time_text(uint64_t ms)
 	return mem_printf("%s.%03uZ", text, (unsigned)(ms % 1000));
 }
 
-const struct parameter page_query[] = { { "limit", "most items of the answer (1000)", true },
+const struct parameter page_query[] = { LIMIT_PARAMETER,
 					{ "after", "cursor of the page before", false },
 					{ 0 } };
 

@@ -5,7 +5,9 @@
  * messages are relayed unchanged. The client's side is not read before the host's is there, and a side whose peer is slow is not read until
  * the peer has drained, so a stream holds a bounded amount of memory.
  *
- * A stream to a workspace that is still on its way waits for it: `carrel run` attaches before the program starts.
+ * A stream to a workspace that is still on its way waits for it: `carrel run` attaches before the program starts. Nothing else waits
+ * without end: the client's request, the host's side and the closing each have their time, and a workspace that goes takes its streams
+ * with it.
  */
 #include <string.h>
 
@@ -20,6 +22,7 @@
 
 #define MESSAGE_MOST (128 << 10)
 #define PAIR_WAIT_MS 30000
+#define REQUEST_WAIT_MS 10000
 #define CLOSE_WAIT_MS 10000
 
 struct side {
@@ -127,6 +130,13 @@ static void not_paired(void *data)
 	refuse(t, json_pack("{s:s, s:s}", "kind", "timeout", "message", "the host did not open its side of the stream"));
 }
 
+static void no_request(void *data)
+{
+	struct stream *t = data;
+	t->timer = NULL;
+	refuse(t, json_pack("{s:s, s:s}", "kind", "timeout", "message", "the stream's first message, its request, did not come"));
+}
+
 /* --- the sides --- */
 
 static void advance(struct stream *t, struct workspace *w);
@@ -141,6 +151,7 @@ static void take_request(struct stream *t, bool text, const char *bytes, size_t 
 		refuse(t, json_pack("{s:s, s:s}", "kind", "invalid", "message", "the first message of a stream is a JSON object"));
 		return;
 	}
+	loop_remove(TAKE(t->timer));
 	ws_pause(t->client.ws);
 	if (w)
 		advance(t, w);
@@ -188,7 +199,16 @@ static void side_closed(void *data, const struct err *why)
 	set_timer(t, CLOSE_WAIT_MS, take_too_long);
 }
 
+/* A client that left while it waited needs nothing any more. What it sent to a host that was told already still goes there. */
+static void client_gone(void *data)
+{
+	struct side *side = data;
+	if (!side->stream->told)
+		stream_free(side->stream);
+}
+
 static const struct ws_events side_events = { .message = side_message, .closed = side_closed, .drained = side_drained };
+static const struct ws_events client_events = { .message = side_message, .closed = side_closed, .drained = side_drained, .gone = client_gone };
 
 /* --- opening --- */
 
@@ -203,6 +223,11 @@ static void advance(struct stream *t, struct workspace *w)
 
 	if (t->told || !t->client.ws || !t->request)
 		return;
+	if (state == STATE_REMOVED) {
+		refuse(t, json_pack("{s:s, s:s}", "kind", "not-found", "message", "the workspace was removed"));
+		t->told = true;
+		return;
+	}
 	if (state == STATE_FAILED && workspace_settled(w) && needs_life) {
 		refuse(t, w->truth.error ? error_of_report(w->truth.error) : json_pack("{s:s, s:s}", "kind", "internal", "message", "failed"));
 		t->told = true;
@@ -242,6 +267,14 @@ static void client_opened(void *data, struct ws *ws, void *handle)
 
 	side->ws = ws;
 	side->handle = handle;
+	set_timer(side->stream, REQUEST_WAIT_MS, no_request);
+}
+
+/* Gone before the upgrade. */
+static void client_abandoned(void *data)
+{
+	struct side *side = data;
+	stream_free(side->stream);
 }
 
 static int check_wish(const struct workspace *w, const char *kind, struct err *e)
@@ -290,7 +323,7 @@ int handle_workspace_stream(struct request *r, struct err *e)
 		t->counted = true;
 		w->attached++;
 	}
-	request_reply_upgrade(r, MESSAGE_MOST, &side_events, client_opened, &t->client);
+	request_reply_upgrade(r, MESSAGE_MOST, &client_events, client_opened, client_abandoned, &t->client);
 	return 0;
 }
 
@@ -315,6 +348,6 @@ int handle_host_stream(struct request *r, struct err *e)
 
 	if (!t || !str_eq(t->host, r->params[0]) || t->node.ws || !t->client.ws)
 		return err_set(e, ERR_NOT_FOUND, "no such stream, or its client is gone");
-	request_reply_upgrade(r, MESSAGE_MOST, &side_events, node_opened, &t->node);
+	request_reply_upgrade(r, MESSAGE_MOST, &side_events, node_opened, NULL, &t->node);
 	return 0;
 }

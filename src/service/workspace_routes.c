@@ -195,7 +195,12 @@ static struct workspace *make(struct request *r, struct create_request *body, st
 static void digest_request(const struct request *r, char out[DIGEST_HEX_SIZE])
 {
 	own_hash struct hash *h = hash_new();
-	hash_add(h, r->route->path, strlen(r->route->path));
+
+	hash_add(h, r->route->path, strlen(r->route->path) + 1);
+	for (size_t i = 0; i < r->uri.query.count; i++) { /* a dry run is another request than the deployment */
+		hash_add(h, r->uri.query.items[i].key, strlen(r->uri.query.items[i].key) + 1);
+		hash_add(h, r->uri.query.items[i].value, strlen(r->uri.query.items[i].value) + 1);
+	}
 	hash_add(h, r->body.bytes, r->body.length);
 	struct digest d = hash_end(h);
 	(void)digest_hex(&d, out);

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API of workspaces against the real service with a host that pretends."""
+import fcntl
 import os
+import socket
+import struct
 import sys
+import termios
 import threading
+import time
 
 import pytest
 
@@ -167,6 +172,64 @@ def test_stream_refusals(service, host):
         WebSocket(service.socket, "/v1/hosts/local/streams/0123456789abcdef")
 
 
+def unread(one):
+    """Bytes that wait for a reader, once there come no more."""
+    seen = -1
+    while True:
+        time.sleep(0.05)
+        now = struct.unpack("i", fcntl.ioctl(one, termios.FIONREAD, b"\0" * 4))[0]
+        if now == seen:
+            return now
+        seen = now
+
+
+def test_a_client_that_vanishes_is_not_attached(service, host):
+    """remove-on-exit waits for who is attached: one who went before the answer to his upgrade must not count."""
+    made = running(service, "left", **{"remove-on-exit": True})
+    simple = b"GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n"
+    upgrade = (f"GET /v1/workspaces/{made['id']}/attach HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+               "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n").encode()
+
+    def send(count, last=b""):
+        one = socket.socket(socket.AF_UNIX)
+        one.connect(service.socket)
+        one.sendall(simple * count + last)
+        got = unread(one)
+        one.close()
+        return got
+
+    # Answers that nobody reads fill the socket, so that the one to the upgrade is the first that finds no room.
+    fit = send(1000) // send(1)
+    assert 10 < fit < 1000
+    for count in range(fit - 3, fit + 4):
+        send(count, upgrade)
+    service.done(service.post("/v1/workspaces/left/stop"))
+    service.wait_for(lambda: service.get("/v1/workspaces/left").status == 404, 20)
+
+
+def test_a_client_that_leaves_while_it_waits(service, host):
+    made = running(service, "waited", until="prepared", **{"remove-on-exit": True})
+    before = len(os.listdir(f"/proc/{service.process.pid}/fd"))
+    for _ in range(5):
+        client = WebSocket(service.socket, f"/v1/workspaces/{made['id']}/attach")
+        client.send({"stdin": False})
+        client.socket.close()
+    service.wait_for(lambda: len(os.listdir(f"/proc/{service.process.pid}/fd")) <= before, 20)
+    waiting = WebSocket(service.socket, f"/v1/workspaces/{made['id']}/attach")
+    waiting.send({"stdin": False})
+    service.done(service.ask("DELETE", "/v1/workspaces/waited"))
+    assert waiting.receive()["error"]["kind"] == "not-found"  # nobody waits for what is gone
+    waiting.close()
+
+
+def test_a_stream_without_a_request_ends(service, host):
+    running(service, "silent")
+    client = WebSocket(service.socket, "/v1/workspaces/silent/exec")
+    client.socket.settimeout(60)
+    assert client.receive()["error"]["kind"] == "timeout"
+    client.close()
+
+
 def test_etags(service, host):
     running(service, "tagged")
     got = service.get("/v1/workspaces/tagged")
@@ -259,6 +322,8 @@ def test_idempotency_key(service, host):
     assert first.status == second.status == 201 and first.json["id"] == second.json["id"]
     other = service.post("/v1/workspaces", {"spec": {"image": "busybox"}}, headers={"Idempotency-Key": "k1"})
     assert other.status == 409 and "idempotency" in other.error["message"]
+    dry = service.post("/v1/workspaces?dry-run=1", body, headers={"Idempotency-Key": "k1"})
+    assert dry.status == 409, dry.body  # never the workspace that was made, as if it were the plan's answer
 
 
 def test_cancel_and_replace(service):

@@ -92,7 +92,7 @@ def wait_until_tidy(site):
 
 
 def test_add_list_show_remove(here, image):
-    assert here.api("GET", "/v1/images")[1] == {"items": [], "next": None}
+    assert here.api("GET", "/v1/images")[1] == {"items": []}
     added = add(here, "team/app:1", image.archive())
     assert added["name"] == "team/app:1"
     assert added["run"]["Cmd"] == ["/bin/sh"]
@@ -103,7 +103,7 @@ def test_add_list_show_remove(here, image):
     first = here.api("GET", "/v1/images?limit=2")[1]
     assert [i["name"] for i in first["items"]] == ["a", "b"]
     rest = here.api("GET", f"/v1/images?limit=2&after={first['next']}")[1]
-    assert [i["name"] for i in rest["items"]] == ["c", "team/app:1"] and rest["next"] is None
+    assert [i["name"] for i in rest["items"]] == ["c", "team/app:1"] and "next" not in rest
     for name in ("a", "b", "c"):
         assert here.api("DELETE", f"/v1/images/{name}")[0] == 204
     assert here.api("DELETE", "/v1/images/a")[0] == 404

@@ -109,6 +109,44 @@ static void test_a_batch_is_whole_or_nothing(void **state)
 	assert_int_equal(db_count(db).failures, 1);
 }
 
+/* Whoever comes second with a name gets it only when the name is his, whatever was looked up before. */
+static void test_an_image_of_another_is_not_taken(void **state)
+{
+	struct err e;
+	own_db struct db *db = NULL;
+	own_db_rows struct db_rows *rows = NULL;
+	struct db_image one = { .name = "box", .digest = "sha256:1", .image = "{}", .owner_uid = 1 }, two = one, got;
+	struct db_batch *b = db_batch_new();
+
+	(void)state;
+	two.owner_uid = 2;
+	two.digest = "sha256:2";
+	assert_ok(db_open(path, &db, &e), &e);
+	db_image_put(b, &one, false);
+	assert_ok(db_commit(db, b, &e), &e);
+	b = db_batch_new();
+	db_image_delete(b, "other");
+	db_image_put(b, &two, false);
+	db_image_delete(b, "box"); /* what follows in the batch is not done either */
+	assert_fails(db_commit(db, b, &e), &e, ERR_EXISTS, "another user");
+	b = db_batch_new();
+	one.digest = "sha256:3";
+	db_image_put(b, &one, false);
+	assert_ok(db_commit(db, b, &e), &e);
+	assert_ok(db_image_find(db, "box", &rows, &e), &e);
+	assert_int_equal(db_next(rows, &e), 1);
+	db_image_row(rows, &got);
+	assert_string_equal(got.digest, "sha256:3");
+	db_rows_free(TAKE(rows));
+	b = db_batch_new();
+	db_image_put(b, &two, true);
+	assert_ok(db_commit(db, b, &e), &e);
+	assert_ok(db_image_find(db, "box", &rows, &e), &e);
+	assert_int_equal(db_next(rows, &e), 1);
+	db_image_row(rows, &got);
+	assert_int_equal(got.owner_uid, 2);
+}
+
 struct writer {
 	struct db *db;
 	int number;
@@ -122,7 +160,7 @@ static void *write_many(void *data)
 	for (int i = 0; i < 200; i++) {
 		own_str char *name = mem_printf("image-%d-%d", w->number, i);
 		struct db_batch *b = db_batch_new();
-		db_image_put(b, &(struct db_image){ .name = name, .digest = "sha256:1", .image = "{}" });
+		db_image_put(b, &(struct db_image){ .name = name, .digest = "sha256:1", .image = "{}" }, false);
 		if (db_commit(w->db, b, &e) < 0)
 			return w; /* not NULL: failed */
 	}
@@ -263,7 +301,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		EACH(test_a_row_comes_back_as_it_was_put),
 		EACH(test_a_batch_is_whole_or_nothing),
-		EACH(test_commits_are_shared),
+		EACH(test_an_image_of_another_is_not_taken), EACH(test_commits_are_shared),
 		EACH(test_newer_schema_is_refused),
 		EACH(test_garbage_is_not_a_database),
 		EACH(test_migration_from_each_version),
