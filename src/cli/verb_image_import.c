@@ -1,17 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 
+#include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
 #include "cli/change.h"
+#include "cli/credentials.h"
 #include "cli/print.h"
 #include "cli/source.h"
 
-static int fetch(struct client *client, const char *name, const char *source, json_t **ret_answer, struct err *e)
+static int fetch(struct client *client, const struct args *a, const char *name, const char *source, json_t **ret_answer, struct err *e)
 {
-	own_json json_t *body = json_pack("{s:s, s:s}", "name", name, "source", source);
+	struct registry_login login = { 0 };
+	int r = credentials_find(a, source, &login, e);
 
-	return body ? client_call(client, "POST", "/v1/images", body, ret_answer, e) : err_set(e, ERR_INVALID, "the source is not UTF-8");
+	if (r < 0)
+		return r;
+	own_json json_t *body = json_pack("{s:s, s:s, s:s*, s:s*}", "name", name, "source", source, "user", login.user, "password", login.password);
+	registry_login_done(&login);
+	return body ? client_call(client, "POST", "/v1/images", body, ret_answer, e) : err_set(e, ERR_INVALID, "source, user name or password is not UTF-8");
+}
+
+static int check_options(const struct args *a, bool registry, struct err *e)
+{
+	static const char *const of_registries[] = { "username", "password-stdin", "authfile" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(of_registries) && !registry; i++)
+		if (args_text(a, of_registries[i]) || args_flag(a, of_registries[i]))
+			return err_set(e, ERR_INVALID, "--%s is for sources that begin with docker://", of_registries[i]);
+	return 0;
 }
 
 static int upload(struct cli *cli, struct client *client, const struct args *a, const char *name, const char *text, json_t **ret_answer,
@@ -54,12 +71,15 @@ static int import(struct cli *cli, const struct args *a, struct err *e)
 	const char *name = args_operand(a, 0), *source = args_operand(a, 1);
 	own_json json_t *answer = NULL;
 	struct client *client;
-	int r = cli_client(cli, &client, e);
+	bool registry = str_starts(source, "docker://");
+	int r = check_options(a, registry, e);
 
+	if (r == 0)
+		r = cli_client(cli, &client, e);
 	if (r == 0)
 		r = cli_catch_interrupt(cli, e);
 	if (r == 0)
-		r = str_starts(source, "docker://") ? fetch(client, name, source, &answer, e) : upload(cli, client, a, name, source, &answer, e);
+		r = registry ? fetch(client, a, name, source, &answer, e) : upload(cli, client, a, name, source, &answer, e);
 	if (r < 0)
 		return r;
 	if (args_flag(a, "detach")) {
@@ -80,12 +100,16 @@ static const struct option options[] = {
 	{ "format-image", 0, OPTION_TEXT, "FORMAT", "what the archive is, instead of looking at it", formats },
 	{ "include", 0, OPTION_TEXT, "PACKAGES", "debian: more packages, joined by commas" },
 	{ "variant", 0, OPTION_TEXT, "VARIANT", "debian: minbase, important (the default), standard: see mmdebstrap(1)" },
+	{ "username", 0, OPTION_TEXT, "NAME", "docker: user name for the registry" },
+	{ "password-stdin", 0, OPTION_FLAG, NULL, "docker: read the password or token from standard input" },
+	{ "authfile", 0, OPTION_TEXT, "FILE", "docker: file with the passwords of registries", .complete = COMPLETE_FILE },
 	{ "mirror", 0, OPTION_TEXT, "URL", "debian: mirror to take the packages from" },
 	{ 0 },
 };
 static const struct example examples[] = {
 	{ "carrel image import debian debian:bookworm --include openssh-server", "a Debian from its packages" },
 	{ "carrel image import alpine docker://docker.io/library/alpine:3.20", "from a registry" },
+	{ "carrel image import app docker://registry.example.org/app --username me --password-stdin <token", "from one that asks who you are" },
 	{ "carrel image import app ./rootfs", "a folder" },
 	{ "docker save app | carrel image import app -", "what another tool writes" },
 	{ 0 },
@@ -93,6 +117,9 @@ static const struct example examples[] = {
 const struct verb verb_image_import = {
 	"image import", "make an image from a folder, an archive, a registry or Debian's packages",
 	"Archives may be plain or compressed with gzip, xz or zstd; an OCI image layout is recognized as a folder and as an archive. What the "
-	"service has already is not stored twice. Ctrl-C ends the import and leaves nothing behind.",
+	"service has already is not stored twice. Ctrl-C ends the import and leaves nothing behind.\n\n"
+	"A registry that asks for user name and password gets those that are given here, or its own entry of a password file as docker login and "
+	"podman login write it: --authfile, $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, ~/.docker/config.json. Entries of other "
+	"registries stay where they are, helper programs (credHelpers) are not run, and the service keeps nothing of it.",
 	operands, options, change_options, examples, import,
 };

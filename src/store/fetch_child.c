@@ -25,7 +25,7 @@
 #include "base/str.h"
 #include "store/cancel.h"
 #include "store/registry_auth.h"
-#include "store/registry_reference.h"
+#include "model/registry_reference.h"
 
 #define REDIRECTS_MOST 5
 #define KEPT_MOST      65536
@@ -323,7 +323,7 @@ static int fetch_token(struct agent *a, const struct registry_challenge *c, stru
 	int r = exchange(&x, url, basic, &status, e);
 	if (r == 0 && (status == 401 || status == 403)) {
 		(void)err_set(e, ERR_DENIED, "the token server refuses %s", server->user ? "user name and password" : "anonymous access");
-		r = err_hint(e, "give user name and password of the registry");
+		r = err_hint(e, "carrel image import ... --username NAME --password-stdin, or a password file (--authfile)");
 	} else if (r == 0 && status != 200) {
 		r = err_set(e, status >= 500 ? ERR_UNAVAILABLE : ERR_DENIED, "the token server answers with status %ld", status);
 	}
@@ -354,7 +354,7 @@ static int authenticate(struct agent *a, const char *challenge, struct err *e)
 	}
 	(void)err_set(e, ERR_DENIED, "the registry asks for %s", c.kind == CHALLENGE_BASIC ? "user name and password" :
 							       "an authentication that is not known here");
-	return err_hint(e, "give user name and password of the registry");
+	return err_hint(e, "carrel image import ... --username NAME --password-stdin, or a password file (--authfile)");
 }
 
 /* --- one request --- */

@@ -24,12 +24,12 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "model/registry_login.h"
 #include "store/cancel.h"
 #include "store/import_layer.h"
 #include "store/layout.h"
 #include "store/oci_reader.h"
 #include "store/registry.h"
-#include "store/registry_auth.h"
 
 #define NESTED_INDEXES_MOST 3
 #define CONVERSIONS	    2

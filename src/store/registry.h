@@ -10,7 +10,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/str.h"
-#include "store/registry_reference.h"
+#include "model/registry_reference.h"
 
 struct registry;
 

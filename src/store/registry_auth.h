@@ -4,7 +4,7 @@
 
 /*
  * What a registry asks for and what we know: the WWW-Authenticate challenge (RFC 9110, 11.6.1), the token answer
- * (distribution.github.io/distribution/spec/auth/token), and password files in the form of ~/.docker/config.json.
+ * (distribution.github.io/distribution/spec/auth/token).
  */
 
 #include <stddef.h>
@@ -22,14 +22,5 @@ int registry_challenge_parse(const char *value, struct registry_challenge *ret_c
 
 /* "token" or "access_token" of a token server's answer; the caller frees. */
 int registry_token_parse(const char *json, size_t length, char **ret_token, struct err *e) must_check;
-
-struct registry_login {
-	char *user, *password; /* NULL: anonymous */
-};
-void registry_login_done(struct registry_login *l); /* overwrites the password */
-
-/* The entry of `host` in the text of a password file: auths.HOST.auth (base64 of user:password), or username and password. No entry
- * is no error: the login stays empty. Credential helpers are not run. */
-int registry_login_find(const char *json, size_t length, const char *host, struct registry_login *ret_login, struct err *e) must_check;
 
 #endif

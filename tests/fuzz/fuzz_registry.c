@@ -5,8 +5,9 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "model/registry_login.h"
+#include "model/registry_reference.h"
 #include "store/registry_auth.h"
-#include "store/registry_reference.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
 

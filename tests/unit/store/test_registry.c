@@ -5,8 +5,9 @@
 #include <string.h>
 
 #include "base/own.h"
+#include "model/registry_login.h"
+#include "model/registry_reference.h"
 #include "store/registry_auth.h"
-#include "store/registry_reference.h"
 
 static struct err e;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "store/registry_reference.h"
+#include "model/registry_reference.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef STORE_REGISTRY_REFERENCE_H
-#define STORE_REGISTRY_REFERENCE_H
+#ifndef MODEL_REGISTRY_REFERENCE_H
+#define MODEL_REGISTRY_REFERENCE_H
 
 /*
  * Where an image is in a registry, as people write it: [docker://][host[:port]/]name[:tag][@sha256:HEX] (the grammar of
