@@ -4,6 +4,10 @@
  * sealed memory file, and a second one with the mounted volumes, which are made here while it begins. It leaves us at once (it must
  * outlive the agent) and answers on the same socket when the workspace runs or could not be started. If we die before the
  * answer, the runner goes on; the next agent finds it.
+ *
+ * Executing a runner and mounting a root volume take longer than all the rest, so both may be there already (docs/decisions/0040).
+ * A runner that was made ahead is the same process a moment earlier: left by its parent, reading from its socket. When it is gone - its
+ * socket refuses the plan - one is started as ever.
  */
 #include "engine/launch.h"
 
@@ -25,11 +29,6 @@
 #include "engine/workspace/plan.h"
 #include "engine/workspace/volume.h"
 #include "model/runner_protocol.h"
-
-struct runner_start {
-	pid_t pid; /* leaves us by a second process and ends at once */
-	int socket;
-};
 
 /* vfork inside: the agent's memory is not copied. Every descriptor of ours closes at exec but 0, 1, 2 and the socket as 3. */
 static int runner_spawn(const char *path, int socket, pid_t *ret_pid, struct err *e)
@@ -60,17 +59,34 @@ static int runner_spawn(const char *path, int socket, pid_t *ret_pid, struct err
 	return number ? err_errno(e, number, "start %s", path) : 0;
 }
 
-static int runner_start(struct runner_start *s, struct err *e)
+static void reap(pid_t pid)
+{
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
+/* What was spawned leaves us by a second process and ends at once: *ret_pid is reaped by the caller. */
+static int runner_start(int *ret_socket, pid_t *ret_pid, struct err *e)
 {
 	int pair[2];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return err_errno(e, errno, "make socket pair");
 	own_fd int ours = pair[0], theirs = pair[1];
 	own_str char *path = mem_printf("%s/libexec/carrel/carrel-run", fs_prefix());
-	int r = runner_spawn(path, theirs, &s->pid, e);
+	int r = runner_spawn(path, theirs, ret_pid, e);
 
 	if (r >= 0)
-		s->socket = TAKE_FD(ours);
+		*ret_socket = TAKE_FD(ours);
+	return r;
+}
+
+int engine_runner_ahead(int *ret_runner, struct err *e)
+{
+	pid_t pid;
+	int r = runner_start(ret_runner, &pid, e);
+
+	if (r >= 0)
+		reap(pid);
 	return r;
 }
 
@@ -89,6 +105,7 @@ static int memory_file(const struct str *plan, int *ret_fd, struct err *e)
 	return 0;
 }
 
+/* 1: nobody is there to take it. A runner that gave up said why, or died: both are found when its answer is read. */
 static int send_fds(int socket, const int *fds, size_t count, struct err *e)
 {
 	union {
@@ -102,20 +119,22 @@ static int send_fds(int socket, const int *fds, size_t count, struct err *e)
 
 	control.align = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(count * sizeof(int)) };
 	memcpy(CMSG_DATA(&control.align), fds, count * sizeof(int));
-	if (sendmsg(socket, &message, MSG_NOSIGNAL) < 0 && errno != EPIPE && errno != ECONNRESET)
-		return err_errno(e, errno, "send the plan to carrel-run");
-	return 0; /* a runner that gave up said why, or died: both are found when its answer is read */
+	if (sendmsg(socket, &message, MSG_NOSIGNAL) >= 0)
+		return 0;
+	return errno == EPIPE || errno == ECONNRESET ? 1 : err_errno(e, errno, "send the plan to carrel-run");
 }
 
-/* While the runner starts and makes the first process, the volumes are mounted here. */
+/* While the runner starts and makes the first process, the volumes are mounted here, but for a root volume that is already. */
 static int send_volumes(int socket, const struct launch *l, struct err *e)
 {
 	struct volume_mount mounts[PLAN_FDS_MOST / 2];
 	int fds[PLAN_FDS_MOST];
 	size_t n = 0;
-	int r = volume_mount(l->root_fd, l->throw_away, &mounts[n], e);
+	int r = 0;
 
-	if (r < 0)
+	if (l->root_mount)
+		mounts[n] = *l->root_mount;
+	else if ((r = volume_mount(l->root_fd, l->throw_away, &mounts[n], e)) < 0)
 		(void)err_wrap(e, "volume root");
 	for (; r >= 0 && n < l->volume_count; ) {
 		r = volume_mount(l->volumes[n].fd, false, &mounts[n + 1], e);
@@ -130,9 +149,9 @@ static int send_volumes(int socket, const struct launch *l, struct err *e)
 	}
 	if (r >= 0)
 		r = send_fds(socket, fds, 2 * made, e);
-	for (size_t i = 0; i < made; i++)
+	for (size_t i = l->root_mount ? 1 : 0; i < made; i++)
 		volume_mount_close(&mounts[i]);
-	return r;
+	return r < 0 ? r : 0;
 }
 
 static int wait_answer(int socket, struct launch_result *ret_result, struct err *e)
@@ -166,44 +185,71 @@ static void wait_undone(int socket)
 		errno = 0;
 }
 
-static int hand_over(const struct launch *l, int plan_fd, struct launch_result *ret_result, struct err *e)
+/* The plan goes to the runner that waits, if there is one; *ret_pid 0: it was. */
+static int find_runner(const struct launch *l, int plan_fd, int *ret_socket, pid_t *ret_pid, struct err *e)
 {
-	struct runner_start runner = { .socket = -1 };
-	int r = runner_start(&runner, e);
-	if (r < 0)
-		return r;
-	own_fd int socket = runner.socket;
+	own_fd int socket = l->runner > 0 ? l->runner : -1;
 
-	r = send_fds(socket, &plan_fd, 1, e);
-	if (r >= 0)
-		r = send_volumes(socket, l, e);
-	if (r < 0)
-		wait_undone(socket);
-	else
-		r = wait_answer(socket, ret_result, e);
-	while (waitpid(runner.pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	*ret_pid = 0;
+	int r = socket < 0 ? 1 : send_fds(socket, &plan_fd, 1, e);
+	if (r > 0) {
+		own_close(&socket);
+		socket = -1;
+		r = runner_start(&socket, ret_pid, e);
+		if (r >= 0)
+			r = send_fds(socket, &plan_fd, 1, e);
+	}
+	*ret_socket = TAKE_FD(socket);
 	return r;
 }
 
-int engine_launch(const struct launch *l, struct launch_result *ret_result, struct err *e)
+static int hand_over(const struct launch *l, int plan_fd, struct launch_result *ret_result, struct err *e)
+{
+	own_fd int socket = -1;
+	pid_t pid = 0;
+	int r = find_runner(l, plan_fd, &socket, &pid, e);
+
+	if (r >= 0)
+		r = send_volumes(socket, l, e);
+	if (r < 0 && socket >= 0)
+		wait_undone(socket);
+	else if (r >= 0)
+		r = wait_answer(socket, ret_result, e);
+	if (pid > 0)
+		reap(pid);
+	return r;
+}
+
+static int make_plan(const struct launch *l, int *ret_plan_fd, struct err *e)
 {
 	own_strbuf struct str plan = { 0 };
-	own_fd int plan_fd = -1;
 	const struct engine *engine = NULL;
-	struct err ignored;
 	int r = engine_choose(l->spec, &engine, e);
 
-	if (!e)
-		e = &ignored;
 	if (r < 0)
 		return r;
 	if (l->volume_count >= PLAN_FDS_MOST / 2 - 1)
 		return err_set(e, ERR_INVALID, "%zu volumes, the most is %d", l->volume_count, PLAN_FDS_MOST / 2 - 2);
-	if ((r = engine->plan(l, &plan, e)) < 0 || (r = memory_file(&plan, &plan_fd, e)) < 0)
+	if ((r = engine->plan(l, &plan, e)) < 0)
 		return r;
-	if ((r = fault_point("engine.start")) > 0)
-		return err_errno(e, r, "start carrel-run");
+	return memory_file(&plan, ret_plan_fd, e);
+}
+
+int engine_launch(const struct launch *l, struct launch_result *ret_result, struct err *e)
+{
+	own_fd int plan_fd = -1;
+	struct err ignored;
+
+	if (!e)
+		e = &ignored;
+	int r = make_plan(l, &plan_fd, e), fault;
+	if (r >= 0 && (fault = fault_point("engine.start")) > 0)
+		r = err_errno(e, fault, "start carrel-run");
+	if (r < 0) {
+		if (l->runner > 0)
+			(void)close(l->runner);
+		return r;
+	}
 	if ((r = hand_over(l, plan_fd, ret_result, e)) < 0)
 		return r;
 	r = fault_point("engine.started");

@@ -28,7 +28,8 @@
 
 #define BUCKETS 4096
 #define TELL_EVERY_MS 100
-#define REFILL_AFTER_MS 150
+#define READY_AFTER_MS 5   /* who has just started something waits for an answer, */
+#define BLANKS_AFTER_MS 150 /* and mkfs would take its processor */
 #define RETRY_FIRST_MS 100
 #define RETRY_LONGEST_MS 5000
 
@@ -52,7 +53,8 @@ struct agent {
 	const struct agent_events *events;
 	void *data;
 	struct workspace *buckets[BUCKETS];
-	bool refilling, refill_again;
+	bool refilling, refill_blanks, refill_again;
+	uint64_t blanks_due_ms; /* 0: none are missing */
 	struct loop_source *idle_timer, *refill_timer;
 };
 
@@ -125,17 +127,19 @@ static void tell(struct work *work)
 	loop_post(w->agent->node->loop, on_update, u);
 }
 
-/* --- blanks and idle mounts: when nothing else is to be done --- */
+/* --- what is made ahead, and idle mounts: when nothing else is to be done --- */
 
 static void refill_job(void *data)
 {
 	struct agent *a = data;
 	struct err e = { 0 };
 
-	int made = volume_pool_refill(a->node->pool, &e);
-	a->refill_again = made > 0;
+	int made = ready_refill(a->node->ready, &e);
 	if (made < 0)
+		log_error(&e, "make ready");
+	if (made <= 0 && a->refill_blanks && (made = volume_pool_refill(a->node->pool, &e)) < 0)
 		log_error(&e, "refill");
+	a->refill_again = made > 0;
 }
 
 static void refill_done(void *data);
@@ -143,6 +147,8 @@ static void refill_now(void *data)
 {
 	struct agent *a = data;
 	a->refill_timer = NULL;
+	a->refilling = true;
+	a->refill_blanks = a->blanks_due_ms && loop_now_ms() >= a->blanks_due_ms;
 	workers_run(a->node->workers, refill_job, refill_done, a, true);
 }
 
@@ -150,20 +156,27 @@ static void refill_done(void *data)
 {
 	struct agent *a = data;
 
+	uint64_t now = loop_now_ms();
+
 	a->refilling = false;
-	if (!a->refill_again)
+	if (a->refill_again) {
+		refill_now(a);
 		return;
-	a->refilling = true;
-	refill_now(a);
+	}
+	if (a->refill_blanks)
+		a->blanks_due_ms = 0;
+	if (a->blanks_due_ms && !a->refill_timer)
+		a->refill_timer = loop_add_timer(a->node->loop, a->blanks_due_ms > now ? a->blanks_due_ms - now : 1, refill_now, a);
 }
 
-/* A moment later: who has just started something waits for an answer, and mkfs would take its processor. */
 static void refill(struct agent *a)
 {
+	if (!a->blanks_due_ms)
+		a->blanks_due_ms = loop_now_ms() + BLANKS_AFTER_MS;
 	if (a->refilling)
 		return;
-	a->refilling = true;
-	a->refill_timer = loop_add_timer(a->node->loop, REFILL_AFTER_MS, refill_now, a);
+	loop_remove(a->refill_timer);
+	a->refill_timer = loop_add_timer(a->node->loop, READY_AFTER_MS, refill_now, a);
 }
 
 static void on_idle(void *data)

@@ -35,6 +35,8 @@ static const struct field fields[] = {
 	{ "blanks", FIELD_NUMBER, C(blanks), "ready-made volumes of each size", .max = 1024, .preset = 8, .example = "8" },
 	{ "blank-size", FIELD_BYTES, C(blank_bytes), "size of volumes to have ready from the start", .preset = SPEC_DISK_DEFAULT,
 	  .example = "10G" },
+	{ "ahead", FIELD_NUMBER, C(ahead), "runners, and mounted root volumes of each size, made before they are asked for", .max = 64,
+	  .preset = 4, .example = "4" },
 	{ "keep-mounted", FIELD_DURATION, C(keep_mounted_ms), "how long unused partitions stay mounted", .preset = 60000, .example = "60s" },
 	{ "mount", FIELD_ENUM, C(mount), "how partitions are mounted: auto, file or loop", .names = mount_names, .example = "auto" },
 	{ "log-level", FIELD_ENUM, C(log_level), "error, warn, info or detail", .names = level_names, .preset = 2, .example = "info" },

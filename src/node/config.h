@@ -10,7 +10,7 @@
 struct config {
 	char *state, *run, *name, *service, *cgroup, *store;
 	unsigned log_level, mount;
-	uint64_t first_id, id_ranges, workers, blanks, blank_bytes, keep_mounted_ms;
+	uint64_t first_id, id_ranges, workers, blanks, blank_bytes, ahead, keep_mounted_ms;
 	bool clean, facts;
 };
 

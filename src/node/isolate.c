@@ -51,6 +51,7 @@ void isolate_parts_done(struct isolate_parts *p)
 		free(p->lowers[i]);
 	for (size_t i = 0; i < p->volume_count; i++) {
 		own_close(&p->volumes[i].fd);
+		volume_mount_close(&p->volumes[i].mount);
 		free(p->volumes[i].path);
 	}
 	free(p->lowers);
@@ -101,8 +102,10 @@ static void fill_volumes(const struct isolate_parts *parts, struct launch_volume
 {
 	for (size_t i = 0; i < parts->volume_count; i++) {
 		const struct isolate_volume *v = &parts->volumes[i];
-		if (!v->spec)
+		if (!v->spec) {
 			l->root_fd = v->fd;
+			l->root_mount = v->mount.mount_fd >= 0 ? &v->mount : NULL;
+		}
 		else
 			volumes[l->volume_count++] = (struct launch_volume){ v->spec->name, v->fd, v->spec->mount, v->spec->read_only };
 	}
@@ -151,7 +154,10 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	l.log_path = log;
 	l.paused = paused;
 	l.maintenance = maintenance;
+	l.runner = ready_runner(n->ready);
 	done = engine_launch(&l, &result, e);
+	for (size_t i = 0; i < parts->volume_count; i++)
+		volume_mount_close(&parts->volumes[i].mount); /* the runner's now; the last to close it takes it apart */
 	if (done == 0)
 		*ret_pid = result.pid > 0 ? (uint64_t)result.pid : 0;
 	return done;

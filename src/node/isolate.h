@@ -16,6 +16,7 @@ struct isolate_volume {
 	const struct spec_volume *spec; /* NULL: the root volume */
 	char *path;
 	int fd; /* open and locked */
+	struct volume_mount mount; /* of a new root volume that was made ready; -1, -1 otherwise */
 };
 
 /* What the steps before `launch` left for it. */

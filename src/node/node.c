@@ -44,12 +44,18 @@ int node_init(struct node *n, struct config *config, struct err *e)
 		r = isolator_new(&n->isolator, e);
 	if (r == 0 && n->config.blank_bytes)
 		volume_pool_want(n->pool, VOLUME_ROOT, n->config.blank_bytes);
-	return r;
+	if (r < 0)
+		return r;
+	n->ready = ready_new(n->pool, n->blanks, (unsigned)n->config.ahead);
+	if (n->config.blank_bytes)
+		ready_want(n->ready, n->config.blank_bytes, true);
+	return 0;
 }
 
 void node_done(struct node *n)
 {
 	isolator_free(n->isolator);
+	ready_free(n->ready);
 	volume_pool_free(n->pool);
 	mounts_free(n->mounts);
 	ids_free(n->ids);

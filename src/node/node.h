@@ -6,6 +6,7 @@
 
 #include "node/config.h"
 #include "node/ids.h"
+#include "node/ready.h"
 #include "node/workers.h"
 #include "store/mount.h"
 #include "store/volume.h"
@@ -16,6 +17,7 @@ struct node {
 	struct workers *workers;
 	struct mounts *mounts;
 	struct volume_pool *pool;
+	struct ready *ready;
 	struct ids *ids;
 	struct isolator *isolator;
 	char *workspaces; /* STATE/node/workspaces */

@@ -165,7 +165,11 @@ static int volume_run(struct work *w, const struct spec_volume *v, struct isolat
 
 	out->spec = v;
 	out->fd = -1;
+	out->mount = (struct volume_mount){ -1, -1 };
 	out->path = record_volume_path(w->record, w->node->kept, v);
+	if (!v && !fs_exists(AT_FDCWD, out->path) &&
+	    ready_volume(w->node->ready, wanted, a->spec->remove_on_exit, out->path, &out->fd, &out->mount))
+		return 0;
 	int r = v && v->keep ? make_kept_folder(w, e) : 0;
 	if (r == 0)
 		r = volume_make(w->node->pool, v ? VOLUME_DATA : VOLUME_ROOT, wanted, out->path, e);
@@ -200,7 +204,9 @@ static int volumes_undo(struct work *w, struct err *e)
 {
 	own_fd int fd = -1;
 
+	own_str char *root = record_volume_path(w->record, w->node->kept, NULL);
 	isolate_parts_done(&w->parts);
+	(void)ready_take_back(w->node->ready, root);
 	int r = fs_open_dir(AT_FDCWD, w->record->folder, &fd, e);
 	if (r == -ENOENT)
 		return 0;

@@ -453,6 +453,10 @@ static int do_task(struct work *w, enum task task, struct err *e)
 	own_str char *before = mem_printf("task-%s-begin", task_names[task]), *after = mem_printf("task-%s-end", task_names[task]);
 
 	(void)fault_point(before);
+	if (task != TASK_REMOVE && task != TASK_REAP && !state_is_live((enum state)report->state)) {
+		own_str char *root = record_volume_path(w->record, w->node->kept, NULL);
+		ready_let_go(w->node->ready, root);
+	}
 	if (report->state == STATE_FAILED && task != TASK_REMOVE && task != TASK_SNAPSHOT && task != TASK_RESTORE && task != TASK_GROW)
 		report->state = STATE_DEFINED;
 	if (report->state != STATE_FAILED && w->record->truth.gave_up != w->record->wish.generation)

@@ -359,3 +359,11 @@ int control_listen(struct runner *r, struct err *e)
 	(void)loop_add_fd(r->loop, r->listener, EPOLLIN, accept_one, r);
 	return 0;
 }
+
+void control_close(struct runner *r)
+{
+	(void)unlink(RUNNER_SOCKET);
+	(void)close(r->listener);
+	while (r->watchers)
+		watcher_free(r->watchers);
+}

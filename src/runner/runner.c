@@ -107,6 +107,13 @@ static void leave(void *data)
 		loop_stop(r->loop);
 }
 
+/* The agent hears that this process is gone before the kernel takes a root volume apart, which takes longer than all that is left. */
+static void leave_volumes(struct runner *r)
+{
+	control_close(r);
+	birth_close_volumes(&r->birth);
+}
+
 static void program_ended(void *data, struct session *s, int status)
 {
 	struct runner *r = data;
@@ -115,7 +122,10 @@ static void program_ended(void *data, struct session *s, int status)
 	r->status.exit_status = status;
 	r->status.ended_ms = now_ms();
 	r->status.killed_for_memory = killed_for_memory(&r->plan);
-	birth_close_volumes(&r->birth); /* whoever hears of the end may use or remove the volumes; clients heard of it before */
+	/* Whoever hears of the end may use or remove the volumes; clients heard of it before. What is thrown away may only be removed,
+	 * which goes while it is still mounted: that ends with this process. */
+	if (!(r->plan.flags & PLAN_THROW_AWAY))
+		birth_close_volumes(&r->birth);
 	runner_set_state(r, RUNNER_ENDED);
 	r->patience = LINGER_ROUNDS;
 	(void)loop_add_timer(r->loop, 0, leave, r);
@@ -414,7 +424,7 @@ static int run(struct runner *r)
 	result = loop_run(r->loop, &e);
 	if (result < 0)
 		log_error(&e, "workspace %s", r->plan.id);
-	(void)unlink(RUNNER_SOCKET);
+	leave_volumes(r);
 	return result < 0;
 }
 

@@ -44,5 +44,7 @@ void runner_begin_session(struct runner *r);
 /* --- control.c --- */
 int control_listen(struct runner *r, struct err *e) must_check;
 void control_tell_watchers(struct runner *r);
+/* Nobody can connect any more, and watchers see the end of file. */
+void control_close(struct runner *r);
 
 #endif

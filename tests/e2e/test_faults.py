@@ -80,12 +80,12 @@ class Sweep:
         self.site.wait(lambda: self.revive() or self.site.workspace(name) is None, what=f"removal of {name}")
 
     def host(self):
-        """What must be the same before and after. Blanks come and go, so they do not count."""
+        """What must be the same before and after. Blanks and what is made ready come and go, so they do not count."""
         own = str(self.site.folder)
         groups = [os.path.join(folder, f) for top in host_cgroups(self.site.cgroup) for folder, folders, _ in os.walk(top) for f in folders]
         files = [str(p) for top in (self.site.state / "node" / "workspaces", self.site.state / "node" / "kept", self.site.run / "node" / "workspaces")
                  for p in top.glob("*")]
-        return {"mounts": sorted(m.split(" - ")[0].split(" ", 3)[3] for m in host_mounts(own)), "loops": len(host_loops(own)), "groups": sorted(groups),
+        return {"mounts": sorted(m.split(" - ")[0].split(" ", 3)[3] for m in host_mounts(own)), "loops": len([x for x in host_loops(own) if "/blanks/ready-" not in x]), "groups": sorted(groups),
                 "files": sorted(files), "processes": sorted(p.split(": ", 1)[1] for p in host_processes(own, *self.site.ids(), self.site.cgroup) if "/blanks/" not in p)}
 
     def baseline(self):
@@ -224,6 +224,17 @@ class Grow(Start):
         assert path.stat().st_size in (32 << 20, 64 << 20)
 
 
+class RunOnce(Deploy):
+    """Removed when it ends; its volume was made ready before and comes back afterwards."""
+
+    def operate(self, sweep, name):
+        return sweep.make(name, **{"command": ["/bin/true"], "remove-on-exit": True})
+
+    def check(self, sweep, workspace, fault):
+        if fault == "kill" and workspace["state"] == "failed":
+            assert "carrel-run" in workspace["error"]["message"]
+
+
 class Remove(Scenario):
     def operate(self, sweep, name):
         return sweep.try_api("DELETE", f"/v1/workspaces/{name}?force=1")
@@ -239,7 +250,7 @@ def sweep(new_site, busybox_tar):
     one.close()
 
 
-@pytest.mark.parametrize("scenario", [Deploy, Stop, Start, Snapshot, Restore, Grow, Remove], ids=lambda s: s.__name__.lower())
+@pytest.mark.parametrize("scenario", [Deploy, Stop, Start, Snapshot, Restore, Grow, RunOnce, Remove], ids=lambda s: s.__name__.lower())
 def test_sweep(sweep, scenario):
     points = sweep.points(scenario())
     if not points:
@@ -316,7 +327,7 @@ def room(tmp_path):
 def test_disk_full(room, new_site, busybox_tar):
     """State on a file system that is really full: a clear error, nothing half-made, and it works again when there is space."""
     state = ["--state", str(room / "state")]
-    site = new_site(node_args=[*state, "--blanks", "0"], service_args=state)
+    site = new_site(node_args=[*state, "--blanks", "0", "--ahead", "0"], service_args=state)
     import_image(site, "busybox", busybox_tar)
     wanted = {"spec": {"name": "full", "image": "busybox", "command": ["/bin/sleep", "1000"]}}
     ballast = room / "ballast"

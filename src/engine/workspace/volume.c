@@ -88,6 +88,22 @@ int volume_mount(int file, bool throw_away, struct volume_mount *ret_mount, stru
 	return 0;
 }
 
+int volume_mount_again(const struct volume_mount *m, struct volume_mount *ret_mount, struct err *e)
+{
+	struct loop_info64 info;
+	char name[32];
+	own_fd int loop = -1, mount = -1;
+
+	if (ioctl(m->loop_fd, LOOP_GET_STATUS64, &info) < 0 || (loop = fcntl(m->loop_fd, F_DUPFD_CLOEXEC, 0)) < 0)
+		return err_errno(e, errno, "look at a loop device");
+	(void)snprintf(name, sizeof name, "/dev/loop%u", info.lo_number);
+	int r = mount_device(name, false, &mount, e);
+	if (r < 0)
+		return r;
+	*ret_mount = (struct volume_mount){ .mount_fd = TAKE_FD(mount), .loop_fd = TAKE_FD(loop) };
+	return 0;
+}
+
 void volume_mount_close(struct volume_mount *m)
 {
 	if (m->mount_fd >= 0)

@@ -118,8 +118,8 @@ static void fill_launch(struct fixture *f)
 				     .first_id = IDS_FROM + (uint32_t)(strtoul(f->id, NULL, 16) % 10000) * LAUNCH_IDS };
 }
 
-/* The programs of the build folder where an installation would have them. */
-static void use_build(void)
+/* Where an installation would have them. */
+void fixture_use_build(void)
 {
 	const char *build = getenv("CARREL_BUILD_ROOT");
 
@@ -134,7 +134,7 @@ static void use_build(void)
 
 void fixture_open(struct fixture *f, const char *rootfs, const char *change)
 {
-	use_build();
+	fixture_use_build();
 	*f = (struct fixture){ .folder = "/tmp/carrel-engine-XXXXXX", .how_much = { .memory_bytes = 256 << 20, .processes = 200 } };
 	must(mkdtemp(f->folder) != NULL, "make folder");
 	must(chmod(f->folder, 0711) == 0, "chmod");

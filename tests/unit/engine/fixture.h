@@ -30,6 +30,8 @@ struct fixture {
 	struct err e;
 };
 
+/* The programs of the build folder are used as those of an installation. */
+void fixture_use_build(void);
 /* NULL, or the reason why this machine cannot do it. */
 const char *fixture_missing(void);
 /* `rootfs`: an EROFS file, or NULL: busybox, changed by the shell script `change` (in the image's top folder) when there is one. */

@@ -120,6 +120,27 @@ int engine_launch(const struct launch *l, struct launch_result *ret_result, stru
 	return number ? err_errno(e, number, "launch") : 0;
 }
 
+int engine_runner_ahead(int *ret_runner, struct err *e)
+{
+	(void)ret_runner;
+	return err_set(e, ERR_UNSUPPORTED, "no runners");
+}
+
+int volume_mount(int file, bool throw_away, struct volume_mount *ret_mount, struct err *e)
+{
+	(void)file;
+	(void)throw_away;
+	(void)ret_mount;
+	return err_set(e, ERR_UNSUPPORTED, "no mounts");
+}
+
+int volume_mount_again(const struct volume_mount *m, struct volume_mount *ret_mount, struct err *e)
+{
+	return volume_mount(m->mount_fd, false, ret_mount, e);
+}
+
+void volume_mount_close(struct volume_mount *m) { *m = (struct volume_mount){ -1, -1 }; }
+
 int runner_read_status(const char *run_dir, struct runner_status *ret_status, struct err *e)
 {
 	struct run *r = find_dir(run_dir);

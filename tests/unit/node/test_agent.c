@@ -79,8 +79,8 @@ static void start_agent(void)
 	(void)snprintf(state, sizeof state, "--state=%s/state", folder);
 	(void)snprintf(run, sizeof run, "--run=%s/run", folder);
 	(void)snprintf(group, sizeof group, "--cgroup=carrel-node-t%d", (int)getpid());
-	char *argv[] = { program, state, run, group, (char[]){ "--blanks=1" }, (char[]){ "--blank-size=16M" }, NULL };
-	assert_ok(config_read(6, argv, &config, &e), &e);
+	char *argv[] = { program, state, run, group, (char[]){ "--blanks=1" }, (char[]){ "--blank-size=16M" }, (char[]){ "--ahead=0" }, NULL };
+	assert_ok(config_read(7, argv, &config, &e), &e);
 	assert_ok(node_init(&node, &config, &e), &e);
 	node.loop = loop_new();
 	node.workers = workers_new(node.loop, 2);

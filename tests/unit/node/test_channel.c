@@ -110,8 +110,8 @@ static int setup(void **state)
 	(void)snprintf(state_folder, sizeof state_folder, "--state=%s/state", folder);
 	(void)snprintf(run, sizeof run, "--run=%s/run", folder);
 	(void)snprintf(group, sizeof group, "--cgroup=carrel-node-c%d", (int)getpid());
-	char *argv[] = { program, state_folder, run, group, (char[]){ "--blanks=0" }, NULL };
-	if (config_read(5, argv, &config, &e) < 0 || node_init(&node, &config, &e) < 0)
+	char *argv[] = { program, state_folder, run, group, (char[]){ "--blanks=0" }, (char[]){ "--ahead=0" }, NULL };
+	if (config_read(6, argv, &config, &e) < 0 || node_init(&node, &config, &e) < 0)
 		return -1;
 	(void)snprintf(address.sun_path, sizeof address.sun_path, "%s/run/carreld.sock", folder);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
