@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A real dnsmasq on a bridge in a network namespace of this test. */
+#include "../test.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/proc.h"
+#include "network/names.h"
+
+#define PATIENCE_MS 10000
+#define TEXT(text) ((char *)(uintptr_t)(text))
+
+static struct err e;
+static struct network lab = { .name = TEXT("lab"), .ipv4 = TEXT("10.88.0.0/24"), .ipv6 = TEXT("fd00:88::/64"), .mtu = 1400 };
+static const struct names names = { &lab, "crb1" };
+static char folder[] = "/tmp/test-names-XXXXXX";
+
+static void ip(const char *line)
+{
+	char *words = mem_strdup(line), *rest = words;
+	const char *argv[24] = { "ip" };
+	struct str out = { 0 };
+
+	for (size_t i = 1; i < 23 && rest; i++)
+		argv[i] = strsep(&rest, " ");
+	assert_ok(proc_run(argv, 4096, &out, &e), &e);
+	str_done(&out);
+	free(words);
+}
+
+/* The address of a name, asked of the gateway; "": there is none; NULL: no answer. */
+static const char *resolve(const char *name)
+{
+	static char text[INET_ADDRSTRLEN];
+	unsigned char query[300] = { 0x12, 0x34, 1, 0, 0, 1 }, answer[512];
+	size_t length = 12;
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(53), .sin_addr = { htonl(0x0a580001) } };
+	own_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	for (const char *at = name; *at;) {
+		size_t label = strcspn(at, ".");
+		query[length++] = (unsigned char)label;
+		memcpy(query + length, at, label);
+		length += label;
+		at += label + (at[label] == '.');
+	}
+	length++;
+	query[length + 1] = query[length + 3] = 1; /* A, IN */
+	length += 4;
+	assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+	if (send(fd, query, length, 0) < 0)
+		return NULL;
+	struct pollfd in = { .fd = fd, .events = POLLIN };
+	ssize_t n = poll(&in, 1, 200) == 1 ? recv(fd, answer, sizeof answer, 0) : -1;
+	if (n < (ssize_t)length)
+		return NULL;
+	if (!answer[7])
+		return "";
+	return inet_ntop(AF_INET, answer + n - 4, text, sizeof text);
+}
+
+static void expect(const char *name, const char *address)
+{
+	const char *got = NULL;
+
+	for (int waited = 0; waited < PATIENCE_MS; waited += 20) {
+		got = resolve(name);
+		if (got && str_eq(got, address))
+			return;
+		(void)poll(NULL, 0, 20);
+	}
+	fail_msg("%s is '%s', not '%s'", name, got ? got : "(no answer)", address);
+}
+
+static struct member_address address = { .network = TEXT("lab"), .ipv4 = TEXT("10.88.0.7"), .ipv6 = TEXT("fd00:88::7"), .mac = TEXT("02:00:00:00:00:07") };
+static struct member db = { .id = TEXT("00000000000000aa"), .name = TEXT("db"), .addresses = { &address, 1 } };
+
+static void the_configuration(void **state)
+{
+	(void)state;
+	static const char *const lines[] = { "interface=crb1\n", "dhcp-range=10.88.0.0,static,255.255.255.0,1h\n",
+					     "dhcp-range=fd00:88::,static,off-link,64,1h\n", "domain=lab.carrel\n",
+					     "dhcp-option=option:mtu,1400\n", "resolv-file=/data/resolv.conf\n" };
+	struct str config = { 0 };
+
+	assert_ok(names_config(&names, &config, &e), &e);
+	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+		if (!strstr(config.bytes, lines[i]))
+			fail_msg("no line %s in\n%s", lines[i], config.bytes);
+	str_done(&config);
+	struct network other = lab;
+	other.kind = NETWORK_ISOLATED;
+	assert_ok(names_config(&(struct names){ &other, "crb1" }, &config, &e), &e);
+	assert_non_null(strstr(config.bytes, "no-resolv\n"));
+	assert_null(strstr(config.bytes, "resolv-file"));
+	str_done(&config);
+	other.kind = NETWORK_BRIDGE;
+	assert_fails(names_config(&(struct names){ &other, "br0" }, &config, &e), &e, ERR_UNSUPPORTED, "the site's own DHCP");
+}
+
+static int start(void)
+{
+	int r = names_start(folder, &names, &e);
+	if (r < 0)
+		fail_msg("%s", e.message);
+	return r;
+}
+
+static int server(void)
+{
+	own_str char *path = mem_printf("%s/pid", folder);
+	own_strbuf struct str text = { 0 };
+
+	assert_ok(fs_read_file(AT_FDCWD, path, 64, &text, &e), &e);
+	return (int)strtol(text.bytes, NULL, 10);
+}
+
+static void names_come_and_go(void **state)
+{
+	(void)state;
+	assert_int_equal(start(), 1);
+	assert_ok(names_put(folder, &names, &db, &e), &e);
+	expect("db.lab.carrel", "10.88.0.7");
+	int first = server();
+	assert_int_equal(start(), 0); /* it runs */
+	assert_int_equal(server(), first);
+	address.ipv4 = TEXT("10.88.0.8");
+	assert_ok(names_put(folder, &names, &db, &e), &e);
+	expect("db.lab.carrel", "10.88.0.8");
+	expect("db.carrel", "");
+	assert_ok(names_remove(folder, db.id, &e), &e);
+	expect("db.lab.carrel", "");
+	assert_ok(names_remove(folder, db.id, &e), &e);
+	assert_int_equal(server(), first);
+}
+
+static bool nobody(void *data, const char *id)
+{
+	(void)data;
+	(void)id;
+	return false;
+}
+
+static void it_is_found_again_and_started_anew(void **state)
+{
+	(void)state;
+	int first = server();
+
+	assert_ok(names_put(folder, &names, &db, &e), &e);
+	assert_int_equal(kill(first, SIGKILL), 0);
+	for (int waited = 0; names_start(folder, &names, &e) == 0 && waited < PATIENCE_MS; waited += 10)
+		(void)poll(NULL, 0, 10);
+	assert_int_not_equal(server(), first);
+	expect("db.lab.carrel", "10.88.0.8"); /* what it knew it knows */
+	lab.mtu = 1300;
+	assert_int_equal(start(), 1);
+	assert_ok(names_sweep(folder, nobody, NULL, &e), &e);
+	expect("db.lab.carrel", "");
+}
+
+/* Its own root, hardly any capability, and not root. */
+static void it_is_confined(void **state)
+{
+	(void)state;
+	own_str char *root = mem_printf("/proc/%d/root/etc/shadow", server()), *status = mem_printf("/proc/%d/status", server());
+	own_strbuf struct str text = { 0 };
+
+	for (int waited = 0; waited < PATIENCE_MS; waited += 20) { /* it becomes nobody when it is ready */
+		str_done(&text);
+		assert_ok(fs_read_file(AT_FDCWD, status, 65536, &text, &e), &e);
+		if (strstr(text.bytes, "Uid:\t65534\t65534"))
+			break;
+		(void)poll(NULL, 0, 20);
+	}
+	assert_non_null(strstr(text.bytes, "Uid:\t65534\t65534"));
+	assert_non_null(strstr(text.bytes, "NoNewPrivs:\t1"));
+	assert_non_null(strstr(text.bytes, "Seccomp:\t2"));
+	assert_non_null(strstr(text.bytes, "CapBnd:\t00000000000034c0"));
+	assert_int_equal(access(root, F_OK), -1);
+}
+
+static void it_ends(void **state)
+{
+	(void)state;
+	int pid = server();
+
+	assert_ok(names_stop(folder, &e), &e);
+	assert_true(kill(pid, 0) < 0 && errno == ESRCH);
+	assert_false(fs_exists(AT_FDCWD, folder));
+	assert_ok(names_stop(folder, &e), &e);
+}
+
+static int open_world(void **state)
+{
+	(void)state;
+	const char *build = getenv("CARREL_BUILD_ROOT");
+
+	if (geteuid() != 0 || access("/usr/sbin/dnsmasq", X_OK) < 0) {
+		print_message("skipped: needs root and dnsmasq\n");
+		return -1;
+	}
+	own_str char *prefix = mem_printf("%s/tests/network-prefix", build), *libexec = mem_printf("%s/libexec", prefix),
+		     *link = mem_printf("%s/carrel", libexec), *programs = mem_printf("%s/src/network", build);
+	assert_ok(fs_mkdirs(libexec, 0755, &e), &e);
+	assert_true(symlink(programs, link) == 0 || errno == EEXIST);
+	assert_int_equal(setenv("CARREL_PREFIX", prefix, 1), 0);
+	assert_non_null(mkdtemp(folder));
+	assert_int_equal(unshare(CLONE_NEWNET), 0);
+	ip("link set lo up");
+	ip("link add crb1 type bridge");
+	ip("address add 10.88.0.1/24 dev crb1");
+	ip("-6 address add fd00:88::1/64 dev crb1 nodad");
+	ip("link set crb1 up");
+	return 0;
+}
+
+static int close_world(void **state)
+{
+	(void)state;
+	return names_stop(folder, &e);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(the_configuration), cmocka_unit_test(names_come_and_go),
+					    cmocka_unit_test(it_is_found_again_and_started_anew), cmocka_unit_test(it_is_confined),
+					    cmocka_unit_test(it_ends) };
+	return cmocka_run_group_tests(tests, open_world, close_world);
+}
