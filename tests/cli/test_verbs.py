@@ -168,11 +168,25 @@ def test_show_quotes_the_name(cli, fake):
     cli.fails(2, "show", "x", "--format", "nonsense")
 
 
-@pytest.mark.parametrize("words, path", [(["why", "web"], "/v1/workspaces/web/why"), (["doctor"], "/v1/doctor"),
+@pytest.mark.parametrize("words, path", [(["why", "web"], "/v1/workspaces/web/why"),
                                          (["image", "show", "a/b:c"], "/v1/images/a/b:c"), (["operation", "show", "7"], "/v1/operations/7")])
 def test_objects(cli, fake, words, path):
     fake.answer("GET", path, {"answer": "here"})
     assert cli.text(*words) == "answer: here\n"
+
+
+def test_doctor(cli, fake):
+    def fact(name, ok, need, hint=""):
+        return {"name": name, "ok": ok, "need": need, "detail": "", "hint": hint}
+    facts = {"kernel": "6.1", "machine": "x86_64", "items": [fact("erofs", True, "required"), fact("kvm", False, "optional", "buy one")]}
+    fake.answer("GET", "/v1/doctor", {"version": "9.9", "hosts": [{"name": "a", "connected": True, "facts": facts}]})
+    text = cli.text("doctor")
+    assert "host a: connected, Linux 6.1" in text and "yes   erofs" in text and "no    kvm    buy one" in text
+    assert json.loads(cli.text("doctor", "--format", "json"))["hosts"][0]["facts"] == facts
+    facts["items"].append(fact("ext4", False, "required"))
+    assert "MISSING  ext4" in cli("doctor", ok=5).stdout.decode()
+    fake.answer("GET", "/v1/doctor", {"version": "9.9", "hosts": []})
+    assert "carrel-node" in cli.fails(9, "doctor")
 
 
 @pytest.mark.parametrize("words, path", [(["image", "ls"], "/v1/images"), (["volume", "ls"], "/v1/volumes"), (["operation", "ls", "-a"], "/v1/operations"),
