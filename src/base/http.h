@@ -26,6 +26,13 @@ static inline void http_free_at(struct http **h)
 }
 #define own_http __attribute__((cleanup(http_free_at)))
 
+struct http_answer {
+	int status;
+	struct str body;              /* at most 64 MiB */
+	char etag[128], location[512];
+	char operation[64];           /* Carrel-Operation: the operation that this answer is the work of */
+};
+
 struct http_request {
 	const char *method, *path;    /* path with query, already encoded */
 	const char *const *headers;   /* NULL-terminated "Name: value", or NULL */
@@ -35,15 +42,11 @@ struct http_request {
 	long (*read)(void *data, char *buffer, size_t size);
 	/* The answer as it arrives instead of into `ret_body`; non-zero aborts. Only called for 2xx. */
 	int (*write)(void *data, const char *bytes, size_t length);
+	void (*head)(void *data, const struct http_answer *answer); /* before the first `write`: status and headers; may be NULL */
+	void (*tick)(void *data);     /* about twice a second while the peer is waited for; may be NULL */
 	void *data;
 	long timeout_ms;              /* for the whole request; 0: none */
 	bool interruptible;           /* a signal handler that ran ends a wait for the peer: ERR_CANCELLED */
-};
-
-struct http_answer {
-	int status;
-	struct str body;              /* at most 64 MiB */
-	char etag[128], location[512];
 };
 
 void http_answer_done(struct http_answer *a);

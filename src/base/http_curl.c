@@ -108,7 +108,7 @@ struct exchange {
 	const struct http_request *request;
 	struct http_answer *answer;
 	struct err *e;
-	bool failed;
+	bool failed, told_head;
 };
 
 static size_t on_body(char *bytes, size_t size, size_t count, void *data)
@@ -118,6 +118,11 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *data)
 	long status = 0;
 
 	(void)lib.easy_getinfo(x->curl->handle, CURLINFO_RESPONSE_CODE, &status);
+	if (x->request->head && !x->told_head) {
+		x->told_head = true;
+		x->answer->status = (int)status;
+		x->request->head(x->request->data, x->answer);
+	}
 	if (x->request->write && status >= 200 && status < 300) {
 		if (x->request->write(x->request->data, bytes, length) == 0)
 			return length;
@@ -154,6 +159,7 @@ static size_t on_header(char *line, size_t size, size_t count, void *data)
 	struct exchange *x = data;
 	keep_header(line, size * count, "etag:", x->answer->etag, sizeof x->answer->etag);
 	keep_header(line, size * count, "location:", x->answer->location, sizeof x->answer->location);
+	keep_header(line, size * count, "carrel-operation:", x->answer->operation, sizeof x->answer->operation);
 	return size * count;
 }
 
@@ -166,6 +172,16 @@ static size_t on_read(char *buffer, size_t size, size_t count, void *data)
 	(void)(n == -ECANCELED ? err_set(x->e, ERR_CANCELLED, "cancelled") : err_errno(x->e, (int)-n, "read what is to be sent"));
 	x->failed = true;
 	return CURL_READFUNC_ABORT;
+}
+
+/* libcurl calls at least once a second. */
+static int on_moment(void *data, curl_off_t total, curl_off_t done, curl_off_t upload_total, curl_off_t upload_done)
+{
+	struct exchange *x = data;
+
+	(void)total, (void)done, (void)upload_total, (void)upload_done;
+	x->request->tick(x->request->data);
+	return 0;
 }
 
 static struct curl_slist *set_request(struct exchange *x, const char *url)
@@ -186,6 +202,11 @@ static struct curl_slist *set_request(struct exchange *x, const char *url)
 	(void)lib.easy_setopt(h, CURLOPT_WRITEDATA, x);
 	(void)lib.easy_setopt(h, CURLOPT_HEADERFUNCTION, on_header);
 	(void)lib.easy_setopt(h, CURLOPT_HEADERDATA, x);
+	if (q->tick) {
+		(void)lib.easy_setopt(h, CURLOPT_XFERINFOFUNCTION, on_moment);
+		(void)lib.easy_setopt(h, CURLOPT_XFERINFODATA, x);
+		(void)lib.easy_setopt(h, CURLOPT_NOPROGRESS, 0L);
+	}
 	if (str_eq(q->method, "HEAD"))
 		(void)lib.easy_setopt(h, CURLOPT_NOBODY, 1L);
 	for (const char *const *line = q->headers; line && *line; line++)

@@ -25,6 +25,7 @@
 
 #define HEAD_MOST (64 << 10)
 #define BODY_MOST (64 << 20)
+#define TICK_MS 500
 
 /* --- the socket --- */
 
@@ -108,7 +109,12 @@ static int wait_for(struct http_wire *w, short events, short *ret_events, struct
 			timeout = w->due_ms <= now ? 0 : (int)(w->due_ms - now);
 		}
 		struct pollfd p = { .fd = w->fd, .events = events };
-		int n = poll(&p, 1, timeout);
+		bool ticks = w->tick && (timeout < 0 || timeout > TICK_MS);
+		int n = poll(&p, 1, ticks ? TICK_MS : timeout);
+		if (n == 0 && ticks) {
+			w->tick(w->tick_data);
+			continue;
+		}
 		if (n > 0) {
 			*ret_events = p.revents;
 			return 0;
@@ -209,6 +215,8 @@ static int take_header(const char *line, struct http_head *head, struct http_ans
 		keep(answer->etag, sizeof answer->etag, v);
 	} else if ((v = header_value(line, "location")) && answer) {
 		keep(answer->location, sizeof answer->location, v);
+	} else if ((v = header_value(line, "carrel-operation")) && answer) {
+		keep(answer->operation, sizeof answer->operation, v);
 	}
 	return 0;
 }
@@ -337,6 +345,8 @@ int http_wire_read_body(struct http_wire *w, const struct http_request *q, const
 			struct err *e)
 {
 	a->status = head->status;
+	if (q->head)
+		q->head(q->data, a);
 	if (str_eq(q->method, "HEAD") || head->status == 204 || head->status == 304)
 		return 0;
 	return head->chunked ? read_chunks(w, q, a, e) : pass_bytes(w, q, head->content_length, a, e);
@@ -404,6 +414,8 @@ int http_wire_do(struct http_wire *w, const struct http_request *q, struct http_
 
 	w->due_ms = q->timeout_ms ? loop_now_ms() + (uint64_t)q->timeout_ms : 0;
 	w->interruptible = q->interruptible;
+	w->tick = q->tick;
+	w->tick_data = q->data;
 	int sent = send_request(w, q, e);
 	int r = sent < 0 ? sent : http_wire_read_head(w, &head, &a, e);
 	if (r == 0 && head.status == 101)

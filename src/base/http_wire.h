@@ -14,6 +14,8 @@ struct http_wire {
 	struct str input;  /* bytes that were read and not yet used */
 	uint64_t due_ms;   /* 0: none */
 	bool interruptible;
+	void (*tick)(void *data);
+	void *tick_data;
 };
 
 /* Connects to "unix:PATH" or "http://LOOPBACK[:PORT]". */

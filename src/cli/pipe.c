@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/proc.h"
+#include "cli/print.h"
 
 #define SAID_MOST 4096
 
@@ -39,7 +41,7 @@ int pipe_start(struct pipe_child *c, const char *const *argv, enum pipe_end end,
 	(void)close(errors[1]);
 	c->fd = data[!child_side];
 	c->errors_fd = errors[0];
-	c->name = argv[0];
+	c->name = mem_strdup(argv[0]);
 	(void)!fs_set_blocking(c->errors_fd, false, NULL);
 	return r;
 }
@@ -82,6 +84,24 @@ static const char *last_words(struct pipe_child *c)
 	return str_text(&c->said) + at;
 }
 
+/* What our own helper found worth telling: its lines that begin with "W: ". */
+static void tell_warnings(struct pipe_child *c)
+{
+	const char *slash = strrchr(c->name, '/');
+
+	if (!str_eq(slash ? slash + 1 : c->name, "carrel-tar"))
+		return;
+	for (const char *line = str_text(&c->said); *line;) {
+		size_t length = strcspn(line, "\n");
+		own_strbuf struct str text = { 0 };
+		own_str char *words = mem_strndup(line, length);
+		print_escape(&text, words);
+		if (str_starts(words, "W: "))
+			(void)fprintf(stderr, "carrel: warning: %s\n", str_text(&text) + 3);
+		line += length + (line[length] == '\n');
+	}
+}
+
 int pipe_finish(struct pipe_child *c, struct err *e)
 {
 	int status = 0;
@@ -96,6 +116,8 @@ int pipe_finish(struct pipe_child *c, struct err *e)
 	int r = proc_wait(c->pidfd, &status, e);
 	if (r == 0)
 		(void)close(TAKE_FD(c->pidfd));
+	if (r == 0 && status == 0)
+		tell_warnings(c);
 	if (r < 0 || status == 0)
 		return r;
 	const char *slash = strrchr(c->name, '/'), *words = last_words(c);
@@ -116,4 +138,5 @@ void pipe_done(struct pipe_child *c)
 	if (c->errors_fd >= 0)
 		(void)close(c->errors_fd);
 	str_done(&c->said);
+	free(c->name);
 }

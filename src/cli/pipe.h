@@ -13,7 +13,7 @@ struct pipe_child {
 	int pidfd, fd;  /* fd: our end of its standard output, or input */
 	int errors_fd;  /* its standard error, non-blocking */
 	struct str said; /* last bytes of it */
-	const char *name;
+	char *name;
 };
 
 enum pipe_end { PIPE_READ_ITS_OUTPUT, PIPE_WRITE_ITS_INPUT };

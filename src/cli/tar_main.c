@@ -37,6 +37,7 @@ struct packer {
 	struct archive_entry_linkresolver *links;
 	const char *root, *name;
 	bool owners;
+	unsigned long sockets; /* left out: they mean nothing without their processes, and a tar has no form for them */
 };
 
 static int compare(const FTSENT **a, const FTSENT **b) { return strcmp((*a)->fts_name, (*b)->fts_name); }
@@ -103,7 +104,9 @@ static int pack_tree(struct packer *p, char *path)
 		}
 		if (file->fts_info == FTS_DNR || file->fts_info == FTS_ERR || file->fts_info == FTS_NS)
 			r = fail(file->fts_path, strerrordesc_np(file->fts_errno));
-		else if (file->fts_info != FTS_DP && !S_ISSOCK(file->fts_statp->st_mode)) /* a socket means nothing without its process */
+		else if (file->fts_info != FTS_DP && S_ISSOCK(file->fts_statp->st_mode))
+			p->sockets++;
+		else if (file->fts_info != FTS_DP)
 			r = pack_file(p, file);
 	}
 	if (walk)
@@ -127,6 +130,9 @@ static int pack(char *path, const char *name, bool owners)
 	int r = archive_write_open_fd(p.out, STDOUT_FILENO) == ARCHIVE_OK ? pack_tree(&p, path) : fail("output", archive_error_string(p.out));
 	if (r == 0 && archive_write_close(p.out) != ARCHIVE_OK)
 		r = fail("output", archive_error_string(p.out));
+	if (r == 0 && p.sockets)
+		(void)fprintf(stderr, "W: %lu %s left out: a tar has no form for sockets, and programs make them anew\n", p.sockets,
+			      p.sockets == 1 ? "socket was" : "sockets were");
 	archive_entry_linkresolver_free(p.links);
 	(void)archive_write_free(p.out);
 	(void)archive_read_free(p.disk);

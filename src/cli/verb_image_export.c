@@ -6,18 +6,46 @@
 #include <unistd.h>
 
 #include "base/fs.h"
+#include "base/loop.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
 #include "cli/print.h"
 #include "cli/progress.h"
 
+#define LOOK_EVERY_MS 500
+
 struct output {
+	struct cli *cli;
 	int fd;
-	uint64_t done;
+	uint64_t done, looked_ms;
 	struct progress progress;
+	struct client *second; /* the first one's connection is busy with the archive */
+	char operation[64];
 	struct err failure;
 };
+
+/* How far the service is: it packs a layer before the first byte of it comes. */
+static void look(void *data)
+{
+	struct output *o = data;
+	own_str char *path = client_path("/v1/operations/%s", o->operation);
+	own_json json_t *operation = NULL;
+
+	if (!o->operation[0] || o->cli->quiet || loop_now_ms() - o->looked_ms < LOOK_EVERY_MS)
+		return;
+	o->looked_ms = loop_now_ms();
+	if (!o->second && client_new(o->cli->address, &o->second, NULL) < 0)
+		return;
+	if (client_call(o->second, "GET", path, NULL, &operation, NULL) == 0)
+		progress_operation(&o->progress, operation);
+}
+
+static void take_operation(void *data, const char *id)
+{
+	struct output *o = data;
+	(void)snprintf(o->operation, sizeof o->operation, "%s", id);
+}
 
 static int write_bytes(void *data, const char *bytes, size_t length)
 {
@@ -26,8 +54,27 @@ static int write_bytes(void *data, const char *bytes, size_t length)
 	if (cli_interrupted || fs_write_all(o->fd, bytes, length, &o->failure) < 0)
 		return 1;
 	o->done += length;
-	progress_bytes(&o->progress, o->done, 0, 0);
+	if (!o->operation[0])
+		progress_bytes(&o->progress, o->done, 0, 0);
+	look(o);
 	return 0;
+}
+
+/* What the archive does not hold. */
+static void warn(const struct output *o, struct client *client)
+{
+	own_str char *path = client_path("/v1/operations/%s?wait=10", o->operation);
+	own_json json_t *operation = NULL;
+	json_t *warning;
+	size_t i;
+
+	if (!o->operation[0] || client_call(client, "GET", path, NULL, &operation, NULL) < 0)
+		return;
+	json_array_foreach(json_object_get(json_object_get(operation, "result"), "warnings"), i, warning) {
+		own_strbuf struct str text = { 0 };
+		print_escape(&text, json_string_value(warning));
+		(void)fprintf(stderr, "carrel: warning: %s\n", str_text(&text));
+	}
 }
 
 static int download(struct cli *cli, const char *name, const char *format, struct output *o, struct err *e)
@@ -40,9 +87,17 @@ static int download(struct cli *cli, const char *name, const char *format, struc
 		r = cli_catch_interrupt(cli, e);
 	if (r < 0)
 		return r;
+	const struct client_sink sink = { .write = write_bytes, .operation = take_operation, .tick = look, .data = o };
+	o->cli = cli;
 	progress_start(&o->progress, cli, name);
-	r = client_download(client, path, write_bytes, o, e);
+	r = client_download(client, path, &sink, e);
 	progress_end(&o->progress);
+	if (o->second)
+		client_free(o->second);
+	if (r == 0)
+		warn(o, client);
+	else if (cli_interrupted)
+		r = err_set(e, ERR_CANCELLED, "interrupted");
 	if (r < 0 && o->failure.kind != ERR_NONE) {
 		*e = o->failure;
 		return err_wrap(e, "export");
@@ -100,5 +155,8 @@ static const struct example examples[] = {
 	{ 0 },
 };
 const struct verb verb_image_export = {
-	"image export", "write an image to a file", "The file appears under its name when it is whole.", operands, options, NULL, examples, export,
+	"image export", "write an image to a file",
+	"The file appears under its name when it is whole. Ctrl-C, a reader that goes away, and carrel operation cancel end the export; carrel "
+	"operation ls shows how far it is. Equal images give equal bytes.",
+	operands, options, NULL, examples, export,
 };

@@ -246,7 +246,7 @@ int carrel_image_export(struct carrel *c, const char *name, const char *format, 
 	own_str char *path = client_path("/v1/images/%s/export?format=%s", name, format);
 	int r = carrel_begin(c);
 
-	return r < 0 ? r : client_download(c->client, path, write, data, &c->error);
+	return r < 0 ? r : client_download(c->client, path, &(struct client_sink){ .write = write, .data = data }, &c->error);
 }
 
 int carrel_image_remove(struct carrel *c, const char *name)

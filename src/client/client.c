@@ -126,10 +126,29 @@ int client_upload(struct client *c, const char *path, long (*read)(void *data, c
 	return r < 0 ? r : answer_to_json(&a, ret_json, e);
 }
 
-int client_download(struct client *c, const char *path, int (*write)(void *data, const char *bytes, size_t length), void *data,
-		    struct err *e)
+static int sink_write(void *data, const char *bytes, size_t length)
 {
-	struct http_request q = { .method = "GET", .path = path, .write = write, .data = data };
+	const struct client_sink *sink = data;
+	return sink->write(sink->data, bytes, length);
+}
+
+static void sink_head(void *data, const struct http_answer *a)
+{
+	const struct client_sink *sink = data;
+	if (sink->operation && a->operation[0])
+		sink->operation(sink->data, a->operation);
+}
+
+static void sink_tick(void *data)
+{
+	const struct client_sink *sink = data;
+	sink->tick(sink->data);
+}
+
+int client_download(struct client *c, const char *path, const struct client_sink *sink, struct err *e)
+{
+	struct http_request q = { .method = "GET", .path = path, .write = sink_write, .head = sink_head, .tick = sink->tick ? sink_tick : NULL,
+				  .data = (void *)(uintptr_t)sink };
 	struct http_answer a = { 0 };
 	int r = exchange(c, &q, &a, e);
 
@@ -272,7 +291,7 @@ int client_follow_events(struct client *c, long long after, int (*event)(void *d
 {
 	struct feed f = { .event = event, .data = data };
 	own_str char *path = after < 0 ? mem_strdup("/v1/events?follow=1") : mem_printf("/v1/events?follow=1&after=%lld", after);
-	int r = client_download(c, path, take_bytes, &f, e);
+	int r = client_download(c, path, &(struct client_sink){ .write = take_bytes, .data = &f }, e);
 
 	str_done(&f.line);
 	return f.ended ? 0 : r;

@@ -42,8 +42,13 @@ int client_call(struct client *c, const char *method, const char *path, const js
 /* The same with an archive or another stream as the body: `read` as in struct http_request. */
 int client_upload(struct client *c, const char *path, long (*read)(void *data, char *buffer, size_t size), void *data,
 		  json_t **ret_json, struct err *e) must_check;
-int client_download(struct client *c, const char *path, int (*write)(void *data, const char *bytes, size_t length), void *data,
-		    struct err *e) must_check;
+struct client_sink {
+	int (*write)(void *data, const char *bytes, size_t length);
+	void (*operation)(void *data, const char *id); /* first: the operation that makes the bytes; may be NULL */
+	void (*tick)(void *data);                      /* about twice a second while nothing comes; may be NULL */
+	void *data;
+};
+int client_download(struct client *c, const char *path, const struct client_sink *sink, struct err *e) must_check;
 /* All pages of a list; *ret_items is an array. `path` may have a query; CLIENT_PAGE is that of long lists: few round trips. */
 #define CLIENT_PAGE "?limit=1000"
 int client_list(struct client *c, const char *path, json_t **ret_items, struct err *e) must_check;

@@ -8,16 +8,20 @@
 #include "store/store.h"
 
 struct image_job; /* images_import.c: an import under way */
+struct sending;   /* images_export.c: an export */
 
 struct images {
 	struct store *store;
 	char *store_path;
 	struct image_job *jobs;
+	struct sending *exports;
 	struct loop_source *collecting;
 };
 
 /* 1: found, by name or digest; 0: there is none. */
 int images_find(struct service *s, const char *reference, struct image *ret_image, struct err *e) must_check;
+/* False: it is none of the exports under way. */
+bool images_export_cancel(struct service *s, const char *operation_id);
 /* Something may have lost its last user: looked for after a moment. */
 void images_collect_soon(struct service *s);
 

@@ -2,7 +2,8 @@
 /*
  * Theory. One job is one operation. Its ends come in any order: the upload has come whole or broke off; the import ended well or not.
  * - An upload that broke off cancels the import before its pipe is closed, so half an archive is never taken for a whole one.
- * - An import that ended early leaves the rest of the upload unread: the bytes are dropped, the answer is the operation.
+ * - An import that failed early is answered at once, when its end is stored, and the rest of the upload is not read. One that had all it
+ *   needs drops what follows.
  * - The job goes when the import has ended, its row is committed (or nothing came of it), and no request points to it.
  */
 #include <errno.h>
@@ -34,6 +35,7 @@ struct image_job {
 	bool ended;                  /* the import; what still comes of the upload is dropped */
 	bool settled;                /* and nothing more has to be committed */
 	struct image image;          /* what came of it, until it is committed */
+	struct err failure;          /* or why nothing came of it */
 	/* the upload: */
 	struct request *request;     /* that sends it; NULL: none, or it has come whole */
 	int pipe_fd;                 /* -1: closed */
@@ -75,6 +77,8 @@ static struct operation *operation_of(const struct image_job *j) { return operat
 
 int images_cancel(struct service *s, const char *operation_id, struct err *e)
 {
+	if (images_export_cancel(s, operation_id))
+		return 0;
 	for (struct image_job *j = s->images->jobs; j; j = j->next) {
 		if (str_eq(j->operation, operation_id)) {
 			if (!j->ended)
@@ -95,6 +99,12 @@ static void settled(void *data, const struct err *failure)
 		log_error(failure, "the end of an operation was not stored");
 	events_committed(j->service);
 	j->settled = true;
+	struct request *r = j->failure.kind ? TAKE(j->request) : NULL;
+	if (r) {
+		r->received = NULL;
+		r->ended = NULL;
+		request_fail_at_once(r, &j->failure);
+	}
 	job_free_if_over(j);
 }
 
@@ -108,8 +118,10 @@ static void settle(struct image_job *j, const struct err *failure)
 		operation_end(j->service, b, o, failure, result);
 	else
 		json_decref(result);
-	if (failure)
+	if (failure) {
+		j->failure = *failure;
 		images_collect_soon(j->service);
+	}
 	db_submit(j->service->db, b, j->service->loop, settled, j);
 }
 
@@ -154,7 +166,7 @@ static void on_done(void *data, const struct err *failure, struct image *image)
 
 	j->ended = true;
 	close_pipe(j);
-	if (j->request)
+	if (j->request && !failure)
 		request_body_wake(j->request);
 	if (failure)
 		settle(j, failure);

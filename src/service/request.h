@@ -37,6 +37,7 @@ struct request {
 	struct service *service;
 	const struct route *route;
 	const char *allow;      /* of a known address: the methods it takes, "GET, HEAD, POST, OPTIONS" */
+	const char *operation;  /* set before the answer: the operation that makes it (header Carrel-Operation) */
 	bool head;              /* HEAD: as GET, and the body is not sent */
 	struct identity who;
 	struct uri uri;
@@ -50,7 +51,7 @@ struct request {
 	void (*ended)(struct request *r, bool failed);
 	void *data;
 	/* --- the server's --- */
-	bool started, suspended, answered, failed_early;
+	bool started, suspended, answered, failed_early, cut;
 	int status;
 	void *response;
 	struct upgrade *upgrade; /* asked for and not there yet */
@@ -72,6 +73,8 @@ void request_reply_text(struct request *r, int status, const char *type, char *t
 void request_reply_cached(struct request *r, int status, const char *text, size_t length, const char *etag);
 void request_reply_nothing(struct request *r); /* 204 */
 void request_fail(struct request *r, const struct err *e);
+/* The same while the body still comes: answers at once and closes the connection; the rest of the body is not read. */
+void request_fail_at_once(struct request *r, const struct err *e);
 void request_body_wake(struct request *r); /* more of the body is wanted */
 /* A body of unknown length: `read` fills up to `size` bytes; 0: nothing now (call request_wake later), -1: the end, STREAM_BROKEN: there
  * should be more, and the connection is cut so that the peer knows.

@@ -190,6 +190,8 @@ static void answer(struct request *r, int status, struct MHD_Response *response)
 	}
 	if (r->allow)
 		(void)MHD_add_response_header(response, "Allow", r->allow);
+	if (r->operation)
+		(void)MHD_add_response_header(response, "Carrel-Operation", r->operation);
 	r->answered = true;
 	r->status = status;
 	r->response = response;
@@ -253,6 +255,27 @@ void request_fail(struct request *r, const struct err *e)
 	if (e->kind == ERR_INTERNAL)
 		log_error(e, "%s", r->route ? r->route->path : "request");
 	request_reply_json(r, err_kind_http_status(e->kind), error_to_json(e));
+}
+
+/* libmicrohttpd takes no answer while a body comes, so this one goes to the socket by our own hand. Nothing of an earlier answer can be
+ * on its way: requests of a connection follow each other. What the peer still sends is refused by the socket, and he reads the answer. */
+void request_fail_at_once(struct request *r, const struct err *e)
+{
+	json_t *json = error_to_json(e);
+	own_str char *body = json_dumps(json, JSON_COMPACT);
+	int status = err_kind_http_status(e->kind);
+	own_str char *text = mem_printf("HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", status,
+					MHD_get_reason_phrase_for((unsigned)status), strlen(body), body);
+	int fd = MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+
+	json_decref(json);
+	if (r->answered)
+		return;
+	r->answered = r->cut = true;
+	(void)!send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
+	(void)shutdown(fd, SHUT_RDWR);
+	request_body_wake(r);
+	run_soon(r->service->server);
 }
 
 /* --- streams --- */
@@ -514,6 +537,8 @@ static enum MHD_Result handle(void *data, struct MHD_Connection *connection, con
 	struct err e;
 
 	(void)data, (void)connection, (void)url, (void)version;
+	if (r->cut)
+		return MHD_NO;
 	if (!r->started) {
 		start(r, method, &e);
 		return r->answered ? send_answer(r) : MHD_YES;

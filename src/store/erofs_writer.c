@@ -100,7 +100,15 @@ static int enter_directory(struct erofs_writer *w, uint32_t parent, const char *
 		*ret_directory = made;
 		return erofs_tree_add(&w->tree, parent, name, length, EROFS_TYPE_DIRECTORY, made, e);
 	}
-	const struct tree_entry *entry = &w->tree.entries[found];
+	struct tree_entry *entry = &w->tree.entries[found];
+	if (entry->whiteout) {
+		/* ".wh.d", then "d/x" without "d": the layer hides the old d and brings a new one, whose own entry is missing. */
+		uint32_t made = erofs_tree_new_directory(&w->tree, parent, w->next_ino++);
+		w->tree.directories[made].opaque = w->replaced = true;
+		entry->type = EROFS_TYPE_DIRECTORY;
+		entry->target = made;
+		entry->whiteout = false;
+	}
 	if (entry->type != EROFS_TYPE_DIRECTORY)
 		return err_set(e, ERR_CORRUPT, "'%.*s' is no directory but has entries below it", (int)length, name);
 	*ret_directory = entry->target;

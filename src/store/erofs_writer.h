@@ -7,7 +7,8 @@
  * The image depends on nothing but the calls: same entries, same bytes, on any machine.
  *
  * An entry may be named again; the later one counts, except that a directory named twice keeps its children. Missing parents
- * become directories 0755 of user 0. Memory: about 90 bytes and the name per entry, whatever the size of the files.
+ * become directories 0755 of user 0; one that was hidden by a whiteout before becomes such a directory, opaque. Memory: about 90
+ * bytes and the name per entry, whatever the size of the files.
  */
 
 #include <stdbool.h>

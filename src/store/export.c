@@ -18,15 +18,14 @@ static void on_answer(void *data, struct wire_answer *answer)
 	struct export *x = data;
 
 	if (answer->progress && x->events.progress)
-		x->events.progress(x->data, answer->progress->done_bytes, answer->progress->total_bytes);
+		x->events.progress(x->data, answer->progress->step, answer->progress->done_bytes, answer->progress->total_bytes);
 }
 
 static void on_end(void *data, const struct err *failure, struct wire_answer *answer)
 {
 	struct export *x = data;
 
-	(void)answer;
-	x->events.done(x->data, failure);
+	x->events.done(x->data, failure, failure ? 0 : answer->sockets);
 }
 
 /* "team/web:1" is tagged "1"; a name without a tag is the tag itself, as other tools do it. */

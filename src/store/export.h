@@ -27,8 +27,9 @@ struct export_request {
 struct export;
 
 struct export_events {
-	void (*progress)(void *data, uint64_t done_bytes, uint64_t total_bytes); /* of the partitions that were read */
-	void (*done)(void *data, const struct err *failure); /* once, last; NULL: complete */
+	void (*progress)(void *data, const char *step, uint64_t done_bytes, uint64_t total_bytes); /* of the partitions that were read */
+	/* Once, last; failure NULL: complete, but for sockets, which have no form in a tar. */
+	void (*done)(void *data, const struct err *failure, uint64_t sockets);
 };
 
 int export_start(struct loop *l, const struct export_request *request, const struct export_events *events, void *data,

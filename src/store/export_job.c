@@ -40,6 +40,8 @@ struct job {
 	struct part *parts;
 	size_t part_count;
 	uint64_t done_bytes, total_bytes;
+	uint64_t settled_bytes, part_bytes; /* done with; and of the part under way */
+	struct layer_watch watch;
 };
 
 static int put(struct job *j, const void *bytes, size_t length, struct err *e)
@@ -130,7 +132,29 @@ static int put_blob_text(struct job *j, const char *text, struct digest *ret_dig
 static void advance(struct job *j, uint64_t bytes)
 {
 	j->done_bytes += bytes;
+	j->settled_bytes = j->done_bytes;
 	j->report(j->report_data, "write", j->done_bytes, j->total_bytes);
+}
+
+/* A tar has about the bytes of its partition, which are what counts. */
+static void packed(void *data, uint64_t plain_bytes)
+{
+	struct job *j = data;
+
+	j->done_bytes = j->settled_bytes + (plain_bytes < j->part_bytes ? plain_bytes : j->part_bytes);
+	j->report(j->report_data, j->request->format == EXPORT_TAR ? "write" : "pack", j->done_bytes, j->total_bytes);
+}
+
+static void begin_part(struct job *j, uint64_t bytes)
+{
+	j->settled_bytes = j->done_bytes;
+	j->part_bytes = bytes;
+}
+
+static void end_part(struct job *j)
+{
+	j->done_bytes = j->settled_bytes;
+	advance(j, j->part_bytes);
 }
 
 static int put_file(struct job *j, const struct digest *d, int fd, uint64_t bytes, bool counts, struct err *e)
@@ -175,9 +199,10 @@ static int put_packed(struct job *j, size_t index, enum layer_compression compre
 	own_hash struct hash *hash = hash_new();
 	own_fd int fd = -1;
 	struct packing p = { .hash = hash };
-	const struct layer_source source = { &j->parts[index].fd, 1, false, compression };
+	const struct layer_source source = { &j->parts[index].fd, 1, false, compression, &j->watch };
 	char name[32];
 
+	begin_part(j, j->parts[index].size_bytes);
 	(void)snprintf(name, sizeof name, "layer-%zu", index);
 	int r = store_session_file(j->session, name, &fd, e);
 	p.fd = fd;
@@ -188,7 +213,7 @@ static int put_packed(struct job *j, size_t index, enum layer_compression compre
 		r = err_errno(e, number, "export-packed");
 	if (r < 0)
 		return r;
-	advance(j, j->parts[index].size_bytes);
+	end_part(j);
 	*ret_layer = (struct oci_layer){ compression == LAYER_ZSTD ? MEDIA_OCI_LAYER "+zstd" : MEDIA_OCI_LAYER "+gzip", hash_end(hash),
 					 p.bytes };
 	return put_file(j, &ret_layer->digest, fd, p.bytes, false, e);
@@ -241,10 +266,11 @@ static int put_tar(struct job *j, struct err *e)
 
 	for (size_t i = 0; i < j->part_count; i++)
 		fds[i] = j->parts[i].fd;
-	const struct layer_source source = { fds, j->part_count, true, LAYER_PLAIN };
+	const struct layer_source source = { fds, j->part_count, true, LAYER_PLAIN, &j->watch };
+	begin_part(j, j->total_bytes);
 	int r = layer_export(&source, put_bytes, j, &plain, e);
 	if (r == 0)
-		advance(j, j->total_bytes);
+		end_part(j);
 	return r;
 }
 
@@ -271,16 +297,19 @@ static int open_parts(struct job *j, struct err *e)
 }
 
 int export_job_run(struct store *store, struct store_session *session, const struct export_wire *request, int output_fd,
-		   export_progress_fn *progress, void *data, struct err *e)
+		   export_progress_fn *progress, void *data, uint64_t *ret_sockets, struct err *e)
 {
 	struct job j = { .store = store, .session = session, .request = request, .output_fd = output_fd, .report = progress,
 			 .report_data = data };
 
+	j.watch = (struct layer_watch){ .progress = packed, .data = &j };
 	int r = open_parts(&j, e);
 	if (r == 0)
 		r = request->format == EXPORT_TAR ? put_tar(&j, e) : put_layout(&j, e);
 	for (size_t i = 0; i < j.part_count; i++)
 		(void)close(j.parts[i].fd);
 	free(j.parts);
+	if (r == 0)
+		*ret_sockets = j.watch.sockets;
 	return r;
 }

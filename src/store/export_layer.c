@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/fs.h"
@@ -22,11 +23,18 @@
 #include "store/tar_writer.h"
 
 #define OUTPUT_BYTES (1U << 18)
+#define WATCH_MS 100
 
 /* --- the child --- */
 
+/* Memory that both see: how far the child is. */
+struct shared {
+	_Atomic uint64_t plain_bytes, sockets;
+};
+
 struct output {
 	const struct layer_source *source;
+	struct shared *shared;
 	int fd, digest_fd;
 	struct hash *hash;
 	struct archive *packed; /* NULL: plain */
@@ -48,6 +56,7 @@ static int flush(struct output *o, struct err *e)
 	if (length == 0)
 		return 0;
 	hash_add(o->hash, o->buffer, length);
+	o->shared->plain_bytes += length;
 	if (!o->packed)
 		return fs_write_all(o->fd, o->buffer, length, e);
 	return archive_write_data(o->packed, o->buffer, length) == (la_ssize_t)length ? 0 : packing_failed(o->packed, e);
@@ -101,6 +110,7 @@ static int export_stack(struct output *o, struct err *e)
 	}
 	if (r == 0)
 		r = tar_export(readers, o->source->count, o->source->whole, &writer, e);
+	o->shared->sockets = writer.sockets;
 	while (opened > 0)
 		erofs_close(readers[--opened]);
 	return r == 0 ? flush(o, e) : r;
@@ -123,15 +133,26 @@ static int export_in_child(void *data, struct err *e)
 
 /* --- the parent --- */
 
-static int relay(int fd, layer_sink_fn *sink, void *data, struct err *e)
+static void look(const struct layer_source *source, const struct shared *shared)
+{
+	struct layer_watch *watch = source->watch;
+
+	if (watch && watch->progress)
+		watch->progress(watch->data, shared->plain_bytes);
+}
+
+static int relay(const struct output *o, int fd, layer_sink_fn *sink, void *data, struct err *e)
 {
 	own_str char *buffer = mem_alloc(OUTPUT_BYTES);
 
 	for (;;) {
 		struct pollfd in = { .fd = fd, .events = POLLIN };
-		int r = cancel_poll(&in, 1, -1, e);
+		int r = cancel_poll(&in, 1, WATCH_MS, e);
 		if (r < 0)
 			return r;
+		look(o->source, o->shared);
+		if (r == 0)
+			continue;
 		ssize_t n = read(fd, buffer, OUTPUT_BYTES);
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
@@ -154,7 +175,8 @@ static int open_pipe(int *ret_read, int *ret_write, struct err *e)
 	return 0;
 }
 
-int layer_export(const struct layer_source *source, layer_sink_fn *sink, void *data, struct digest *ret_plain, struct err *e)
+static int export_shared(const struct layer_source *source, struct shared *shared, layer_sink_fn *sink, void *data, struct digest *ret_plain,
+			 struct err *e)
 {
 	own_fd int tar_read = -1, tar_write = -1, digest_read = -1, digest_write = -1;
 	struct child child = { .pidfd = -1, .report_fd = -1 };
@@ -167,7 +189,7 @@ int layer_export(const struct layer_source *source, layer_sink_fn *sink, void *d
 	memcpy(fds, source->fds, source->count * sizeof *fds);
 	fds[source->count] = tar_write;
 	fds[source->count + 1] = digest_write;
-	struct output o = { .source = source, .fd = tar_write, .digest_fd = digest_write };
+	struct output o = { .source = source, .shared = shared, .fd = tar_write, .digest_fd = digest_write };
 	if (r == 0)
 		r = child_start("the exporter", CHILD_PARSES, export_in_child, &o, fds, source->count + 2, &child, e);
 	if (r < 0)
@@ -175,7 +197,7 @@ int layer_export(const struct layer_source *source, layer_sink_fn *sink, void *d
 	(void)fcntl(tar_read, F_SETPIPE_SZ, 1 << 20); /* fewer switches; a limit of the user may forbid it */
 	(void)close(TAKE_FD(tar_write));
 	(void)close(TAKE_FD(digest_write));
-	r = relay(tar_read, sink, data, e);
+	r = relay(&o, tar_read, sink, data, e);
 	if (r < 0) {
 		child_kill(&child);
 		return r;
@@ -185,5 +207,20 @@ int layer_export(const struct layer_source *source, layer_sink_fn *sink, void *d
 		r = err_set(e, ERR_INTERNAL, "the exporter gave no digest");
 	if (r == 0)
 		*ret_plain = plain;
+	return r;
+}
+
+int layer_export(const struct layer_source *source, layer_sink_fn *sink, void *data, struct digest *ret_plain, struct err *e)
+{
+	struct shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (shared == MAP_FAILED)
+		return err_errno(e, errno, "export a layer");
+	int r = export_shared(source, shared, sink, data, ret_plain, e);
+	if (r == 0)
+		look(source, shared);
+	if (r == 0 && source->watch)
+		source->watch->sockets += shared->sockets;
+	(void)munmap(shared, sizeof *shared);
 	return r;
 }

@@ -11,11 +11,19 @@
 
 enum layer_compression { LAYER_PLAIN, LAYER_GZIP, LAYER_ZSTD };
 
+/* What the parent sees of a child at work; zeroed by the caller. */
+struct layer_watch {
+	void (*progress)(void *data, uint64_t plain_bytes); /* about ten times a second, and in the end */
+	void *data;
+	uint64_t sockets; /* left out: a tar has no form for them */
+};
+
 struct layer_source {
 	const int *fds;   /* partitions, lowest first */
 	size_t count;
 	bool whole;       /* one tar of the whole stack, whiteouts applied; else count is 1 and whiteouts are those of OCI layers */
 	enum layer_compression compression;
+	struct layer_watch *watch; /* or NULL */
 };
 
 /* What comes out, as it comes; an error ends the export. */

@@ -28,14 +28,14 @@ static void report(void *data, const char *step, uint64_t done_bytes, uint64_t t
 static int export_in_session(struct store *store, const struct export_wire *request, struct err *e)
 {
 	own_store_session struct store_session *session = NULL;
-	uint64_t last_ms = 0;
+	uint64_t last_ms = 0, sockets = 0;
 	int r = store_session_start(store, &session, e);
 
 	if (r == 0)
-		r = export_job_run(store, session, request, WIRE_EXPORT_FD, report, &last_ms, e);
+		r = export_job_run(store, session, request, WIRE_EXPORT_FD, report, &last_ms, &sockets, e);
 	if (r < 0)
 		return r;
-	struct wire_answer a = { .complete = true };
+	struct wire_answer a = { .complete = true, .sockets = sockets };
 	return wire_send(STDOUT_FILENO, &wire_answer_shape, &a, e);
 }
 

@@ -67,6 +67,7 @@ static const struct field answer_fields[] = {
 	{ "error", FIELD_OBJECT, A(error), "error", .shape = &wire_error_shape },
 	{ "image", FIELD_OBJECT, A(image), "the image", .shape = &image_shape },
 	{ "complete", FIELD_BOOL, A(complete), "all is written" },
+	{ "sockets", FIELD_NUMBER, A(sockets), "sockets that were left out" },
 	{ 0 },
 };
 const struct shape wire_answer_shape = { "wire-answer", sizeof(struct wire_answer), answer_fields, "Answer." };

@@ -43,6 +43,7 @@ struct wire_answer {
 	struct wire_error *error;
 	struct image *image;
 	bool complete;
+	uint64_t sockets; /* that an export left out */
 };
 
 extern const struct shape wire_error_shape, import_wire_shape, export_wire_shape, wire_answer_shape;

@@ -120,8 +120,12 @@ static int add_node(struct exporter *x, uint32_t parent, const struct found *sam
 	struct erofs_inode inode;
 	int r = erofs_inode(x->readers[same->layer], same->nid, &inode, e);
 
-	if (r < 0 || S_ISSOCK(inode.mode) || (x->merge && erofs_is_whiteout(&inode)))
+	if (r < 0 || (x->merge && erofs_is_whiteout(&inode)))
 		return r;
+	if (S_ISSOCK(inode.mode)) {
+		x->out->sockets++;
+		return 0;
+	}
 	if (S_ISDIR(inode.mode) != (same->type == EROFS_TYPE_DIRECTORY))
 		return err_set(e, ERR_CORRUPT, "the partition is damaged: inode %llu is of another kind than its directory says",
 			       (unsigned long long)same->nid);

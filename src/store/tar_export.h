@@ -17,7 +17,7 @@
 #define TAR_EXPORT_ENTRIES_MOST 16000000
 
 /* `readers`: lowest first. `merge`: what a workspace sees of the stack, whiteouts applied; else there is one reader and its whiteouts
- * become those of OCI layers. Sockets have no form in tar and are left out. */
+ * become those of OCI layers. Sockets have no form in tar: they are left out, and counted in out->sockets. */
 int tar_export(struct erofs_reader *const *readers, size_t count, bool merge, struct tar_writer *out, struct err *e) must_check;
 
 #endif

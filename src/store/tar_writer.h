@@ -18,6 +18,7 @@ typedef int tar_sink_fn(void *data, const void *bytes, size_t length, struct err
 struct tar_writer {
 	tar_sink_fn *sink;
 	void *data;
+	uint64_t sockets; /* that tar_export left out */
 };
 
 struct tar_range {

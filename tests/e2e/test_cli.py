@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import tarfile
 import time
@@ -282,6 +283,63 @@ def test_an_interrupted_import_leaves_nothing(shared_site, name):
     os.close(writer), os.close(reader)
     assert name not in text(shared_site.carrel("image", "ls"))
     shared_site.wait(lambda: not [p for p in (shared_site.state / "store/tmp").glob("session-*")])
+
+
+def test_a_failed_import_says_why(shared_site, name):
+    """Not that a pipe broke: the service's reason, although there was much more to send."""
+    reader, writer = os.pipe()
+    process = shared_site.popen("image", "import", name, "-", "--format-image", "tar", stdin=reader)
+    os.close(reader)
+    try:
+        for _ in range(20000):
+            os.write(writer, b"no archive at all" * 4000)
+    except BrokenPipeError:
+        pass
+    os.close(writer)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 8, said
+    assert "archive" in said.decode() and "roken pipe" not in said.decode() and "reset" not in said.decode()
+
+
+def test_an_export_is_seen_and_cancelled(shared_site, name, tmp_path):
+    with tarfile.open(tmp_path / "big.tar", "w") as archive:
+        info = tarfile.TarInfo("data")
+        info.size = 60 << 20
+        with open("/dev/urandom", "rb") as noise:
+            archive.addfile(info, noise)
+    run = shared_site.carrel
+    run("image", "import", name, tmp_path / "big.tar", timeout=180)
+    child = shared_site.popen("image", "export", name, tmp_path / "out.tar", stderr=subprocess.PIPE)
+
+    def under_way():
+        return [o for o in shared_site.json("operation", "ls") if o["kind"] == "image-export" and o["image"] == name
+                and o["progress"]["done"] and o["progress"]["total"] >= 60 << 20]
+    shared_site.wait(lambda: under_way() or child.poll() is not None)
+    operations = under_way()
+    assert operations and operations[0]["step"] == "pack", child.stderr.read()
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) == 10
+    assert [p.name for p in tmp_path.iterdir()] == ["big.tar"]
+    shared_site.wait(lambda: not under_way())
+    child = shared_site.popen("image", "export", name, tmp_path / "out.tar", stderr=subprocess.PIPE)
+    shared_site.wait(under_way)
+    run("operation", "cancel", under_way()[0]["id"])
+    assert child.wait(60) != 0
+    assert [p.name for p in tmp_path.iterdir()] == ["big.tar"]
+    # what is not a terminal sees lines, with what is done of how much
+    done = run("image", "export", name, tmp_path / "out.tar", timeout=180)
+    assert (tmp_path / "out.tar").stat().st_size > 60 << 20 and "warning" not in done.stderr
+    run("image", "rm", name)
+
+
+def test_sockets_that_stay_behind_are_told(shared_site, name, tmp_path):
+    (tmp_path / "root").mkdir()
+    one = socket.socket(socket.AF_UNIX)
+    one.bind(str(tmp_path / "root/control"))
+    said = shared_site.carrel("image", "import", name, tmp_path / "root").stderr
+    assert "1 socket was left out" in said
+    one.close()
+    shared_site.carrel("image", "rm", name)
 
 
 def test_completion_knows_real_names(shared_site, box):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images as a client of the service sees them: uploads, downloads, names, and what becomes of partitions."""
+import contextlib
 import http.client
 import io
 import json
@@ -125,9 +126,8 @@ def test_refusals(here, image):
     assert here.api("GET", "/v1/images/none/export")[0] == 404
     add(here, "a", image.archive())
     assert here.api("GET", "/v1/images/a/export?format=zip")[0] == 400
-    status, operation = send(here, "b", b"not an archive" * 100000)
-    assert status == 202
-    assert finished(here, operation)["error"]["kind"] == "corrupt"
+    status, answer = send(here, "b", b"not an archive" * 100)
+    assert (finished(here, answer)["error"] if status == 202 else answer["error"])["kind"] == "corrupt"
     assert here.api("GET", "/v1/images/b")[0] == 404
     operation = here.api("POST", "/v1/images", {"name": "c", "source": "docker://UPPER/case"})[1]
     assert finished(here, operation)["error"]["kind"] == "invalid"
@@ -197,6 +197,64 @@ def test_upload_that_breaks_off(here, image):
     assert here.api("GET", "/v1/images/half")[0] == 404
     wait_until_tidy(here)
     assert partitions(here) == []
+
+
+def begin_upload(site, name):
+    """An upload whose end is not known yet: its socket takes chunks."""
+    one = socket.socket(socket.AF_UNIX)
+    one.settimeout(60)
+    one.connect(str(site.socket))
+    one.sendall(f"POST /v1/images?name={name}&format=tar HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    return one
+
+
+def chunk(data):
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def read_all(one):
+    got = b""
+    while True:
+        try:
+            more = one.recv(65536)
+        except ConnectionResetError:
+            more = b""
+        if not more:
+            return got
+        got += more
+
+
+def test_a_bad_upload_is_answered_at_once(here):
+    """The reason comes while there is more to send: the rest of the upload is neither awaited nor read."""
+    one = begin_upload(here, "bad")
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        for _ in range(40):  # more than is read at once, and no end
+            one.sendall(chunk(b"not an archive" * 5000))
+    head, body = read_all(one).split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 422 ") and b"Connection: close" in head, head
+    assert json.loads(body)["error"]["kind"] == "corrupt"
+    operations = here.api("GET", "/v1/operations")[1]["items"]
+    assert operations[-1]["state"] == "failed" and operations[-1]["error"]["kind"] == "corrupt"
+    # one who goes on sending without looking gets the same answer in the end
+    one = begin_upload(here, "worse")
+    sent = 0
+    with pytest.raises(OSError):
+        while sent < 1 << 30:
+            one.sendall(chunk(b"not an archive" * 5000))
+            sent += 70000
+    assert sent < 64 << 20 and b"422" in read_all(one)[:20]
+    wait_until_tidy(here)
+
+
+def test_a_cancelled_upload_is_answered_at_once(here):
+    one = begin_upload(here, "slow")
+    archive = tar({"big": b"x" * 5000000})
+    one.sendall(chunk(archive[:1000000]))
+    operation = here.wait(lambda: here.api("GET", "/v1/operations")[1]["items"])[0]
+    assert here.api("POST", f"/v1/operations/{operation['id']}/cancel")[0] == 202
+    head, body = read_all(one).split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 409 ") and json.loads(body)["error"]["kind"] == "cancelled"
+    wait_until_tidy(here)
 
 
 def test_fetch_and_cancel(here, image):
@@ -286,6 +344,65 @@ def test_there_and_back(here, image, format):
     assert again["run"] == first["run"]
 
 
+def exports(site):
+    return [o for o in site.api("GET", "/v1/operations?limit=1000")[1]["items"] if o["kind"] == "image-export"]
+
+
+def begin_export(site, name, format):
+    connection = Connection(site)
+    connection.request("GET", f"/v1/images/{quote(name)}/export?format={format}")
+    answer = connection.getresponse()
+    assert answer.status == 200
+    return connection, answer
+
+
+def test_an_export_is_an_operation(here, image):
+    add(here, "team/box:1", image.archive())
+    size = here.api("GET", "/v1/images/" + quote("team/box:1"))[1]["size"]
+    for format in ("oci", "oci-zstd", "partitions", "tar"):
+        connection, answer = begin_export(here, "team/box:1", format)
+        operation = answer.getheader("Carrel-Operation")
+        answer.read()
+        ended = finished(here, {"id": operation})
+        assert ended["state"] == "done" and ended["kind"] == "image-export" and ended["image"] == "team/box:1", ended
+        assert ended["progress"]["done"] == ended["progress"]["total"] == size or ended["progress"]["total"] == 0
+        connection.close()
+    before = len(exports(here))
+    connection = Connection(here)
+    connection.request("HEAD", "/v1/images/" + quote("team/box:1") + "/export")
+    answer = connection.getresponse()
+    assert answer.status == 200 and answer.getheader("Content-Type") == "application/x-tar" and answer.read() == b""
+    assert len(exports(here)) == before
+
+
+def test_exports_are_cancelled_and_left(here):
+    """By a cancel the connection breaks; by a broken connection the operation is cancelled."""
+    add(here, "big", Image([tar({"data": os.urandom(30 << 20)})]).archive())
+    connection, answer = begin_export(here, "big", "partitions")
+    answer.read(100000)
+    running = exports(here)[-1]
+    assert running["state"] == "running"
+    assert here.api("POST", f"/v1/operations/{running['id']}/cancel")[0] == 202
+    assert finished(here, running)["state"] == "cancelled"
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        answer.read()
+    connection.close()
+    connection, answer = begin_export(here, "big", "oci")
+    answer.read(10000)
+    connection.close()
+    answer.close()
+    left = finished(here, exports(here)[-1])
+    assert left["state"] == "cancelled" and "reader" in left["error"]["message"]
+    wait_until_tidy(here)
+    connection, answer = begin_export(here, "big", "partitions")
+    answer.read(100000)
+    running = exports(here)[-1]
+    here.service.kill()
+    here.service.start()
+    assert finished(here, running)["state"] == "failed"
+    connection.close()
+
+
 def test_export_flattened(here):
     lower = tar({"etc/a": b"lower", "etc/b": b"lower", "usr/c": b"lower"})
     upper = tar({"etc/.wh.a": b"", "etc/b": b"upper", "usr/.wh..wh..opq": b"", "usr/d": b"upper"})
@@ -293,6 +410,18 @@ def test_export_flattened(here):
     files = listing(export(here, "a", "tar"))
     assert {name for name, entry in files.items() if entry[0] == tarfile.REGTYPE} == {"etc/b", "usr/d"}
     assert files["etc/b"][-1] == b"upper"
+
+
+@pytest.mark.parametrize("upper", [{".wh.d": b"", "d/new": b"n"}, {"d/new": b"n", ".wh.d": b""}])
+def test_a_hidden_directory_that_comes_back_without_an_entry(here, upper):
+    """A whiteout and files below it in one layer, as some tools write it: the old content is hidden, the new is there."""
+    add(here, "box", Image([tar({"d/old": b"o", "e": b"e"}), tar(upper)]).archive())
+    files = listing(export(here, "box", "tar"))
+    assert sorted(name for name in files if name) == ["d", "d/new", "e"]
+    assert files["d"][1] == 0o755
+    # the partition is the one that its own export gives
+    add(here, "again", export(here, "box", "oci"))
+    assert here.api("GET", "/v1/images/again")[1]["partitions"] == here.api("GET", "/v1/images/box")[1]["partitions"]
 
 
 def test_skopeo_reads_an_export(here, image, tmp_path):

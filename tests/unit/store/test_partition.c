@@ -439,6 +439,60 @@ static void merged_stacks(void **state)
 	assert_fails(erofs_find(r, "gone", &inode, &e), &e, ERR_NOT_FOUND, "gone");
 }
 
+/* Layers of some tools hide a directory and bring files below it without an entry for itself, in either order. */
+static void hidden_directory_without_an_entry(void **state)
+{
+	(void)state;
+	static const char *const orders[][3] = { { ".wh.d", "d/sub/x", NULL }, { "d/sub/x", ".wh.d", NULL } };
+	struct err e;
+
+	for (size_t i = 0; i < ARRAY_SIZE(orders); i++) {
+		own_fd int lower_tar = memory(), upper_tar = memory(), lower = memory(), upper = memory();
+		own_fd int merged = memory(), result = memory();
+		own_erofs_reader struct erofs_reader *below = NULL, *above = NULL, *r = NULL;
+		struct erofs_inode inode;
+		put(lower_tar, "d/old", NULL, NULL, S_IFREG | 0644, "low");
+		put(lower_tar, "d/sub/old", NULL, NULL, S_IFREG | 0644, "low");
+		for (const char *const *name = orders[i]; *name; name++)
+			put(upper_tar, *name, NULL, NULL, S_IFREG | 0644, (*name)[0] == '.' ? NULL : "new");
+		assert_ok(convert(lower_tar, &tar_default_limits, &erofs_default_limits, lower, &e), &e);
+		assert_ok(convert(upper_tar, &tar_default_limits, &erofs_default_limits, upper, &e), &e);
+		assert_ok(erofs_open(lower, &below, &e), &e);
+		assert_ok(erofs_open(upper, &above, &e), &e);
+		assert_ok(erofs_find(above, "d", &inode, &e), &e);
+		assert_int_equal(inode.mode, S_IFDIR | 0755);
+		assert_int_equal(inode.uid, 0);
+		struct erofs_reader *const stack[] = { below, above };
+		struct tar_writer w = { to_file, &merged };
+		assert_ok(tar_export(stack, 2, true, &w, &e), &e);
+		assert_ok(convert(merged, &tar_default_limits, &erofs_default_limits, result, &e), &e);
+		assert_ok(erofs_open(result, &r, &e), &e);
+		assert_ok(erofs_find(r, "d/sub/x", &inode, &e), &e);
+		assert_fails(erofs_find(r, "d/old", &inode, &e), &e, ERR_NOT_FOUND, "d/old");
+		assert_fails(erofs_find(r, "d/sub/old", &inode, &e), &e, ERR_NOT_FOUND, "d/sub/old");
+	}
+}
+
+/* A tar has no form for a socket: it is left out, and counted. */
+static void sockets_are_counted(void **state)
+{
+	(void)state;
+	struct err e;
+	const struct erofs_attributes a = { .mode = S_IFSOCK | 0600 };
+	own_fd int image = memory(), tar = memory();
+	own_erofs_writer struct erofs_writer *writer = erofs_writer_new(image, 0, &erofs_default_limits);
+	own_erofs_reader struct erofs_reader *r = NULL;
+	struct tar_writer w = { to_file, &tar };
+	uint64_t bytes, inodes;
+
+	assert_ok(erofs_add_special(writer, "run/one", &a, &e), &e);
+	assert_ok(erofs_add_special(writer, "run/two", &a, &e), &e);
+	assert_ok(erofs_finish(writer, &bytes, &inodes, &e), &e);
+	assert_ok(erofs_open(image, &r, &e), &e);
+	assert_ok(tar_export(&r, 1, false, &w, &e), &e);
+	assert_int_equal(w.sockets, 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -451,6 +505,8 @@ int main(void)
 		cmocka_unit_test(rewritten),
 		cmocka_unit_test(damaged_images),
 		cmocka_unit_test(merged_stacks),
+		cmocka_unit_test(hidden_directory_without_an_entry),
+		cmocka_unit_test(sockets_are_counted),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
