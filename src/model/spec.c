@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "model/name.h"
+#include "model/rule.h"
 
 const char *const spec_engine_names[] = { "auto", "workspace", "app", "kvm", "emulator", "xen", "vmware", NULL };
 const char *const spec_mode_names[] = { "auto", "system", "program", NULL };
@@ -99,10 +100,11 @@ static const struct field spec_fields[] = {
 	{ "networks", FIELD_OBJECTS, S(networks), "one interface each: eth0, eth1, ...", .max = NETWORK_INTERFACES,
 	  .shape = &spec_interface_shape },
 	{ "groups", FIELD_TEXTS, S(groups), "groups it is in", .max = 64, .check = name_check, .example = "[lab-a]" },
-	{ "allow", FIELD_TEXTS, S(allow), "where it may open connections to; the WAN when missing", .max = 256,
+	{ "allow", FIELD_TEXTS, S(allow), "where it may open connections to; the WAN when missing", .max = 256, .check = rule_check,
 	  .example = "[wan, \"group:lab-a tcp/22,5432\", \"workspace:db\"]" },
-	{ "deny", FIELD_TEXTS, S(deny), "exceptions from allow and from", .max = 256, .example = "[192.0.2.0/24]" },
+	{ "deny", FIELD_TEXTS, S(deny), "exceptions from allow and from", .max = 256, .check = rule_check, .example = "[192.0.2.0/24]" },
 	{ "from", FIELD_TEXTS, S(from), "who may open connections to it; workspaces of the same owner or group when missing", .max = 256,
+	  .check = rule_check,
 	  .example = "[\"group:ops tcp/22\"]" },
 	{ "isolated", FIELD_BOOL, S(isolated), "talks to nobody, whatever the other rules say" },
 	{ "publish", FIELD_TEXTS, S(publish), "ports of the host that lead inside: [ADDRESS:]OUTSIDE:INSIDE[/tcp|/udp]", .max = 256,
