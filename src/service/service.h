@@ -20,7 +20,6 @@ struct operation;
 struct follower;
 struct host;
 struct stream;
-struct state_waiter; /* wait.c */
 struct images; /* images.c */
 
 struct service {
@@ -47,7 +46,6 @@ struct service {
 	} events;
 	struct host *hosts;
 	struct stream *streams;
-	struct state_waiter *waiters;
 	struct images *images;
 	uint64_t requests, reports, jumps;
 	uint64_t started_ms;
