@@ -89,7 +89,7 @@ char *digest_hex(const struct digest *d, char out[DIGEST_HEX_SIZE])
 
 char *digest_text(const struct digest *d, char out[DIGEST_TEXT_SIZE])
 {
-	memcpy(out, "sha256:", 7);
+	memcpy(out, "sha256:", sizeof "sha256:");
 	(void)digest_hex(d, out + 7);
 	return out;
 }

@@ -387,7 +387,8 @@ static int send_stream(struct http_wire *w, const struct http_request *q, struct
 		char size[room];
 		int digits = snprintf(size, sizeof size, "%lx\r\n", n);
 		memcpy(buffer + room - digits, size, (size_t)digits);
-		memcpy(buffer + room + n, "\r\n", 2);
+		buffer[room + n] = '\r';
+		buffer[room + n + 1] = '\n';
 		int r = http_wire_send(w, buffer + room - digits, (size_t)digits + (size_t)n + 2, e);
 		if (r == -EPIPE || r == -ECONNRESET)
 			return 1;

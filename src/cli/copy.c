@@ -39,7 +39,7 @@ static char first_type(const struct str *tar)
 {
 	for (size_t at = 0; at + 512 <= tar->length;) {
 		const char *header = tar->bytes + at;
-		char type = header[156] ? header[156] : '0';
+		char type = (char)(header[156] ? header[156] : '0');
 		if (type != 'x' && type != 'g' && type != 'L' && type != 'K')
 			return type;
 		at += 512 + (strtoull(header + 124, NULL, 8) + 511) / 512 * 512;

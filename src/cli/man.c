@@ -45,7 +45,7 @@ static void add_head(struct str *out, const char *page, int section, const char 
 	str_printf(out, ".TH %s %d \"2026-11-21\" \"Carrel " CARREL_VERSION "\" \"Carrel\"\n.SH NAME\n", title.bytes, section);
 	str_clear(&title);
 	for (const char *p = page; *p; p++)
-		str_putc(&title, *p == ' ' ? '-' : *p);
+		str_putc(&title, (char)(*p == ' ' ? '-' : *p));
 	add_text(out, title.bytes);
 	str_puts(out, " \\- ");
 	add_text(out, summary);

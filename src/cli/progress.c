@@ -25,7 +25,7 @@ static void add_bar(struct str *out, uint64_t done, uint64_t total)
 
 	str_putc(out, '[');
 	for (unsigned i = 0; i < cells; i++)
-		str_putc(out, i < full ? '=' : i == full ? '>' : ' ');
+		str_putc(out, "=> "[i < full ? 0 : i == full ? 1 : 2]);
 	str_printf(out, "] %3u%%  ", total ? (unsigned)((double)(done < total ? done : total) * 100 / (double)total) : 0);
 }
 

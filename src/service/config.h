@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "base/decode.h"
+#include "store/import.h"
 
 struct config {
 	char *state, *run;
@@ -16,6 +17,7 @@ struct config {
 	char *registry_passwords;    /* file like ~/.docker/config.json; NULL: none */
 	bool everyone;               /* every local user owns workspaces */
 	uint64_t socket_mode;        /* written as decimal digits that read as octal: 666 */
+	struct import_limits import; /* of archives from outside */
 	uint64_t workspaces_per_user;
 	uint64_t connections_per_user;
 	uint64_t events_kept;

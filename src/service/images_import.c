@@ -277,6 +277,7 @@ static int job_start(struct request *r, const char *name, struct import_request 
 
 	*j = (struct image_job){ .service = s, .name = mem_strdup(name), .owner_uid = r->who.uid, .admin = r->who.admin, .pipe_fd = -1 };
 	q->store = s->images->store_path;
+	q->limits = s->config.import;
 	int result = import_start(s->loop, q, &events, j, &j->import, e);
 	if (result < 0) {
 		free(j->name);

@@ -126,6 +126,8 @@ int child_finish(struct child *c, struct err *e)
 	theirs.message[sizeof theirs.message - 1] = theirs.hint[sizeof theirs.hint - 1] = '\0';
 	if (n == (ssize_t)sizeof theirs && status == 1 && theirs.kind > ERR_NONE && theirs.kind < ERR_KIND_COUNT) {
 		(void)err_set(e, theirs.kind, "%s", theirs.message);
+		if (e && theirs.number > 0 && theirs.number < 4096)
+			e->number = theirs.number;
 		return err_hint(e, "%s", theirs.hint);
 	}
 	if (status > 128) /* whoever kills it is one of us; what it dies of by itself are the bytes it read */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carrel-convert: one layer into one partition. Descriptor 0 is the archive, 1 an empty file for the partition, 3 takes the answer:
+ * carrel-convert [BYTES ENTRIES DEPTH]: one layer into one partition, within these limits (0: the default). Descriptor 0 is the
+ * archive, 1 an empty file for the partition, 3 takes the answer:
  * one line of JSON, {"plain","partition","bytes","inodes"} or {"error":{"kind","message","hint"}} (import_layer.c reads it). Before the
  * first byte is read the process gives up everything but these descriptors, memory and threads.
  */
@@ -17,6 +18,7 @@
 #include "base/fault.h"
 #include "base/fs.h"
 #include "base/sandbox.h"
+#include "base/str.h"
 #include "store/erofs_rewrite.h"
 #include "store/erofs_writer.h"
 #include "store/tar_reader.h"
@@ -62,14 +64,46 @@ static int limit_memory(struct err *e)
 	return 0;
 }
 
-static int convert(const int pipe[2], json_t **ret_answer, struct err *e)
+struct limits {
+	struct tar_limits tar;
+	struct erofs_limits erofs;
+};
+
+static int take_limit(const char *text, uint64_t most, uint64_t *ret_limit, struct err *e)
+{
+	uint64_t limit = 0;
+
+	if (str_to_u64(text, UINT64_MAX, &limit) < 0)
+		return err_set(e, ERR_INVALID, "'%.40s' is no limit", text);
+	*ret_limit = limit && limit < most ? limit : most;
+	return 0;
+}
+
+static int read_limits(int argc, char **argv, struct limits *ret_limits, struct err *e)
+{
+	struct limits l = { tar_default_limits, erofs_default_limits };
+	uint64_t depth = l.erofs.depth;
+
+	int r = argc == 1 || argc == 4 ? 0 : err_set(e, ERR_INVALID, "usage: carrel-convert [BYTES ENTRIES DEPTH]");
+	if (r == 0 && argc == 4)
+		r = take_limit(argv[1], l.tar.plain_bytes, &l.tar.plain_bytes, e);
+	if (r == 0 && argc == 4)
+		r = take_limit(argv[2], l.erofs.entries, &l.erofs.entries, e);
+	if (r == 0 && argc == 4)
+		r = take_limit(argv[3], depth, &depth, e);
+	l.erofs.depth = (unsigned)depth;
+	*ret_limits = l;
+	return r;
+}
+
+static int convert(const struct limits *limits, const int pipe[2], json_t **ret_answer, struct err *e)
 {
 	struct tar_summary summary;
 	struct digest partition;
 	uint64_t size_bytes, inodes;
-	own_erofs_writer struct erofs_writer *w = erofs_writer_new(STDOUT_FILENO, 0, &erofs_default_limits);
+	own_erofs_writer struct erofs_writer *w = erofs_writer_new(STDOUT_FILENO, 0, &limits->erofs);
 
-	int r = tar_read(STDIN_FILENO, &tar_default_limits, w, &summary, e);
+	int r = tar_read(STDIN_FILENO, &limits->tar, w, &summary, e);
 	if (r == 0)
 		r = erofs_finish(w, &size_bytes, &inodes, e);
 	if (r == 0 && erofs_writer_replaced(w))
@@ -81,8 +115,9 @@ static int convert(const int pipe[2], json_t **ret_answer, struct err *e)
 	return r;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	struct limits limits;
 	struct err e;
 	json_t *answer = NULL;
 	int pair[2];
@@ -91,9 +126,11 @@ int main(void)
 	(void)signal(SIGPIPE, SIG_IGN);
 	int r = pipe2(pair, O_CLOEXEC) < 0 ? err_errno(&e, errno, "make a pipe") : limit_memory(&e);
 	if (r == 0)
+		r = read_limits(argc, argv, &limits, &e);
+	if (r == 0)
 		r = sandbox_enter(SANDBOX_THREADS, NULL, &e);
 	if (r == 0)
-		r = convert(pair, &answer, &e);
+		r = convert(&limits, pair, &answer, &e);
 	if (r < 0)
 		answer = json_pack("{s:{s:s, s:s, s:s}}", "error", "kind", err_kind_name(e.kind), "message", e.message, "hint", e.hint);
 	char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;

@@ -32,7 +32,7 @@
 #define ROOT_AT (EROFS_SB_AT + SB_SIZE)
 #define SPARSE_CHUNKS 16384U
 
-const struct erofs_limits erofs_default_limits = { .entries = 8000000, .image_bytes = UINT64_C(1) << 40 };
+const struct erofs_limits erofs_default_limits = { .entries = 8000000, .image_bytes = UINT64_C(1) << 40, .depth = EROFS_DEPTH_MOST };
 
 struct place { /* where a path leads */
 	uint32_t directory, entry; /* entry TREE_NONE: not there yet */
@@ -58,6 +58,7 @@ struct erofs_writer {
 	struct erofs_tree tree;
 	struct file file;
 	uint32_t next_ino;
+	unsigned depth_most;
 	bool chunked, finished, replaced;
 };
 
@@ -67,6 +68,7 @@ struct erofs_writer *erofs_writer_new(int fd, uint64_t base, const struct erofs_
 
 	erofs_output_init(&w->out, fd, base, limits->image_bytes);
 	erofs_tree_init(&w->tree, limits->entries);
+	w->depth_most = limits->depth && limits->depth < EROFS_DEPTH_MOST ? limits->depth : EROFS_DEPTH_MOST;
 	(void)erofs_tree_new_directory(&w->tree, 0, w->next_ino++);
 	return w;
 }
@@ -121,7 +123,7 @@ static int bad_path(const char *path, const char *why, struct err *e) { return e
 static int find_place(struct erofs_writer *w, const char *path, bool make, struct place *ret_place, struct err *e)
 {
 	struct place p = { .entry = TREE_NONE };
-	int depth = 0;
+	unsigned depth = 0;
 
 	if (strlen(path) > EROFS_PATH_MOST)
 		return bad_path(path, "is longer than 4096 bytes", e);
@@ -135,8 +137,8 @@ static int find_place(struct erofs_writer *w, const char *path, bool make, struc
 			return bad_path(path, "leads out of the tree by '..'", e);
 		if (length > EROFS_NAME_MOST)
 			return bad_path(path, "has a component of more than 255 bytes", e);
-		if (++depth > EROFS_DEPTH_MOST)
-			return bad_path(path, "is nested more than 256 deep", e);
+		if (++depth > w->depth_most)
+			return err_set(e, ERR_CORRUPT, "name '%.200s' is nested more than %u deep", path, w->depth_most);
 		if (p.length) {
 			uint32_t found = make ? 0 : erofs_tree_find(&w->tree, p.directory, p.name, p.length);
 			if (found == TREE_NONE)

@@ -25,8 +25,9 @@
 
 struct erofs_limits {
 	uint64_t entries, image_bytes;
+	unsigned depth; /* directories inside each other, at most EROFS_DEPTH_MOST */
 };
-extern const struct erofs_limits erofs_default_limits; /* 8 million, 1 TiB */
+extern const struct erofs_limits erofs_default_limits; /* 8 million, 1 TiB, 256 */
 
 struct erofs_xattr {
 	const char *name; /* whole, "user.x"; names of other kinds than user, trusted, security and system.posix_acl_* are refused */

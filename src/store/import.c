@@ -44,6 +44,7 @@ int import_start(struct loop *l, const struct import_request *q, const struct im
 		.user = (char *)(uintptr_t)q->user,
 		.password = (char *)(uintptr_t)q->password,
 		.auth_file = (char *)(uintptr_t)q->auth_file,
+		.limits = q->limits,
 		.run = (struct image_run *)(uintptr_t)q->run,
 	};
 	struct import *i = mem_alloc(sizeof *i);

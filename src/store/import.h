@@ -21,6 +21,11 @@ enum import_format {
 
 enum import_init { IMPORT_INIT_DETECT, IMPORT_INIT_YES, IMPORT_INIT_NO };
 
+/* Of one layer; 0: as much as there can be (1 TiB unpacked, 8 million entries, 256 directories inside each other). */
+struct import_limits {
+	uint64_t layer_bytes, entries, depth;
+};
+
 struct import_request {
 	const char *store;        /* STATE/store */
 	enum import_format format;
@@ -30,6 +35,7 @@ struct import_request {
 	const char *user, *password; /* REGISTRY: given to this registry only, never logged; NULL: anonymous */
 	const char *auth_file;    /* REGISTRY: like ~/.docker/config.json, of the service; used when no user is given; or NULL */
 	enum import_init init;
+	struct import_limits limits;
 	const struct image_run *run; /* TAR: what the image runs, or NULL */
 };
 

@@ -498,7 +498,7 @@ static int convert(struct job *j, struct job_layer *l, int input_fd, int partial
 	if (r < 0)
 		return r;
 	(void)snprintf(name, sizeof name, "partition-%zu", (size_t)(l - j->layers));
-	r = layer_conversion_start(j->session, name, input_fd, l->kind == OCI_LAYER_PARTITION, &s->conversion, e);
+	r = layer_conversion_start(j->session, name, input_fd, l->kind == OCI_LAYER_PARTITION, &j->request->limits, &s->conversion, e);
 	if (r < 0)
 		return r;
 	s->layer = l;

@@ -91,10 +91,13 @@ static int start_reader(struct layer_conversion *c, int partition_fd, int *ret_t
 
 /* --- the converter --- */
 
-static int start_converter(struct layer_conversion *c, int input_fd, struct err *e)
+static int start_converter(struct layer_conversion *c, int input_fd, const struct import_limits *limits, struct err *e)
 {
 	own_str char *path = wire_program("carrel-convert");
-	const char *const argv[] = { "carrel-convert", NULL };
+	own_str char *bytes = mem_printf("%llu", (unsigned long long)limits->layer_bytes);
+	own_str char *entries = mem_printf("%llu", (unsigned long long)limits->entries);
+	own_str char *depth = mem_printf("%llu", (unsigned long long)limits->depth);
+	const char *const argv[] = { "carrel-convert", bytes, entries, depth, NULL };
 	int pair[2];
 
 	if (pipe2(pair, O_CLOEXEC) < 0)
@@ -106,7 +109,7 @@ static int start_converter(struct layer_conversion *c, int input_fd, struct err 
 	return proc_start(&how, &c->pidfd, NULL, e);
 }
 
-int layer_conversion_start(struct store_session *session, const char *name, int input_fd, bool is_partition,
+int layer_conversion_start(struct store_session *session, const char *name, int input_fd, bool is_partition, const struct import_limits *limits,
 			   struct layer_conversion **ret_conversion, struct err *e)
 {
 	struct layer_conversion *c = mem_alloc(sizeof *c);
@@ -118,7 +121,7 @@ int layer_conversion_start(struct store_session *session, const char *name, int 
 	if (r == 0 && is_partition)
 		r = start_reader(c, input_fd, &tar, e);
 	if (r == 0)
-		r = start_converter(c, is_partition ? tar : input_fd, e);
+		r = start_converter(c, is_partition ? tar : input_fd, limits, e);
 	if (r < 0) {
 		release(c);
 		return r;

@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "store/import.h"
 #include "store/store.h"
 
 struct layer_conversion;
@@ -25,7 +26,7 @@ struct layer_result {
 };
 
 /* Reads `input_fd` (the caller's, who may close it now) to its end; the partition becomes the session's file `name`. */
-int layer_conversion_start(struct store_session *session, const char *name, int input_fd, bool is_partition,
+int layer_conversion_start(struct store_session *session, const char *name, int input_fd, bool is_partition, const struct import_limits *limits,
 			   struct layer_conversion **ret_conversion, struct err *e) must_check;
 int layer_conversion_fd(const struct layer_conversion *c); /* readable when it has ended */
 int layer_conversion_finish(struct layer_conversion *c, struct layer_result *ret_result, struct err *e) must_check;

@@ -27,6 +27,9 @@ static const struct field import_fields[] = {
 	{ "user", FIELD_TEXT, I(user), "user name for the registry", .max = 1024 },
 	{ "password", FIELD_TEXT, I(password), "password for the registry", .max = 65536 },
 	{ "auth-file", FIELD_TEXT, I(auth_file), "password file" },
+	{ "layer-bytes", FIELD_NUMBER, I(limits.layer_bytes), "most bytes of an unpacked layer" },
+	{ "entries", FIELD_NUMBER, I(limits.entries), "most entries of a layer" },
+	{ "depth", FIELD_NUMBER, I(limits.depth), "most directories inside each other" },
 	{ "run", FIELD_OBJECT, I(run), "what it runs", .shape = &image_run_shape },
 	{ 0 },
 };

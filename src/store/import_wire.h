@@ -11,6 +11,7 @@
 
 #include "base/decode.h"
 #include "model/image.h"
+#include "store/import.h"
 
 #define WIRE_REQUEST_FD       3
 #define WIRE_EXPORT_FD        4
@@ -20,6 +21,7 @@ struct import_wire {
 	char *store;
 	unsigned format, init; /* enum import_format, enum import_init */
 	char *reference, *architecture, *user, *password, *auth_file;
+	struct import_limits limits;
 	struct image_run *run;
 };
 

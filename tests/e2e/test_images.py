@@ -257,6 +257,25 @@ def test_a_cancelled_upload_is_answered_at_once(here):
     wait_until_tidy(here)
 
 
+@pytest.mark.parametrize("limit, small, large, kind, part", [
+    ("import-layer-size=1MiB", {"a": b"x" * 900000}, {"a": b"x" * 1200000}, "too-large", "1048576 bytes"),
+    ("import-entries=100", {f"f{i}": b"" for i in range(90)}, {f"f{i}": b"" for i in range(120)}, "too-large", "100 entries"),
+    ("import-depth=8", {"/".join("abcdefgh"): b""}, {"/".join("abcdefghi"): b""}, "corrupt", "8 deep"),
+])
+def test_limits_of_the_site(new_site, limit, small, large, kind, part):
+    """An administrator may lower what one layer may hold: archives, layouts, and what comes back as partitions."""
+    need()
+    here = new_site(node=False, service_args=["--" + limit])
+    free = new_site(node=False)
+    add(here, "fits", tar(small), format="tar")
+    add(free, "large", tar(large), format="tar")
+    for body, format in ((tar(large), "tar"), (Image([tar(large)]).archive(), "oci"), (export(free, "large", "partitions"), "oci")):
+        status, answer = send(here, "large", body, format=format)
+        error = finished(here, answer)["error"] if status == 202 else answer["error"]
+        assert error["kind"] == kind and part in error["message"], error
+    wait_until_tidy(here)
+
+
 def test_fetch_and_cancel(here, image):
     with PlainRegistry(image) as registry:
         operation = here.api("POST", "/v1/images", {"name": "a", "source": registry.reference()})[1]
