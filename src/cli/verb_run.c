@@ -5,7 +5,6 @@
  */
 #include <signal.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/print.h"
@@ -27,8 +26,7 @@ static void set_flags(const struct args *a, json_t *spec)
 /* The service removes it by itself; this waits, so that what follows finds the name and the space free. */
 static int wait_for_removal(struct client *client, const char *id, struct err *e)
 {
-	own_str char *path = client_path("/v1/workspaces/%s", id);
-	long pause_us = 250;
+	own_str char *path = client_path("/v1/workspaces/%s?wait=60&state=removed", id);
 
 	for (;;) {
 		struct err failure = { 0 };
@@ -42,9 +40,17 @@ static int wait_for_removal(struct client *client, const char *id, struct err *e
 		}
 		if (str_eq(json_text_at(workspace, "state", ""), "removed"))
 			return 0;
-		(void)nanosleep(&(struct timespec){ .tv_nsec = pause_us * 1000 }, NULL);
-		pause_us = pause_us < 50000 ? pause_us * 3 / 2 : pause_us;
 	}
+}
+
+/* The program's end is told before its volumes are free. When the command returns the workspace is stopped, and can be removed or
+ * started again. One that restarts by itself is not waited for. */
+static void wait_for_stop(struct client *client, const json_t *workspace)
+{
+	own_str char *path = client_path("/v1/workspaces/%s?wait=30&state=stopped,failed,removed", json_text_at(workspace, "id", ""));
+
+	if (str_eq(json_text_at(json_object_get(workspace, "spec"), "restart", "no"), "no"))
+		(void)!client_call(client, "GET", path, NULL, NULL, NULL);
 }
 
 /* After a failure nothing shall stay that was to be removed anyway. */
@@ -77,6 +83,8 @@ static int attach(struct cli *cli, const struct args *a, struct client *client, 
 		int waited = wait_for_removal(client, id, &late);
 		if (r >= 0 && waited < 0)
 			cli_report(cli, &late);
+	} else if (r >= 0) {
+		wait_for_stop(client, workspace);
 	}
 	return r < 0 ? r : status;
 }

@@ -98,7 +98,10 @@ static void remove_row(struct service *s, struct host *h, struct workspace *w, s
 	(void)json_array_append_new(forget, json_string(w->id));
 	(void)h;
 	streams_workspace_changed(s, w);
+	char id[ID_SIZE];
+	memcpy(id, w->id, sizeof id);
 	workspace_remove(s, w);
+	wait_changed(s, id);
 }
 
 void converge_report(struct service *s, struct host *h, struct report *r, struct db_batch *b, json_t *forget)
@@ -129,6 +132,7 @@ void converge_report(struct service *s, struct host *h, struct report *r, struct
 	if (w->operation && workspace_settled(w))
 		end_operation(s, w, b);
 	workspace_store_truth(w, b);
+	wait_changed(s, w->id);
 	streams_workspace_changed(s, w);
 	lifecycle_remove_ended(s, w);
 }

@@ -223,6 +223,17 @@ static uint64_t number(json_t *m, const char *key)
 	return n > 0 ? (uint64_t)n : 0;
 }
 
+/* {"kind","message","hint"} as a host tells it. */
+static void host_error(const json_t *error, const char *otherwise, struct err *ret_error)
+{
+	const char *kind = json_string_value(json_object_get(error, "kind")), *text = json_string_value(json_object_get(error, "message"));
+	const char *hint = json_string_value(json_object_get(error, "hint"));
+
+	(void)err_set(ret_error, err_kind_from_name(kind ? kind : ""), "%s", text ? text : otherwise);
+	if (hint && *hint)
+		(void)err_hint(ret_error, "%s", hint);
+}
+
 static void on_progress(struct host *h, json_t *m)
 {
 	const char *id = json_string_value(json_object_get(m, "workspace")), *step = json_string_value(json_object_get(m, "step"));
@@ -249,13 +260,17 @@ static void on_volumes(struct host *h, json_t *m)
 		return;
 	json_decref(h->volumes);
 	h->volumes = json_incref(items);
+	volumes_told(h);
 	store(h);
 }
 
 static void on_volume_error(struct host *h, json_t *m)
 {
-	const char *message = json_string_value(json_object_get(json_object_get(m, "error"), "message"));
-	log_warn("host %s: volume: %s", h->name, message ? message : "no reason told");
+	struct err e;
+
+	host_error(json_object_get(m, "error"), "the host told no reason", &e);
+	log_error(&e, "host %s", h->name);
+	volumes_refused(h, number(m, "owner"), json_string_value(json_object_get(m, "name")), &e);
 }
 
 static void plan_answer(struct planned *p, json_t *m)
@@ -267,11 +282,7 @@ static void plan_answer(struct planned *p, json_t *m)
 		request_reply_json(p->request, 200, json_pack("{s:O}", "plan", plan));
 	} else {
 		struct err e;
-		const char *kind = json_string_value(json_object_get(error, "kind")), *text = json_string_value(json_object_get(error, "message"));
-		const char *hint = json_string_value(json_object_get(error, "hint"));
-		(void)err_set(&e, err_kind_from_name(kind ? kind : ""), "%s", text ? text : "the host made no plan");
-		if (hint)
-			(void)err_hint(&e, "%s", hint);
+		host_error(error, "the host made no plan", &e);
 		request_fail(p->request, &e);
 	}
 	free(p);
@@ -356,6 +367,7 @@ static void channel_leave(struct host *h)
 	h->upgrade = NULL;
 	h->greeted = false;
 	streams_host_gone(h->service, h);
+	volumes_host_gone(h);
 }
 
 static void channel_closed(void *data, const struct err *why)
@@ -429,89 +441,4 @@ int handle_hosts_list(struct request *r, struct err *e)
 	}
 	request_reply_json(r, 200, json_pack("{s:o}", "items", items));
 	return 0;
-}
-
-struct volume_view {
-	char *name, *host, *workspace;
-	uint64_t owner, size, used;
-};
-#define K(member) offsetof(struct volume_view, member)
-static const struct field volume_fields[] = {
-	{ "name", FIELD_TEXT, K(name), "name", .required = true },
-	{ "owner", FIELD_NUMBER, K(owner), "user id of the owner", .required = true },
-	{ "host", FIELD_TEXT, K(host), "host where it is", .required = true },
-	{ "size", FIELD_NUMBER, K(size), "bytes it can hold", .required = true },
-	{ "used", FIELD_NUMBER, K(used), "bytes it takes on the host", .required = true },
-	{ "workspace", FIELD_TEXT, K(workspace), "id of the workspace that uses it" },
-	{ 0 },
-};
-const struct shape volume_shape = { "kept-volume", sizeof(struct volume_view), volume_fields, "A volume that outlives workspaces.", .open = true };
-
-int handle_volumes_list(struct request *r, struct err *e)
-{
-	json_t *items = json_array(), *item;
-	size_t i;
-
-	(void)e;
-	for (struct host *h = r->service->hosts; h; h = h->next) {
-		json_array_foreach(h->volumes, i, item) {
-			if (!r->who.admin && !r->who.viewer && number(item, "owner") != r->who.uid)
-				continue;
-			const char *name = json_string_value(json_object_get(item, "name"));
-			const char *workspace = json_string_value(json_object_get(item, "workspace"));
-			json_t *json = json_pack("{s:s, s:I, s:s, s:I, s:I}", "name", name ? name : "", "owner", (json_int_t)number(item, "owner"),
-						 "host", h->name, "size", (json_int_t)number(item, "size"), "used", (json_int_t)number(item, "used"));
-			if (workspace)
-				(void)json_object_set_new(json, "workspace", json_string(workspace));
-			(void)json_array_append_new(items, json);
-		}
-	}
-	request_reply_json(r, 200, json_pack("{s:o}", "items", items));
-	return 0;
-}
-
-/* The workspace that names the kept volume, by our own rows: the host's list may be a moment behind. */
-static const struct workspace *user_of_volume(const struct service *s, uint64_t owner, const char *name)
-{
-	for (size_t i = 0; i < s->workspaces.count; i++) {
-		const struct workspace *w = s->workspaces.items[i];
-		const struct spec_volume *v = w->wish.spec->volumes.items;
-		for (size_t j = 0; w->owner_uid == owner && j < w->wish.spec->volumes.count; j++)
-			if (v[j].keep && str_eq(v[j].name, name))
-				return w;
-	}
-	return NULL;
-}
-
-int handle_volume_remove(struct request *r, struct err *e)
-{
-	uint64_t owner;
-	json_t *item;
-	size_t i;
-	int result = request_number(r, "owner", r->who.uid, UINT32_MAX, &owner, e);
-
-	if (result < 0)
-		return result;
-	if (owner != r->who.uid && !r->who.admin)
-		return err_set(e, ERR_DENIED, "volumes of others are removed by administrators only");
-	const struct workspace *user_here = user_of_volume(r->service, owner, r->params[0]);
-	if (user_here) {
-		(void)err_set(e, ERR_CONFLICT, "volume '%s' is used by workspace '%s'", r->params[0], user_here->name);
-		return err_hint(e, "remove the workspace first: carrel rm %s", user_here->name);
-	}
-	for (struct host *h = r->service->hosts; h; h = h->next) {
-		json_array_foreach(h->volumes, i, item) {
-			const char *name = json_string_value(json_object_get(item, "name")), *user = json_string_value(json_object_get(item, "workspace"));
-			if (!str_eq(name, r->params[0]) || number(item, "owner") != owner)
-				continue;
-			if (user)
-				return err_set(e, ERR_CONFLICT, "volume '%s' is used by workspace %s", name, user);
-			if (!host_connected(h))
-				return err_set(e, ERR_UNAVAILABLE, "host %s, where volume '%s' is, is not connected", h->name, name);
-			host_send(h, json_pack("{s:s, s:I, s:s}", "type", "volume-remove", "owner", (json_int_t)owner, "name", name));
-			request_reply_nothing(r);
-			return 0;
-		}
-	}
-	return err_set(e, ERR_NOT_FOUND, "no kept volume '%.64s'", r->params[0]);
 }

@@ -28,6 +28,11 @@ void host_send_forget(struct host *h, const char *id);
 /* The node's plan for a dry run, answered to `r` when it comes. */
 int host_plan(struct host *h, const struct assignment *a, struct request *r, struct err *e) must_check;
 
+/* volume.c: what a host told of its kept volumes, and who waits for it */
+void volumes_told(struct host *h);
+void volumes_refused(struct host *h, uint64_t owner_uid, const char *name, const struct err *why);
+void volumes_host_gone(struct host *h);
+
 /* stream.c */
 void streams_host_gone(struct service *s, struct host *h);
 void streams_workspace_changed(struct service *s, struct workspace *w);

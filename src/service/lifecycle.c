@@ -246,7 +246,7 @@ static void linger_over(void *data)
 	struct workspace *w = data;
 	w->linger = NULL;
 	w->was_attached = true;
-	converge_streams_changed(NULL, w);
+	converge_streams_changed(w->service, w);
 }
 
 /* The stream that shows the program's output is let to its end before the workspace goes. */

@@ -11,6 +11,11 @@ static const struct parameter list_query[] = { LIMIT_PARAMETER,
 					       { "label", "only workspaces with this label: key or key=value", false },
 					       { "state", "only workspaces in this state", false },
 					       { 0 } };
+static const struct parameter show_query[] = {
+	{ "wait", "seconds to wait (600) until it is in one of the states, another run began, or it is gone", true, 0, 600, 0 },
+	{ "state", "of wait: states, joined by commas", false },
+	{ 0 }
+};
 static const struct parameter create_query[] = { { "dry-run", "1: answer with the plan and change nothing", false }, { 0 } };
 static const struct parameter remove_query[] = { { "force", "1: stop it first when it runs", false }, { 0 } };
 static const struct parameter wait_query[] = { { "wait", "seconds to wait for its end (600)", true }, { 0 } };
@@ -42,7 +47,7 @@ const struct route routes[] = {
 	{ "GET", "/v1/workspaces", NEED_READ, handle_workspaces_list, "List workspaces", NULL, &workspace_shape, list_query, ROUTE_LIST | ROUTE_TAG, 0 },
 	{ "POST", "/v1/workspaces", NEED_CHANGE, handle_workspaces_create, "Deploy a workspace", &create_shape, &workspace_shape, create_query,
 	  ROUTE_KEY, 201 },
-	{ "GET", W, NEED_READ, handle_workspace_show, "Show a workspace", NULL, &workspace_shape, NULL, ROUTE_TAG, 0 },
+	{ "GET", W, NEED_READ, handle_workspace_show, "Show a workspace", NULL, &workspace_shape, show_query, ROUTE_TAG, 0 },
 	{ "PATCH", W, NEED_CHANGE, handle_workspace_change, "Rename, relabel or grow a workspace", &change_shape, &workspace_shape, NULL, ROUTE_TAG, 0 },
 	{ "DELETE", W, NEED_CHANGE, handle_workspace_remove, "Remove a workspace", NULL, &operation_shape, remove_query, ROUTE_TAG, 202 },
 	{ "POST", W "/start", NEED_CHANGE, handle_workspace_start, "Start it", NULL, &operation_shape, NULL, 0, 202 },

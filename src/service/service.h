@@ -20,6 +20,7 @@ struct operation;
 struct follower;
 struct host;
 struct stream;
+struct state_waiter; /* wait.c */
 struct images; /* images.c */
 
 struct service {
@@ -46,6 +47,7 @@ struct service {
 	} events;
 	struct host *hosts;
 	struct stream *streams;
+	struct state_waiter *waiters;
 	struct images *images;
 	uint64_t requests, reports, jumps;
 	uint64_t started_ms;

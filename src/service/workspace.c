@@ -74,6 +74,7 @@ void workspace_insert(struct service *s, struct workspace *w)
 {
 	MEM_PUSH_ROOM(s->workspaces.items, s->workspaces.count, s->workspaces.capacity);
 	size_t at = s->workspaces.count++;
+	w->service = s;
 	for (; at > 0 && s->workspaces.items[at - 1]->seq > w->seq; at--)
 		s->workspaces.items[at] = s->workspaces.items[at - 1];
 	s->workspaces.items[at] = w;
@@ -335,8 +336,10 @@ void workspace_reload(struct service *s, const char *id)
 	if (load(s, kept_id, &e) < 0)
 		log_error(&e, "after a failed change");
 	struct workspace *w = workspace_by_id(s, kept_id);
-	if (!w)
+	if (!w) {
+		wait_changed(s, kept_id);
 		return;
+	}
 	w->operation = operation;
 	w->uncommitted = uncommitted;
 	w->attached = attached;

@@ -26,6 +26,7 @@ struct workspace {
 	unsigned uncommitted;   /* changes of the wish that are being committed */
 	bool stale;             /* one of them failed: read anew when none is under way any longer */
 	uint64_t sent_generation; /* to the connected host */
+	struct service *service; /* whose table holds it */
 	unsigned attached;      /* attach streams open */
 	bool was_attached;
 	struct loop_source *linger; /* remove_on_exit waits for the first attach */
@@ -60,6 +61,13 @@ struct snapshot *workspace_add_snapshot(struct workspace *w, const char *id, con
 void workspace_drop_snapshot(struct workspace *w, const char *id);
 void workspace_sync_snapshots(struct workspace *w); /* the list of the assignment follows */
 json_t *snapshot_to_json(const struct workspace *w, const struct snapshot *n);
+
+/* Answers with it as it is, and its ETag. */
+void workspace_reply(struct request *r, struct workspace *w);
+
+/* wait.c. 1: the request waits for a state and is answered later; 0: it asked for none, or it is there. */
+int wait_begin(struct request *r, const struct workspace *w, struct err *e) must_check;
+void wait_changed(struct service *s, const char *id); /* its truth is another one, or it is gone */
 
 /* converge.c */
 void converge_assign(struct workspace *w, struct service *s);           /* sends the wish when host and commit allow */

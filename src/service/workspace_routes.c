@@ -81,19 +81,26 @@ int handle_workspaces_list(struct request *r, struct err *e)
 	return 0;
 }
 
+void workspace_reply(struct request *r, struct workspace *w)
+{
+	char etag[32];
+	size_t length;
+	const char *text = workspace_render(w, &length);
+
+	workspace_etag(w, etag);
+	request_reply_cached(r, 200, text, length, etag);
+}
+
 int handle_workspace_show(struct request *r, struct err *e)
 {
 	struct workspace *w;
-	char etag[32];
-	size_t length;
 	int result = workspace_find(r, r->params[0], &w, e);
 
-	if (result < 0)
-		return result;
-	const char *text = workspace_render(w, &length);
-	workspace_etag(w, etag);
-	request_reply_cached(r, 200, text, length, etag);
-	return 0;
+	if (result == 0)
+		result = wait_begin(r, w, e);
+	if (result == 0)
+		workspace_reply(r, w);
+	return result < 0 ? result : 0;
 }
 
 /* --- deploy --- */

@@ -488,7 +488,8 @@ def test_run_passes_output_and_status(cli, fake, status):
     result = cli("run", "debian", "--", "x", "-y", ok=status)
     assert result.stdout == b"out\x00\xff" and result.stderr == b"err"
     assert fake.asked("POST")[0].json == {"spec": {"image": "debian", "command": ["x", "-y"]}, "held": True}
-    assert len(fake.requests) == 2
+    # it returns when the workspace is over, not only its program
+    assert len(fake.requests) == 3 and fake.requests[2].query == {"wait": "30", "state": "stopped,failed,removed"}
 
 
 def test_run_rm_waits_for_the_removal(cli, fake):

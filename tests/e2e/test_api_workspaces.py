@@ -375,14 +375,84 @@ def test_kept_volumes(service, host):
     assert [v["name"] for v in items] == ["base", "theirs"]
     assert service.ask("DELETE", "/v1/volumes/theirs?owner=1234").status == 409
     assert service.ask("DELETE", "/v1/volumes/none").status == 404
+    host.volume_failures["base"] = {"kind": "conflict", "message": "volume base: it is mounted", "hint": "look"}
+    refused = service.ask("DELETE", "/v1/volumes/base")
+    assert refused.status == 409 and "mounted" in refused.error["message"] and refused.error["hint"] == "look"
+    del host.volume_failures["base"]
     assert service.ask("DELETE", "/v1/volumes/base").status == 204
-    service.wait_for(lambda: host.removed_volumes == [(0, "base")])
+    # 204 means gone: nothing has to be waited for
+    assert host.removed_volumes == [(0, "base")]
+    assert [v["name"] for v in service.get("/v1/volumes").json["items"]] == ["theirs"]
     running(service, "keeper", volumes=[{"name": "shared", "size": "1GiB", "mount": "/d", "keep": True}])
     got = service.post("/v1/workspaces", {"spec": {"image": "busybox", "volumes": [
         {"name": "shared", "size": "1GiB", "mount": "/d", "keep": True}]}})
     assert got.status == 409 and "keeper" in got.error["message"]
     got = service.ask("DELETE", "/v1/volumes/shared")
     assert got.status == 409 and "keeper" in got.error["message"]
+
+
+def test_a_host_that_goes_while_a_volume_is_removed(service):
+    lonely = Service()
+    try:
+        host = PretendHost(lonely.socket)
+        host.volumes = [{"owner": 0, "name": "base", "size": 1 << 30, "used": 4096, "workspace": None}]
+        host.volume_failures["base"] = None
+        host.tell_volumes()
+        lonely.wait_for(lambda: lonely.get("/v1/volumes").json["items"])
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(lonely.ask("DELETE", "/v1/volumes/base")))
+        asking.start()
+        asking.join(0.3)
+        assert asking.is_alive() and not answers
+        host.disconnect()
+        asking.join(20)
+        assert answers[0].status == 503 and "base" in answers[0].error["message"]
+        assert lonely.get("/v1/volumes").json["items"]
+    finally:
+        lonely.remove()
+
+
+def test_waiting_for_a_state(service):
+    slow = Service()
+    try:
+        host = PretendHost(slow.socket, delay=0.3)
+        slow.deploy("awaited")
+        got = slow.get("/v1/workspaces/awaited?wait=60&state=running,failed")
+        assert got.status == 200 and got.json["state"] == "running" and got.headers["ETag"]
+        assert slow.get("/v1/workspaces/awaited?wait=600&state=running").json["state"] == "running"
+        started = time.monotonic()
+        assert slow.get("/v1/workspaces/awaited?wait=1&state=stopped").json["state"] == "running"
+        assert 0.9 < time.monotonic() - started < 30
+        # another run answers, too: who waits for the end of this one has missed it
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(slow.get("/v1/workspaces/awaited?wait=60&state=failed")))
+        asking.start()
+        slow.post("/v1/workspaces/awaited/restart")
+        asking.join(30)
+        assert answers[0].json["run"] == 2
+        slow.ask("DELETE", "/v1/workspaces/awaited?force=1")
+        gone = slow.get("/v1/workspaces/awaited?wait=60&state=failed")
+        assert gone.status == 404 and gone.error["kind"] == "not-found"
+        slow.deploy("other")
+        for query in ("wait=1", "state=running", "wait=1&state=runing", "wait=601&state=running", "wait=x&state=running"):
+            assert slow.get("/v1/workspaces/other?" + query).status == 400, query
+        host.disconnect()
+    finally:
+        slow.remove()
+
+
+def test_a_held_workspace_that_nobody_attaches_to(service):
+    """It is removed after a while, and the service lives on."""
+    alone = Service()
+    try:
+        host = PretendHost(alone.socket)
+        host.ends["unseen"] = 0
+        alone.post("/v1/workspaces", {"spec": {"image": "busybox", "name": "unseen", "remove-on-exit": True}, "held": True})
+        got = alone.get("/v1/workspaces/unseen?wait=120&state=removed")
+        assert got.status == 404
+        host.disconnect()
+    finally:
+        alone.remove()
 
 
 @pytest.mark.parametrize("spec, kind, part", [

@@ -57,6 +57,16 @@ def test_run_keeps_nothing_and_everything(shared_site, shared_busybox, name):
     shared_site.carrel("show", name, ok=4)
 
 
+def test_run_returns_when_it_is_over(shared_site, shared_busybox, name):
+    """Without --rm: stopped, and free to be removed or started; with it: gone, and the name is free."""
+    for i in range(5):
+        shared_site.carrel("run", "--name", name, "busybox", "--", "true")
+        assert shared_site.workspace(name)["state"] == "stopped"
+        shared_site.carrel("rm", name)
+        shared_site.carrel("run", "--rm", "--name", name, "busybox", "--", "true")
+        assert shared_site.workspace(name) is None
+
+
 def test_a_large_output_is_whole(shared_site, shared_busybox):
     out = shared_site.carrel("run", "--rm", "busybox", "--", "head", "-c", "30000000", "/dev/zero", binary=True, timeout=180).stdout
     assert len(out) == 30_000_000 and not out.strip(b"\0")

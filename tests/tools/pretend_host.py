@@ -106,6 +106,7 @@ class PretendHost:
         self.truth = {}          # id -> report
         self.assigned = {}       # id -> newest assignment
         self.failures = {}       # name of a workspace -> error
+        self.volume_failures = {} # name of a kept volume -> error of its removal
         self.ends = {}           # name of a workspace -> exit status of its program
         self.forgotten, self.streams, self.removed_volumes = [], [], []
         self.on_stream = None    # called with (message, WebSocket)
@@ -169,6 +170,10 @@ class PretendHost:
         elif kind == "plan":
             self.ws.send({"type": "planned", "id": message["id"],
                           "plan": {"steps": [{"step": "stage", "do": ["pretend"], "undo": "nothing"}]}})
+        elif kind == "volume-remove" and message["name"] in self.volume_failures:
+            failure = self.volume_failures[message["name"]]
+            if failure:  # None: the host says nothing
+                self.ws.send({"type": "volume-error", "owner": message["owner"], "name": message["name"], "error": failure})
         elif kind == "volume-remove":
             self.removed_volumes.append((message["owner"], message["name"]))
             self.volumes = [v for v in self.volumes if (v["owner"], v["name"]) != self.removed_volumes[-1]]
