@@ -1,24 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Handing a plan over: the runner is started with one end of a socket pair as descriptor 3 and gets one message with the plan in a
- * sealed memory file, and a second one with the mounted volumes, which are made here while it begins. It leaves us at once (it must
- * outlive the agent) and answers on the same socket when the workspace runs or could not be started. If we die before the
- * answer, the runner goes on; the next agent finds it.
+ * Handing a plan over: a runner, fresh from the nursery, gets one message with the plan in a sealed memory file, and a second one with
+ * the mounted volumes, which are made here while it begins. It is nobody's child (it must outlive the agent) and answers on the same
+ * socket when the workspace runs or could not be started. If we die before the answer, the runner goes on; the next agent finds it.
  *
- * Executing a runner and mounting a root volume take longer than all the rest, so both may be there already (docs/decisions/0040).
- * A runner that was made ahead is the same process a moment earlier: left by its parent, reading from its socket. When it is gone - its
- * socket refuses the plan - one is started as ever.
+ * Making a runner and mounting a root volume take longer than all the rest, so both may be there already (docs/decisions/0040).
+ * A runner that was made ahead is the same process a moment earlier, reading from its socket. When it is gone - its socket refuses
+ * the plan - another one is made.
  */
 #include "engine/launch.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fault.h"
@@ -26,69 +22,10 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "engine/engine.h"
+#include "engine/nursery.h"
 #include "engine/workspace/plan.h"
 #include "engine/workspace/volume.h"
 #include "model/runner_protocol.h"
-
-/* vfork inside: the agent's memory is not copied. Every descriptor of ours closes at exec but 0, 1, 2 and the socket as 3. */
-static int runner_spawn(const char *path, int socket, pid_t *ret_pid, struct err *e)
-{
-	char *const argv[] = { (char *)(uintptr_t)"carrel-run", NULL };
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	sigset_t none, all;
-
-	(void)sigemptyset(&none);
-	(void)sigfillset(&all);
-	(void)posix_spawn_file_actions_init(&actions);
-	(void)posix_spawnattr_init(&attributes);
-	(void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	(void)posix_spawnattr_setsigmask(&attributes, &none);
-	(void)posix_spawnattr_setsigdefault(&attributes, &all);
-	int number = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-	if (!number)
-		number = posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-	if (!number)
-		number = posix_spawn_file_actions_adddup2(&actions, socket, 3);
-	if (!number)
-		number = posix_spawn_file_actions_addclosefrom_np(&actions, 4);
-	if (!number)
-		number = posix_spawn(ret_pid, path, &actions, &attributes, argv, environ);
-	(void)posix_spawn_file_actions_destroy(&actions);
-	(void)posix_spawnattr_destroy(&attributes);
-	return number ? err_errno(e, number, "start %s", path) : 0;
-}
-
-static void reap(pid_t pid)
-{
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
-}
-
-/* What was spawned leaves us by a second process and ends at once: *ret_pid is reaped by the caller. */
-static int runner_start(int *ret_socket, pid_t *ret_pid, struct err *e)
-{
-	int pair[2];
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return err_errno(e, errno, "make socket pair");
-	own_fd int ours = pair[0], theirs = pair[1];
-	own_str char *path = mem_printf("%s/libexec/carrel/carrel-run", fs_prefix());
-	int r = runner_spawn(path, theirs, ret_pid, e);
-
-	if (r >= 0)
-		*ret_socket = TAKE_FD(ours);
-	return r;
-}
-
-int engine_runner_ahead(int *ret_runner, struct err *e)
-{
-	pid_t pid;
-	int r = runner_start(ret_runner, &pid, e);
-
-	if (r >= 0)
-		reap(pid);
-	return r;
-}
 
 static int memory_file(const struct str *plan, int *ret_fd, struct err *e)
 {
@@ -185,17 +122,16 @@ static void wait_undone(int socket)
 		errno = 0;
 }
 
-/* The plan goes to the runner that waits, if there is one; *ret_pid 0: it was. */
-static int find_runner(const struct launch *l, int plan_fd, int *ret_socket, pid_t *ret_pid, struct err *e)
+/* The plan goes to the runner that waits, if there is one. */
+static int find_runner(const struct launch *l, int plan_fd, int *ret_socket, struct err *e)
 {
 	own_fd int socket = l->runner > 0 ? l->runner : -1;
 
-	*ret_pid = 0;
 	int r = socket < 0 ? 1 : send_fds(socket, &plan_fd, 1, e);
 	if (r > 0) {
 		own_close(&socket);
 		socket = -1;
-		r = runner_start(&socket, ret_pid, e);
+		r = nursery_runner(&socket, e);
 		if (r >= 0)
 			r = send_fds(socket, &plan_fd, 1, e);
 	}
@@ -206,8 +142,7 @@ static int find_runner(const struct launch *l, int plan_fd, int *ret_socket, pid
 static int hand_over(const struct launch *l, int plan_fd, struct launch_result *ret_result, struct err *e)
 {
 	own_fd int socket = -1;
-	pid_t pid = 0;
-	int r = find_runner(l, plan_fd, &socket, &pid, e);
+	int r = find_runner(l, plan_fd, &socket, e);
 
 	if (r >= 0)
 		r = send_volumes(socket, l, e);
@@ -215,8 +150,6 @@ static int hand_over(const struct launch *l, int plan_fd, struct launch_result *
 		wait_undone(socket);
 	else if (r >= 0)
 		r = wait_answer(socket, ret_result, e);
-	if (pid > 0)
-		reap(pid);
 	return r;
 }
 

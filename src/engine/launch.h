@@ -46,7 +46,7 @@ struct launch {
 	size_t partition_count;
 	int root_fd;                    /* root volume: ext4 file with upper/ and work/; as launch_volume.fd */
 	const struct volume_mount *root_mount; /* the same, mounted ahead by volume_mount(root_fd, throw_away), or NULL */
-	int runner;                     /* from engine_runner_ahead, or 0: one is started. Closed by engine_launch, used or not */
+	int runner;                     /* from nursery_runner, or 0: one is made. Closed by engine_launch, used or not */
 	const struct launch_volume *volumes;
 	size_t volume_count;
 	const char *run_dir;            /* RUN/node/workspaces/ID, exists: run.sock and status are made there */
@@ -65,9 +65,6 @@ int engine_plan(const struct launch *l, json_t **ret_plan, struct err *e) must_c
 struct launch_result {
 	pid_t pid; /* first process of the workspace, as the host numbers it; 0 when paused before its start */
 };
-
-/* A runner that waits for a plan, so that a start need not wait for it. It ends when the descriptor is closed, also by our death. */
-int engine_runner_ahead(int *ret_runner, struct err *e) must_check;
 
 /* Starts. Returns when the program (or init) was executed, or, paused, when it stands before that; or with the error of the step
  * that failed, and then nothing is left: no process, mount, loop device or socket. A command that is not there is ERR_NOT_FOUND

@@ -32,7 +32,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
-#include "engine/launch.h"
+#include "engine/nursery.h"
 #include "model/name.h"
 
 #define LENT_MOST 64              /* each keeps three descriptors open */
@@ -370,7 +370,7 @@ static int empty_used(struct ready *r)
 
 static int add_runner(struct ready *r, struct err *e)
 {
-	int runner = -1, done = engine_runner_ahead(&runner, e);
+	int runner = -1, done = nursery_runner(&runner, e);
 
 	if (done < 0)
 		return done;

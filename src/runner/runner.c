@@ -2,11 +2,14 @@
 /*
  * carrel-run: one process per workspace, from its start to its end.
  *
- * It is started by the agent with a socket as descriptor 3, leaves the agent at once (double fork), takes the plan and then the
- * mounted volumes from the socket, makes the workspace, and answers. From then on it needs nobody: it holds the terminal or pipes, writes
- * the log, serves run.sock (control.c), and when the first process ends it writes how into the status file and leaves. Everything
- * that the workspace has in the kernel hangs on this process and on the first one of the workspace: killed, they leave nothing but
- * files in the run folder.
+ * The agent executes it once, with a socket as descriptor 3. That process is the nursery: for each socket that it is sent it forks a
+ * runner, which costs a tenth of executing one (a static program's start asks the processor for its features, which a hypervisor
+ * answers slowly) and shares its relocated pages. It ends with the agent; runners are no one's children then.
+ *
+ * A runner may wait long for something to do. It takes the plan and then the mounted volumes from the socket, makes the workspace,
+ * and answers. From then on it needs nobody: it holds the terminal or pipes, writes the log, serves run.sock (control.c), and when
+ * the first process ends it writes how into the status file and leaves. Everything that the workspace has in the kernel hangs on
+ * this process and on the first one of the workspace: killed, they leave nothing but files in the run folder.
  *
  * States: starting -> running <-> paused, any -> stopping -> ended. A workspace that is to start paused is `paused` before its
  * program was executed; resuming lets it go.
@@ -37,7 +40,9 @@
 #include "base/own.h"
 #include "engine/workspace/enter.h"
 
-#define PLAN_SOCKET 3
+/* One descriptor: the agent's socket of the nursery is replaced by its own in a runner. */
+#define AGENT_SOCKET 3
+#define PLAN_SOCKET AGENT_SOCKET
 #define LINGER_MS 50     /* between looks at clients that have not read everything */
 #define LINGER_ROUNDS 200
 #define FREEZE_MS 10000
@@ -69,11 +74,12 @@ static void write_status(struct runner *r)
 		log_error(&e, "workspace %s", r->plan.id);
 }
 
+/* Who watches is told first: writing takes longer, and the file matters to those who come when nobody can be asked any more. */
 void runner_set_state(struct runner *r, enum runner_state state)
 {
 	r->status.state = state;
-	write_status(r);
 	control_tell_watchers(r);
+	write_status(r);
 }
 
 /* The kernel counts its kills in one file or the other. */
@@ -349,16 +355,16 @@ static int start_paused(struct runner *r, struct err *e)
 
 	if (result < 0)
 		return result;
-	runner_begin_session(r);
-	runner_set_state(r, RUNNER_PAUSED);
+	r->status.state = RUNNER_PAUSED;
 	return 0;
 }
 
+/* The runner listens, and connections wait, while the first process builds its tree. */
 static int start(struct runner *r, int socket, struct err *e)
 {
 	int result = birth_begin(&r->birth, e);
 
-	if (result < 0)
+	if (result < 0 || (result = control_listen(r, e)) < 0)
 		return result;
 	if ((result = fault_point("runner.born")) > 0)
 		return err_errno(e, result, "after the first process");
@@ -373,8 +379,7 @@ static int start(struct runner *r, int socket, struct err *e)
 		return start_paused(r, e);
 	if ((result = runner_release(r, e)) < 0)
 		return result;
-	runner_begin_session(r);
-	runner_set_state(r, RUNNER_RUNNING);
+	r->status.state = RUNNER_RUNNING;
 	return 0;
 }
 
@@ -388,15 +393,11 @@ static int prepare(struct runner *r, int socket, struct err *e)
 		return result;
 	if (chdir(r->plan.run_dir) < 0)
 		return err_errno(e, errno, "go to %s", r->plan.run_dir);
-	r->loop = loop_new();
-	birth_init(&r->birth, &r->plan);
 	logfile_open(&r->log, r->plan.log_path, r->plan.log_bytes, r->plan.log_files);
 	r->status = (struct runner_status){ .version = RUNNER_VERSION, .size = sizeof r->status, .state = RUNNER_STARTING,
 					    .exit_status = -1, .runner_pid = getpid(), .run = r->plan.run,
 					    .maintenance = (r->plan.flags & PLAN_MAINTENANCE) != 0 };
-	if ((result = start(r, socket, e)) < 0)
-		return result;
-	return control_listen(r, e);
+	return start(r, socket, e);
 }
 
 static void answer(int socket, const struct runner *r, int result, const struct err *e)
@@ -411,6 +412,9 @@ static void answer(int socket, const struct runner *r, int result, const struct 
 static int run(struct runner *r)
 {
 	struct err e = { 0 };
+
+	r->loop = loop_new();
+	birth_init(&r->birth, &r->plan);
 	int result = prepare(r, PLAN_SOCKET, &e);
 
 	if (result < 0) {
@@ -421,6 +425,8 @@ static int run(struct runner *r)
 	}
 	answer(PLAN_SOCKET, r, 0, NULL);
 	(void)close(PLAN_SOCKET);
+	runner_begin_session(r);
+	runner_set_state(r, r->status.state);
 	result = loop_run(r->loop, &e);
 	if (result < 0)
 		log_error(&e, "workspace %s", r->plan.id);
@@ -428,22 +434,65 @@ static int run(struct runner *r)
 	return result < 0;
 }
 
+/* The next runner's socket; negative when the agent is gone. */
+static int receive_order(void)
+{
+	char byte;
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec data = { &byte, 1 };
+	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	int fd = -1;
+	ssize_t n;
+
+	do
+		n = recvmsg(AGENT_SOCKET, &h, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&h) : NULL;
+	if (c && c->cmsg_type == SCM_RIGHTS)
+		memcpy(&fd, CMSG_DATA(c), sizeof fd);
+	return fd;
+}
+
+static int be_runner(int socket)
+{
+	static struct runner runner = { .listener = -1 };
+
+	(void)signal(SIGCHLD, SIG_DFL);
+	(void)setsid();
+	(void)dup3(socket, PLAN_SOCKET, O_CLOEXEC);
+	(void)close(socket);
+	return run(&runner);
+}
+
+/* A socket whose runner could not be made is closed: the agent sees that nobody is there. */
+static int be_nursery(void)
+{
+	int socket;
+
+	(void)signal(SIGCHLD, SIG_IGN); /* runners need not be reaped */
+	while ((socket = receive_order()) >= 0) {
+		if (fork() == 0)
+			return be_runner(socket);
+		(void)close(socket);
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
-	static struct runner runner = { .birth.pidfd = -1, .birth.sync = -1, .listener = -1 };
 	struct stat st;
 
 	(void)argv;
 	log_init("carrel-run", LOG_INFO);
-	if (argc != 1 || fstat(PLAN_SOCKET, &st) < 0 || !S_ISSOCK(st.st_mode)) {
+	if (argc != 1 || fstat(AGENT_SOCKET, &st) < 0 || !S_ISSOCK(st.st_mode)) {
 		(void)fprintf(stderr, "carrel-run is started by carrel-node, not by hand\n");
 		return 2;
 	}
-	(void)fcntl(PLAN_SOCKET, F_SETFD, FD_CLOEXEC);
+	(void)fcntl(AGENT_SOCKET, F_SETFD, FD_CLOEXEC);
 	(void)signal(SIGPIPE, SIG_IGN);
-	pid_t pid = fork();
-	if (pid != 0)
-		_exit(pid < 0 ? 1 : 0);
 	(void)umask(022);
-	return run(&runner);
+	return be_nursery();
 }

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -32,6 +33,7 @@
 #include "engine/workspace/program.h"
 
 #define BIT(capability) (UINT64_C(1) << (capability))
+#define START_STACK (256 << 10) /* reading /etc/passwd, and the error that says what went wrong */
 #define CAP_KILL_NUMBER 5 /* capabilities(7) */
 
 static int enter_cgroups(const struct inside *in, struct err *e)
@@ -140,19 +142,41 @@ static void run_program(const struct inside *in, const struct program *what)
 	_exit(e.number == ENOENT ? 127 : 126);
 }
 
+struct start {
+	const struct inside *in;
+	const struct program *what;
+};
+
+static int run_start(void *data)
+{
+	const struct start *s = data;
+
+	run_program(s->in, s->what);
+}
+
+/* Our memory is not copied for it: we go on when it was executed or gave up. */
+static int start_program(const struct inside *in, const struct program *what, pid_t *ret_child, struct err *e)
+{
+	struct start s = { in, what };
+	char *stack = mmap(NULL, START_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+
+	if (stack == MAP_FAILED)
+		return err_errno(e, errno, "make a stack");
+	*ret_child = clone(run_start, stack + START_STACK, CLONE_VM | CLONE_VFORK | SIGCHLD, &s);
+	int number = errno;
+	(void)munmap(stack, START_STACK);
+	return *ret_child < 0 ? err_errno(e, number, "make the program's process") : 0;
+}
+
 static int be_init(const struct inside *in, const struct program *what, struct err *e)
 {
 	pid_t child = 0;
+	int r = in->plan->flags & PLAN_MAINTENANCE ? 0 : start_program(in, what, &child, e);
 
-	if (!(in->plan->flags & PLAN_MAINTENANCE)) {
-		child = fork();
-		if (child < 0)
-			return err_errno(e, errno, "make the program's process");
-		if (child == 0)
-			run_program(in, what);
-	}
+	if (r < 0)
+		return r;
 	(void)prctl(PR_SET_DUMPABLE, 0);
-	int r = program_keep_capabilities(BIT(CAP_KILL_NUMBER), e);
+	r = program_keep_capabilities(BIT(CAP_KILL_NUMBER), e);
 	if (r < 0)
 		return r;
 	program_close_all_but(-1);

@@ -16,6 +16,7 @@
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "engine/nursery.h"
 #include "fixture.h"
 
 static char out[65536];
@@ -366,6 +367,27 @@ static void test_runner_of_a_system_killed(void **state)
 	assert_int_equal(kill(s.pid, 0), -1);
 }
 
+/* Runners go on without the process they come from, and the next start makes a new one. */
+static void test_nursery_killed(void **state)
+{
+	struct fixture *f = *state;
+	struct runner_status s;
+	own_fd int ahead = -1;
+	char path[64];
+	own_strbuf struct str text = { 0 };
+
+	assert_ok(fixture_launch(f, sleeper), &f->e);
+	assert_ok(runner_status(f->run_dir, &s, &f->e), &f->e);
+	(void)snprintf(path, sizeof path, "/proc/%d/stat", s.runner_pid);
+	assert_ok(fs_read_file(AT_FDCWD, path, 4096, &text, &f->e), &f->e);
+	assert_int_equal(kill((pid_t)strtol(strstr(text.bytes, ") ") + 4, NULL, 10), SIGKILL), 0); /* its parent */
+	assert_ok(nursery_runner(&ahead, &f->e), &f->e);
+	assert_int_equal(fixture_exec(f, NULL, "echo on", out, sizeof out), 0);
+	assert_string_equal(out, "on\n");
+	assert_ok(runner_kill(f->run_dir, &f->e), &f->e);
+	assert_int_equal(fixture_wait(f, PATIENCE_MS), 128 + SIGKILL);
+}
+
 /* carrel-run dies at any step of the start: the agent hears of it, and nothing is left (tear_down looks). */
 static void test_runner_dies_while_it_starts(void **state)
 {
@@ -379,11 +401,13 @@ static void test_runner_dies_while_it_starts(void **state)
 		own_str char *plan = mem_printf("%s/faults", f->folder), *kill_line = mem_printf("%s kill\n", points[i]);
 		own_str char *errno_line = mem_printf("%s ENOSPC\n", points[i]);
 		assert_int_equal(setenv("CARREL_FAULTS", plan, 1), 0);
+		nursery_end(); /* runners have the environment of the one that they come from */
 		assert_ok(fs_write_file(AT_FDCWD, plan, kill_line, strlen(kill_line), 0600, false, &f->e), &f->e);
 		assert_fails(fixture_launch(f, sleeper), &f->e, ERR_INTERNAL, "died");
 		assert_ok(fs_write_file(AT_FDCWD, plan, errno_line, strlen(errno_line), 0600, false, &f->e), &f->e);
 		assert_fails(fixture_launch(f, sleeper), &f->e, ERR_NO_CAPACITY, "after the");
 		assert_int_equal(unsetenv("CARREL_FAULTS"), 0);
+		nursery_end();
 	}
 	assert_int_equal(fixture_shell(f, "exit 4", out, sizeof out), 4);
 }
@@ -460,6 +484,7 @@ int main(void)
 		TEST(log),
 		TEST(runner_killed),
 		TEST(runner_of_a_system_killed),
+		TEST(nursery_killed),
 		TEST(runner_dies_while_it_starts),
 		TEST(held_output_is_whole),
 		TEST(held_and_never_attached),

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "engine/launch.h"
+#include "engine/nursery.h"
 #include "engine/runner_client.h"
 
 #define MOST 64
@@ -120,7 +121,7 @@ int engine_launch(const struct launch *l, struct launch_result *ret_result, stru
 	return number ? err_errno(e, number, "launch") : 0;
 }
 
-int engine_runner_ahead(int *ret_runner, struct err *e)
+int nursery_runner(int *ret_runner, struct err *e)
 {
 	(void)ret_runner;
 	return err_set(e, ERR_UNSUPPORTED, "no runners");
