@@ -3,7 +3,7 @@
 Fault sweeps. For each operation the points that it reaches are found by a dry run ("* log FILE"); then, for every point and every
 fault (the process that reaches it is killed, or its call fails for want of space or memory), the operation is done once more with
 that one fault. Whatever died is started again. Afterwards wish and truth agree, a bystander's program has never stopped, and once
-the workspace is removed the host looks as before: mounts, loop devices, cgroups, processes, id ranges, run folders and state.
+the workspace is removed the host looks as before: mounts, loop devices, cgroups, processes, namespaces, id ranges, run folders and state.
 
 Needs a build with -Dfaults=true; CARREL_SWEEP=N tries only every N-th case (for a quick look).
 """
@@ -20,6 +20,7 @@ from conftest import host_cgroups, host_loops, host_mounts, host_processes, impo
 
 FAULTS = ("kill", "ENOSPC", "ENOMEM")
 EVERY = int(os.environ.get("CARREL_SWEEP", "1"))
+NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
 SETTLED = ("running", "paused", "stopped", "failed", "prepared", "staged", "removed")
 
 
@@ -27,7 +28,8 @@ class Sweep:
     def __init__(self, new_site, busybox_tar):
         self.plan = pathlib.Path(f"/var/tmp/carrel-faults-{os.getpid()}-{time.monotonic_ns()}")
         self.plan.write_text("")
-        self.site = new_site(env={"CARREL_FAULTS": str(self.plan)}, node_args=["--keep-mounted", "0s", "--blank-size", "32M"])
+        self.site = new_site(env={"CARREL_FAULTS": str(self.plan)}, node_args=["--keep-mounted", "0s", "--blank-size", "32M",
+                                                                                        "--id-ranges", "2"])  # one that leaks is missed at once
         import_image(self.site, "busybox", busybox_tar)
         self.count = 0
         self.bystander = "bystander"
@@ -85,8 +87,23 @@ class Sweep:
         groups = [os.path.join(folder, f) for top in host_cgroups(self.site.cgroup) for folder, folders, _ in os.walk(top) for f in folders]
         files = [str(p) for top in (self.site.state / "node" / "workspaces", self.site.state / "node" / "kept", self.site.run / "node" / "workspaces")
                  for p in top.glob("*")]
-        return {"mounts": sorted(m.split(" - ")[0].split(" ", 3)[3] for m in host_mounts(own)), "loops": len([x for x in host_loops(own) if "/blanks/ready-" not in x]), "groups": sorted(groups),
-                "files": sorted(files), "processes": sorted(p.split(": ", 1)[1] for p in host_processes(own, *self.site.ids(), self.site.cgroup) if "/blanks/" not in p)}
+        processes = [p for p in host_processes(own, *self.site.ids(), self.site.cgroup) if "/blanks/" not in p]
+        return {"mounts": sorted(m.split(" - ")[0].split(" ", 3)[3] for m in host_mounts(own)), "groups": sorted(groups),
+                "loops": len([x for x in host_loops(own) if "/blanks/ready-" not in x]),
+                "files": sorted(files), "processes": sorted(p.split(": ", 1)[1] for p in processes), "namespaces": self.namespaces(processes)}
+
+    def namespaces(self, processes):
+        """Those that hold a workspace's processes, and those that are held by a mount or by a descriptor of the daemons."""
+        found = {"held by mounts": len(host_mounts("nsfs"))}
+        for line in processes:
+            with contextlib.suppress(OSError):
+                for kind in pathlib.Path(f"/proc/{line.split()[0]}/ns").iterdir():
+                    found.setdefault(kind.name, set()).add(os.readlink(kind))
+        for daemon in (self.site.node, self.site.service):
+            with contextlib.suppress(OSError):
+                held = [os.readlink(fd) for fd in pathlib.Path(f"/proc/{daemon.pid}/fd").iterdir()]
+                found[f"held by {daemon.name}"] = sum(h.split(":[")[0] in NAMESPACES for h in held)
+        return {kind: len(v) if isinstance(v, set) else v for kind, v in found.items()}
 
     def baseline(self):
         """Only the bystander is left; a removed workspace's record goes a moment after the service has forgotten it."""
@@ -102,9 +119,9 @@ class Sweep:
             self.site.wait(same, what="the host as before")
         except AssertionError:
             now = self.host()
-            difference = {k: ([x for x in now[k] if x not in before[k]], [x for x in before[k] if x not in now[k]])
-                          for k in now if now[k] != before[k] and k != "loops"}
-            raise AssertionError(f"{case}: left behind / missing: {json.dumps(difference, indent=1)} loops {before['loops']} -> {now['loops']}\n"
+            difference = {k: ([x for x in now[k] if x not in before[k]], [x for x in before[k] if x not in now[k]]) if isinstance(now[k], list)
+                          else (now[k], before[k]) for k in now if now[k] != before[k]}
+            raise AssertionError(f"{case}: left behind / missing: {json.dumps(difference, indent=1)}\n"
                                  f"--- carrel-node\n{self.site.node.log()[-3000:]}") from None
 
     def check_bystander(self, case):
