@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "network/link.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_addr.h>
+#include <linux/if_link.h>
+#include <linux/veth.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "network/netlink.h"
+
+/* --- addresses --- */
+
+struct prefix {
+	unsigned char family, length, bytes[16];
+	size_t size; /* 4 or 16 */
+};
+
+/* The texts come from the model, which has checked them. */
+static bool read_prefix(const char *text, struct prefix *ret_prefix)
+{
+	char address[INET6_ADDRSTRLEN] = "";
+	const char *slash = text ? strchr(text, '/') : NULL;
+	size_t length = slash ? (size_t)(slash - text) : text ? strlen(text) : sizeof address;
+	struct prefix p = { .family = AF_INET, .size = 4 };
+
+	if (length >= sizeof address)
+		return false;
+	memcpy(address, text, length);
+	if (inet_pton(AF_INET, address, p.bytes) != 1) {
+		p.family = AF_INET6;
+		p.size = 16;
+		if (inet_pton(AF_INET6, address, p.bytes) != 1)
+			return false;
+	}
+	p.length = slash ? (unsigned char)strtoul(slash + 1, NULL, 10) : (unsigned char)(p.size * 8);
+	*ret_prefix = p;
+	return true;
+}
+
+static void put_address(struct netlink *n, unsigned index, const char *text, bool host_only)
+{
+	struct prefix p;
+
+	if (!read_prefix(text, &p))
+		return;
+	if (host_only && p.family == AF_INET6)
+		p.length = 128;
+	const struct ifaddrmsg header = { .ifa_family = p.family, .ifa_prefixlen = p.length, .ifa_index = index,
+					  .ifa_flags = p.family == AF_INET6 ? IFA_F_NODAD : 0 };
+	netlink_begin(n, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, "give an interface its address", &header, sizeof header);
+	netlink_put(n, IFA_LOCAL, p.bytes, p.size);
+	netlink_put(n, IFA_ADDRESS, p.bytes, p.size);
+}
+
+static void put_default_route(struct netlink *n, unsigned index, const char *gateway)
+{
+	struct prefix p;
+
+	if (!read_prefix(gateway, &p))
+		return;
+	const struct rtmsg header = { .rtm_family = p.family, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
+				      .rtm_scope = RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST, .rtm_flags = RTNH_F_ONLINK };
+	netlink_begin(n, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, "set the default route", &header, sizeof header);
+	netlink_put(n, RTA_GATEWAY, p.bytes, p.size);
+	netlink_u32(n, RTA_OIF, index);
+}
+
+/* --- settings of an interface (Documentation/networking/ip-sysctl.rst) --- */
+
+static int set(const char *family, const char *name, const char *key, const char *value, struct err *e)
+{
+	own_str char *path = mem_printf("/proc/sys/net/%s/conf/%s/%s", family, name, key);
+	own_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, value, strlen(value)) < 0)
+		return err_errno(e, errno, "set %s", path);
+	return 0;
+}
+
+static int set_bridge(const struct link_bridge *b, struct err *e)
+{
+	static const struct { const char *family, *key, *value; } settings[] = {
+		{ "ipv4", "proxy_arp_pvlan", "1" }, /* answer for neighbours that isolation hides */
+		{ "ipv4", "send_redirects", "0" },  /* the host is the only way between them */
+		{ "ipv4", "accept_redirects", "0" }, { "ipv4", "rp_filter", "1" },	   { "ipv4", "route_localnet", "0" },
+		{ "ipv6", "accept_ra", "0" },	     { "ipv6", "accept_redirects", "0" }, { "ipv6", "accept_dad", "0" },
+	};
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(settings) && r == 0; i++)
+		if (fs_exists(AT_FDCWD, "/proc/sys/net/ipv6") || str_eq(settings[i].family, "ipv4"))
+			r = set(settings[i].family, b->name, settings[i].key, settings[i].value, e);
+	return r;
+}
+
+/* A host that takes its IPv6 routes from router advertisements goes on doing so although it forwards. */
+static void keep_advertised_routes(void)
+{
+	own_dir DIR *folder = opendir("/proc/sys/net/ipv6/conf");
+	struct dirent *entry;
+
+	while (folder && (entry = readdir(folder))) {
+		own_str char *path = mem_printf("/proc/sys/net/ipv6/conf/%s/accept_ra", entry->d_name);
+		own_strbuf struct str now = { 0 };
+		if (entry->d_name[0] != '.' && fs_read_file(AT_FDCWD, path, 16, &now, NULL) >= 0 && str_eq(str_text(&now), "1\n"))
+			(void)!set("ipv6", entry->d_name, "accept_ra", "2", NULL);
+	}
+}
+
+int link_forwarding(struct err *e)
+{
+	own_strbuf struct str six = { 0 };
+	int r = set("ipv4", "all", "forwarding", "1", e);
+
+	if (r < 0 || fs_read_file(AT_FDCWD, "/proc/sys/net/ipv6/conf/all/forwarding", 16, &six, NULL) < 0 || str_eq(str_text(&six), "1\n"))
+		return r;
+	keep_advertised_routes();
+	return set("ipv6", "all", "forwarding", "1", e);
+}
+
+/* --- bridges --- */
+
+unsigned link_index(const char *name) { return if_nametoindex(name); }
+
+static void put_bridge(struct netlink *n, const struct link_bridge *b)
+{
+	const struct ifinfomsg header = { .ifi_family = AF_UNSPEC, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
+	const unsigned char mac[6] = { 0x02, 0x63, (unsigned char)(b->number >> 24), (unsigned char)(b->number >> 16),
+				       (unsigned char)(b->number >> 8), (unsigned char)b->number };
+
+	netlink_begin(n, RTM_NEWLINK, NLM_F_CREATE, "make a bridge", &header, sizeof header);
+	netlink_text(n, IFLA_IFNAME, b->name);
+	netlink_put(n, IFLA_ADDRESS, mac, sizeof mac);
+	struct nlattr *info = netlink_nest(n, IFLA_LINKINFO);
+	netlink_text(n, IFLA_INFO_KIND, "bridge");
+	struct nlattr *data = netlink_nest(n, IFLA_INFO_DATA);
+	netlink_u32(n, IFLA_BR_FORWARD_DELAY, 0);
+	netlink_u8(n, IFLA_BR_MCAST_SNOOPING, 0);
+	netlink_end(n, data);
+	netlink_end(n, info);
+}
+
+int link_bridge_make(const struct link_bridge *b, struct err *e)
+{
+	struct netlink n;
+	int r = netlink_open(&n, -1, e);
+
+	if (r < 0)
+		return r;
+	put_bridge(&n, b);
+	r = netlink_run(&n, 0, e);
+	unsigned index = link_index(b->name);
+	if (r == 0) {
+		const struct ifinfomsg header = { .ifi_index = (int)index };
+		netlink_begin(&n, RTM_NEWLINK, 0, "set the bridge's packet size", &header, sizeof header);
+		netlink_u32(&n, IFLA_MTU, b->mtu);
+		put_address(&n, index, b->ipv4, false);
+		put_address(&n, index, b->ipv6, false);
+		put_address(&n, index, b->ipv6 ? "fe80::1/64" : NULL, false);
+		r = netlink_run(&n, 0, e);
+	}
+	netlink_close(&n);
+	if (r == 0)
+		r = set_bridge(b, e);
+	return r < 0 ? err_wrap(e, "bridge %s", b->name) : 0;
+}
+
+int link_remove(const char *name, struct err *e)
+{
+	const struct ifinfomsg header = { .ifi_family = AF_UNSPEC };
+	struct netlink n;
+	int r = netlink_open(&n, -1, e);
+
+	if (r < 0)
+		return r;
+	netlink_begin(&n, RTM_DELLINK, 0, "remove", &header, sizeof header);
+	netlink_text(&n, IFLA_IFNAME, name);
+	r = netlink_run(&n, ENODEV, e);
+	netlink_close(&n);
+	return r < 0 ? err_wrap(e, "interface %s", name) : 0;
+}
+
+/* --- ports --- */
+
+static bool read_mac(const char *text, unsigned char ret_mac[static 6])
+{
+	unsigned b[6];
+
+	if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5]) != 6)
+		return false;
+	for (int i = 0; i < 6; i++)
+		ret_mac[i] = (unsigned char)b[i];
+	return true;
+}
+
+static void put_port(struct netlink *n, const struct link_port *p, unsigned master, int namespace_fd)
+{
+	const struct ifinfomsg header = { .ifi_family = AF_UNSPEC }, peer_header = { .ifi_index = (int)p->index };
+	unsigned char mac[6];
+
+	netlink_begin(n, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, "make a port", &header, sizeof header);
+	netlink_text(n, IFLA_IFNAME, p->port);
+	netlink_u32(n, IFLA_MTU, p->mtu);
+	netlink_u32(n, IFLA_MASTER, master);
+	struct nlattr *info = netlink_nest(n, IFLA_LINKINFO);
+	netlink_text(n, IFLA_INFO_KIND, "veth");
+	struct nlattr *data = netlink_nest(n, IFLA_INFO_DATA), *peer = netlink_nest(n, VETH_INFO_PEER);
+	netlink_raw(n, &peer_header, sizeof peer_header);
+	netlink_text(n, IFLA_IFNAME, p->device);
+	netlink_u32(n, IFLA_MTU, p->mtu);
+	if (p->mac && read_mac(p->mac, mac))
+		netlink_put(n, IFLA_ADDRESS, mac, sizeof mac);
+	netlink_u32(n, IFLA_NET_NS_FD, (uint32_t)namespace_fd);
+	netlink_end(n, peer);
+	netlink_end(n, data);
+	netlink_end(n, info);
+}
+
+/* Isolated first, up then. */
+static void put_port_up(struct netlink *n, const struct link_port *p)
+{
+	const struct ifinfomsg header = { .ifi_family = AF_UNSPEC }, up = { .ifi_family = AF_UNSPEC, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
+
+	netlink_begin(n, RTM_NEWLINK, 0, "set up a port", &header, sizeof header);
+	netlink_text(n, IFLA_IFNAME, p->port);
+	netlink_text(n, IFLA_IFALIAS, p->owner);
+	struct nlattr *info = netlink_nest(n, IFLA_LINKINFO);
+	netlink_text(n, IFLA_INFO_SLAVE_KIND, "bridge");
+	struct nlattr *data = netlink_nest(n, IFLA_INFO_SLAVE_DATA);
+	netlink_u8(n, IFLA_BRPORT_ISOLATED, p->isolated);
+	netlink_u8(n, IFLA_BRPORT_UNICAST_FLOOD, !p->isolated);
+	netlink_end(n, data);
+	netlink_end(n, info);
+	netlink_begin(n, RTM_NEWLINK, 0, "bring a port up", &up, sizeof up);
+	netlink_text(n, IFLA_IFNAME, p->port);
+}
+
+static void put_inside(struct netlink *n, const struct link_port *p)
+{
+	const struct ifinfomsg up = { .ifi_index = (int)p->index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
+
+	netlink_begin(n, RTM_NEWLINK, 0, "bring an interface up", &up, sizeof up);
+	put_address(n, p->index, p->ipv4, false);
+	put_address(n, p->index, p->ipv6, true);
+	put_default_route(n, p->index, p->gateway4);
+	put_default_route(n, p->index, p->gateway6);
+}
+
+static int make_ports(struct netlink *n, const struct link_port *ports, size_t count, int namespace_fd, struct err *e)
+{
+	for (size_t i = 0; i < count; i++) {
+		unsigned master = link_index(ports[i].bridge);
+		if (!master)
+			return err_set(e, ERR_NOT_FOUND, "there is no bridge %s", ports[i].bridge);
+		put_port(n, &ports[i], master, namespace_fd);
+		put_port_up(n, &ports[i]);
+	}
+	return netlink_run(n, 0, e);
+}
+
+static int configure(const struct link_port *ports, size_t count, int namespace_fd, struct err *e)
+{
+	struct netlink n;
+	int r = netlink_open(&n, namespace_fd, e);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < count; i++)
+		put_inside(&n, &ports[i]);
+	r = netlink_run(&n, 0, e);
+	netlink_close(&n);
+	return r;
+}
+
+int link_ports_make(const struct link_port *ports, size_t count, int namespace_fd, struct err *e)
+{
+	struct netlink n;
+	int r = netlink_open(&n, -1, e);
+
+	if (r < 0)
+		return r;
+	r = make_ports(&n, ports, count, namespace_fd, e);
+	netlink_close(&n);
+	if (r == 0)
+		r = configure(ports, count, namespace_fd, e);
+	for (size_t i = 0; i < count && r < 0; i++)
+		(void)!link_remove(ports[i].port, NULL);
+	return r < 0 ? err_wrap(e, "network interfaces") : 0;
+}
+
+int link_list(const char *prefix, int (*each)(void *data, const char *name), void *data, struct err *e)
+{
+	struct if_nameindex *all = if_nameindex();
+	int r = 0;
+
+	if (!all)
+		return err_errno(e, errno, "list interfaces");
+	for (const struct if_nameindex *i = all; i->if_name && r >= 0; i++)
+		if (str_starts(i->if_name, prefix))
+			r = each(data, i->if_name);
+	if_freenameindex(all);
+	return r < 0 ? r : 0;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NETWORK_LINK_H
+#define NETWORK_LINK_H
+
+/*
+ * Interfaces: bridges of our own, and the cables from them to workspaces. Everything is found again by its name and may be made twice.
+ *
+ * A port is made with its other end directly in the workspace's network namespace and dies with that; it is isolated from the other
+ * ports of its bridge before it is up, so that frames only go between a workspace and the host, which routes (docs/decisions/0070).
+ */
+
+#include <net/if.h>
+
+#include "base/err.h"
+#include "base/str.h"
+
+#define LINK_INSIDE_FIRST 2 /* index of eth0 in a workspace; eth1 is 3, ... */
+
+struct link_bridge {
+	const char *name;
+	const char *ipv4, *ipv6; /* ADDRESS/LENGTH of the gateway; NULL: none */
+	uint32_t number;         /* of the network: its hardware address is made of it */
+	uint32_t mtu;
+};
+
+struct link_port {
+	const char *port, *bridge; /* on the host */
+	const char *owner;         /* id of the workspace, the port's alias, for people */
+	const char *device, *mac;  /* inside */
+	uint32_t index;            /* inside: LINK_INSIDE_FIRST and up */
+	uint32_t mtu;
+	bool isolated;             /* from other ports: networks of our own */
+	const char *ipv4, *ipv6;         /* ADDRESS/LENGTH; NULL: none */
+	const char *gateway4, *gateway6; /* of the default route; NULL: none by this interface */
+};
+
+/* Bridge, addresses and settings; what is there already is brought to this. */
+int link_bridge_make(const struct link_bridge *b, struct err *e) must_check;
+/* A bridge or a port; gone is fine. */
+int link_remove(const char *name, struct err *e) must_check;
+/* 0: there is none of that name. */
+unsigned link_index(const char *name);
+/* Cables into the namespace, configured and up at both ends; on failure none of them is left. */
+int link_ports_make(const struct link_port *ports, size_t count, int namespace_fd, struct err *e) must_check;
+
+/* The names of the interfaces here that begin with `prefix`. A negative answer of `each` ends it. */
+int link_list(const char *prefix, int (*each)(void *data, const char *name), void *data, struct err *e) must_check;
+
+/* This machine forwards packets; said once, and what made it an IPv6 host stays so. */
+int link_forwarding(struct err *e) must_check;
+
+#endif

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bridges and cables in network namespaces of this test: one that plays the host, two that play workspaces. */
+#include "../test.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/proc.h"
+#include "network/link.h"
+
+static struct err e;
+static int spaces[2] = { -1, -1 }, home = -1;
+static const struct link_bridge lab = { "crb1", "10.88.0.1/24", "fd00:88::1/64", 1, 1500 };
+static const struct link_port ports[2] = {
+	{ "cr1", "crb1", "aa", "eth0", "02:00:00:00:00:01", 2, 1500, true, "10.88.0.2/24", "fd00:88::2/64", "10.88.0.1", "fe80::1" },
+	{ "cr2", "crb1", "bb", "eth0", "02:00:00:00:00:02", 2, 1500, true, "10.88.0.3/24", "fd00:88::3/64", "10.88.0.1", "fe80::1" },
+};
+
+static void enter(int space) { assert_int_equal(setns(space, CLONE_NEWNET), 0); }
+
+static char *run(const char *line)
+{
+	char *words = mem_strdup(line), *rest = words;
+	const char *argv[40] = { NULL };
+	struct str out = { 0 };
+
+	for (size_t i = 0; i < 39 && rest; i++)
+		argv[i] = strsep(&rest, " ");
+	assert_ok(proc_run(argv, 65536, &out, &e), &e);
+	free(words);
+	return out.bytes ? out.bytes : mem_strdup("");
+}
+
+static void says(const char *line, const char *part)
+{
+	own_str char *out = run(line);
+	if (!strstr(out, part))
+		fail_msg("%s does not say '%s' but\n%s", line, part, out);
+}
+
+static void a_bridge_may_be_made_twice(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		assert_ok(link_bridge_make(&lab, &e), &e);
+	says("ip address show dev crb1", "10.88.0.1/24");
+	says("ip address show dev crb1", "fe80::1/64");
+	says("ip address show dev crb1", "02:63:00:00:00:01");
+	says("cat /proc/sys/net/ipv4/conf/crb1/proxy_arp_pvlan", "1");
+	assert_ok(link_forwarding(&e), &e);
+	assert_ok(link_forwarding(&e), &e);
+	says("cat /proc/sys/net/ipv4/conf/all/forwarding", "1");
+}
+
+static void cables_are_made_and_configured(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		assert_ok(link_ports_make(&ports[i], 1, spaces[i], &e), &e);
+	says("ip -d link show dev cr1", "isolated on");
+	says("ip -d link show dev cr1", "alias aa");
+	enter(spaces[0]);
+	says("ip address show dev eth0", "10.88.0.2/24");
+	says("ip address show dev eth0", "fd00:88::2/128");
+	says("ip address show dev eth0", "02:00:00:00:00:01");
+	says("ip route", "default via 10.88.0.1 dev eth0");
+	says("ip -6 route", "default via fe80::1 dev eth0");
+	enter(home);
+}
+
+static void neighbours_meet_through_the_host(void **state)
+{
+	(void)state;
+	enter(spaces[0]);
+	says("ping -c 1 -W 2 10.88.0.1", " 0% packet loss");
+	says("ping -c 1 -W 2 10.88.0.3", "ttl=63"); /* routed, not bridged */
+	says("ping -c 1 -W 2 fd00:88::3", "ttl=63");
+	enter(home);
+}
+
+static int count(void *data, const char *name)
+{
+	(void)name;
+	++*(int *)data;
+	return 0;
+}
+
+static void what_fails_leaves_nothing(void **state)
+{
+	(void)state;
+	struct link_port two[2] = { ports[0], ports[0] };
+	int there = 0;
+
+	two[0].port = "cr3";
+	two[0].device = "eth1";
+	two[0].index = 3;
+	two[1].port = "cr2"; /* there already */
+	assert_fails(link_ports_make(two, 2, spaces[0], &e), &e, ERR_EXISTS, "make a port");
+	two[1].port = "cr4";
+	two[1].bridge = "nobridge";
+	assert_fails(link_ports_make(two, 2, spaces[0], &e), &e, ERR_NOT_FOUND, "no bridge nobridge");
+	assert_ok(link_list("cr3", count, &there, &e), &e);
+	assert_ok(link_list("cr4", count, &there, &e), &e);
+	assert_int_equal(there, 0);
+}
+
+static void a_port_goes_with_its_namespace(void **state)
+{
+	(void)state;
+	int there = 0;
+
+	(void)close(spaces[1]);
+	spaces[1] = -1;
+	for (int waited = 0; link_index("cr2") && waited < 500; waited++)
+		(void)poll(NULL, 0, 10);
+	assert_int_equal(link_index("cr2"), 0);
+	assert_ok(link_remove("cr1", &e), &e);
+	assert_ok(link_remove("cr1", &e), &e);
+	assert_ok(link_remove("crb1", &e), &e);
+	assert_ok(link_list("crb", count, &there, &e), &e);
+	assert_int_equal(there, 0);
+}
+
+static int open_world(void **state)
+{
+	(void)state;
+	if (geteuid() != 0) {
+		print_message("skipped: needs root\n");
+		return -1;
+	}
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(unshare(CLONE_NEWNET), 0);
+		int *to = i < 2 ? &spaces[i] : &home;
+		*to = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+		assert_true(*to >= 0);
+		free(run("ip link set lo up"));
+	}
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(a_bridge_may_be_made_twice), cmocka_unit_test(cables_are_made_and_configured),
+					    cmocka_unit_test(neighbours_meet_through_the_host), cmocka_unit_test(what_fails_leaves_nothing),
+					    cmocka_unit_test(a_port_goes_with_its_namespace) };
+	return cmocka_run_group_tests(tests, open_world, NULL);
+}
