@@ -86,21 +86,6 @@ static int open_database(struct service *s, struct err *e)
 	return r;
 }
 
-static int load(struct service *s, struct err *e)
-{
-	int r = workspaces_load(s, e);
-
-	if (r >= 0)
-		r = hosts_load(s, e);
-	if (r >= 0)
-		r = events_load(s, e);
-	if (r >= 0)
-		r = operations_load(s, e);
-	if (r >= 0)
-		r = images_open(s, e);
-	return r;
-}
-
 static void housekeeping(void *data)
 {
 	struct service *s = data;
@@ -126,7 +111,7 @@ static int serve(struct service *s, struct err *e)
 	if (r == 0)
 		r = open_database(s, e);
 	if (r == 0)
-		r = load(s, e);
+		r = service_load(s, e);
 	if (r >= 0)
 		r = server_start(s, socket_path, &s->server, e);
 	if (r < 0)

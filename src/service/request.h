@@ -89,6 +89,8 @@ void request_reply_upgrade(struct request *r, size_t longest_message, const stru
 void request_upgrade_end(void *handle);
 bool request_is_upgrade(const struct request *r);
 
+void request_done(struct request *r); /* frees it: the end of all requests */
+
 json_t *error_to_json(const struct err *e); /* {"error": {...}} */
 
 #endif

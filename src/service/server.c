@@ -217,8 +217,15 @@ void request_reply_text(struct request *r, int status, const char *type, char *t
 
 void request_reply_json(struct request *r, int status, json_t *json)
 {
-	char *text = json_dumps(json, JSON_COMPACT | JSON_ENCODE_ANY);
+	char *text = json ? json_dumps(json, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+	struct err e;
+
 	json_decref(json);
+	if (!text) { /* a text in it is not UTF-8 */
+		(void)err_set(&e, ERR_INTERNAL, "the answer cannot be written as JSON");
+		request_fail(r, &e);
+		return;
+	}
 	request_reply_text(r, status, "application/json", text, strlen(text));
 }
 
@@ -559,6 +566,17 @@ static enum MHD_Result handle(void *data, struct MHD_Connection *connection, con
 	return MHD_YES;
 }
 
+void request_done(struct request *r)
+{
+	abandon_upgrade(TAKE(r->upgrade));
+	routes_done(r);
+	if (r->response)
+		MHD_destroy_response(r->response);
+	uri_done(&r->uri);
+	str_done(&r->body);
+	free(r);
+}
+
 static void end_request(void *data, struct MHD_Connection *connection, void **context, enum MHD_RequestTerminationCode code)
 {
 	struct request *r = *context;
@@ -568,13 +586,7 @@ static void end_request(void *data, struct MHD_Connection *connection, void **co
 		return;
 	if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && r->ended && !r->answered)
 		r->ended(r, true);
-	abandon_upgrade(TAKE(r->upgrade));
-	routes_done(r);
-	if (r->response)
-		MHD_destroy_response(r->response);
-	uri_done(&r->uri);
-	str_done(&r->body);
-	free(r);
+	request_done(r);
 	*context = NULL;
 }
 

@@ -50,6 +50,21 @@ int page_parse(const struct request *r, struct page *ret_page, struct err *e)
 	return 0;
 }
 
+int service_load(struct service *s, struct err *e)
+{
+	int r = workspaces_load(s, e);
+
+	if (r >= 0)
+		r = hosts_load(s, e);
+	if (r >= 0)
+		r = events_load(s, e);
+	if (r >= 0)
+		r = operations_load(s, e);
+	if (r >= 0)
+		r = images_open(s, e);
+	return r;
+}
+
 struct change *change_new(struct service *s, struct request *r)
 {
 	struct change *c = mem_alloc(sizeof *c);

@@ -53,6 +53,9 @@ struct service {
 	uint64_t started_ms;
 };
 
+/* What the database has comes into memory; s->db and s->loop are there. */
+int service_load(struct service *s, struct err *e) must_check;
+
 static inline const struct config *config_of(const struct request *r) { return &r->service->config; }
 
 /* Unix time in milliseconds, and as the API writes it: "2026-01-31T12:00:00.123Z"; NULL for 0. */
