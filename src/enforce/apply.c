@@ -74,16 +74,29 @@ static int delegate(const char *folder, uint32_t owner, struct err *e)
 	return 0;
 }
 
+/* A file may be written several times in a row (devices.allow), each of them a message of its own: it stays open for that. */
+static int write_next(int *fd, const char *last, const struct enforce_write *w)
+{
+	if (!last || !str_eq(last, w->path) || *fd < 0) {
+		own_close(fd);
+		*fd = open(w->path, O_WRONLY | O_CLOEXEC);
+	}
+	return *fd < 0 || write(*fd, w->text, strlen(w->text)) < 0 ? -errno : 0;
+}
+
 static int apply_writes(const struct enforce_plan *p, struct err *e)
 {
 	own_str char *failed = mem_alloc(p->write_count);
+	const char *last = NULL;
+	own_fd int fd = -1;
 
 	for (int pass = 0; pass < 2; pass++) {
 		for (size_t i = 0; i < p->write_count; i++) {
 			const struct enforce_write *w = &p->writes[i];
 			if (pass == 1 && !failed[i])
 				continue;
-			int r = write_file(w->path, w->text);
+			int r = write_next(&fd, last, w);
+			last = w->path;
 			failed[i] = r < 0 && !(w->optional && r == -ENOENT);
 			if (failed[i] && pass == 1)
 				return err_errno(e, -r, "write %s to %s", w->text, w->path);
