@@ -102,6 +102,16 @@ static int read_refusal(struct http_wire *w, const struct http_head *head, struc
 	return r;
 }
 
+int http_check_upgrade(const char *address, struct err *e)
+{
+	int r = check_address(address, e);
+
+	if (r < 0 || !str_starts(address, "https://"))
+		return r;
+	(void)err_set(e, ERR_UNSUPPORTED, "%.200s: terminals, logs and copies do not go over https yet", address);
+	return err_hint(e, "forward the service's socket: ssh -N -L /tmp/carrel.sock:/run/carrel/carreld.sock HOST, then --address unix:/tmp/carrel.sock");
+}
+
 int http_upgrade(const char *address, const char *path, int *ret_fd, struct str *ret_early, struct err *e)
 {
 	struct http_wire w = { .fd = -1 };
@@ -109,9 +119,7 @@ int http_upgrade(const char *address, const char *path, int *ret_fd, struct str 
 	unsigned char nonce[16];
 	char key[25], expected[29];
 
-	int r = check_address(address, e);
-	if (r == 0 && str_starts(address, "https://"))
-		r = err_set(e, ERR_UNSUPPORTED, "%s: streams need the service's unix socket", address);
+	int r = http_check_upgrade(address, e);
 	if (r < 0)
 		return r;
 	if (getrandom(nonce, sizeof nonce, 0) != sizeof nonce)

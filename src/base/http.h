@@ -52,6 +52,8 @@ struct http_request {
 void http_answer_done(struct http_answer *a);
 /* 0 for any HTTP status; an error only when there was no answer. */
 int http_do(struct http *h, const struct http_request *request, struct http_answer *ret_answer, struct err *e) must_check;
+/* Whether http_upgrade can work with the address: ERR_UNSUPPORTED with a hint for https (docs/decisions/0051). */
+int http_check_upgrade(const char *address, struct err *e) must_check;
 /* Opens a new connection, asks for the upgrade, and returns its descriptor (the caller's) with bytes that came early; a refusal
  * (any status but 101) becomes the error in the body. For ws_new(WS_CLIENT). */
 int http_upgrade(const char *address, const char *path, int *ret_fd, struct str *ret_early, struct err *e) must_check;

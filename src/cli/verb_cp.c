@@ -162,6 +162,12 @@ static int cp(struct cli *cli, const struct args *a, struct err *e)
 		return r;
 	if (!from.workspace == !to.workspace)
 		return err_set(e, ERR_INVALID, "exactly one of the two must be in a workspace: NAME:/PATH");
+	struct client *client;
+	r = cli_client(cli, &client, e);
+	if (r == 0)
+		r = http_check_upgrade(client_address(client), e);
+	if (r < 0)
+		return r;
 	(void)signal(SIGPIPE, SIG_IGN);
 	if (to.workspace)
 		return str_eq(source, "-") ? copy_in(cli, to.workspace, to.path, STDIN_FILENO, e) :

@@ -103,6 +103,9 @@ static int run(struct cli *cli, const struct args *a, struct err *e)
 		return r;
 	set_flags(a, spec);
 	bool detach = args_flag(a, "detach");
+	r = detach ? 0 : http_check_upgrade(client_address(client), e); /* before anything is made */
+	if (r < 0)
+		return r;
 	own_json json_t *body = json_pack("{s:O, s:b}", "spec", spec, "held", !detach);
 	r = client_call(client, "POST", "/v1/workspaces", body, &workspace, e);
 	if (r < 0)

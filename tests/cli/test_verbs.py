@@ -785,3 +785,13 @@ def test_the_exit_codes_of_the_guide_are_those_of_the_program(cli):
         if code != "0":
             row = re.search(rf"(?m)^\| {code} \|(.*)\|$", guide)[1]
             assert all(name in row for name in names.split(", ")), (code, names)
+
+
+@pytest.mark.parametrize("words, status", [(("exec", "web", "--", "true"), 125), (("run", "debian", "--", "true"), 125), (("logs", "web"), 7),
+                                           (("console", "web"), 7), (("cp", "web:/a", "b"), 7), (("cp", "a", "web:/b"), 7)])
+def test_streams_over_https_are_refused_first(cli, fake, words, status):
+    """Nobody listens there: a refusal that names the way shows that nothing was asked before, let alone deployed."""
+    said = cli.fails(status, "--address", "https://127.0.0.1:1", *words)
+    assert "do not go over https" in said and "ssh -N -L" in said
+    assert "connect" not in cli.fails(125, "--address", "https://127.0.0.1:1", "run", "debian", "--", "true").lower()
+    assert fake.requests == []
