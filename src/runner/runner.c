@@ -39,6 +39,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "engine/workspace/enter.h"
+#include "engine/workspace/program.h"
 
 /* One descriptor: the agent's socket of the nursery is replaced by its own in a runner. */
 #define AGENT_SOCKET 3
@@ -183,19 +184,12 @@ static void read_link_name(pid_t pid, char *out, size_t size)
 	(void)snprintf(out, size, "%s", slash ? slash + 1 : target);
 }
 
-/* Each init has its own way to be told; most listen to "init 0". */
 static int tell_init(struct runner *r, struct err *e)
 {
-	static const struct {
-		const char *program;
-		int offset, number; /* SIGRTMIN + offset, or number */
-	} ways[] = { { "systemd", 4, 0 }, { "busybox", 0, SIGUSR2 } };
-	char program[256];
+	int number = program_init_signal(r->birth.pid);
 
-	read_link_name(r->birth.pid, program, sizeof program);
-	for (size_t i = 0; i < ARRAY_SIZE(ways); i++)
-		if (str_eq(program, ways[i].program))
-			return session_signal(r->session, ways[i].number ? ways[i].number : SIGRTMIN + ways[i].offset, e);
+	if (number)
+		return session_signal(r->session, number, e);
 	static const char *const shutdown[] = { "/sbin/init", "0", NULL };
 	struct enter n = { .plan = &r->plan, .init = r->birth.pid, .init_pidfd = r->birth.pidfd, .argv = shutdown, .user = "0", .directory = "/" };
 	int result = enter_workspace(&n, e);

@@ -104,36 +104,6 @@ static int open_terminal(int *ret_master, int *ret_peer, struct err *e)
 	return 0;
 }
 
-static void set_variable(const char **list, size_t *count, const char *entry)
-{
-	size_t key = strcspn(entry, "=");
-
-	for (size_t i = 0; i < *count; i++)
-		if (strncmp(list[i], entry, key) == 0 && list[i][key] == '=') {
-			list[i] = entry;
-			return;
-		}
-	list[(*count)++] = entry;
-}
-
-static const char **merged_environment(const struct enter *n)
-{
-	size_t count = 0, most = 2;
-
-	for (size_t i = 0; n->plan->environment[i]; i++)
-		most++;
-	for (size_t i = 0; n->environment && n->environment[i]; i++)
-		most++;
-	const char **list = mem_alloc_array(most, sizeof *list);
-	if (n->terminal)
-		set_variable(list, &count, "TERM=xterm-256color");
-	for (size_t i = 0; n->plan->environment[i]; i++)
-		set_variable(list, &count, n->plan->environment[i]);
-	for (size_t i = 0; n->environment && n->environment[i]; i++)
-		set_variable(list, &count, n->environment[i]);
-	return list;
-}
-
 static int run_child(const struct enter *n, int sync, const int standard[3], struct err *e)
 {
 	int master = -1, peer = -1;
@@ -144,7 +114,7 @@ static int run_child(const struct enter *n, int sync, const int standard[3], str
 	if (n->terminal && (r = message_send(sync, MESSAGE_PREPARED, NULL, &master, 1, e)) < 0)
 		return r;
 	bool system = n->plan->flags & PLAN_SYSTEM;
-	struct program what = { .argv = n->argv, .environment = merged_environment(n), .terminal = n->terminal,
+	struct program what = { .argv = n->argv, .environment = program_environment(n->plan, n->environment, n->terminal), .terminal = n->terminal,
 				.user = *n->user ? n->user : n->plan->user, .directory = *n->directory ? n->directory : n->plan->directory,
 				.no_new_privileges = !system };
 	for (int i = 0; i < 3; i++)
@@ -299,12 +269,6 @@ int enter_workspace(struct enter *n, struct err *e)
 
 /* --- in carrel-copy --- */
 
-#define BIT(capability) (UINT64_C(1) << (capability))
-/* capabilities(7): what reading and writing anybody's files in the workspace needs. */
-#define FOR_COPIES                                                                                                            \
-	(BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) | BIT(CAP_MKNOD) | \
-	 BIT(CAP_SETFCAP))
-
 static int read_plan(struct plan *ret_plan, struct err *e)
 {
 	struct stat st;
@@ -325,7 +289,7 @@ static int give_rights_away(const struct plan *p, struct err *e)
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return err_errno(e, errno, "set no_new_privs");
-	if ((r = program_keep_capabilities(FOR_COPIES, e)) < 0)
+	if ((r = program_keep_capabilities(PROGRAM_COPIES, e)) < 0)
 		return r;
 	return program_install_filter(p, e);
 }

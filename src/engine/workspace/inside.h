@@ -37,5 +37,6 @@ struct tree {
  * there, the overlay, with what was made aside put in its place, and the other steps. Leaves the new root in `root`. */
 int tree_begin(struct tree *t, struct err *e) must_check;
 int tree_complete(struct tree *t, struct err *e) must_check;
+int tree_step(struct tree *t, const struct step *s, struct err *e) must_check; /* one more, in a finished tree */
 
 #endif

@@ -47,6 +47,7 @@ enum write_when {
 	WRITE_IF_THERE,
 };
 #define WRITE_MARK "# by carrel\n"
+#define PLAN_HOSTS WRITE_MARK "127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost ip6-localhost ip6-loopback\n" /* /etc/hosts */
 
 struct step {
 	uint32_t kind;

@@ -8,6 +8,7 @@
 #include <linux/seccomp.h>
 #include <grp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -174,6 +175,55 @@ void program_close_all_but(int keep)
 	if (keep > 0)
 		(void)syscall(SYS_close_range, 0, (unsigned)keep - 1, 0);
 	(void)syscall(SYS_close_range, (unsigned)(keep + 1), ~0u, 0);
+}
+
+static void set_variable(const char **list, size_t *count, const char *entry)
+{
+	size_t key = strcspn(entry, "=");
+
+	for (size_t i = 0; i < *count; i++)
+		if (strncmp(list[i], entry, key) == 0 && list[i][key] == '=') {
+			list[i] = entry;
+			return;
+		}
+	list[(*count)++] = entry;
+}
+
+const char **program_environment(const struct plan *p, const char *const *more, bool terminal)
+{
+	size_t count = 0, most = 2;
+
+	for (size_t i = 0; p->environment[i]; i++)
+		most++;
+	for (size_t i = 0; more && more[i]; i++)
+		most++;
+	const char **list = mem_alloc_array(most, sizeof *list);
+	if (terminal)
+		set_variable(list, &count, "TERM=xterm-256color");
+	for (size_t i = 0; p->environment[i]; i++)
+		set_variable(list, &count, p->environment[i]);
+	for (size_t i = 0; more && more[i]; i++)
+		set_variable(list, &count, more[i]);
+	return list;
+}
+
+/* Each init has its own way to be told to power off; most listen to "init 0". */
+int program_init_signal(pid_t init)
+{
+	static const struct {
+		const char *program;
+		int offset, number; /* SIGRTMIN + offset, or number */
+	} ways[] = { { "systemd", 4, 0 }, { "busybox", 0, SIGUSR2 } };
+	char path[64], target[256];
+
+	(void)snprintf(path, sizeof path, "/proc/%d/exe", (int)init);
+	ssize_t n = readlink(path, target, sizeof target - 1);
+	target[n > 0 ? n : 0] = '\0';
+	const char *slash = strrchr(target, '/');
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++)
+		if (str_eq(slash ? slash + 1 : target, ways[i].program))
+			return ways[i].number ? ways[i].number : SIGRTMIN + ways[i].offset;
+	return 0;
 }
 
 /* --- the first process of a program's workspace --- */

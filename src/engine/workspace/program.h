@@ -4,9 +4,16 @@
 
 /* The last steps of a process inside a workspace before it becomes the program: rights away, filter on, user, folder, exec. */
 
+#include <linux/capability.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "engine/workspace/plan.h"
+
+/* capabilities(7): what reading and writing anybody's files in the workspace needs. */
+#define PROGRAM_COPIES                                                                                                             \
+	(1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH | 1u << CAP_FOWNER | 1u << CAP_FSETID |              \
+	 1u << CAP_MKNOD | 1u << CAP_SETFCAP)
 
 struct program {
 	const char *const *argv;
@@ -23,6 +30,10 @@ int program_keep_capabilities(uint64_t keep, struct err *e) must_check;
 int program_install_filter(const struct plan *p, struct err *e) must_check;
 /* Only returns when it fails. */
 int program_execute(const struct plan *p, const struct program *what, struct err *e) must_check;
+/* The plan's variables with `more` (NULL: none) on top of them; NULL-terminated, the caller frees the list only. */
+const char **program_environment(const struct plan *p, const char *const *more, bool terminal);
+/* The signal that makes an init power off, or 0: run "/sbin/init 0" there. */
+int program_init_signal(pid_t init);
 /* Waits and forwards as the first process of a pid namespace: never returns. `child` 0: until SIGTERM. */
 void program_be_init(pid_t child) __attribute__((noreturn));
 void program_close_all_but(int keep); /* -1: all */

@@ -185,7 +185,7 @@ static void plan_identity(struct request *r, const struct launch *l, bool system
 
 	step(r, STEP_WRITE, WRITE_ALWAYS, "", "/etc/hostname", own(r, mem_printf("%s\n", host)));
 	step(r, STEP_WRITE, WRITE_UNLESS_OWN, "", "/etc/hosts",
-	     own(r, mem_printf(WRITE_MARK "127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost ip6-localhost ip6-loopback\n", host)));
+	     own(r, mem_printf(PLAN_HOSTS, host)));
 	step(r, STEP_WRITE, system ? WRITE_ALWAYS : WRITE_IF_THERE, "", "/etc/machine-id", own(r, machine_id(l->id)));
 	if (l->spec->network == NETWORK_HOST)
 		step(r, STEP_HOST, 1, "/etc/resolv.conf", "/etc/resolv.conf", "");

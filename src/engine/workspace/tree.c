@@ -384,13 +384,18 @@ static bool is_aside(const struct step *s)
 	return false;
 }
 
+int tree_step(struct tree *t, const struct step *s, struct err *e)
+{
+	if (s->kind == 0 || s->kind >= ARRAY_SIZE(step_calls))
+		return err_set(e, ERR_INVALID, "plan has a step of kind %u", s->kind);
+	return step_calls[s->kind](t, s, e);
+}
+
 static int do_steps(struct tree *t, bool those_aside, struct err *e)
 {
 	for (size_t i = 0; i < t->plan->step_count; i++) {
 		const struct step *s = &t->plan->steps[i];
-		if (s->kind == 0 || s->kind >= ARRAY_SIZE(step_calls))
-			return err_set(e, ERR_INVALID, "plan has a step of kind %u", s->kind);
-		int r = is_aside(s) == those_aside ? step_calls[s->kind](t, s, e) : 0;
+		int r = is_aside(s) == those_aside ? tree_step(t, s, e) : 0;
 		if (r < 0)
 			return r;
 	}

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "guest/link.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/if_addr.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+#include "guest/device.h"
+
+/* --- texts --- */
+
+int link_parse_prefix(const char *text, struct link_prefix *ret_prefix, struct err *e)
+{
+	own_str char *copy = mem_strdup(text);
+	char *slash = strchr(copy, '/');
+	struct link_prefix p = { 0 };
+	uint64_t length;
+
+	if (slash)
+		*slash++ = '\0';
+	p.family = strchr(copy, ':') ? AF_INET6 : AF_INET;
+	uint8_t most = p.family == AF_INET6 ? 128 : 32;
+	if (inet_pton(p.family, copy, p.address) != 1)
+		return err_set(e, ERR_INVALID, "\"%s\" is not an address", text);
+	if (slash && str_to_u64(slash, most, &length) < 0)
+		return err_set(e, ERR_INVALID, "\"%s\" has no valid prefix length", text);
+	p.length = slash ? (uint8_t)length : most;
+	*ret_prefix = p;
+	return 0;
+}
+
+int link_parse_route(const char *text, struct link_prefix *ret_to, struct link_prefix *ret_gateway, struct err *e)
+{
+	own_str char *copy = mem_strdup(text);
+	char *via = strstr(copy, " via ");
+	struct link_prefix to = { 0 }, gateway = { 0 };
+	int r;
+
+	if (via) {
+		*via = '\0';
+		if ((r = link_parse_prefix(via + strlen(" via "), &gateway, e)) < 0)
+			return r;
+	}
+	if (str_eq(copy, "default") && gateway.family)
+		to.family = gateway.family;
+	else if ((r = link_parse_prefix(copy, &to, e)) < 0)
+		return r;
+	if (gateway.family && gateway.family != to.family)
+		return err_set(e, ERR_INVALID, "route \"%s\" mixes IPv4 and IPv6", text);
+	*ret_to = to;
+	*ret_gateway = gateway;
+	return 0;
+}
+
+/* --- netlink --- */
+
+struct message {
+	struct nlmsghdr header;
+	char body[512];
+};
+
+static void *begin(struct message *m, uint16_t type, uint16_t flags, size_t size)
+{
+	*m = (struct message){ .header = { .nlmsg_type = type, .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | flags), .nlmsg_seq = 1 } };
+	m->header.nlmsg_len = (uint32_t)NLMSG_LENGTH(size);
+	return m->body;
+}
+
+static void attribute(struct message *m, uint16_t type, const void *bytes, size_t length)
+{
+	struct rtattr *a = (struct rtattr *)(void *)((char *)m + NLMSG_ALIGN(m->header.nlmsg_len));
+
+	a->rta_type = type;
+	a->rta_len = (uint16_t)RTA_LENGTH(length);
+	memcpy(RTA_DATA(a), bytes, length);
+	m->header.nlmsg_len = (uint32_t)(NLMSG_ALIGN(m->header.nlmsg_len) + RTA_ALIGN(a->rta_len));
+}
+
+static int open_socket(struct err *e)
+{
+	struct timeval patience = { .tv_sec = 10 };
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+
+	if (fd < 0)
+		return err_errno(e, errno, "open a netlink socket");
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+	return fd;
+}
+
+static int answer(int fd)
+{
+	union {
+		char bytes[4096];
+		struct nlmsghdr header;
+	} in;
+	ssize_t n = recv(fd, &in, sizeof in, 0);
+
+	if (n < (ssize_t)NLMSG_LENGTH(sizeof(struct nlmsgerr)) || in.header.nlmsg_type != NLMSG_ERROR)
+		return n < 0 ? -errno : -EPROTO;
+	return ((struct nlmsgerr *)NLMSG_DATA(&in.header))->error;
+}
+
+static int ask(int fd, const struct message *m, struct err *e, const char *what, const char *name)
+{
+	int r = send(fd, m, m->header.nlmsg_len, 0) < 0 ? -errno : answer(fd);
+
+	return r < 0 && r != -EEXIST ? err_errno(e, -r, "%s %s", what, name) : 0;
+}
+
+static int set_link(int fd, int index, const char *name, uint64_t mtu, bool up, struct err *e, const char *what)
+{
+	struct message m;
+	struct ifinfomsg *i = begin(&m, RTM_NEWLINK, 0, sizeof *i);
+	uint32_t number = (uint32_t)mtu;
+
+	i->ifi_index = index;
+	i->ifi_flags = up ? IFF_UP : 0;
+	i->ifi_change = IFF_UP;
+	if (name)
+		attribute(&m, IFLA_IFNAME, name, strlen(name) + 1);
+	if (mtu)
+		attribute(&m, IFLA_MTU, &number, sizeof number);
+	return ask(fd, &m, e, "set up interface", what);
+}
+
+static int add_address(int fd, int index, const char *text, struct err *e)
+{
+	struct link_prefix p;
+	struct message m;
+	int r = link_parse_prefix(text, &p, e);
+
+	if (r < 0)
+		return r;
+	struct ifaddrmsg *a = begin(&m, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sizeof *a);
+	*a = (struct ifaddrmsg){ .ifa_family = p.family, .ifa_prefixlen = p.length, .ifa_index = (uint32_t)index };
+	if (p.family == AF_INET6)
+		a->ifa_flags = IFA_F_NODAD; /* addresses are given out by the host, once */
+	size_t length = p.family == AF_INET6 ? 16 : 4;
+	attribute(&m, IFA_LOCAL, p.address, length);
+	attribute(&m, IFA_ADDRESS, p.address, length);
+	return ask(fd, &m, e, "add address", text);
+}
+
+static int add_route(int fd, int index, const char *text, struct err *e)
+{
+	struct link_prefix to, gateway;
+	struct message m;
+	uint32_t out = (uint32_t)index;
+	int r = link_parse_route(text, &to, &gateway, e);
+
+	if (r < 0)
+		return r;
+	struct rtmsg *route = begin(&m, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof *route);
+	*route = (struct rtmsg){ .rtm_family = to.family, .rtm_dst_len = to.length, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
+				 .rtm_scope = gateway.family ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK, .rtm_type = RTN_UNICAST };
+	size_t length = to.family == AF_INET6 ? 16 : 4;
+	if (to.length)
+		attribute(&m, RTA_DST, to.address, length);
+	if (gateway.family) {
+		attribute(&m, RTA_GATEWAY, gateway.address, length);
+		route->rtm_flags = RTNH_F_ONLINK; /* a gateway outside the address's prefix is the rule for /32 and /128 */
+	}
+	attribute(&m, RTA_OIF, &out, sizeof out);
+	return ask(fd, &m, e, "add route", text);
+}
+
+/* Of an interface that is down only those of IPv4 are left. They are listed first, then removed: a list that changes is told twice. */
+static size_t list_addresses(int fd, int index, uint8_t (*found)[5], size_t most)
+{
+	struct message m;
+	union {
+		char bytes[16384];
+		struct nlmsghdr header;
+	} in;
+	struct ifaddrmsg *all = begin(&m, RTM_GETADDR, NLM_F_DUMP, sizeof *all);
+	size_t count = 0;
+
+	all->ifa_family = AF_INET;
+	if (send(fd, &m, m.header.nlmsg_len, 0) < 0)
+		return 0;
+	for (ssize_t n; (n = recv(fd, &in, sizeof in, 0)) > 0;)
+		for (struct nlmsghdr *h = &in.header; NLMSG_OK(h, (size_t)n); h = NLMSG_NEXT(h, n)) {
+			const struct ifaddrmsg *a = NLMSG_DATA(h);
+			int left = (int)IFA_PAYLOAD(h);
+			if (h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR)
+				return count;
+			for (struct rtattr *t = IFA_RTA(a); a->ifa_index == (unsigned)index && RTA_OK(t, left); t = RTA_NEXT(t, left))
+				if (t->rta_type == IFA_LOCAL && count < most) {
+					memcpy(found[count], RTA_DATA(t), 4);
+					found[count++][4] = a->ifa_prefixlen;
+				}
+		}
+	return count;
+}
+
+static int remove_addresses(int fd, int index, struct err *e)
+{
+	uint8_t found[64][5];
+	size_t count = list_addresses(fd, index, found, ARRAY_SIZE(found));
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < count; i++) {
+		struct message m;
+		struct ifaddrmsg *a = begin(&m, RTM_DELADDR, 0, sizeof *a);
+		*a = (struct ifaddrmsg){ .ifa_family = AF_INET, .ifa_prefixlen = found[i][4], .ifa_index = (uint32_t)index };
+		attribute(&m, IFA_LOCAL, found[i], 4);
+		r = ask(fd, &m, e, "remove an address of interface", "");
+		if (r == -EADDRNOTAVAIL)
+			r = 0; /* went with its primary */
+	}
+	return r;
+}
+
+int link_raise_loopback(struct err *e)
+{
+	own_fd int fd = open_socket(e);
+
+	return fd < 0 ? fd : set_link(fd, 1, NULL, 0, true, e, "lo");
+}
+
+int link_configure(const struct guest_interface *i, bool afresh, struct err *e)
+{
+	char now[IFNAMSIZ];
+	own_fd int fd = open_socket(e);
+	int r = fd < 0 ? fd : device_find_link(i->mac, now, sizeof now, e);
+
+	if (r < 0)
+		return r;
+	int index = (int)if_nametoindex(now);
+	const char *name = *i->name && !str_eq(i->name, now) ? i->name : NULL;
+	if ((name || afresh) && (r = set_link(fd, index, NULL, 0, false, e, now)) < 0) /* down: addresses of IPv6 and routes go */
+		return r;
+	if (afresh && (r = remove_addresses(fd, index, e)) < 0)
+		return r;
+	if ((r = set_link(fd, index, name, i->mtu, true, e, now)) < 0)
+		return r;
+	for (size_t n = 0; n < i->addresses.count; n++)
+		if ((r = add_address(fd, index, i->addresses.items[n], e)) < 0)
+			return r;
+	for (size_t n = 0; n < i->routes.count; n++)
+		if ((r = add_route(fd, index, i->routes.items[n], e)) < 0)
+			return r;
+	return 0;
+}

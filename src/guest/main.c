@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * carrel-init: the first process of a machine, from the initramfs (docs/formats/guest.md). Whatever happens, a machine that cannot run
+ * its workspace says why on its console and goes off.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "guest/agent.h"
+#include "guest/device.h"
+#include "model/guest_protocol.h"
+
+#define MODULES "/modules"
+
+static int mount_base(struct err *e)
+{
+	static const struct {
+		const char *type, *path;
+	} mounts[] = { { "proc", "/proc" }, { "sysfs", "/sys" }, { "devtmpfs", "/dev" } };
+
+	for (size_t i = 0; i < sizeof mounts / sizeof *mounts; i++)
+		if ((mkdir(mounts[i].path, 0755) < 0 && errno != EEXIST) ||
+		    mount(mounts[i].type, mounts[i].path, mounts[i].type, MS_NOSUID, NULL) < 0)
+			return err_errno(e, errno, "mount %s", mounts[i].path);
+	return 0;
+}
+
+static int serve(char *name, struct err *e)
+{
+	char path[80];
+	int r = mount_base(e);
+
+	if (r < 0 || (r = device_load_modules(MODULES, "1-", e)) < 0 || (r = device_find_port(GUEST_PORT, path, sizeof path, e)) < 0)
+		return r;
+	int port = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (port < 0)
+		return err_errno(e, errno, "open %s", path);
+	struct agent_options how = { .port = port, .machine = true, .root = -1, .modules = MODULES, .name = name };
+	return agent_run(&how, e);
+}
+
+int main(int argc, char **argv)
+{
+	struct err e = { 0 };
+
+	(void)argc;
+	if (getpid() != 1) {
+		(void)fprintf(stderr, "carrel-init is the first process of a machine\n");
+		return 2;
+	}
+	(void)umask(0);
+	log_init("carrel-init", LOG_INFO);
+	if (serve(argv[0], &e) < 0)
+		log_error(&e, "the machine goes off");
+	sync();
+	(void)reboot(RB_POWER_OFF);
+	return 1;
+}

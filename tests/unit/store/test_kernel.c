@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "../test.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "store/erofs_writer.h"
+#include "store/initramfs.h"
+#include "store/kernel.h"
+
+static struct err e;
+
+/* An ELF file of three sections: none, names, .modinfo. */
+static void make_module(struct str *out, const char *info, size_t length)
+{
+	static const char names[] = "\0.shstrtab\0.modinfo";
+	Elf64_Ehdr head = { .e_shoff = sizeof head, .e_shentsize = sizeof(Elf64_Shdr), .e_shnum = 3, .e_shstrndx = 1 };
+	uint64_t at = sizeof head + 3 * sizeof(Elf64_Shdr);
+	Elf64_Shdr sections[3] = { { 0 },
+				   { .sh_name = 1, .sh_type = SHT_STRTAB, .sh_offset = at, .sh_size = sizeof names },
+				   { .sh_name = 11, .sh_type = SHT_PROGBITS, .sh_offset = at + sizeof names, .sh_size = length } };
+
+	memcpy(head.e_ident, ELFMAG, SELFMAG);
+	head.e_ident[EI_CLASS] = ELFCLASS64;
+	head.e_ident[EI_DATA] = ELFDATA2LSB;
+	str_add(out, &head, sizeof head);
+	str_add(out, sections, sizeof sections);
+	str_add(out, names, sizeof names);
+	str_add(out, info, length);
+}
+
+static void depends_of_a_module(void **state)
+{
+	(void)state;
+	static const char info[] = "license=GPL\0depends=virtio,virtio-ring\0name=virtio_blk";
+	own_strbuf struct str module = { 0 };
+	char *depends;
+
+	make_module(&module, info, sizeof info);
+	assert_int_equal(kernel_module_depends(module.bytes, module.length, &depends, &e), 0);
+	assert_string_equal(depends, "virtio,virtio-ring");
+	free(depends);
+	for (size_t n = 0; n < module.length; n++) /* cut anywhere */
+		if (kernel_module_depends(module.bytes, n, &depends, &e) == 0)
+			free(depends);
+	for (size_t i = 0; i < module.length; i++) { /* and damaged anywhere */
+		module.bytes[i] = (char)~module.bytes[i];
+		if (kernel_module_depends(module.bytes, module.length, &depends, &e) == 0)
+			free(depends);
+		module.bytes[i] = (char)~module.bytes[i];
+	}
+}
+
+static void signature_goes(void **state)
+{
+	(void)state;
+	static const char signed_module[] = "MODULEsig\0\0\0\0\0\0\0\0\0\0\0\3~Module signature appended~\n";
+	static const char lies[] = "MODULEsig\0\0\0\0\0\0\0\0\1\0\0\3~Module signature appended~\n";
+
+	assert_int_equal(kernel_module_unsigned_length(signed_module, sizeof signed_module - 1), 6);
+	assert_int_equal(kernel_module_unsigned_length(lies, sizeof lies - 1), sizeof lies - 1);
+	assert_int_equal(kernel_module_unsigned_length("MODULE", 6), 6);
+}
+
+static const char config[] = "CONFIG_X86_64=y\nCONFIG_BLK_DEV_INITRD=y\nCONFIG_DEVTMPFS=y\nCONFIG_TMPFS=y\nCONFIG_PROC_FS=y\nCONFIG_SYSFS=y\n"
+			     "CONFIG_UNIX98_PTYS=y\nCONFIG_VIRTIO_PCI=m\nCONFIG_VIRTIO_BLK=m\nCONFIG_VIRTIO_CONSOLE=m\nCONFIG_VIRTIO_NET=m\n"
+			     "CONFIG_EROFS_FS=m\nCONFIG_EXT4_FS=y\nCONFIG_UNIX=y\nCONFIG_INET=y\nCONFIG_EPOLL=y\nCONFIG_SIGNALFD=y\n"
+			     "CONFIG_TIMERFD=y\nCONFIG_CGROUPS=y\nCONFIG_SECCOMP_FILTER=y\n";
+
+static void configuration(void **state)
+{
+	(void)state;
+	char architecture[16];
+	own_str char *whole = mem_printf("%sCONFIG_OVERLAY_FS=m\n", config), *without = mem_printf("%s# CONFIG_OVERLAY_FS is not set\n", config);
+
+	assert_int_equal(kernel_check_config(whole, architecture, &e), 0);
+	assert_string_equal(architecture, "amd64");
+	assert_int_equal(kernel_check_config(without, architecture, &e), -EOPNOTSUPP);
+	assert_non_null(strstr(e.message, "CONFIG_OVERLAY_FS"));
+	assert_int_equal(kernel_check_config("CONFIG_ALPHA=y\n", architecture, &e), -EOPNOTSUPP);
+}
+
+static void add(struct erofs_writer *w, const char *path, const char *text)
+{
+	struct erofs_attributes a = { .mode = S_IFREG | 0644 };
+
+	assert_int_equal(erofs_begin_file(w, path, &a, strlen(text), false, &e), 0);
+	assert_int_equal(erofs_add_data(w, 0, text, strlen(text), &e), 0);
+	assert_int_equal(erofs_end_file(w, &e), 0);
+}
+
+static int kernel_partition(void)
+{
+	int fd = memfd_create("kernel", MFD_CLOEXEC);
+	own_erofs_writer struct erofs_writer *w = erofs_writer_new(fd, 0, &erofs_default_limits);
+	uint64_t size, inodes;
+
+	add(w, "release", "6.1.0-test");
+	add(w, "architecture", "amd64");
+	add(w, "modules/1-00-a.ko", "first module");
+	add(w, "modules/2-01-b.ko", "other");
+	assert_int_equal(erofs_finish(w, &size, &inodes, &e), 0);
+	return fd;
+}
+
+static void initramfs_is_an_archive(void **state)
+{
+	(void)state;
+	char folder[] = "/tmp/carrel-initramfs-XXXXXX", name[INITRAMFS_NAME_SIZE], again[INITRAMFS_NAME_SIZE];
+	own_fd int kernel = kernel_partition(), init = memfd_create("init", MFD_CLOEXEC), dir = -1;
+	struct digest d = hash_bytes("k", 1);
+	struct kernel_about about;
+
+	assert_int_equal(kernel_describe(kernel, &about, &e), 0);
+	assert_string_equal(about.release, "6.1.0-test");
+	assert_int_equal(about.modules, 2);
+	assert_int_equal(write(init, "#!init", 6), 6);
+	assert_non_null(mkdtemp(folder));
+	assert_int_equal(fs_open_dir(AT_FDCWD, folder, &dir, &e), 0);
+	assert_int_equal(initramfs_get(dir, &d, kernel, init, name, &e), 0);
+	assert_int_equal(initramfs_get(dir, &d, kernel, init, again, &e), 0);
+	assert_string_equal(name, again);
+	if (access("/usr/bin/cpio", X_OK) == 0) {
+		own_str char *path = mem_printf("--file=%s/%s", folder, name);
+		const char *list[] = { "cpio", "-t", "--quiet", path, NULL };
+		const char *content[] = { "cpio", "-i", "--quiet", "--to-stdout", path, "modules/1-00-a.ko", NULL };
+		own_strbuf struct str out = { 0 }, bytes = { 0 };
+		assert_int_equal(proc_run(list, 4096, &out, &e), 0);
+		assert_string_equal(str_text(&out), "dev\ndev/console\ninit\nmodules\nmodules/1-00-a.ko\nmodules/2-01-b.ko\n");
+		assert_int_equal(proc_run(content, 4096, &bytes, &e), 0);
+		assert_string_equal(str_text(&bytes), "first module");
+	}
+	d.bytes[0] ^= 1;
+	assert_int_equal(initramfs_get(dir, &d, kernel, init, again, &e), 0);
+	assert_string_not_equal(name, again);
+	assert_int_equal(fs_remove_tree(AT_FDCWD, folder, &e), 0);
+}
+
+static void a_package_that_is_none(void **state)
+{
+	(void)state;
+	own_fd int package = memfd_create("package", MFD_CLOEXEC), out = memfd_create("out", MFD_CLOEXEC);
+
+	assert_true(write(package, "!<arch>\nnot an archive at all", 29) == 29);
+	assert_true(kernel_build(package, out, &e) < 0);
+	assert_true(e.kind == ERR_CORRUPT || e.kind == ERR_INVALID);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(depends_of_a_module), cmocka_unit_test(signature_goes),	     cmocka_unit_test(configuration),
+		cmocka_unit_test(initramfs_is_an_archive), cmocka_unit_test(a_package_that_is_none),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
