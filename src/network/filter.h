@@ -5,7 +5,7 @@
 /*
  * What may talk to what on this host: from the whole intent to two nftables tables of our own, and back to words.
  *
- *   compile   pure: intent -> nft's JSON, one transaction that replaces our tables and touches nothing else
+ *   compile   pure: intent -> nft's text, one transaction that replaces our tables and touches nothing else
  *   judge     pure: the same intent answers for one connection, with the rule that decides; agrees with packets
  *   apply     makes the kernel have it: whole at first, later only what differs (elements directly by netlink)
  *
@@ -43,6 +43,7 @@ struct filter_intent {
 	size_t member_count;
 	const struct filter_workspace *workspaces;
 	size_t workspace_count;
+	uint16_t metadata_port;    /* of the metadata server on this host: port 80 of its addresses leads there; 0: none */
 	uint64_t connections_most; /* that one workspace may open at a time; 0: FILTER_CONNECTIONS */
 };
 
@@ -50,8 +51,8 @@ struct filter_intent {
 
 /* Port of a workspace on the host as nft sees it is attachment.port; its number (low 32 bits) is the packet mark. */
 
-/* nft JSON that replaces both tables. Fails on an intent that cannot be told to the kernel (bad address, bad rule). */
-int filter_compile(const struct filter_intent *intent, struct str *ret_json, struct err *e) must_check;
+/* What `nft -f -` reads to replace both tables. Fails on an intent that cannot be told to the kernel (bad address, bad rule). */
+int filter_compile(const struct filter_intent *intent, struct str *ret_text, struct err *e) must_check;
 
 /* One end of a connection: a workspace (id), or an address outside. */
 struct filter_end {

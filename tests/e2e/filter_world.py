@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A host, workspaces and the world outside as network namespaces, without any daemon: what the filter's rules meet in life, built as
+docs/formats/filter.md says (a bridge for each network, isolated ports, proxy ARP, /32 and /128 addresses). The rules come from
+filter-tool, the packets from plain sockets.
+"""
+import ctypes
+import json
+import os
+import pathlib
+import select
+import socket
+import struct
+import subprocess
+import time
+import uuid
+
+BUILD = pathlib.Path(os.environ.get("CARREL_BUILD_ROOT", "build"))
+TOOL = BUILD / "tests/unit/network/filter-tool"
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def why_not():
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    for program in ("ip", "nft"):
+        if subprocess.run(["sh", "-c", f"command -v {program}"], stdout=subprocess.DEVNULL).returncode:
+            return f"no {program} here"
+    return None
+
+
+def run(*words, check=True, **more):
+    return subprocess.run(words, check=check, capture_output=True, text=True, **more)
+
+
+class Inside:
+    """`with Inside(name):` this thread is in the namespace; sockets made there stay there."""
+
+    def __init__(self, name):
+        self.path = f"/run/netns/{name}"
+
+    def __enter__(self):
+        self.back = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        there = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        if libc.setns(there, 0x40000000):
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(there)
+
+    def __exit__(self, *_):
+        libc.setns(self.back, 0x40000000)
+        os.close(self.back)
+
+
+class Tool:
+    def __init__(self, namespace):
+        self.process = subprocess.Popen(["ip", "netns", "exec", namespace, str(TOOL)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True)
+
+    def __call__(self, verb, **more):
+        self.process.stdin.write(json.dumps({"do": verb, **more}) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        assert line, f"filter-tool died at {verb}"
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+class Workspace:
+    def __init__(self, world, name, number, networks, owner, spec):
+        self.world, self.name, self.number, self.owner, self.spec = world, name, number, owner, spec
+        self.id = f"{number:016x}"
+        self.namespace = f"{world.prefix}{name}"
+        self.attachments = []
+        for index, network in enumerate(networks):
+            n = number * 8 + index
+            pool = world.networks[network]
+            self.attachments.append({
+                "network": network, "number": n, "device": f"eth{index}", "port": f"cr{n:x}", "mac": f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}",
+                "ipv4": f"{pool['base4']}{number + 9}/24", "ipv6": f"{pool['base6']}{number + 9:x}/64"})
+
+    @property
+    def ipv4(self):
+        return self.attachments[0]["ipv4"].split("/")[0]
+
+    @property
+    def ipv6(self):
+        return self.attachments[0]["ipv6"].split("/")[0]
+
+    def address(self, ipv6=False):
+        return self.ipv6 if ipv6 else self.ipv4
+
+    @property
+    def port(self):
+        return self.attachments[0]["port"]
+
+    @property
+    def mac(self):
+        return self.attachments[0]["mac"]
+
+    def intent(self):
+        return {"id": self.id, "owner": self.owner, "spec": {"image": "x", "name": self.name, **self.spec}, "attachments": self.attachments}
+
+    def member(self):
+        return {"id": self.id, "name": self.name, "owner": self.owner, "groups": self.spec.get("groups", []), "addresses": [
+            {"network": a["network"], "number": a["number"], "ipv4": a["ipv4"].split("/")[0], "ipv6": a["ipv6"].split("/")[0], "mac": a["mac"]}
+            for a in self.attachments]}
+
+
+class World:
+    WAN4, WAN6, HOST4, HOST6, LAN4, LANHOST4 = "203.0.113.9", "2001:db8:99::9", "198.51.100.1", "2001:db8:98::1", "192.168.77.9", "192.168.77.1"
+
+    def __init__(self, connections=0, metadata=0):
+        self.prefix = "filter-" + uuid.uuid4().hex[:6] + "-"
+        self.host = self.prefix + "host"
+        self.namespaces, self.workspaces, self.networks = [], {}, {}
+        self.connections, self.metadata = connections, metadata
+        self.next = 1
+        self.make_host()
+        self.tool = Tool(self.host)
+
+    def ip(self, namespace, *words):
+        run("ip", "-n", namespace, *words)
+
+    def make_namespace(self, name):
+        run("ip", "netns", "add", name)
+        self.namespaces.append(name)
+        self.ip(name, "link", "set", "lo", "up")
+        with Inside(name):
+            for path in ("ipv6/conf/default/accept_dad", "ipv6/conf/default/dad_transmits"):
+                pathlib.Path("/proc/sys/net", path).write_text("0")
+
+    def make_host(self):
+        self.make_namespace(self.host)
+        run("ip", "netns", "exec", self.host, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1",
+            "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+        self.wan, self.lan = self.prefix + "wan", self.prefix + "lan"
+        for name, device, here4, there4, here6, there6 in (
+                (self.wan, "up0", self.HOST4 + "/24", "198.51.100.2/24", self.HOST6 + "/64", "2001:db8:98::2/64"),
+                (self.lan, "up1", self.LANHOST4 + "/24", self.LAN4 + "/24", "fd77::1/64", "fd77::9/64")):
+            self.make_namespace(name)
+            self.ip(self.host, "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", name)
+            for namespace, interface, four, six in ((self.host, device, here4, here6), (name, "eth0", there4, there6)):
+                self.ip(namespace, "addr", "add", four, "dev", interface)
+                self.ip(namespace, "addr", "add", six, "dev", interface, "nodad")
+                self.ip(namespace, "link", "set", interface, "up")
+        for family, address, via in (("-4", self.WAN4 + "/32", "198.51.100.2"), ("-6", self.WAN6 + "/128", "2001:db8:98::2")):
+            self.ip(self.wan, "addr", "add", address, "dev", "lo")
+            run("ip", "-n", self.host, family, "route", "add", "default", "via", via)
+        # Others may have routes to our pools: that is what must not help them.
+        for namespace, four, six in ((self.wan, self.HOST4, self.HOST6), (self.lan, self.LANHOST4, "fd77::1")):
+            run("ip", "-n", namespace, "-4", "route", "add", "10.0.0.0/8" if namespace == self.wan else "default", "via", four)
+            run("ip", "-n", namespace, "-6", "route", "add", "fd00:88::/32" if namespace == self.wan else "default", "via", six)
+
+    def network(self, name, kind="nat"):
+        number = len(self.networks) + 1
+        device = f"crb{number}"
+        base4, base6 = f"10.88.{number}.", f"fd00:88:0:{number}::"
+        self.networks[name] = {"base4": base4, "base6": base6, "device": device, "network": {
+            "name": name, "kind": kind, "number": number, "ipv4": base4 + "0/24", "ipv6": base6 + "/64"}}
+        self.ip(self.host, "link", "add", device, "address", f"02:ff:00:00:00:{number:02x}", "type", "bridge")
+        self.ip(self.host, "addr", "add", base4 + "1/24", "dev", device)
+        for address in (base6 + "1/64", "fe80::1/64"):
+            self.ip(self.host, "addr", "add", address, "dev", device, "nodad")
+        self.ip(self.host, "link", "set", device, "up")
+        run("ip", "netns", "exec", self.host, "sysctl", "-qw", f"net.ipv4.conf.{device}.proxy_arp_pvlan=1",
+            f"net.ipv4.conf.{device}.route_localnet=1", f"net.ipv4.conf.{device}.send_redirects=0")
+
+    def add(self, name, networks=("default",), owner=1000, plug=True, **spec):
+        spec = {key.replace("_", "-"): value for key, value in spec.items()}
+        w = Workspace(self, name, self.next, networks, owner, spec)
+        self.next += 1
+        self.workspaces[name] = w
+        if plug:
+            self.plug(w)
+        return w
+
+    def plug(self, w):
+        self.make_namespace(w.namespace)
+        for index, a in enumerate(w.attachments):
+            device = self.networks[a["network"]]["device"]
+            pool = self.networks[a["network"]]
+            self.ip(self.host, "link", "add", a["port"], "type", "veth", "peer", "name", a["device"], "netns", w.namespace)
+            self.ip(self.host, "link", "set", a["port"], "master", device)
+            self.ip(self.host, "link", "set", a["port"], "type", "bridge_slave", "isolated", "on")
+            self.ip(self.host, "link", "set", a["port"], "up")
+            self.ip(w.namespace, "link", "set", a["device"], "address", a["mac"])
+            self.ip(w.namespace, "addr", "add", a["ipv4"], "dev", a["device"])
+            self.ip(w.namespace, "addr", "add", a["ipv6"].split("/")[0] + "/128", "dev", a["device"], "nodad")
+            self.ip(w.namespace, "link", "set", a["device"], "up")
+            if index == 0:
+                self.ip(w.namespace, "route", "add", "default", "via", pool["base4"] + "1")
+                run("ip", "-n", w.namespace, "-6", "route", "add", "default", "via", "fe80::1", "dev", a["device"])
+
+    def intent(self):
+        return {"instance": "t", "connections": self.connections, "metadata-port": self.metadata,
+                "networks": [{"network": n["network"], "device": n["device"]} for n in self.networks.values()],
+                "members": [w.member() for w in self.workspaces.values()],
+                "workspaces": [w.intent() for w in self.workspaces.values()]}
+
+    def tell(self):
+        self.tool("intent", intent=self.intent())
+
+    def apply(self):
+        self.tell()
+        return self.tool("apply")
+
+    def counts(self, w, allowed=None):
+        return {(c["side"], c["rule"]): c["packets"] for c in self.tool("counters")["counters"]
+                if c["workspace"] == w.id and allowed in (None, c["allowed"])}
+
+    def close(self):
+        self.tool.close()
+        for name in self.namespaces:
+            run("ip", "netns", "del", name, check=False)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def where(end):
+    return end.namespace if isinstance(end, Workspace) else end
+
+
+def open_server(namespace, kind, address, port):
+    with Inside(where(namespace)):
+        s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((address, port))
+    if kind == socket.SOCK_STREAM:
+        s.listen(16)
+    return s
+
+
+def tcp(client, address, port, timeout=0.5):
+    """A connected socket, or None when nobody lets it through."""
+    with Inside(where(client)):
+        s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    s.settimeout(timeout)
+    try:
+        s.connect((address, port))
+        return s
+    except OSError:
+        s.close()
+        return None
+
+
+def tcp_passes(client, server, address, port, to=None, timeout=0.5, listen=None):
+    """From `client` to `address`:`port`; `server` listens at `to` (the same address unless it is translated)."""
+    listener = open_server(server, socket.SOCK_STREAM, to or address, listen or port)
+    try:
+        s = tcp(client, address, port, timeout)
+        if s:
+            s.close()
+        return s is not None
+    finally:
+        listener.close()
+
+
+def udp_passes(client, server, address, port, to=None, timeout=0.4, payload=b"x", listen=None):
+    listener = open_server(server, socket.SOCK_DGRAM, to or address, listen or port)
+    with Inside(where(client)):
+        s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        s.settimeout(timeout)
+        listener.settimeout(timeout)
+        s.sendto(payload, (address, port))
+        got, peer = listener.recvfrom(70000)
+        listener.sendto(got, peer)
+        return s.recv(70000) == payload
+    except OSError:
+        return False
+    finally:
+        s.close()
+        listener.close()
+
+
+def checksum(data):
+    data += b"\0" * (len(data) % 2)
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+
+
+def ping(client, address, timeout=0.4, size=8):
+    """An echo request by a raw socket, so that no `ping` is needed; the answer must be to it."""
+    ipv6 = ":" in address
+    with Inside(where(client)):
+        s = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_RAW, 58 if ipv6 else 1)
+    mark = os.urandom(size)
+    number = int.from_bytes(os.urandom(2), "big")
+    head = struct.pack("!BBHHH", 128 if ipv6 else 8, 0, 0, number, 1)
+    if not ipv6:
+        head = struct.pack("!BBHHH", 8, 0, checksum(head + mark), number, 1)
+    try:
+        s.sendto(head + mark, (address, 0))
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0:
+            if not select.select([s], [], [], left)[0]:
+                return False
+            got = s.recv(70000)
+            if not ipv6:
+                got = got[20:]
+            if got[0] == (129 if ipv6 else 0) and got[8:] == mark:
+                return True
+        return False
+    except OSError:
+        return False
+    finally:
+        s.close()
