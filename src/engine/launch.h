@@ -55,6 +55,7 @@ struct launch {
 	struct launch_cgroups cgroups;
 	bool held;         /* the output of the program waits for the first attach */
 	bool paused;       /* frozen before the first instruction of the program */
+	bool machine;      /* for carrel-init in a virtual machine (docs/formats/guest.md), not for carrel-run */
 	bool maintenance;  /* namespaces and mounts without the program: for copies into a stopped workspace */
 	bool throw_away;   /* the root volume is deleted afterwards: its last writes need not reach the disk */
 };

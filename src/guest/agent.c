@@ -518,11 +518,25 @@ static void frame(void *data, const struct guest_frame *f)
 
 /* --- life --- */
 
+/* An init that ends everything sends them to the agent too, which goes on until SIGKILL or the power goes. Blocked, not ignored: one
+ * that is meant for a child waits until the child is itself (program.c unblocks). */
+static void block_signals(void)
+{
+	static const int blocked[] = { SIGPIPE, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU };
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(blocked); i++)
+		(void)sigaddset(&set, blocked[i]);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
 int agent_run(const struct agent_options *how, struct err *e)
 {
 	struct agent a = { .how = how, .loop = loop_new(), .phase = GUEST_WAITING, .world.root = -1, .since_ns = uptime_ns() };
 	static const struct streams_events events = { .executed = executed, .failed = not_executed, .ended = program_ended };
 
+	block_signals();
 	a.port = (struct port){ .frame = frame, .data = &a };
 	a.streams = streams_new(a.loop, &a.port, &events, &a);
 	int r = port_open(&a.port, a.loop, how->port, e);

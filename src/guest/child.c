@@ -123,8 +123,11 @@ static int make_streams(const struct child_how *how, struct child *c, int standa
 
 static int run_copy(const struct child_how *how, const int standard[3], struct err *e)
 {
+	sigset_t none;
 	int r = program_keep_capabilities(PROGRAM_COPIES, e);
 
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL); /* the agent's are blocked */
 	for (int i = 0; i < 3; i++)
 		if (standard[i] >= 0 && dup2(standard[i], i) < 0)
 			return err_errno(e, errno, "place descriptors");

@@ -13,10 +13,10 @@ import time
 import pytest
 
 from guest_tools import (CONFIGURE, COPY_IN, COPY_OUT, DATA, ENDED, EXEC, FAILED, FREEZE, GROW, IDENTITY, PING, PROGRAM, RUNNING,
-                         SHUTDOWN, SIGNAL, STEPS, THAW, VOLUME, Machine, error, field, kernel_files, number, plan)
+                         SHUTDOWN, SIGNAL, STEPS, SYSTEM, THAW, VOLUME, Machine, error, field, kernel_files, number, plan)
 
 BUILD = pathlib.Path(os.environ.get("CARREL_BUILD_ROOT", pathlib.Path(__file__).parents[2] / "build"))
-APPLETS = "sh cat echo sleep id hostname dd mkdir ls stat tty kill true false sync date mount df head wc".split()
+APPLETS = "sh cat echo sleep id hostname dd mkdir ls stat tty kill true false sync date mount df head wc tr grep".split()
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-system-x86_64") or not shutil.which("mkfs.erofs"),
                                 reason="needs qemu-system-x86_64 and mkfs.erofs")
@@ -42,6 +42,9 @@ def parts(tmp_path_factory):
     for name in ("bin", "etc", "tmp", "root"):
         (root / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
+    (root / "sbin").mkdir()
+    (root / "sbin/init").symlink_to("../bin/busybox")
+    (root / "etc/inittab").write_text("::sysinit:/bin/sh -c 'echo by init > /etc/started; sync'\n::respawn:/bin/sleep 1000\n")
     for applet in APPLETS:
         (root / "bin" / applet).symlink_to("busybox")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nreader:x:1000:1000::/tmp:/bin/sh\n")
@@ -129,6 +132,12 @@ def test_life(start, tmp_path):
     channel.send(DATA, counting, b"\0")
     assert channel.end(counting)[1].strip() == str(sent).encode()
 
+    # a program that reads nothing
+    deaf = channel.open(EXEC, ["sh", "-c", "exec <&-; sleep 0.2; exit 6"], stdin=True)
+    for _ in range(8):
+        channel.send(DATA, deaf, b"\0" + b"x" * 16000)
+    assert channel.end(deaf)[0] == 6
+
     # files in and out
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -201,6 +210,18 @@ def test_a_missing_command_and_a_missing_disk(start):
     assert channel.end(program)[3][0] == "not-found"
     assert error(channel.state(FAILED))[0] == "not-found"
     machine.ended()
+
+
+def test_system(start):
+    """The image's own init is process 1; the agent beside it serves exec and tells the init to power off."""
+    machine, channel, root = start(["/sbin/init"], flags=SYSTEM)
+    channel.state(RUNNING)
+    status, out, _, _ = channel.run("sh", "-c", "cat /proc/1/comm; cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep '^@'; ls /")
+    assert status == 0 and out.startswith(b"init\n@init\n") and b"modules" not in out
+    assert channel.run("sh", "-c", "cat /etc/started")[1] == b"by init\n"
+    assert channel.request(SHUTDOWN, struct.pack("<I", 20000)) is None
+    machine.ended()
+    assert b"by init" in subprocess.run(["debugfs", "-R", "cat /upper/etc/started", root], capture_output=True).stdout
 
 
 def test_a_host_that_lies(start):

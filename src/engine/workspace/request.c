@@ -12,6 +12,9 @@
  *   cgroup2 tree      writable, its own subtree                read-only
  *   machine-id        always                                   when the image has the file
  *
+ * In a machine the kernel is the workspace's own: /dev, /proc and /sys are whole, a system keeps all capabilities, and there is no seccomp
+ * filter (its rules are for the host's processor). Programs have the same user, rights and files in both.
+ *
  * Masks over /proc and /sys are the second wall: the first is that the kernel treats the workspace's root as an ordinary user.
  */
 #include "engine/workspace/request.h"
@@ -118,15 +121,18 @@ static void plan_dev(struct request *r, const struct launch *l, bool console)
 						{ "/dev/stdout", "/proc/self/fd/1" },
 						{ "/dev/stderr", "/proc/self/fd/2" } };
 
-	step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID, "tmpfs", "/dev", "mode=755,size=64k,nr_inodes=4096");
-	for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
+	if (l->machine)
+		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID, "devtmpfs", "/dev", "mode=755");
+	else
+		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID, "tmpfs", "/dev", "mode=755,size=64k,nr_inodes=4096");
+	for (size_t i = 0; i < ARRAY_SIZE(devices) && !l->machine; i++)
 		step(r, STEP_DEVICE, 0, "", devices[i], "");
-	for (size_t i = 0; i < ARRAY_SIZE(links); i++)
+	for (size_t i = l->machine ? 1 : 0; i < ARRAY_SIZE(links); i++) /* devtmpfs has its own ptmx */
 		step(r, STEP_LINK, 0, "", links[i][0], links[i][1]);
 	step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=620,gid=5");
 	step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/dev/shm", tmpfs_options(r, l, "1777", 50));
 	step(r, STEP_MOUNT, CLOSED, "mqueue", "/dev/mqueue", "");
-	if (console)
+	if (console && !l->machine) /* a machine's is the kernel's */
 		step(r, STEP_CONSOLE, 0, "", "/dev/console", "");
 }
 
@@ -139,6 +145,10 @@ static void plan_proc_and_sys(struct request *r, const struct launch *l, bool sy
 	static const char *const read_only[] = { "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys" };
 
 	step(r, STEP_MOUNT, CLOSED, "proc", "/proc", "");
+	if (l->machine) {
+		step(r, STEP_MOUNT, CLOSED, "sysfs", "/sys", "");
+		return;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(read_only); i++)
 		step(r, STEP_READ_ONLY, 0, "", read_only[i], "");
 	for (size_t i = 0; i < ARRAY_SIZE(hidden); i++)
@@ -252,7 +262,8 @@ static void plan_environment(struct request *r, const struct launch *l, bool sys
 	const char **list = r->plan.environment = own_list(r, most);
 
 	set_variable(list, &n, "PATH=" DEFAULT_PATH);
-	set_variable(list, &n, "container=carrel"); /* systemd.io/CONTAINER_INTERFACE */
+	if (!l->machine)
+		set_variable(list, &n, "container=carrel"); /* systemd.io/CONTAINER_INTERFACE */
 	if (l->spec->terminal || system)
 		set_variable(list, &n, "TERM=xterm-256color");
 	for (size_t i = 0; run && i < run->environment.count; i++)
@@ -291,7 +302,7 @@ static void plan_program(struct request *r, const struct launch *l, bool system)
 	p->user = system || l->maintenance || !user ? "" : own(r, mem_strdup(user));
 	p->directory = system || l->maintenance || !directory ? "" : own(r, mem_strdup(directory));
 	p->stop_signal = system ? 0 : (uint64_t)signal_by_name(run ? run->stop_signal : NULL);
-	p->capabilities = system ? FOR_SYSTEMS : FOR_PROGRAMS;
+	p->capabilities = !system ? FOR_PROGRAMS : l->machine ? UINT64_MAX : FOR_SYSTEMS;
 	p->open_files = OPEN_FILES;
 	p->flags = (system ? PLAN_SYSTEM | PLAN_TERMINAL : 0) | (l->held ? PLAN_HELD : 0) | (l->paused ? PLAN_PAUSED : 0) |
 		   (l->maintenance ? PLAN_MAINTENANCE : 0) | (l->throw_away ? PLAN_THROW_AWAY : 0) |
@@ -329,7 +340,9 @@ static int check(const struct launch *l, struct err *e)
 {
 	if (!id_valid(l->id))
 		return err_set(e, ERR_INVALID, "\"%s\" is not a workspace id", l->id ? l->id : "");
-	if (l->first_id < LAUNCH_IDS || l->first_id > UINT32_MAX - LAUNCH_IDS)
+	if (l->machine && l->spec->network == NETWORK_HOST)
+		return err_set(e, ERR_INVALID, "a machine cannot have the host's network");
+	if (!l->machine && (l->first_id < LAUNCH_IDS || l->first_id > UINT32_MAX - LAUNCH_IDS))
 		return err_set(e, ERR_INVALID, "id range from %u on is not for workspaces", l->first_id);
 	if (!l->partition_count)
 		return err_set(e, ERR_INVALID, "image has no partition");
@@ -355,7 +368,7 @@ int request_plan(const struct launch *l, struct request *ret_request, struct err
 	plan_program(&request, l, system);
 	plan_tree(&request, l, system);
 	r = plan_argv(&request, l, system, e);
-	if (r >= 0)
+	if (r >= 0 && !l->machine)
 		r = filter_program(system, &request.plan.filter, &request.plan.filter_bytes, e);
 	if (r < 0) {
 		request_done(&request);

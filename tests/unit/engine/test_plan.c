@@ -114,6 +114,27 @@ static void test_host_network(void **state)
 	tear_down(&c);
 }
 
+static void test_machine(void **state)
+{
+	struct request_case c;
+	json_t *plan = NULL;
+
+	(void)state;
+	set_up(&c);
+	c.launch.machine = true;
+	c.launch.first_id = 0;
+	c.image.init = true;
+	compare(&c.launch, "machine-system");
+	texts_add(&c.spec.command, "true");
+	c.spec.terminal = true;
+	c.launch.volumes = volumes;
+	c.launch.volume_count = 2;
+	compare(&c.launch, "machine-program");
+	c.spec.network = NETWORK_HOST;
+	assert_fails(engine_plan(&c.launch, &plan, &e), &e, ERR_INVALID, "host's network");
+	tear_down(&c);
+}
+
 static void test_maintenance(void **state)
 {
 	struct request_case c;
@@ -179,7 +200,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_program),	    cmocka_unit_test(test_system),   cmocka_unit_test(test_host_network),
-		cmocka_unit_test(test_maintenance), cmocka_unit_test(test_refusals), cmocka_unit_test(test_format),
+		cmocka_unit_test(test_machine), cmocka_unit_test(test_maintenance), cmocka_unit_test(test_refusals), cmocka_unit_test(test_format),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
