@@ -121,6 +121,8 @@ static int parse_duration(const char *text, uint64_t *ret_ms)
 static const char *number_form(enum field_type type)
 {
 	switch (type) {
+	case FIELD_RATE:
+		return "a rate such as 10M or 1.5Gbit (bits a second)";
 	case FIELD_BYTES:
 		return "a size such as 512M or 2GiB";
 	case FIELD_DURATION:
@@ -140,6 +142,8 @@ static int decode_number(struct walk *w, const struct doc *d, const struct field
 		return r;
 	if (f->type == FIELD_BYTES)
 		r = str_parse_bytes(d->text, &number);
+	else if (f->type == FIELD_RATE)
+		r = str_parse_rate(d->text, &number);
 	else if (f->type == FIELD_DURATION)
 		r = parse_duration(d->text, &number);
 	else if (f->type == FIELD_MILLI)
@@ -275,6 +279,7 @@ static int decode_field(struct walk *w, const struct doc *d, const struct field 
 		return decode_bool(w, d, f, value);
 	case FIELD_NUMBER:
 	case FIELD_BYTES:
+	case FIELD_RATE:
 	case FIELD_DURATION:
 	case FIELD_MILLI:
 		return decode_number(w, d, f, value);
@@ -304,6 +309,7 @@ static void set_presets(const struct shape *shape, void *value)
 			break;
 		case FIELD_NUMBER:
 		case FIELD_BYTES:
+		case FIELD_RATE:
 		case FIELD_DURATION:
 		case FIELD_MILLI:
 			*(uint64_t *)at(f, value) = f->preset;
@@ -456,6 +462,7 @@ static json_t *field_to_json(const struct field *f, const void *value)
 	}
 	case FIELD_NUMBER:
 	case FIELD_BYTES:
+	case FIELD_RATE:
 	case FIELD_DURATION:
 	case FIELD_MILLI:
 		return number_to_json(f, *(uint64_t *)at(f, value));
@@ -533,6 +540,7 @@ static json_t *field_schema(const struct field *f)
 	case FIELD_NUMBER:
 		return json_pack("{s:s, s:I}", "type", "integer", "minimum", (json_int_t)f->min);
 	case FIELD_BYTES:
+	case FIELD_RATE:
 	case FIELD_DURATION:
 	case FIELD_MILLI:
 		return json_pack("{s:[s,s]}", "type", "number", "string");

@@ -23,6 +23,7 @@ enum field_type {
 	FIELD_BOOL,     /* bool */
 	FIELD_NUMBER,   /* uint64_t within min..max */
 	FIELD_BYTES,    /* uint64_t, written "512M" or as a number */
+	FIELD_RATE,     /* uint64_t bits a second, written "10M", "10Mbit" (powers of 1000) or as a number */
 	FIELD_DURATION, /* uint64_t milliseconds, written "1.5s", "10m", "2h", "1d" or as a number of seconds */
 	FIELD_MILLI,    /* uint64_t thousandths, written "1.5" (CPUs) */
 	FIELD_ENUM,     /* unsigned, an index into names */

@@ -18,6 +18,8 @@ static const char *placeholder(enum field_type type)
 		return "";
 	case FIELD_NUMBER:
 		return " N";
+	case FIELD_RATE:
+		return " RATE";
 	case FIELD_BYTES:
 		return " SIZE";
 	case FIELD_DURATION:

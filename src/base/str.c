@@ -153,11 +153,11 @@ char *str_bytes(char *out, size_t size, uint64_t bytes)
 	return out;
 }
 
-int str_parse_bytes(const char *text, uint64_t *ret_bytes)
+/* Digits with an optional fraction, of which six places count. */
+static int parse_decimal(const char **at, uint64_t *ret_whole, double *ret_fraction)
 {
-	static const char letters[] = "KMGTP";
 	uint64_t whole = 0, fraction = 0, scale = 1;
-	const char *p = text;
+	const char *p = *at;
 
 	if (*p < '0' || *p > '9')
 		return -EINVAL;
@@ -174,23 +174,68 @@ int str_parse_bytes(const char *text, uint64_t *ret_bytes)
 				scale *= 10;
 			}
 	}
-	unsigned shift = 0;
-	const char *letter = *p ? strchr(letters, *p & ~0x20) : NULL;
-	if (letter) {
-		shift = 10 * (unsigned)(letter - letters + 1);
-		p++;
-		if (*p == 'i')
-			p++;
-		if (*p == 'B')
-			p++;
-	} else if (*p == 'B') {
-		p++;
-	}
-	if (*p || (fraction && !shift))
-		return -EINVAL;
-	uint64_t bytes, rest = (uint64_t)((double)fraction / (double)scale * (double)(UINT64_C(1) << shift));
-	if (whole > UINT64_MAX >> shift || __builtin_add_overflow(whole << shift, rest, &bytes))
-		return -ERANGE;
-	*ret_bytes = bytes;
+	*at = p;
+	*ret_whole = whole;
+	*ret_fraction = (double)fraction / (double)scale;
 	return 0;
+}
+
+/* The unit behind the number: 0 for none, 1 for K, 2 for M, ... */
+static unsigned parse_letter(const char **at)
+{
+	static const char letters[] = "KMGTP";
+	const char *letter = **at ? strchr(letters, **at & ~0x20) : NULL;
+
+	if (!letter)
+		return 0;
+	(*at)++;
+	return (unsigned)(letter - letters) + 1;
+}
+
+static int scale_up(uint64_t whole, double fraction, uint64_t unit, uint64_t *ret_value)
+{
+	uint64_t value;
+
+	if (__builtin_mul_overflow(whole, unit, &value) || __builtin_add_overflow(value, (uint64_t)(fraction * (double)unit), &value))
+		return -ERANGE;
+	*ret_value = value;
+	return 0;
+}
+
+int str_parse_bytes(const char *text, uint64_t *ret_bytes)
+{
+	uint64_t whole;
+	double fraction;
+	const char *p = text;
+	int r = parse_decimal(&p, &whole, &fraction);
+
+	if (r < 0)
+		return r;
+	unsigned power = parse_letter(&p);
+	if (power && *p == 'i')
+		p++;
+	if (*p == 'B')
+		p++;
+	if (*p || (fraction > 0 && !power))
+		return -EINVAL;
+	return scale_up(whole, fraction, UINT64_C(1) << 10 * power, ret_bytes);
+}
+
+int str_parse_rate(const char *text, uint64_t *ret_bits)
+{
+	uint64_t whole, unit = 1;
+	double fraction;
+	const char *p = text;
+	int r = parse_decimal(&p, &whole, &fraction);
+
+	if (r < 0)
+		return r;
+	unsigned power = parse_letter(&p);
+	for (unsigned i = 0; i < power; i++)
+		unit *= 1000;
+	if (str_starts(p, "bit"))
+		p += 3;
+	if (*p || (fraction > 0 && !power))
+		return -EINVAL;
+	return scale_up(whole, fraction, unit, ret_bits);
 }

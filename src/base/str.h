@@ -49,5 +49,7 @@ const char *str_nearest(const char *word, const char *const *candidates, size_t 
 char *str_bytes(char *out, size_t size, uint64_t bytes);
 /* A size a user wrote: "512M", "1.5GiB", "4096": powers of 1024. -EINVAL or -ERANGE. */
 int str_parse_bytes(const char *text, uint64_t *ret_bytes) must_check;
+/* A rate in bits a second: "10M", "1.5Gbit", "64000": powers of 1000. -EINVAL or -ERANGE. */
+int str_parse_rate(const char *text, uint64_t *ret_bits) must_check;
 
 #endif

@@ -176,6 +176,8 @@ static const char *type_text(const struct field *f)
 		return "true or false";
 	case FIELD_NUMBER:
 		return "number";
+	case FIELD_RATE:
+		return "bits a second: 10M, 1.5Gbit, or a number";
 	case FIELD_BYTES:
 		return "size: 512M, 2GiB, or bytes";
 	case FIELD_DURATION:

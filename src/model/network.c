@@ -250,10 +250,10 @@ const struct shape network_shape = { "network", sizeof(struct network), network_
 
 #define R(member) offsetof(struct network_rates, member)
 static const struct field rate_fields[] = {
-	{ "in-least", FIELD_BYTES, R(in_least), "bits a second that are guaranteed towards the workspace", .example = "10M" },
-	{ "in-most", FIELD_BYTES, R(in_most), "most bits a second towards the workspace" },
-	{ "out-least", FIELD_BYTES, R(out_least), "bits a second that are guaranteed from the workspace" },
-	{ "out-most", FIELD_BYTES, R(out_most), "most bits a second from the workspace" },
+	{ "in-least", FIELD_RATE, R(in_least), "bits a second that are guaranteed towards the workspace", .example = "10M" },
+	{ "in-most", FIELD_RATE, R(in_most), "most bits a second towards the workspace" },
+	{ "out-least", FIELD_RATE, R(out_least), "bits a second that are guaranteed from the workspace" },
+	{ "out-most", FIELD_RATE, R(out_most), "most bits a second from the workspace" },
 	{ 0 },
 };
 

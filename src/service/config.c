@@ -12,7 +12,9 @@
 #include "base/own.h"
 #include "base/settings.h"
 #include "model/name.h"
+#include "model/network.h"
 
+static const char *const who_names[] = { "admins", "users", NULL };
 static const char *const level_names[] = { "error", "warn", "info", "detail", NULL };
 
 #define C(member) offsetof(struct config, member)
@@ -40,6 +42,14 @@ static const struct field fields[] = {
 	  .example = "100000" },
 	{ "operations-kept", FIELD_DURATION, C(operation_kept_ms), "how long an operation can be asked for after its end", .min = 60000,
 	  .max = UINT64_C(31536000000), .preset = 86400000, .example = "1d" },
+	{ "address-rest", FIELD_DURATION, C(address_rest_ms), "how long the address of a removed workspace rests before another workspace gets it",
+	  .max = 86400000, .preset = 60000, .example = "60s" },
+	{ "network-pools", FIELD_TEXTS, C(network_pools),
+	  "private ranges from which a network without an IPv4 pool of its own gets a /24; 10.120.0.0/13, 10.200.0.0/13 and 172.28.0.0/14 when missing",
+	  .max = 16, .check = network_check_prefix },
+	{ "host-network", FIELD_ENUM, C(host_network), "who may deploy on the host's own network: admins or users", .names = who_names },
+	{ "bridge-networks", FIELD_ENUM, C(bridge_networks), "who may connect workspaces to networks of kind bridge: admins or users", .names = who_names },
+	{ "low-ports", FIELD_ENUM, C(low_ports), "who may publish ports below 1024 of the host: admins or users", .names = who_names },
 	{ "log-level", FIELD_ENUM, C(log_level), "error, warn, info or detail", .names = level_names, .preset = 2, .example = "info" },
 	{ "openapi", FIELD_BOOL, C(openapi), "print the description of the API (OpenAPI 3.1) and end" },
 	{ 0 },

@@ -22,7 +22,14 @@ struct config {
 	uint64_t connections_per_user;
 	uint64_t events_kept;
 	uint64_t operation_kept_ms;
+	uint64_t address_rest_ms;    /* before an address is given to another workspace */
+	struct texts network_pools;  /* where networks without a pool of their own get one; none: config_pools */
+	unsigned host_network, bridge_networks, low_ports; /* who may: enum config_who */
 };
+
+enum config_who { WHO_ADMINS, WHO_USERS };
+/* 5,120 networks: parts of the private ranges that routers, container tools and VPNs leave alone by default. */
+#define CONFIG_POOLS "10.120.0.0/13", "10.200.0.0/13", "172.28.0.0/14"
 
 /* From the arguments and the file. 1: --help or its like was asked for and printed. */
 int config_read(int argc, char **argv, struct config *ret_config, struct err *e) must_check;

@@ -14,6 +14,7 @@
 #include "service/event.h"
 #include "service/host.h"
 #include "service/lifecycle.h"
+#include "service/network.h"
 #include "service/views.h"
 
 void converge_assign(struct workspace *w, struct service *s)
@@ -94,6 +95,7 @@ static void remove_row(struct service *s, struct host *h, struct workspace *w, s
 {
 	if (w->operation)
 		end_operation(s, w, b);
+	network_release(s, w, b);
 	db_workspace_delete(b, w->id);
 	(void)json_array_append_new(forget, json_string(w->id));
 	(void)h;

@@ -13,6 +13,7 @@
 #include "db/host.h"
 #include "service/event.h"
 #include "service/handlers.h"
+#include "service/network.h"
 #include "service/operation.h"
 #include "service/routes.h"
 
@@ -149,6 +150,7 @@ static void on_hello(struct host *h, json_t *m)
 	h->greeted = true;
 	log_info("host %s is connected (version %s)", h->name, h->version);
 	store(h);
+	network_tell_all(h->service, h);
 	send_all(h);
 }
 
@@ -183,7 +185,14 @@ static void reports_committed(void *data, const struct err *failure)
 	if (failure) {
 		log_error(failure, "reports of host %s were not stored; it tells them again when it reconnects", d->host);
 		reports_lost(d, h);
-	} else if (h && json_array_size(d->forget)) {
+	} else {
+		json_t *id;
+		size_t i;
+		json_array_foreach(d->forget, i, id) {
+			network_tell_gone(d->service, json_string_value(id));
+		}
+	}
+	if (!failure && h && json_array_size(d->forget)) {
 		host_send(h, json_pack("{s:s, s:O}", "type", "forget", "ids", d->forget));
 	}
 	json_decref(d->forget);
@@ -338,7 +347,8 @@ static void channel_message(void *data, bool text, const char *bytes, size_t len
 		const char *type;
 		void (*act)(struct host *h, json_t *message);
 	} messages[] = { { "hello", on_hello },	  { "reports", on_reports }, { "progress", on_progress },	  { "facts", on_facts },
-			 { "volumes", on_volumes }, { "planned", on_planned }, { "volume-error", on_volume_error } };
+			 { "volumes", on_volumes }, { "planned", on_planned }, { "volume-error", on_volume_error },
+			 { "traffic", network_on_traffic }, { "judged", network_on_judged } };
 	struct host *h = data;
 	json_t *m = text ? json_loadb(bytes, length, 0, NULL) : NULL;
 	const char *type = json_string_value(json_object_get(m, "type"));

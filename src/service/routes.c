@@ -2,6 +2,7 @@
 #include "service/event.h"
 #include "service/handlers.h"
 #include "service/host.h"
+#include "service/network.h"
 #include "service/operation.h"
 #include "service/routes.h"
 #include "service/views.h"
@@ -68,6 +69,19 @@ const struct route routes[] = {
 	{ "DELETE", W "/snapshots/{snapshot}", NEED_CHANGE, handle_snapshot_remove, "Remove a snapshot", NULL, &operation_shape, NULL, 0, 202 },
 	{ "POST", W "/snapshots/{snapshot}/restore", NEED_CHANGE, handle_snapshot_restore, "Put its volumes back to a snapshot", NULL, &operation_shape,
 	  NULL, 0, 202 },
+
+	{ "GET", W "/traffic", NEED_READ, handle_workspace_traffic, "Its interfaces, with counters and drops", NULL, &traffic_shape, NULL, 0, 0 },
+	{ "POST", W "/judge", NEED_READ, handle_judge, "Whether a connection from it passes, and by which rule; an address judges from outside",
+	  &judge_shape, &judged_shape, NULL, 0, 0 },
+
+	{ "GET", "/v1/networks", NEED_READ, handle_networks_list, "List networks", NULL, &network_view_shape, page_query, ROUTE_LIST, 0 },
+	{ "POST", "/v1/networks", NEED_ADMIN, handle_networks_create, "Create a network", &network_create_shape, &network_view_shape, NULL, 0, 201 },
+	{ "GET", "/v1/networks/{network}", NEED_READ, handle_network_show, "Show a network and who is on it", NULL, &network_view_shape, NULL, 0, 0 },
+	{ "DELETE", "/v1/networks/{network}", NEED_ADMIN, handle_network_remove, "Remove a network that nobody uses", NULL, NULL, NULL, 0, 204 },
+	{ "GET", "/v1/groups", NEED_READ, handle_groups_list, "List groups", NULL, &group_view_shape, image_page_query, ROUTE_LIST, 0 },
+	{ "GET", "/v1/groups/{group}", NEED_READ, handle_group_show, "Show a group", NULL, &group_view_shape, NULL, 0, 0 },
+	{ "PATCH", "/v1/groups/{group}", NEED_CHANGE, handle_group_change, "Share a group", &group_change_shape, &group_view_shape, NULL, 0, 0 },
+	{ "DELETE", "/v1/groups/{group}", NEED_CHANGE, handle_group_remove, "Remove a group that nobody is in", NULL, NULL, NULL, 0, 204 },
 
 	{ "GET", "/v1/volumes", NEED_READ, handle_volumes_list, "List kept volumes", NULL, &volume_shape, NULL, ROUTE_LIST, 0 },
 	{ "DELETE", "/v1/volumes/{volume}", NEED_CHANGE, handle_volume_remove, "Remove a kept volume", NULL, NULL, volume_query, 0, 204 },

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "service/event.h"
 #include "service/host.h"
+#include "service/network.h"
 #include "service/operation.h"
 #include "service/routes.h"
 #include "service/workspace.h"
@@ -52,8 +53,10 @@ int page_parse(const struct request *r, struct page *ret_page, struct err *e)
 
 int service_load(struct service *s, struct err *e)
 {
-	int r = workspaces_load(s, e);
+	int r = networks_load(s, e);
 
+	if (r >= 0)
+		r = workspaces_load(s, e);
 	if (r >= 0)
 		r = hosts_load(s, e);
 	if (r >= 0)
@@ -123,14 +126,18 @@ static void committed(void *data, const struct err *failure)
 		undo(c, failure);
 	if (w && w->stale && w->uncommitted == 0)
 		workspace_reload(c->service, c->workspace);
+	w = workspace_by_id(c->service, c->workspace);
 	if (failure) {
+		if (w)
+			network_tell(c->service, w);
 		free(c);
 		return;
 	}
-	w = workspace_by_id(c->service, c->workspace);
 	(void)fault_point("service:committed");
-	if (w)
+	if (w) {
+		network_tell(c->service, w);
 		converge_assign(w, c->service);
+	}
 	if (c->deleted)
 		host_send_forget(host_find(c->service, c->host), c->workspace);
 	(void)fault_point("service:assigned");

@@ -22,6 +22,7 @@ struct host;
 struct stream;
 struct state_waiter; /* wait.c */
 struct images; /* images.c */
+struct networks; /* network.h */
 
 struct service {
 	struct loop *loop;
@@ -49,6 +50,7 @@ struct service {
 	struct stream *streams;
 	struct state_waiter *waiters;
 	struct images *images;
+	struct networks *networks;
 	uint64_t requests, reports, jumps;
 	uint64_t started_ms;
 };

@@ -6,6 +6,7 @@
 #include "base/own.h"
 #include "service/handlers.h"
 #include "service/host.h"
+#include "service/network.h"
 #include "service/operation.h"
 #include "service/routes.h"
 #include "service/server.h"
@@ -92,6 +93,7 @@ int handle_metrics(struct request *r, struct err *e)
 	metric(&text, "host_connected", "gauge", "Whether the agent of a host is connected.");
 	for (struct host *h = s->hosts; h; h = h->next)
 		str_printf(&text, "carrel_host_connected{host=\"%s\"} %d\n", h->name, host_connected(h));
+	network_metrics(s, &text);
 	metric(&text, "connections", "gauge", "Connections to the API.");
 	str_printf(&text, "carrel_connections %zu\n", server_connections(s->server));
 	metric(&text, "reports", "counter", "Reports of hosts.");
@@ -160,6 +162,7 @@ static json_t *why(struct service *s, const struct workspace *w)
 
 struct why_view {
 	char *reason, *message, *hint, *state, *wish;
+	json_t *dropped;
 	void *error, *operation;
 };
 #define Y(member) offsetof(struct why_view, member)
@@ -169,6 +172,7 @@ static const struct field why_fields[] = {
 	{ "hint", FIELD_TEXT, Y(hint), "what can be done" },
 	{ "state", FIELD_TEXT, Y(state), "what is", .required = true },
 	{ "wish", FIELD_TEXT, Y(wish), "what shall be", .required = true },
+	{ "dropped", FIELD_JSON, Y(dropped), "packets that rules dropped: rule, packets, last" },
 	{ "error", FIELD_OBJECT, Y(error), "the whole failure", .shape = &error_shape },
 	{ "operation", FIELD_OBJECT, Y(operation), "the operation under way", .shape = &operation_shape },
 	{ 0 },
@@ -185,6 +189,9 @@ int handle_workspace_why(struct request *r, struct err *e)
 	json_t *json = why(r->service, w);
 	(void)json_object_set_new(json, "state", json_string(state_names[w->truth.state]));
 	(void)json_object_set_new(json, "wish", json_string(wish_names[w->wish.wish]));
+	json_t *dropped = json_object_get(w->traffic, "dropped");
+	if (json_array_size(dropped))
+		(void)json_object_set(json, "dropped", dropped);
 	if (w->operation)
 		(void)json_object_set_new(json, "operation", operation_to_json(w->operation));
 	request_reply_json(r, 200, json);

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "base/own.h"
+#include "service/network.h"
 #include "service/operation.h"
 
 struct error_view {
@@ -41,7 +42,7 @@ struct workspace_view {
 	unsigned state, wish;
 	void *spec, *error;
 	json_t *image;
-	struct objects snapshots;
+	struct objects snapshots, interfaces;
 };
 #define W(member) offsetof(struct workspace_view, member)
 static const struct field workspace_fields[] = {
@@ -64,6 +65,7 @@ static const struct field workspace_fields[] = {
 	{ "started", FIELD_TEXT, W(started), "start of the last run" },
 	{ "ended", FIELD_TEXT, W(ended), "end of the last run" },
 	{ "operation", FIELD_TEXT, W(operation), "id of the operation under way" },
+	{ "interfaces", FIELD_OBJECTS, W(interfaces), "interfaces, eth0 first", .shape = &attachment_shape },
 	{ "snapshots", FIELD_OBJECTS, W(snapshots), "snapshots, oldest first", .required = true, .shape = &snapshot_view_shape },
 	{ 0 },
 };
@@ -82,6 +84,16 @@ static const struct field change_fields[] = {
 	{ "name", FIELD_TEXT, H(name), "new name", .check = name_check },
 	{ "labels", FIELD_JSON, H(labels_given), "labels that replace all that it has" },
 	{ "resources", FIELD_JSON, H(resources), "disk: new size of the root volume; it can only grow" },
+	{ "network", FIELD_JSON, H(given[CHANGE_NETWORK]), "auto, none or host" },
+	{ "networks", FIELD_JSON, H(given[CHANGE_NETWORKS]), "interfaces that replace all that it has; what stays keeps its addresses" },
+	{ "groups", FIELD_JSON, H(given[CHANGE_GROUPS]), "groups it is in from now on" },
+	{ "allow", FIELD_JSON, H(given[CHANGE_ALLOW]), "rules that replace all of allow; []: the default" },
+	{ "deny", FIELD_JSON, H(given[CHANGE_DENY]), "rules that replace all of deny" },
+	{ "from", FIELD_JSON, H(given[CHANGE_FROM]), "rules that replace all of from; []: the default" },
+	{ "isolated", FIELD_JSON, H(given[CHANGE_ISOLATED]), "talks to nobody" },
+	{ "publish", FIELD_JSON, H(given[CHANGE_PUBLISH]), "published ports that replace all that it has" },
+	{ "user-data", FIELD_JSON, H(given[CHANGE_USER_DATA]), "user data of the metadata address" },
+	{ "ssh-keys", FIELD_JSON, H(given[CHANGE_SSH_KEYS]), "public keys of the metadata address" },
 	{ "volumes", FIELD_JSON, H(volumes), "list of name and size of volumes that grow" },
 	{ 0 },
 };
@@ -168,7 +180,8 @@ static json_t *to_json(const struct workspace *w)
 				 (json_int_t)w->owner_uid, "state", state_names[w->truth.state], "wish", wish_names[w->wish.wish],
 				 "generation", (json_int_t)w->wish.generation, "run", (json_int_t)w->truth.run, "spec",
 				 encode(&spec_shape, w->wish.spec), "image", image_short(w->wish.image), "host", w->host);
-	json_t *snapshots = json_array();
+	const struct attachment *a = w->wish.attachments.items;
+	json_t *snapshots = json_array(), *interfaces = json_array();
 
 	set_truth(json, w);
 	set_time(json, "created", w->created_ms);
@@ -177,6 +190,9 @@ static json_t *to_json(const struct workspace *w)
 	for (size_t i = 0; i < w->snapshots.count; i++)
 		(void)json_array_append_new(snapshots, snapshot_to_json(w, &w->snapshots.items[i]));
 	(void)json_object_set_new(json, "snapshots", snapshots);
+	for (size_t i = 0; i < w->wish.attachments.count; i++)
+		(void)json_array_append_new(interfaces, encode(&attachment_shape, &a[i]));
+	(void)json_object_set_new(json, "interfaces", interfaces);
 	return json;
 }
 

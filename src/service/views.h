@@ -11,11 +11,16 @@ struct create_request {
 	bool held;
 };
 
+/* Keys of the spec that a change replaces whole, while the workspace runs. */
+enum { CHANGE_NETWORK, CHANGE_NETWORKS, CHANGE_GROUPS, CHANGE_ALLOW, CHANGE_DENY, CHANGE_FROM, CHANGE_ISOLATED, CHANGE_PUBLISH, CHANGE_USER_DATA,
+       CHANGE_SSH_KEYS, CHANGE_COUNT };
+
 struct change_request {
 	char *name;
 	struct pairs labels;
 	json_t *labels_given; /* NULL: labels stay */
 	json_t *resources, *volumes;
+	json_t *given[CHANGE_COUNT]; /* NULL: stays */
 };
 
 struct stop_request {

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "db/workspace.h"
+#include "service/network.h"
 #include "service/operation.h"
 #include "service/views.h"
 
@@ -67,6 +68,8 @@ static void workspace_free(struct workspace *w)
 	free(w->name);
 	free(w->host);
 	free(w->rendered);
+	free(w->told);
+	json_decref(w->traffic);
 	free(w);
 }
 
@@ -314,6 +317,7 @@ static int load(struct service *s, const char *id, struct err *e)
 			return r;
 		}
 		workspace_insert(s, w);
+		network_sync(s, w);
 		if (w->seq > s->workspaces.last_seq)
 			s->workspaces.last_seq = w->seq;
 	}
@@ -331,8 +335,10 @@ void workspace_reload(struct service *s, const char *id)
 	unsigned uncommitted = old ? old->uncommitted : 0, attached = old ? old->attached : 0;
 	struct err e;
 
+	own_str char *told = old ? TAKE(old->told) : NULL;
 	if (old)
 		workspace_remove(s, old);
+	network_reload(s, kept_id);
 	if (load(s, kept_id, &e) < 0)
 		log_error(&e, "after a failed change");
 	struct workspace *w = workspace_by_id(s, kept_id);
@@ -343,6 +349,7 @@ void workspace_reload(struct service *s, const char *id)
 	w->operation = operation;
 	w->uncommitted = uncommitted;
 	w->attached = attached;
+	w->told = TAKE(told);
 }
 
 void workspace_discard(struct workspace *w) { workspace_free(w); }

@@ -27,6 +27,8 @@ struct workspace {
 	bool stale;             /* one of them failed: read anew when none is under way any longer */
 	uint64_t sent_generation; /* to the connected host */
 	struct service *service; /* whose table holds it */
+	char *told;             /* what hosts know of it as a member of networks; NULL: nothing */
+	struct json_t *traffic; /* counters and drops as its host told last; NULL: nothing */
 	unsigned attached;      /* attach streams open */
 	bool was_attached;
 	struct loop_source *linger; /* remove_on_exit waits for the first attach */

@@ -10,6 +10,7 @@
 #include "service/handlers.h"
 #include "service/host.h"
 #include "service/lifecycle.h"
+#include "service/network.h"
 #include "service/routes.h"
 #include "service/views.h"
 
@@ -157,10 +158,6 @@ static int check_volumes(const struct request *r, const struct spec *spec, struc
 
 static int check_spec(const struct request *r, const struct spec *spec, struct err *e)
 {
-	if (spec->network == NETWORK_HOST && !r->who.admin) {
-		(void)err_set(e, ERR_DENIED, "network 'host' is for administrators");
-		return err_hint(e, "leave 'network' out, or ask an administrator to deploy it");
-	}
 	if (spec->engine != ENGINE_AUTO && spec->engine != ENGINE_WORKSPACE) {
 		(void)err_set(e, ERR_UNSUPPORTED, "engine '%s' is not available on any host", spec_engine_names[spec->engine]);
 		return err_hint(e, "use engine 'workspace' or leave it out");
@@ -168,7 +165,11 @@ static int check_spec(const struct request *r, const struct spec *spec, struct e
 	int result = spec->name ? check_name_free(r, spec->name, e) : 0;
 	if (result == 0)
 		result = check_quota(r, e);
-	return result < 0 ? result : check_volumes(r, spec, e);
+	if (result == 0)
+		result = check_volumes(r, spec, e);
+	if (result == 0)
+		result = network_check_policy(r, NULL, spec, e);
+	return result < 0 ? result : group_check(r, NULL, spec, e);
 }
 
 static struct workspace *make(struct request *r, struct create_request *body, struct image *image)
@@ -233,11 +234,18 @@ static int answer_known_key(struct request *r, const char *key, const char *dige
 	return 1;
 }
 
-static void deploy(struct request *r, struct workspace *w, const char *key, const char *digest)
+static int deploy(struct request *r, struct workspace *w, const char *key, const char *digest, struct err *e)
 {
 	struct service *s = r->service;
 	struct change *c = change_new(s, r);
+	int result = network_attach(s, &r->who, w, c->batch, e);
 
+	if (result < 0) {
+		change_drop(c);
+		workspace_discard(w);
+		return result;
+	}
+	group_join(s, w->owner_uid, w->wish.spec, c->batch);
 	s->workspaces.last_seq = w->seq;
 	workspace_insert(s, w);
 	workspace_store(w, c->batch, true);
@@ -248,13 +256,21 @@ static void deploy(struct request *r, struct workspace *w, const char *key, cons
 								.request = digest, .subject = w->id, .status = 201 });
 	c->status = 201;
 	change_commit(c);
+	return 0;
 }
 
 static int plan(struct request *r, struct workspace *w, struct err *e)
 {
 	struct host *h = host_choose(r->service);
-	if (h)
-		return host_plan(h, &w->wish, r, e);
+	if (h) { /* with the addresses that it would get at this moment */
+		struct db_batch *unused = db_batch_new();
+		int result = network_attach(r->service, &r->who, w, unused, e);
+		if (result == 0)
+			result = host_plan(h, &w->wish, r, e);
+		db_batch_free(unused);
+		network_reload(r->service, w->id);
+		return result;
+	}
 	(void)err_set(e, ERR_UNAVAILABLE, "no host is connected that could make the plan");
 	return err_hint(e, "start carrel-node on this machine");
 }
@@ -272,6 +288,7 @@ int handle_workspaces_create(struct request *r, struct err *e)
 	int result = key ? answer_known_key(r, key, digest, e) : 0;
 	if (result != 0)
 		return result < 0 ? result : 0;
+	network_preset(r->service, body->spec);
 	result = check_spec(r, body->spec, e);
 	if (result == 0)
 		result = images_resolve(r->service, body->spec->image, &image, e);
@@ -279,8 +296,7 @@ int handle_workspaces_create(struct request *r, struct err *e)
 		return result;
 	struct workspace *w = make(r, body, &image);
 	if (!request_flag(r, "dry-run")) {
-		deploy(r, w, key, digest);
-		return 0;
+		return deploy(r, w, key, digest, e);
 	}
 	result = plan(r, w, e);
 	workspace_discard(w);
@@ -385,12 +401,27 @@ static int set_labels(struct spec *spec, json_t *given, struct err *e)
 	return 0;
 }
 
+/* Whole keys; null takes one away. */
+static void replace_keys(json_t *spec, const struct change_request *body)
+{
+	static const char *const keys[CHANGE_COUNT] = { "network", "networks", "groups",  "allow",     "deny",
+							"from",	   "isolated", "publish", "user-data", "ssh-keys" };
+
+	for (int i = 0; i < CHANGE_COUNT; i++) {
+		if (json_is_null(body->given[i]))
+			(void)json_object_del(spec, keys[i]);
+		else if (body->given[i])
+			(void)json_object_set(spec, keys[i], body->given[i]);
+	}
+}
+
 /* A changed copy of the spec. */
 static int change_spec(const struct spec *old, const struct change_request *body, struct spec **ret_spec, struct err *e)
 {
 	struct spec *spec = mem_alloc(sizeof *spec);
 	json_t *json = encode(&spec_shape, old);
-	int result = decode_json(json, "spec", &spec_shape, spec, e);
+	replace_keys(json, body);
+	int result = decode_json(json, "request body", &spec_shape, spec, e);
 
 	json_decref(json);
 	if (result == 0 && body->labels_given)
@@ -423,14 +454,30 @@ int handle_workspace_change(struct request *r, struct err *e)
 		result = err_set(e, ERR_CONFLICT, "workspace '%s' is being removed", w->name);
 	if (result == 0)
 		result = change_spec(w->wish.spec, body, &spec, e);
-	if (result < 0)
+	if (result == 0)
+		result = group_check(r, w->wish.spec, spec, e);
+	if (result == 0)
+		result = network_check_policy(r, w, spec, e);
+	struct change *c = change_new(r->service, r);
+	struct spec *old = w->wish.spec;
+	if (result == 0) {
+		w->wish.spec = spec;
+		result = network_attach(r->service, &r->who, w, c->batch, e);
+		if (result < 0)
+			w->wish.spec = old;
+		else
+			spec = old;
+	}
+	if (spec)
+		spec_done(spec);
+	free(spec);
+	if (result < 0) {
+		change_drop(c);
 		return result;
-	spec_done(w->wish.spec);
-	free(w->wish.spec);
-	w->wish.spec = spec;
+	}
+	group_join(r->service, w->owner_uid, w->wish.spec, c->batch);
 	if (body->name && !str_eq(body->name, w->name))
 		workspace_rename(r->service, w, body->name);
-	struct change *c = change_new(r->service, r);
 	(void)snprintf(c->workspace, sizeof c->workspace, "%s", w->id);
 	w->wish.generation++;
 	workspace_store(w, c->batch, false);

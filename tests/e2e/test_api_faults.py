@@ -177,12 +177,13 @@ def test_a_newer_database_is_refused(faulty):
     service = faulty()
     service.stop()
     with sqlite3.connect(service.database) as db:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
         db.execute("PRAGMA user_version=99")
     got = subprocess.run([CARRELD, "--state", service.folder + "/state", "--run", service.folder + "/run"], capture_output=True, text=True,
                          check=False)
     assert got.returncode == 7 and "schema 99" in got.stderr and "newer version" in got.stderr
     with sqlite3.connect(service.database) as db:
-        db.execute("PRAGMA user_version=1")
+        db.execute(f"PRAGMA user_version={version}")
     service.start()
 
 

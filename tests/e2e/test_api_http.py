@@ -132,7 +132,8 @@ def check_shape(api, schema, value):
 def test_answers_hold_what_the_api_file_says(service, host):
     api = service.get("/v1/openapi.json").json
     assert api["openapi"] == "3.1.0"
-    made = service.deploy("described", labels={"a": "b"}, volumes=[{"name": "d", "size": "1GiB", "mount": "/d"}],
+    assert service.post("/v1/networks", {"name": "lab", "kind": "isolated"}).status == 201
+    made = service.deploy("described", labels={"a": "b"}, groups=["team"], networks=[{"network": "lab", "rates": {"in-most": "10M"}}], volumes=[{"name": "d", "size": "1GiB", "mount": "/d"}],
                           resources={"cpu": 1.5, "memory": "1GiB"}, environment={"A": "1"})
     service.wait(made["operation"])
     service.done(service.post("/v1/workspaces/described/pause"))
@@ -141,7 +142,7 @@ def test_answers_hold_what_the_api_file_says(service, host):
     host.tell_volumes()
     service.wait_for(lambda: service.get("/v1/volumes").json["items"])
     places = {"workspace": "described", "operation": made["operation"], "snapshot": "s1", "image": "busybox", "host": "local",
-              "volume": "none", "stream": "none"}
+              "volume": "none", "stream": "none", "network": "lab", "group": "team"}
     seen = 0
     for path, methods in api["paths"].items():
         if "get" not in methods or path in ("/metrics", "/v1/images/{image}/export"):

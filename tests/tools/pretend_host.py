@@ -110,6 +110,8 @@ class PretendHost:
         self.ends = {}           # name of a workspace -> exit status of its program
         self.forgotten, self.streams, self.removed_volumes = [], [], []
         self.on_stream = None    # called with (message, WebSocket)
+        self.networks, self.members, self.told = {}, {}, []  # the directory, and each message that changed it
+        self.judge = lambda message: {"allowed": True, "rule": "from group:pretend"}
         self.volumes, self.due, self.count = [], [], 0
         self.wake = threading.Condition()
         self.stopping = False
@@ -144,6 +146,9 @@ class PretendHost:
     def progress(self, workspace, step, done, total):
         self.ws.send({"type": "progress", "workspace": workspace, "step": step, "done": done, "total": total})
 
+    def traffic(self, *items):
+        self.ws.send({"type": "traffic", "items": list(items)})
+
     def tell_volumes(self):
         self.ws.send({"type": "volumes", "items": self.volumes})
 
@@ -167,6 +172,20 @@ class PretendHost:
             for one in message["ids"]:
                 self.forgotten.append(one)
                 self.truth.pop(one, None)
+        elif kind == "networks":
+            self.told.append(message)
+            if message["full"]:
+                self.networks, self.members = {}, {}
+            for one in message.get("networks", []):
+                self.networks[one["name"]] = one
+            for one in message.get("members", []):
+                self.members[one["id"]] = one
+            for one in message.get("gone", []):
+                self.members.pop(one, None)
+            for one in message.get("gone-networks", []):
+                self.networks.pop(one, None)
+        elif kind == "judge":
+            self.ws.send({"type": "judged", "id": message["id"], **self.judge(message)})
         elif kind == "plan":
             self.ws.send({"type": "planned", "id": message["id"],
                           "plan": {"steps": [{"step": "stage", "do": ["pretend"], "undo": "nothing"}]}})

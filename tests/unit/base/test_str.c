@@ -72,6 +72,25 @@ static void sizes_as_people_write_them(void **state)
 	assert_string_equal(str_bytes(out, sizeof out, UINT64_MAX), "16.0 EiB");
 }
 
+static void rates_are_powers_of_1000(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text;
+		uint64_t bits;
+	} good[] = { { "10M", 10000000 }, { "10Mbit", 10000000 }, { "1.5G", 1500000000 }, { "64000", 64000 }, { "64000bit", 64000 }, { "2k", 2000 } };
+	static const char *const bad[] = { "", "M", "10MiB", "10Mbits", "1.5", "-1", "10 M", "99999999999P", "10MB" };
+	uint64_t bits;
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		assert_int_equal(str_parse_rate(good[i].text, &bits), 0);
+		assert_true(bits == good[i].bits);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		if (str_parse_rate(bad[i], &bits) == 0)
+			fail_msg("'%s' was taken as %llu", bad[i], (unsigned long long)bits);
+}
+
 static void the_nearest_word_is_found(void **state)
 {
 	(void)state;
@@ -101,7 +120,8 @@ static void prefixes_and_suffixes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(strings_grow), cmocka_unit_test(numbers_are_strict),
-					    cmocka_unit_test(sizes_as_people_write_them), cmocka_unit_test(the_nearest_word_is_found),
+					    cmocka_unit_test(sizes_as_people_write_them), cmocka_unit_test(rates_are_powers_of_1000),
+					    cmocka_unit_test(the_nearest_word_is_found),
 					    cmocka_unit_test(prefixes_and_suffixes) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
