@@ -88,6 +88,14 @@ int fs_write_file(int dir_fd, const char *path, const void *bytes, size_t length
 	return durable ? sync_parent(dir_fd, path, e) : 0;
 }
 
+int fs_sync_folder(const char *path, struct err *e)
+{
+	own_fd int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		return err_errno(e, errno, "sync the folder %s", path);
+	return 0;
+}
+
 int fs_mkdirs(const char *path, mode_t mode, struct err *e)
 {
 	own_str char *copy = mem_strdup(path);

@@ -17,6 +17,8 @@ int fs_read_fd(int fd, size_t limit_bytes, struct str *ret_content, struct err *
 int fs_read_file(int dir_fd, const char *path, size_t limit_bytes, struct str *ret_content, struct err *e) must_check;
 /* Atomic replacement. `durable` adds the two fsyncs; without it the content survives a crash of any process, not of the machine. */
 int fs_write_file(int dir_fd, const char *path, const void *bytes, size_t length, mode_t mode, bool durable, struct err *e) must_check;
+/* The names in a folder survive a crash of the machine. */
+int fs_sync_folder(const char *path, struct err *e) must_check;
 /* Existing folders are fine; parents are made with the same mode. */
 int fs_mkdirs(const char *path, mode_t mode, struct err *e) must_check;
 /* Removes a file or a whole tree below dir_fd without following links or crossing into other mounts. Absent is fine. */

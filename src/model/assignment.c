@@ -3,6 +3,7 @@
 
 #include <stddef.h>
 
+#include "base/str.h"
 #include "model/name.h"
 
 #define N(member) offsetof(struct assignment_snapshot, member)
@@ -75,6 +76,16 @@ enum action assignment_next_action(const struct assignment *a, const struct repo
 	if (wants_life && state == STATE_STOPPED && truth->run >= a->run)
 		return ACTION_NONE;
 	return state_next_action(wish, state);
+}
+
+bool assignment_wants_snapshot(const struct assignment *a, const char *id)
+{
+	const struct assignment_snapshot *wanted = a->snapshots.items;
+
+	for (size_t i = 0; i < a->snapshots.count; i++)
+		if (str_eq(wanted[i].id, id))
+			return true;
+	return false;
 }
 
 void assignment_done(struct assignment *a) { shape_done(&assignment_shape, a); }

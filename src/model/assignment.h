@@ -56,6 +56,7 @@ extern const struct shape assignment_shape, report_shape;
 /* The next action: the matrix of state.h, and: a run that ended is not started again (restart policy is the host's, which counts a
  * new run in `truth->run` only for a new start); a workspace that failed is tried again only in a newer generation. */
 enum action assignment_next_action(const struct assignment *a, const struct report *truth);
+bool assignment_wants_snapshot(const struct assignment *a, const char *id);
 
 void assignment_done(struct assignment *a);
 void report_done(struct report *r);

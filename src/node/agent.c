@@ -24,6 +24,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "node/snapshot.h"
 #include "node/task.h"
 
 #define BUCKETS 4096
@@ -37,7 +38,7 @@ struct workspace {
 	struct agent *agent;
 	struct record *record;
 	struct assignment next; /* newest wish; next.id NULL: none waits */
-	bool busy, again, gone, restart_due, wished, forget, unreadable;
+	bool busy, again, gone, restart_due, wished, forget, marked;
 	int control;
 	struct loop_source *watch, *timer;
 	struct work work;
@@ -298,11 +299,13 @@ static void after_failure(struct workspace *w)
 
 	log_error(&w->job_error, "workspace %s", w->record->id);
 	record_set_error(w->record, "record", &w->job_error);
-	if (report->state < STATE_STARTING && w->record->wish.wish != WISH_REMOVED) {
+	if (report->state < STATE_STARTING && w->record->wish.wish != WISH_REMOVED && !w->record->restoring) {
 		report->state = STATE_FAILED;
 		report->generation = w->record->wish.generation;
 		return;
 	}
+	if (w->record->restoring) /* no answer yet */
+		report->generation = w->work.answered;
 	w->gone |= w->job_gone;
 	w->restart_due |= w->job_restart;
 	if (!w->timer)
@@ -340,7 +343,7 @@ static bool has_work(const struct workspace *w)
 	const struct record *r = w->record;
 	struct task_view view = { .wish = &r->wish, .truth = &r->truth, .runner_gone = w->gone, .restart_due = w->restart_due,
 				  .grown = r->truth.report->generation == r->wish.generation };
-	return w->next.id || r->unsaved || r->truth.report->generation != r->wish.generation || task_next(&view) != TASK_NONE;
+	return w->next.id || r->unsaved || r->restoring || r->truth.report->generation != r->wish.generation || task_next(&view) != TASK_NONE;
 }
 
 static void consider(struct workspace *w)
@@ -350,7 +353,7 @@ static void consider(struct workspace *w)
 		return;
 	}
 	w->again = false;
-	if (w->unreadable || (!w->record->wish.id && !w->next.id) || !has_work(w))
+	if (w->record->lost_wish || (!w->record->wish.id && !w->next.id) || !has_work(w))
 		return;
 	w->busy = true;
 	w->job_gone = w->gone;
@@ -382,6 +385,29 @@ static struct workspace *add(struct agent *a, struct record *r)
 	return w;
 }
 
+static void settle(struct workspace *w);
+
+/* The service's copy of a wish that could not be read here; takes its content. */
+static void adopt(struct workspace *w, struct assignment *wish)
+{
+	struct assignment empty = { 0 };
+	json_t *copy = encode(&assignment_shape, wish);
+	struct err e = { 0 };
+
+	assignment_done(&w->record->wish);
+	if (decode_json(copy, "record", &assignment_shape, &w->record->wish, &e) < 0) {
+		log_error(&e, "workspace %s", w->record->id);
+	} else {
+		log_info("workspace %s: its record is replaced by the service's", w->record->id);
+		w->record->lost_wish = false;
+		settle(w);
+		w->next = *wish;
+		*wish = empty;
+		consider(w);
+	}
+	json_decref(copy);
+}
+
 void agent_assign(struct agent *a, struct assignment *wish)
 {
 	struct workspace *w = id_valid(wish->id) ? find(a, wish->id) : NULL;
@@ -392,11 +418,8 @@ void agent_assign(struct agent *a, struct assignment *wish)
 	uint64_t known = !w ? UINT64_MAX : w->next.id ? w->next.generation : w->record->wish.id ? w->record->wish.generation : 0;
 	if (w)
 		w->wished = true;
-	if (w && w->unreadable)
-		w->unreadable = wish->wish != WISH_REMOVED; /* somebody has looked */
-	if (w && w->unreadable) {
-		w->record->truth.report->generation = wish->generation;
-		publish(w, encode(&report_shape, w->record->truth.report));
+	if (w && w->record->lost_wish) {
+		adopt(w, wish);
 	} else if (w && wish->generation >= known && (wish->generation > known || !w->record->wish.id)) {
 		assignment_done(&w->next);
 		w->next = *wish;
@@ -433,7 +456,7 @@ void agent_sweep(struct agent *a, bool authoritative)
 	for (size_t i = 0; i < BUCKETS; i++)
 		for (struct workspace *w = a->buckets[i], *next; w; w = next) {
 			next = w->in_bucket;
-			if (w->wished || w->unreadable)
+			if (w->wished || w->record->lost_wish)
 				continue;
 			if (authoritative && (w->next.id || w->record->wish.id))
 				wish_away(w);
@@ -465,7 +488,7 @@ json_t *agent_reports(struct agent *a)
 		for (struct workspace *w = a->buckets[i]; w; w = w->in_bucket) {
 			if (!w->report && !w->busy)
 				w->report = encode(&report_shape, w->record->truth.report);
-			if (w->report && !w->unreadable)
+			if (w->report && !w->record->lost_wish)
 				(void)json_array_append(list, w->report);
 		}
 	return list;
@@ -477,7 +500,7 @@ json_t *agent_unknown(struct agent *a)
 
 	for (size_t i = 0; i < BUCKETS; i++)
 		for (struct workspace *w = a->buckets[i]; w; w = w->in_bucket)
-			if (!w->wished || w->unreadable)
+			if (!w->wished || w->record->lost_wish)
 				(void)json_array_append_new(list, json_string(w->record->id));
 	return list;
 }
@@ -486,7 +509,7 @@ bool agent_look(struct agent *a, const char *id, char **ret_folder, enum state *
 {
 	struct workspace *w = find(a, id);
 
-	if (!w || w->unreadable)
+	if (!w || w->record->lost_wish)
 		return false;
 	if (ret_folder)
 		*ret_folder = mem_strdup(w->record->folder);
@@ -514,9 +537,9 @@ int agent_borrow(struct agent *a, const char *id, struct record **ret_record, st
 	struct workspace *w = find(a, id);
 	const struct report *report = w ? w->record->truth.report : NULL;
 
-	if (!w || w->unreadable)
+	if (!w || w->record->lost_wish)
 		return err_set(e, ERR_NOT_FOUND, "this host has no workspace %s", id);
-	if (w->busy || state_is_live((enum state)report->state)) {
+	if (w->busy || w->record->restoring || state_is_live((enum state)report->state)) {
 		(void)err_set(e, ERR_PRECONDITION, "the workspace is being worked on");
 		return err_hint(e, "try again in a moment");
 	}
@@ -587,6 +610,29 @@ int agent_remove_volume(struct agent *a, uint64_t owner, const char *name, struc
 
 /* --- the start of the agent --- */
 
+/* A runner whose record was lost knows its range. */
+static uint64_t first_id_of(uint64_t pid)
+{
+	own_str char *path = mem_printf("/proc/%" PRIu64 "/uid_map", pid);
+	own_strbuf struct str text = { 0 };
+	unsigned first = 0;
+
+	if (fs_read_file(AT_FDCWD, path, 4096, &text, NULL) < 0 || sscanf(str_text(&text), "%*u %u", &first) != 1)
+		return 0;
+	return first;
+}
+
+static void mark_ids(struct workspace *w)
+{
+	struct truth *t = &w->record->truth;
+
+	if (!t->first_id && t->report->pid)
+		t->first_id = first_id_of(t->report->pid);
+	if (t->first_id && !w->marked && !ids_mark(w->agent->node->ids, t->first_id))
+		log_err("workspace %s: its id range %" PRIu64 " is not ours, or another's too", w->record->id, t->first_id);
+	w->marked = t->first_id != 0;
+}
+
 static void clean_unfinished(const struct record *r)
 {
 	own_str char *volumes = record_path(r, "volumes"), *snapshots = record_path(r, "snapshots");
@@ -648,32 +694,44 @@ static void find_runner(struct workspace *w)
 		report->state = r->wish.wish == WISH_PAUSED && report->state == STATE_STARTING ? STATE_PAUSED : STATE_RUNNING;
 }
 
+/* The wish is known: goes on where the last agent ended. */
+static void settle(struct workspace *w)
+{
+	struct record *r = w->record;
+	struct err e = { 0 };
+
+	if (r->lost_truth) {
+		struct isolate_status status;
+		record_presume(r);
+		if (isolate_status(w->agent->node, r->id, &status, NULL) == 0)
+			r->truth.report->run = status.run;
+	}
+	if (restore_recover(w->agent->node, r, &e) < 0)
+		log_error(&e, "workspace %s: restore", r->id);
+	clean_unfinished(r);
+	if (record_read_snapshots(r, &e) < 0)
+		log_error(&e, "workspace %s", r->id);
+	hold_partitions(w);
+	find_runner(w);
+	mark_ids(w);
+	if (r->truth.restart_waits)
+		w->timer = loop_add_timer(w->agent->node->loop, task_restart_delay_ms(r->truth.failed_starts), on_restart, w);
+}
+
 static void load_one(struct agent *a, const char *id)
 {
 	struct record *r = NULL;
 	struct err e = { 0 };
 
-	if (record_load(a->node->workspaces, id, &r, &e) < 0) {
-		if (e.kind == ERR_NOT_FOUND)
-			return;
-		log_error(&e, "workspace %s is left alone", id);
-		struct workspace *bad = add(a, record_new(a->node->workspaces, id));
-		bad->unreadable = bad->record->on_disk = true;
-		bad->record->truth.report->state = STATE_FAILED;
-		(void)err_hint(&e, "look at %s; removing the workspace removes what is there", bad->record->folder);
-		record_set_error(bad->record, "record", &e);
-		return;
-	}
+	if (record_load(a->node->workspaces, id, &r, &e) < 0)
+		return; /* there was nothing */
+	if (r->trouble)
+		log_error(r->trouble, "workspace %s: %s", id, r->lost_wish ? "waits for the service's copy of its wish" : "it is as was wished, or has ended");
 	struct workspace *w = add(a, r);
-	if (r->truth.first_id && !ids_mark(a->node->ids, r->truth.first_id))
-		log_err("workspace %s: its id range %" PRIu64 " is not ours, or another's too", id, r->truth.first_id);
-	clean_unfinished(r);
-	if (record_read_snapshots(r, &e) < 0)
-		log_error(&e, "workspace %s", id);
-	hold_partitions(w);
-	find_runner(w);
-	if (r->truth.restart_waits)
-		w->timer = loop_add_timer(a->node->loop, task_restart_delay_ms(r->truth.failed_starts), on_restart, w);
+	if (r->lost_wish)
+		mark_ids(w);
+	else
+		settle(w);
 }
 
 static int load_all(struct agent *a, struct err *e)

@@ -81,6 +81,7 @@ void record_free(struct record *r)
 	shape_done(&truth_shape, &r->truth);
 	free(r->folder);
 	free(r->journal);
+	free(r->trouble);
 	free(r);
 }
 
@@ -107,6 +108,8 @@ static void load_journal(struct record *r)
 		*end = '\0';
 		if (str_starts(line, "begin "))
 			str_printf(&steps, "%s%s", steps.length ? " " : "", line + strlen("begin "));
+		if (str_starts(line, "begin restore-"))
+			(void)!str_to_u64(line + strlen("begin restore-"), UINT64_MAX, &r->restoring);
 	}
 	free(r->journal);
 	r->journal = str_take(&steps);
@@ -129,40 +132,57 @@ static bool is_empty_shell(const struct record *r)
 	return !fs_exists(AT_FDCWD, wish) && !fs_exists(AT_FDCWD, truth) && rmdir(r->folder) == 0;
 }
 
+/* A truth that is not there was never written: the agent ended after its first write, before there was anything to tell. */
+static void load_truth(struct record *r, struct err *trouble)
+{
+	struct truth truth = { 0 };
+	int got = load_json(r, "truth.json", &truth_shape, &truth, trouble);
+
+	r->lost_truth = got < 0 && got != -ENOENT;
+	if (got < 0)
+		return;
+	shape_done(&truth_shape, &r->truth);
+	r->truth = truth;
+}
+
 int record_load(const char *folder, const char *id, struct record **ret_record, struct err *e)
 {
 	struct record *r = record_new(folder, id);
-	struct truth truth = { 0 };
+	struct err trouble = { 0 };
 
 	remove_unfinished(r);
 	if (is_empty_shell(r)) {
 		record_free(r);
 		return err_set(e, ERR_NOT_FOUND, "record of workspace %s", id);
 	}
-	int got = load_json(r, "truth.json", &truth_shape, &truth, e);
-
-	if (got == 0) {
-		shape_done(&truth_shape, &r->truth);
-		r->truth = truth;
-	} else if (got == -ENOENT) {
-		got = 0; /* ended between its first two writes: nothing was done yet */
-	}
-	if (got == 0)
-		got = load_json(r, "assignment.json", &assignment_shape, &r->wish, e);
-	if (got == -ENOENT && r->truth.report->state == STATE_REMOVED)
-		got = 0;
-	if (got < 0) {
-		record_free(r);
-		return got == -ENOENT ? err_set(e, ERR_CORRUPT, "workspace %s has files, but no assignment.json", id)
-				      : err_wrap(e, "record of workspace %s", id);
-	}
+	load_truth(r, &trouble);
+	int got = load_json(r, "assignment.json", &assignment_shape, &r->wish, r->lost_truth ? NULL : &trouble);
+	r->lost_wish = got < 0 && !(got == -ENOENT && !r->lost_truth && r->truth.report->state == STATE_REMOVED);
+	if (r->lost_wish || r->lost_truth)
+		r->trouble = mem_dup(&trouble, sizeof trouble);
 	r->on_disk = true;
 	load_journal(r);
 	*ret_record = r;
 	return 0;
 }
 
-static int save_json(struct record *r, const char *name, const struct shape *shape, const void *value, struct err *e)
+void record_presume(struct record *r)
+{
+	struct report *report = r->truth.report;
+	own_str char *root = record_volume_path(r, "", NULL);
+
+	report->restore = r->wish.restore;
+	if (fs_exists(AT_FDCWD, root)) {
+		report->run = r->wish.run;
+		report->state = r->wish.run ? STATE_RUNNING : STATE_PREPARED;
+	}
+	free(r->truth.boot_id);
+	r->truth.boot_id = mem_strdup(boot_id());
+	r->lost_truth = false;
+	r->unsaved = true;
+}
+
+static int save_json(struct record *r, const char *name, const struct shape *shape, const void *value, bool durable, struct err *e)
 {
 	if (!r->on_disk) {
 		int made = fs_mkdirs(r->folder, 0700, e);
@@ -173,17 +193,18 @@ static int save_json(struct record *r, const char *name, const struct shape *sha
 	json_t *json = encode(shape, value);
 	own_str char *text = json_dumps(json, JSON_COMPACT), *path = record_path(r, name);
 	json_decref(json);
-	return fs_write_file(AT_FDCWD, path, text, strlen(text), 0600, false, e);
+	return fs_write_file(AT_FDCWD, path, text, strlen(text), 0600, durable, e);
 }
 
-int record_save_wish(struct record *r, struct err *e) { return save_json(r, "assignment.json", &assignment_shape, &r->wish, e); }
+int record_save_wish(struct record *r, struct err *e) { return save_json(r, "assignment.json", &assignment_shape, &r->wish, false, e); }
 
 int record_save_truth(struct record *r, struct err *e)
 {
-	int saved = save_json(r, "truth.json", &truth_shape, &r->truth, e);
+	int saved = save_json(r, "truth.json", &truth_shape, &r->truth, r->must_sync, e);
 	r->unsaved = saved < 0;
 	if (saved < 0)
 		return saved;
+	r->must_sync = false;
 	own_str char *path = record_path(r, "journal");
 	if (truncate(path, 0) < 0 && errno != ENOENT)
 		return err_errno(e, errno, "empty %s", path);
@@ -191,14 +212,17 @@ int record_save_truth(struct record *r, struct err *e)
 	return 0;
 }
 
-int record_begin(struct record *r, const char *step, struct err *e)
+int record_begin(struct record *r, const char *step, bool durable, struct err *e)
 {
 	own_str char *path = record_path(r, "journal"), *line = mem_printf("begin %s\n", step);
 	own_fd int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
 	if (fd < 0)
 		return err_errno(e, errno, "open %s", path);
-	return fs_write_all(fd, line, strlen(line), e);
+	int done = fs_write_all(fd, line, strlen(line), e);
+	if (done == 0 && durable)
+		done = fsync(fd) < 0 ? err_errno(e, errno, "sync %s", path) : fs_sync_folder(r->folder, e);
+	return done;
 }
 
 int record_remove_data(struct record *r, struct err *e)

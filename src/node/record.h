@@ -9,8 +9,8 @@
  *   journal           "begin STEP" lines: what may have effects that truth.json does not tell of; emptied when truth.json was written
  *   volumes/  snapshots/SID/  log/
  *
- * Writing is atomic but not synced: it survives the death of any process; after a crash of the machine the newest seconds may be
- * missing (docs/decisions/0030).
+ * Writing is atomic. The count of restores is synced, for a restore that happens once more takes what was written since; all else is not: it
+ * can be had again, or happens once more without harm (docs/decisions/0045).
  */
 
 #include <stdbool.h>
@@ -37,21 +37,30 @@ struct record {
 	bool on_disk;
 	bool staged;             /* partitions are held mounted for it */
 	bool unsaved;            /* truth.json could not be written */
+	bool must_sync;          /* the next truth must survive a crash of the machine */
+	uint64_t restoring;      /* restore whose copies were about to take the volumes' places (snapshot.h); 0: none */
+	bool lost_wish;          /* assignment.json cannot be read: the service has a copy */
+	bool lost_truth;         /* truth.json cannot be read: record_presume */
+	struct err *trouble;     /* why, of either */
 };
 
 extern const struct shape truth_shape;
 
 struct record *record_new(const char *folder, const char *id);
-/* ERR_NOT_FOUND: the agent ended before it had written anything, and what there was is removed now. Any other error: the files cannot
- * be read, and the folder is left alone. */
+/* ERR_NOT_FOUND: the agent ended before it had written anything, and what there was is removed now. Files that cannot be read are told
+ * by lost_wish and lost_truth, and left alone. */
 int record_load(const char *folder, const char *id, struct record **ret_record, struct err *e) must_check;
+/* For a truth that was lost, the wish being known: what was wished for has happened once - it is not started or restored again by itself -
+ * and if it was running, it may still be. */
+void record_presume(struct record *r);
 void record_free(struct record *r);
 
 /* The wish: NULL writes r->wish as it is. */
 int record_save_wish(struct record *r, struct err *e) must_check;
 /* Writes truth.json and empties the journal. */
 int record_save_truth(struct record *r, struct err *e) must_check;
-int record_begin(struct record *r, const char *step, struct err *e) must_check;
+/* `durable`: also after a crash of the machine. */
+int record_begin(struct record *r, const char *step, bool durable, struct err *e) must_check;
 /* All of it but truth.json, which then says `removed` until the service has heard it. */
 int record_remove_data(struct record *r, struct err *e) must_check;
 int record_forget(struct record *r, struct err *e) must_check;

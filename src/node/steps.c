@@ -277,7 +277,7 @@ static const struct step steps[] = {
 static int run_step(struct work *w, const struct step *s, struct err *e)
 {
 	own_str char *before = mem_printf("%s-begin", s->name), *after = mem_printf("%s-end", s->name);
-	int r = record_begin(w->record, s->name, e), fault;
+	int r = record_begin(w->record, s->name, false, e), fault;
 
 	if (r < 0)
 		return r;

@@ -7,8 +7,7 @@
  * was begun, and the runner's status file tells whether it came to life. After any other task the truth is written when it is done; a
  * crash before that repeats the task, which is why each is safe to repeat.
  *
- * Snapshots are folders with the volumes' copies; a folder gets its final name when all of them are whole. So is the restore: each
- * copy replaces its volume by rename, and the count of restores is written after the last.
+ * A restore that was interrupted while its copies took their places (snapshot.c) is finished before anything else.
  */
 #include "node/task.h"
 
@@ -24,6 +23,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "node/snapshot.h"
 
 const char *const task_names[] = { "none", "reap",  "stage",  "prepare",  "start",   "pause", "resume",
 				   "stop", "remove", "snapshot", "restore", "grow", NULL };
@@ -49,20 +49,10 @@ static const char *missing_snapshot(const struct assignment *a, const struct rep
 	return NULL;
 }
 
-static bool is_wanted(const struct assignment *a, const char *id)
-{
-	const struct assignment_snapshot *wanted = a->snapshots.items;
-
-	for (size_t i = 0; i < a->snapshots.count; i++)
-		if (str_eq(wanted[i].id, id))
-			return true;
-	return false;
-}
-
 static bool has_unwanted_snapshot(const struct assignment *a, const struct report *t)
 {
 	for (size_t k = 0; k < t->snapshots.count; k++)
-		if (!is_wanted(a, t->snapshots.items[k]))
+		if (!assignment_wants_snapshot(a, t->snapshots.items[k]))
 			return true;
 	return false;
 }
@@ -305,126 +295,32 @@ static int do_remove(struct work *w, struct err *e)
 	return set_state(w, STATE_REMOVED);
 }
 
-/* --- snapshots and restores --- */
-
-static int copy_progress(void *data, uint64_t done, uint64_t total)
-{
-	struct work *w = data;
-	w->progress_done = done;
-	w->progress_total = total;
-	w->tell(w);
-	return 0;
-}
-
-/* Calls fn for the root volume and each other. */
-static int each_volume(struct work *w, int (*fn)(struct work *w, const char *path, const char *copy, struct err *e), const char *folder,
-		       struct err *e)
-{
-	const struct objects *volumes = &w->record->wish.spec->volumes;
-	const struct spec_volume *items = volumes->items;
-	int r = 0;
-
-	for (size_t i = 0; i <= volumes->count && r == 0; i++) {
-		const struct spec_volume *v = i == 0 ? NULL : &items[i - 1];
-		own_str char *path = record_volume_path(w->record, w->node->kept, v);
-		own_str char *copy = mem_printf("%s/%s.ext4", folder, v ? v->name : "root");
-		r = fn(w, path, copy, e);
-	}
-	return r;
-}
-
-static int copy_out(struct work *w, const char *path, const char *copy, struct err *e)
-{
-	return volume_copy(path, copy, copy_progress, w, e);
-}
-
-static int copy_back(struct work *w, const char *path, const char *copy, struct err *e)
-{
-	if (!fs_exists(AT_FDCWD, copy))
-		return 0; /* a volume that was added since */
-	return volume_copy(copy, path, copy_progress, w, e);
-}
-
-static int make_snapshot(struct work *w, const char *id, struct err *e)
-{
-	own_str char *final = mem_printf("%s/snapshots/%s", w->record->folder, id), *unfinished = mem_printf("%s.new", final);
-	bool paused = w->record->truth.report->state == STATE_PAUSED;
-	int fault, r = fs_mkdirs(unfinished, 0700, e);
-
-	if (r == 0 && paused)
-		r = isolate_freeze_volumes(w->node, w->record, true, e);
-	if (r == 0)
-		r = each_volume(w, copy_out, unfinished, e);
-	if (paused) {
-		struct err ignored;
-		int thawed = isolate_freeze_volumes(w->node, w->record, false, r < 0 ? &ignored : e);
-		r = r < 0 ? r : thawed;
-	}
-	if (r == 0 && (fault = fault_point("snapshot-rename")))
-		r = err_errno(e, fault, "finish");
-	if (r == 0 && rename(unfinished, final) < 0)
-		r = err_errno(e, errno, "rename %s", unfinished);
-	if (r < 0)
-		(void)!fs_remove_tree(AT_FDCWD, unfinished, NULL);
-	return r < 0 ? err_wrap(e, "make snapshot %s", id) : 0;
-}
-
-static int drop_snapshots(struct work *w, struct err *e)
-{
-	const struct texts *have = &w->record->truth.report->snapshots;
-	own_str char *folder = record_path(w->record, "snapshots");
-	own_fd int fd = -1;
-	int r = have->count ? fs_open_dir(AT_FDCWD, folder, &fd, e) : 0;
-
-	for (size_t k = 0; k < have->count && r == 0; k++) {
-		if (is_wanted(&w->record->wish, have->items[k]))
-			continue;
-		own_str char *gone = mem_printf("%s.new", have->items[k]);
-		if (renameat(fd, have->items[k], fd, gone) < 0)
-			return err_errno(e, errno, "remove snapshot %s", have->items[k]);
-		r = fs_remove_tree(fd, gone, e);
-	}
-	return r;
-}
+/* --- data --- */
 
 static int do_snapshot(struct work *w, struct err *e)
 {
 	struct err why = { 0 };
-	int fault, r = 0;
+	const char *missing = is_quiet((enum state)w->record->truth.report->state) ?
+				      missing_snapshot(&w->record->wish, w->record->truth.report) :
+				      NULL;
 
-	if ((fault = fault_point("snapshot-begin")))
-		r = err_errno(&why, fault, "snapshot");
-	if (r == 0)
-		r = drop_snapshots(w, &why);
-	const char *id = missing_snapshot(&w->record->wish, w->record->truth.report);
-	if (r == 0 && id && is_quiet((enum state)w->record->truth.report->state))
-		r = make_snapshot(w, id, &why);
-	if (r == 0 && (fault = fault_point("snapshot-end")))
-		r = err_errno(&why, fault, "snapshot");
-	if (r < 0)
+	if (snapshots_do(w, missing, &why) < 0)
 		(void)give_up(w, "snapshot", &why);
 	return record_read_snapshots(w->record, e);
 }
 
 static int do_restore(struct work *w, struct err *e)
 {
-	own_str char *folder = mem_printf("%s/snapshots/%s", w->record->folder, w->record->wish.restore_from ? w->record->wish.restore_from : "");
 	struct err why = { 0 };
-	int fault, r = 0;
 
-	(void)e;
-	if ((fault = fault_point("restore-begin")))
-		r = err_errno(&why, fault, "restore");
-	if (r == 0 && !fs_exists(AT_FDCWD, folder))
-		r = err_set(&why, ERR_NOT_FOUND, "snapshot %s is not on this host", w->record->wish.restore_from);
+	int r = restore_do(w, &why);
+
 	if (r == 0)
-		r = each_volume(w, copy_back, folder, &why);
-	if (r == 0 && (fault = fault_point("restore-end")))
-		r = err_errno(&why, fault, "restore");
-	if (r < 0)
+		return 0;
+	if (!w->record->restoring)
 		return give_up(w, "restore", &why);
-	w->record->truth.report->restore = w->record->wish.restore;
-	return 0;
+	*e = why; /* half done: tried again until it is whole */
+	return r;
 }
 
 static int do_grow(struct work *w, struct err *e)
@@ -488,6 +384,8 @@ int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err
 
 	view.grown = !fresh;
 	w->answered = record->truth.report->generation;
+	if (record->restoring && record->wish.wish != WISH_REMOVED)
+		r = restore_finish(w->node, record, e);
 	for (enum task task; r == 0 && (task = task_next(&view)) != TASK_NONE;) {
 		record->truth.report->generation = record->wish.generation;
 		r = do_task(w, task, e);

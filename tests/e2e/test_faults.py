@@ -229,6 +229,44 @@ class Restore(Snapshot):
         assert done.returncode == 0, done.stdout
 
 
+class RestoreTwo(Start):
+    """Two volumes: both are as in the snapshot, or both as they were."""
+    AT = 20 << 20  # where no file is
+
+    def before(self, sweep):
+        sweep.count += 1
+        name = f"w{sweep.count}"
+        assert sweep.make(name, until="prepared", volumes=[{"name": "data", "size": "32M", "mount": "/data"}])[0] == 201
+        workspace = sweep.settle(name)
+        sweep.try_api("POST", f"/v1/workspaces/{name}/snapshots", {"name": "one"})
+        sweep.settle(name)
+        for volume in self.volumes(sweep, workspace):
+            with open(volume, "r+b") as f:
+                f.seek(self.AT)
+                f.write(b"newer")
+        return name
+
+    def volumes(self, sweep, workspace):
+        folder = sweep.site.state / "node" / "workspaces" / workspace["id"] / "volumes"
+        assert sorted(p.name for p in folder.iterdir()) == ["data.ext4", "root.ext4"]
+        return sorted(folder.iterdir())
+
+    def operate(self, sweep, name):
+        return sweep.try_api("POST", f"/v1/workspaces/{name}/snapshots/one/restore")
+
+    def check(self, sweep, workspace, fault):
+        def content():
+            found = set()
+            for volume in self.volumes(sweep, workspace):
+                with open(volume, "rb") as f:
+                    f.seek(self.AT)
+                    found.add(f.read(5))
+            return found
+        if fault == "kill":
+            sweep.site.wait(lambda: sweep.revive() or content() == {bytes(5)}, what="the restore")
+        assert len(content()) == 1, content()
+
+
 class Grow(Start):
     def operate(self, sweep, name):
         return sweep.try_api("PATCH", f"/v1/workspaces/{name}", {"resources": {"disk": "64M"}})
@@ -267,7 +305,7 @@ def sweep(new_site, busybox_tar):
     one.close()
 
 
-@pytest.mark.parametrize("scenario", [Deploy, Stop, Start, Snapshot, Restore, Grow, RunOnce, Remove], ids=lambda s: s.__name__.lower())
+@pytest.mark.parametrize("scenario", [Deploy, Stop, Start, Snapshot, Restore, RestoreTwo, Grow, RunOnce, Remove], ids=lambda s: s.__name__.lower())
 def test_sweep(sweep, scenario):
     points = sweep.points(scenario())
     if not points:

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../test.h"
@@ -19,6 +20,19 @@
 #define ID "00112233aabbccdd"
 
 static char folder[64];
+static int truths_synced; /* loop thread or one worker */
+
+/* Instead of the C library's. */
+int fsync(int fd)
+{
+	char link[64], path[512] = "";
+
+	(void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	if (readlink(link, path, sizeof path - 1) > 0 && strstr(path, "/truth.json"))
+		truths_synced++;
+	return (int)syscall(SYS_fsync, fd);
+}
+
 static struct node node;
 static struct agent *agent;
 static json_t *last; /* the last report */
@@ -254,6 +268,149 @@ static void test_snapshot_and_restore(void **state)
 	assert_string_equal(json_string_value(json_object_get(json_object_get(last, "error"), "step")), "restore");
 }
 
+#define TWO_VOLUMES ",\"volumes\":[{\"name\":\"data\",\"size\":\"16M\",\"mount\":\"/data\"}]}"
+#define ONE_SNAPSHOT ",\"snapshots\":[{\"id\":\"0123456789abcdef\",\"name\":\"first\"}]"
+#define RESTORED TWO_VOLUMES ONE_SNAPSHOT ",\"restore\":1,\"restore-from\":\"0123456789abcdef\""
+
+/* A byte where no file is. */
+static char mark(const char *volume, char set)
+{
+	own_str char *path = in_record(volume);
+	own_fd int fd = open(path, O_RDWR | O_CLOEXEC);
+	char byte = set;
+
+	assert_true(fd >= 0);
+	assert_int_equal(set ? pwrite(fd, &byte, 1, 12 << 20) : pread(fd, &byte, 1, 12 << 20), 1);
+	return byte;
+}
+
+static void arm(const char *fault)
+{
+	static char plan[96];
+	(void)snprintf(plan, sizeof plan, "%s/faults", folder);
+	assert_ok(fs_write_file(AT_FDCWD, plan, fault, strlen(fault), 0600, false, &e), &e);
+	assert_int_equal(setenv("CARREL_FAULTS", plan, 1), 0);
+}
+
+static void marked_with_a_snapshot(void)
+{
+	assign(1, "prepared", 0, TWO_VOLUMES);
+	await("prepared", 1);
+	assign(2, "prepared", 0, TWO_VOLUMES ONE_SNAPSHOT);
+	await("prepared", 2);
+	(void)mark("volumes/root.ext4", 'Q');
+	(void)mark("volumes/data.ext4", 'Q');
+}
+
+static void test_a_restore_that_fails_changes_nothing(void **state)
+{
+	own_str char *left = in_record("volumes/root.ext4.restored");
+
+	(void)state;
+	marked_with_a_snapshot();
+	arm("restore-copied ENOSPC\n");
+	assign(3, "prepared", 0, RESTORED);
+	await("prepared", 3);
+#ifdef CARREL_FAULTS
+	assert_string_equal(json_string_value(json_object_get(json_object_get(last, "error"), "kind")), "no-capacity");
+	assert_int_equal(mark("volumes/root.ext4", 0), 'Q');
+	assert_int_equal(mark("volumes/data.ext4", 0), 'Q');
+#endif
+	assert_false(fs_exists(AT_FDCWD, left));
+}
+
+static void test_a_restore_is_finished_by_the_next_agent(void **state)
+{
+	(void)state;
+	marked_with_a_snapshot();
+	arm("restore-renamed EIO\n");
+	assign(3, "prepared", 0, RESTORED);
+#ifdef CARREL_FAULTS
+	do {
+		json_decref(TAKE(last));
+		await("prepared", 2);
+	} while (!json_object_get(last, "error"));
+	assert_int_equal(mark("volumes/root.ext4", 0), 0);
+	assert_int_equal(mark("volumes/data.ext4", 0), 'Q');
+#else
+	await("prepared", 3);
+#endif
+	stop_agent();
+	start_agent();
+	await("prepared", 3);
+	assert_int_equal(number(last, "restore"), 1);
+	assert_int_equal(mark("volumes/root.ext4", 0), 0);
+	assert_int_equal(mark("volumes/data.ext4", 0), 0);
+	(void)mark("volumes/data.ext4", 'R'); /* and not done once more */
+	assign(4, "prepared", 0, RESTORED);
+	await("prepared", 4);
+	assert_int_equal(mark("volumes/data.ext4", 0), 'R');
+}
+
+static void empty(const char *name)
+{
+	own_str char *path = in_record(name);
+	assert_int_equal(truncate(path, 0), 0);
+}
+
+static void test_a_lost_wish_is_had_from_the_service(void **state)
+{
+	(void)state;
+	assign(1, "running", 1, "}");
+	await("running", 1);
+	uint64_t taken = ids_taken(node.ids);
+	stop_agent();
+	empty("assignment.json");
+	start_agent();
+	assert_int_equal(ids_taken(node.ids), taken);
+	assert_true(fake_runs(ID));
+	assign(1, "running", 1, "}");
+	await("running", 1);
+	fake_end(ID, 4);
+	await("stopped", 1);
+	assert_int_equal(number(last, "exit-status"), 4);
+	assert_int_equal(fake_starts(ID), 1);
+}
+
+static void test_a_lost_truth_is_presumed(void **state)
+{
+	(void)state;
+	assign(1, "running", 1, "}" ONE_SNAPSHOT ",\"restore\":1,\"restore-from\":\"0123456789abcdef\"");
+	await("running", 1);
+	stop_agent();
+	empty("truth.json");
+	start_agent();
+	await("running", 1);
+	assert_int_equal(number(last, "restore"), 1);
+	stop_agent();
+	fake_end(ID, 4);
+	empty("truth.json");
+	empty("assignment.json");
+	start_agent();
+	assign(1, "running", 1, "}");
+	await("stopped", 1);
+	assert_int_equal(fake_starts(ID), 1); /* not once more by itself */
+	assign(2, "running", 2, "}");
+	await("running", 2);
+}
+
+static void test_a_restore_is_synced_and_a_run_is_not(void **state)
+{
+	(void)state;
+	truths_synced = 0;
+	assign(1, "running", 1, "}" ONE_SNAPSHOT);
+	await("running", 1);
+	fake_end(ID, 0);
+	await("stopped", 1);
+	assign(2, "stopped", 1, "}" ONE_SNAPSHOT);
+	await("stopped", 2);
+	assert_int_equal(truths_synced, 0);
+	assign(3, "stopped", 1, "}" ONE_SNAPSHOT ",\"restore\":1,\"restore-from\":\"0123456789abcdef\"");
+	await("stopped", 3);
+	assert_int_equal(number(last, "restore"), 1);
+	assert_int_equal(truths_synced, 1);
+}
+
 static void test_adopted_after_a_restart(void **state)
 {
 	(void)state;
@@ -343,6 +500,11 @@ int main(void)
 		TEST(test_a_failed_start_is_undone),
 		TEST(test_restart_policy),
 		TEST(test_snapshot_and_restore),
+		TEST(test_a_restore_that_fails_changes_nothing),
+		TEST(test_a_restore_is_finished_by_the_next_agent),
+		TEST(test_a_lost_wish_is_had_from_the_service),
+		TEST(test_a_lost_truth_is_presumed),
+		TEST(test_a_restore_is_synced_and_a_run_is_not),
 		TEST(test_adopted_after_a_restart),
 		TEST(test_gone_while_the_agent_was_away),
 		TEST(test_kept_volume_stays),
