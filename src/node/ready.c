@@ -44,7 +44,7 @@ struct volume {
 	char *path; /* where the file is now */
 	int fd;
 	struct volume_mount mount;
-	uint64_t size_bytes, free_files, free_bytes; /* when it was new */
+	uint64_t size_bytes, all_bytes, free_files, free_bytes; /* when it was new */
 	bool throw_away;
 	unsigned tries;
 	struct volume *next;
@@ -278,12 +278,13 @@ void ready_let_go(struct ready *r, const char *path)
 
 /* --- filling --- */
 
-static bool count_free(const struct volume *v, uint64_t *ret_files, uint64_t *ret_bytes)
+static bool count(const struct volume *v, uint64_t *ret_all, uint64_t *ret_files, uint64_t *ret_bytes)
 {
 	struct statvfs fs;
 
 	if (fstatvfs(v->mount.mount_fd, &fs) < 0 || fs.f_flag & ST_RDONLY)
 		return false;
+	*ret_all = (uint64_t)fs.f_blocks * fs.f_frsize;
 	*ret_files = fs.f_ffree;
 	*ret_bytes = (uint64_t)fs.f_bfree * fs.f_frsize;
 	return true;
@@ -307,19 +308,19 @@ static int make_empty(int top, struct err *e)
 /* 1: as new; 0: something still uses it; negative: not worth having. */
 static int empty(const struct volume *v, struct err *e)
 {
-	uint64_t files = 0, bytes = 0;
+	uint64_t all = 0, files = 0, bytes = 0;
 
-	if (!count_free(v, &files, &bytes))
+	if (!count(v, &all, &files, &bytes))
 		return err_set(e, ERR_CORRUPT, "cannot be written");
-	if (files + EMPTY_FILES_MOST < v->free_files || bytes + EMPTY_BYTES_MOST < v->free_bytes)
-		return -EFBIG;
+	if (all != v->all_bytes || files + EMPTY_FILES_MOST < v->free_files || bytes + EMPTY_BYTES_MOST < v->free_bytes)
+		return -EFBIG; /* it grew, or holds much */
 	own_fd int top = openat(v->mount.mount_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (top < 0)
 		return err_errno(e, errno, "open");
 	int r = make_empty(top, e);
 	if (r < 0)
 		return r;
-	return count_free(v, &files, &bytes) && files == v->free_files;
+	return count(v, &all, &files, &bytes) && files == v->free_files;
 }
 
 /* Only if it is still wanted; otherwise, or when `v` may not be used, it is dropped. */
@@ -390,7 +391,7 @@ static int add_volume(struct ready *r, const struct kind *k, struct err *e)
 		done = volume_open(v->path, &v->fd, e);
 	if (done >= 0)
 		done = volume_mount(v->fd, k->throw_away, &v->mount, e);
-	put_on_shelf(r, v, done >= 0 && count_free(v, &v->free_files, &v->free_bytes));
+	put_on_shelf(r, v, done >= 0 && count(v, &v->all_bytes, &v->free_files, &v->free_bytes));
 	return done < 0 ? err_wrap(e, "make a root volume ready") : 1;
 }
 

@@ -349,7 +349,8 @@ static int do_task(struct work *w, enum task task, struct err *e)
 	own_str char *before = mem_printf("task-%s-begin", task_names[task]), *after = mem_printf("task-%s-end", task_names[task]);
 
 	(void)fault_point(before);
-	if (task != TASK_REMOVE && task != TASK_REAP && !state_is_live((enum state)report->state)) {
+	/* A lent volume serves one run. What the task before this one opened is for this one. */
+	if (task != TASK_REMOVE && task != TASK_REAP && !state_is_live((enum state)report->state) && !w->parts.volume_count) {
 		own_str char *root = record_volume_path(w->record, w->node->kept, NULL);
 		ready_let_go(w->node->ready, root);
 	}

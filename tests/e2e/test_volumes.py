@@ -111,3 +111,19 @@ def test_loop_mounts_work_as_well(new_site, busybox_tar):
     with open("/proc/self/mountinfo", encoding="utf-8") as f:
         lines = [line for line in f if str(site.run) in line]
     assert len(lines) == 1 and "/dev/loop" in lines[0]
+
+
+def test_volumes_that_are_thrown_away_are_used_again(site, busybox):
+    """The same files serve one run after the other, and nothing of one is there in the next."""
+    def ready():
+        return sorted(p.stat().st_ino for p in (site.state / "node" / "blanks").glob("ready-*"))
+
+    def full():
+        names = ready()
+        return names if len(names) == 4 else None
+    site.carrel("run", "--rm", "busybox", "--", "true")  # its size is wanted from now on
+    before = site.wait(full, what="volumes made ready")
+    for number in range(6):
+        out = site.carrel("run", "--rm", "busybox", "--", "sh", "-c", f"cat /root/file /tmp/file 2>/dev/null; echo secret{number} > /root/file; echo x > /tmp/file").stdout
+        assert out.strip() == ""
+        site.wait(lambda: ready() == before, what="the volume to come back")

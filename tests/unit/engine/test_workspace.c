@@ -388,6 +388,22 @@ static void test_nursery_killed(void **state)
 	assert_int_equal(fixture_wait(f, PATIENCE_MS), 128 + SIGKILL);
 }
 
+/* One that was made before is used; one that is not there any more is replaced. */
+static void test_runner_made_ahead(void **state)
+{
+	struct fixture *f = *state;
+	int pair[2];
+
+	assert_ok(nursery_runner(&f->launch.runner, &f->e), &f->e);
+	assert_int_equal(fixture_shell(f, "exit 4", out, sizeof out), 4);
+	assert_int_equal(fcntl(f->launch.runner, F_GETFD), -1); /* it was closed */
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	(void)close(pair[1]);
+	f->launch.runner = pair[0];
+	assert_int_equal(fixture_shell(f, "exit 5", out, sizeof out), 5);
+	f->launch.runner = 0;
+}
+
 /* carrel-run dies at any step of the start: the agent hears of it, and nothing is left (tear_down looks). */
 static void test_runner_dies_while_it_starts(void **state)
 {
@@ -485,6 +501,7 @@ int main(void)
 		TEST(runner_killed),
 		TEST(runner_of_a_system_killed),
 		TEST(nursery_killed),
+		TEST(runner_made_ahead),
 		TEST(runner_dies_while_it_starts),
 		TEST(held_output_is_whole),
 		TEST(held_and_never_attached),
