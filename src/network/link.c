@@ -1,4 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. Requests are collected and sent together: the kernel takes them one after the other under one lock (rtnl), so what can be
+ * saved is the way there and back. A start sends three messages: the cables; what their ports may; and, in the workspace's namespace,
+ * what is inside.
+ *
+ * A port becomes usable in this order: made (down, in its bridge), isolated or put into its VLAN, up. The filter knows it by name
+ * before it is made. Bridges of our own learn nothing: each port's hardware address is written into their table, so nothing is
+ * flooded, nobody can fill the table, and who never sends is found all the same. A cable ends with the namespace at its other end -
+ * but the kernel takes namespaces apart when it has time, so a port of that name may be there still when its workspace starts again:
+ * it is removed first. Names are never given to two attachments.
+ *
+ * A tap has no other end: it lives as long as one of its descriptors is open.
+ */
 #include "network/link.h"
 
 #include <arpa/inet.h>
@@ -6,11 +19,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_addr.h>
+#include <linux/if_bridge.h>
 #include <linux/if_link.h>
+#include <linux/if_tun.h>
 #include <linux/veth.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/fs.h"
@@ -226,23 +242,70 @@ static void put_port(struct netlink *n, const struct link_port *p, unsigned mast
 	netlink_end(n, info);
 }
 
-/* Isolated first, up then. */
-static void put_port_up(struct netlink *n, const struct link_port *p)
+/* On a network of ours, frames for the workspace go to this port because the host says so, not because it was heard there. */
+static void put_hardware_address(struct netlink *n, unsigned index, const unsigned char mac[static 6])
 {
-	const struct ifinfomsg header = { .ifi_family = AF_UNSPEC }, up = { .ifi_family = AF_UNSPEC, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
+	const struct ndmsg header = { .ndm_family = AF_BRIDGE, .ndm_ifindex = (int)index, .ndm_state = NUD_NOARP, .ndm_flags = NTF_MASTER };
+
+	netlink_begin(n, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, "tell the bridge where an address is", &header, sizeof header);
+	netlink_put(n, NDA_LLADDR, mac, 6);
+}
+
+/* What a frame of it may reach is settled first, then it comes up. */
+static void put_port_up(struct netlink *n, const struct link_port *p, unsigned index)
+{
+	const struct ifinfomsg header = { .ifi_index = (int)index }, up = { .ifi_index = (int)index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
+	unsigned char mac[6];
+	bool known = p->isolated && p->mac && read_mac(p->mac, mac);
 
 	netlink_begin(n, RTM_NEWLINK, 0, "set up a port", &header, sizeof header);
-	netlink_text(n, IFLA_IFNAME, p->port);
 	netlink_text(n, IFLA_IFALIAS, p->owner);
 	struct nlattr *info = netlink_nest(n, IFLA_LINKINFO);
 	netlink_text(n, IFLA_INFO_SLAVE_KIND, "bridge");
 	struct nlattr *data = netlink_nest(n, IFLA_INFO_SLAVE_DATA);
 	netlink_u8(n, IFLA_BRPORT_ISOLATED, p->isolated);
-	netlink_u8(n, IFLA_BRPORT_UNICAST_FLOOD, !p->isolated);
+	netlink_u8(n, IFLA_BRPORT_LEARNING, !known);
+	netlink_u8(n, IFLA_BRPORT_UNICAST_FLOOD, !known);
 	netlink_end(n, data);
 	netlink_end(n, info);
+	if (known)
+		put_hardware_address(n, index, mac);
 	netlink_begin(n, RTM_NEWLINK, 0, "bring a port up", &up, sizeof up);
-	netlink_text(n, IFLA_IFNAME, p->port);
+}
+
+static void put_vlan(struct netlink *n, unsigned index, uint16_t type, const char *what, struct bridge_vlan_info vlan)
+{
+	const struct ifinfomsg header = { .ifi_family = AF_BRIDGE, .ifi_index = (int)index };
+
+	netlink_begin(n, type, 0, what, &header, sizeof header);
+	struct nlattr *spec = netlink_nest(n, IFLA_AF_SPEC);
+	netlink_put(n, IFLA_BRIDGE_VLAN_INFO, &vlan, sizeof vlan);
+	netlink_end(n, spec);
+}
+
+/* The port leaves the bridge's default VLAN for its own. Turning the filtering on would change what the site's other ports reach. */
+static int join_vlan(struct netlink *n, const struct link_port *p, unsigned index, struct err *e)
+{
+	own_str char *path = mem_printf("/sys/class/net/%s/bridge/", p->bridge), *filtering = mem_printf("%svlan_filtering", path);
+	own_strbuf struct str on = { 0 };
+
+	if (!p->vlan)
+		return 0;
+	if (fs_read_file(AT_FDCWD, filtering, 16, &on, NULL) < 0 || !str_eq(str_text(&on), "1\n")) {
+		(void)err_set(e, ERR_UNSUPPORTED, "bridge %s does not filter VLANs, so a port cannot be in VLAN %u", p->bridge, p->vlan);
+		return err_hint(e, "set vlan_filtering on it, or name a bridge that is connected to the VLAN alone");
+	}
+	own_str char *pvid = mem_printf("%sdefault_pvid", path);
+	uint64_t other = 0;
+	str_clear(&on);
+	if (fs_read_file(AT_FDCWD, pvid, 16, &on, NULL) >= 0 && on.length) {
+		on.bytes[on.length - 1] = '\0';
+		if (str_to_u64(str_text(&on), 4094, &other) == 0 && other && other != p->vlan)
+			put_vlan(n, index, RTM_DELLINK, "leave the default VLAN", (struct bridge_vlan_info){ .vid = (uint16_t)other });
+	}
+	put_vlan(n, index, RTM_SETLINK, "join a VLAN",
+		 (struct bridge_vlan_info){ .flags = BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED, .vid = p->vlan });
+	return 0;
 }
 
 static void put_inside(struct netlink *n, const struct link_port *p)
@@ -256,16 +319,29 @@ static void put_inside(struct netlink *n, const struct link_port *p)
 	put_default_route(n, p->index, p->gateway6);
 }
 
+static int find_bridge(const struct link_port *p, unsigned *ret_index, struct err *e)
+{
+	*ret_index = link_index(p->bridge);
+	return *ret_index ? 0 : err_set(e, ERR_NOT_FOUND, "there is no bridge %s", p->bridge);
+}
+
 static int make_ports(struct netlink *n, const struct link_port *ports, size_t count, int namespace_fd, struct err *e)
 {
+	unsigned master;
+	int r;
+
 	for (size_t i = 0; i < count; i++) {
-		unsigned master = link_index(ports[i].bridge);
-		if (!master)
-			return err_set(e, ERR_NOT_FOUND, "there is no bridge %s", ports[i].bridge);
+		if ((r = find_bridge(&ports[i], &master, e)) < 0 || (link_index(ports[i].port) && (r = link_remove(ports[i].port, e)) < 0))
+			return r;
 		put_port(n, &ports[i], master, namespace_fd);
-		put_port_up(n, &ports[i]);
 	}
-	return netlink_run(n, 0, e);
+	r = netlink_run(n, 0, e);
+	for (size_t i = 0; i < count && r == 0; i++) {
+		unsigned index = link_index(ports[i].port);
+		if ((r = join_vlan(n, &ports[i], index, e)) == 0)
+			put_port_up(n, &ports[i], index);
+	}
+	return r < 0 ? r : netlink_run(n, 0, e);
 }
 
 static int configure(const struct link_port *ports, size_t count, int namespace_fd, struct err *e)
@@ -296,6 +372,65 @@ int link_ports_make(const struct link_port *ports, size_t count, int namespace_f
 	for (size_t i = 0; i < count && r < 0; i++)
 		(void)!link_remove(ports[i].port, NULL);
 	return r < 0 ? err_wrap(e, "network interfaces") : 0;
+}
+
+/* --- taps --- */
+
+static int open_queue(const struct link_port *p, unsigned queues, int *ret_fd, struct err *e)
+{
+	struct ifreq request = { .ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (queues > 1 ? IFF_MULTI_QUEUE : 0)) };
+	own_fd int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_errno(e, errno, "open /dev/net/tun");
+	(void)snprintf(request.ifr_name, sizeof request.ifr_name, "%s", p->port);
+	if (ioctl(fd, TUNSETIFF, &request) < 0)
+		return err_errno(e, errno, "make tap %s", p->port);
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+static int connect_tap(const struct link_port *p, struct err *e)
+{
+	const struct ifinfomsg header = { .ifi_family = AF_UNSPEC };
+	struct netlink n;
+	unsigned master;
+	int r = find_bridge(p, &master, e);
+
+	if (r < 0 || (r = netlink_open(&n, -1, e)) < 0)
+		return r;
+	unsigned index = link_index(p->port);
+	netlink_begin(&n, RTM_NEWLINK, 0, "connect a tap", &header, sizeof header);
+	netlink_text(&n, IFLA_IFNAME, p->port);
+	netlink_u32(&n, IFLA_MTU, p->mtu);
+	netlink_u32(&n, IFLA_MASTER, master);
+	if ((r = join_vlan(&n, p, index, e)) == 0) {
+		put_port_up(&n, p, index);
+		r = netlink_run(&n, 0, e);
+	}
+	netlink_close(&n);
+	return r;
+}
+
+int link_tap_make(const struct link_port *p, unsigned queues, int *ret_fds, struct err *e)
+{
+	int fds[LINK_QUEUES_MOST];
+	unsigned made = 0;
+	int r = 0;
+
+	if (!queues || queues > LINK_QUEUES_MOST)
+		return err_set(e, ERR_INVALID, "%u queues, the most is %d", queues, LINK_QUEUES_MOST);
+	while (made < queues && (r = open_queue(p, queues, &fds[made], e)) == 0)
+		made++;
+	if (r == 0)
+		r = connect_tap(p, e);
+	if (r == 0) {
+		memcpy(ret_fds, fds, queues * sizeof *fds);
+		return 0;
+	}
+	while (made--)
+		(void)close(fds[made]);
+	return err_wrap(e, "network interfaces");
 }
 
 int link_list(const char *prefix, int (*each)(void *data, const char *name), void *data, struct err *e)

@@ -32,6 +32,7 @@ struct link_port {
 	bool isolated;             /* from other ports: networks of our own */
 	const char *ipv4, *ipv6;         /* ADDRESS/LENGTH; NULL: none */
 	const char *gateway4, *gateway6; /* of the default route; NULL: none by this interface */
+	uint16_t vlan;             /* on a site's bridge, which must filter VLANs; 0: none */
 };
 
 /* Bridge, addresses and settings; what is there already is brought to this. */
@@ -40,8 +41,14 @@ int link_bridge_make(const struct link_bridge *b, struct err *e) must_check;
 int link_remove(const char *name, struct err *e) must_check;
 /* 0: there is none of that name. */
 unsigned link_index(const char *name);
-/* Cables into the namespace, configured and up at both ends; on failure none of them is left. */
+/* Cables into the namespace, configured and up at both ends; on failure none of them is left. A port of that name from an earlier
+ * run, whose namespace the kernel has not taken apart yet, is replaced. */
 int link_ports_make(const struct link_port *ports, size_t count, int namespace_fd, struct err *e) must_check;
+
+#define LINK_QUEUES_MOST 16
+/* A port that is a tap device with this many queues, for a machine; what is inside is not configured. Each descriptor is one queue
+ * (with virtio-net headers); the device is gone with the last of them. */
+int link_tap_make(const struct link_port *p, unsigned queues, int *ret_fds, struct err *e) must_check;
 
 /* The names of the interfaces here that begin with `prefix`. A negative answer of `each` ends it. */
 int link_list(const char *prefix, int (*each)(void *data, const char *name), void *data, struct err *e) must_check;

@@ -21,8 +21,8 @@ static struct err e;
 static int spaces[2] = { -1, -1 }, home = -1;
 static const struct link_bridge lab = { "crb1", "10.88.0.1/24", "fd00:88::1/64", 1, 1500 };
 static const struct link_port ports[2] = {
-	{ "cr1", "crb1", "aa", "eth0", "02:00:00:00:00:01", 2, 1500, true, "10.88.0.2/24", "fd00:88::2/64", "10.88.0.1", "fe80::1" },
-	{ "cr2", "crb1", "bb", "eth0", "02:00:00:00:00:02", 2, 1500, true, "10.88.0.3/24", "fd00:88::3/64", "10.88.0.1", "fe80::1" },
+	{ "cr1", "crb1", "aa", "eth0", "02:00:00:00:00:01", 2, 1500, true, "10.88.0.2/24", "fd00:88::2/64", "10.88.0.1", "fe80::1", 0 },
+	{ "cr2", "crb1", "bb", "eth0", "02:00:00:00:00:02", 2, 1500, true, "10.88.0.3/24", "fd00:88::3/64", "10.88.0.1", "fe80::1", 0 },
 };
 
 static void enter(int space) { assert_int_equal(setns(space, CLONE_NEWNET), 0); }
@@ -68,6 +68,7 @@ static void cables_are_made_and_configured(void **state)
 		assert_ok(link_ports_make(&ports[i], 1, spaces[i], &e), &e);
 	says("ip -d link show dev cr1", "isolated on");
 	says("ip -d link show dev cr1", "alias aa");
+	says("bridge fdb show dev cr1", "02:00:00:00:00:01 master crb1 static");
 	enter(spaces[0]);
 	says("ip address show dev eth0", "10.88.0.2/24");
 	says("ip address show dev eth0", "fd00:88::2/128");
@@ -103,14 +104,87 @@ static void what_fails_leaves_nothing(void **state)
 	two[0].port = "cr3";
 	two[0].device = "eth1";
 	two[0].index = 3;
-	two[1].port = "cr2"; /* there already */
-	assert_fails(link_ports_make(two, 2, spaces[0], &e), &e, ERR_EXISTS, "make a port");
 	two[1].port = "cr4";
+	two[1].index = 3; /* both cannot have it */
+	assert_fails(link_ports_make(two, 2, spaces[0], &e), &e, ERR_EXISTS, "make a port");
+	two[1].index = 4;
 	two[1].bridge = "nobridge";
 	assert_fails(link_ports_make(two, 2, spaces[0], &e), &e, ERR_NOT_FOUND, "no bridge nobridge");
 	assert_ok(link_list("cr3", count, &there, &e), &e);
 	assert_ok(link_list("cr4", count, &there, &e), &e);
 	assert_int_equal(there, 0);
+}
+
+static void a_port_of_an_earlier_run_is_replaced(void **state)
+{
+	(void)state;
+	unsigned before = link_index("cr2");
+	int late;
+
+	assert_int_equal(unshare(CLONE_NEWNET), 0);
+	late = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	enter(home);
+	assert_ok(link_ports_make(&ports[1], 1, late, &e), &e);
+	assert_int_not_equal(link_index("cr2"), before);
+	(void)close(spaces[1]);
+	spaces[1] = late;
+	enter(spaces[0]);
+	says("ping -c 1 -W 2 10.88.0.3", "ttl=63");
+	enter(home);
+}
+
+static void a_tap_has_queues_and_ends_with_them(void **state)
+{
+	(void)state;
+	const struct link_port tap = { .port = "cr9", .bridge = "crb1", .owner = "cc", .mtu = 1400, .isolated = true };
+	int fds[4];
+
+	if (access("/dev/net/tun", R_OK | W_OK) < 0) {
+		print_message("# not run: this machine has no /dev/net/tun\n");
+		skip();
+	}
+	for (unsigned queues = 1; queues <= 4; queues += 3) {
+		assert_ok(link_tap_make(&tap, queues, fds, &e), &e);
+		says("ip -d link show dev cr9", "mtu 1400");
+		says("ip -d link show dev cr9", "isolated on");
+		says("ip -d link show dev cr9", "master crb1");
+		says("ip -d link show dev cr9", queues > 1 ? "multi_queue" : "type tap");
+		for (unsigned i = 0; i < queues; i++) {
+			assert_int_not_equal(link_index("cr9"), 0);
+			(void)close(fds[i]);
+		}
+		assert_int_equal(link_index("cr9"), 0);
+	}
+	assert_fails(link_tap_make(&tap, LINK_QUEUES_MOST + 1, fds, &e), &e, ERR_INVALID, "17 queues");
+	struct link_port lost = tap;
+	lost.bridge = "nobridge";
+	assert_fails(link_tap_make(&lost, 1, fds, &e), &e, ERR_NOT_FOUND, "no bridge nobridge");
+	assert_int_equal(link_index("cr9"), 0);
+}
+
+static void a_vlan_needs_a_bridge_that_filters(void **state)
+{
+	(void)state;
+	struct link_port tagged = ports[0];
+	const char *make[] = { "ip", "link", "add", "dev", "site0", "type", "bridge", "vlan_filtering", "1", NULL };
+
+	tagged.port = "cr7";
+	tagged.device = "eth7";
+	tagged.index = 9;
+	tagged.vlan = 7;
+	assert_fails(link_ports_make(&tagged, 1, spaces[0], &e), &e, ERR_UNSUPPORTED, "bridge crb1 does not filter VLANs");
+	assert_int_equal(link_index("cr7"), 0);
+	if (proc_run(make, 4096, &(struct str){ 0 }, &e) < 0) {
+		print_message("# not run: this kernel has no bridges that filter VLANs\n");
+		skip();
+	}
+	tagged.bridge = "site0";
+	assert_ok(link_ports_make(&tagged, 1, spaces[0], &e), &e);
+	says("bridge vlan show dev cr7", "7 PVID Egress Untagged");
+	own_str char *all = run("bridge vlan show dev cr7");
+	assert_null(strstr(all, " 1 "));
+	assert_ok(link_remove("site0", &e), &e);
+	assert_ok(link_remove("cr7", &e), &e);
 }
 
 static void a_port_goes_with_its_namespace(void **state)
@@ -151,6 +225,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(a_bridge_may_be_made_twice), cmocka_unit_test(cables_are_made_and_configured),
 					    cmocka_unit_test(neighbours_meet_through_the_host), cmocka_unit_test(what_fails_leaves_nothing),
+					    cmocka_unit_test(a_port_of_an_earlier_run_is_replaced),
+					    cmocka_unit_test(a_tap_has_queues_and_ends_with_them),
+					    cmocka_unit_test(a_vlan_needs_a_bridge_that_filters),
 					    cmocka_unit_test(a_port_goes_with_its_namespace) };
 	return cmocka_run_group_tests(tests, open_world, NULL);
 }
