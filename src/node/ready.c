@@ -395,6 +395,21 @@ static int add_volume(struct ready *r, const struct kind *k, struct err *e)
 	return done < 0 ? err_wrap(e, "make a root volume ready") : 1;
 }
 
+static unsigned count_kind(const struct volume *v, const struct kind *k)
+{
+	unsigned n = 0;
+
+	for (; v; v = v->next)
+		n += v->size_bytes == k->size_bytes && v->throw_away == k->throw_away;
+	return n;
+}
+
+/* What is lent will come back, but perhaps late: half of the shelf does not wait for it. */
+static bool is_missing(const struct ready *r, const struct kind *k)
+{
+	return k->have < (r->most + 1) / 2 || k->have + count_kind(r->lent, k) + count_kind(r->used, k) < r->most;
+}
+
 int ready_refill(struct ready *r, struct err *e)
 {
 	struct kind missing = { 0 };
@@ -404,7 +419,7 @@ int ready_refill(struct ready *r, struct err *e)
 	(void)pthread_mutex_lock(&r->lock);
 	bool runner = r->runner_count < r->most;
 	for (size_t i = 0; i < r->kind_count && !missing.size_bytes; i++)
-		if (r->kinds[i].have < r->most)
+		if (is_missing(r, &r->kinds[i]))
 			missing = r->kinds[i];
 	(void)pthread_mutex_unlock(&r->lock);
 	if (runner)
