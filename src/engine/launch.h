@@ -28,6 +28,18 @@ struct launch_volume {
 	bool read_only;
 };
 
+/* A cable to a bridge of the host, made with the workspace; addresses as ADDRESS/LENGTH, NULL where there is none. */
+struct launch_interface {
+	const char *port, *bridge; /* on the host */
+	const char *device, *mac;  /* inside; the order of interfaces is that of their indexes */
+	uint32_t mtu;
+	bool isolated;             /* from the other ports of its bridge */
+	const char *ipv4, *ipv6;
+	const char *gateway4, *gateway6; /* of the default route by this interface, without length */
+	const char *zone;                /* searched for names */
+	const char *dns[2];              /* servers, IPv4 and IPv6 */
+};
+
 /* Where the processes live. The folders exist and have their limits: see enforce/enforce.h. */
 struct launch_cgroups {
 	const char *const *v1;   /* folders of the first process, one per hierarchy; NULL-terminated, or NULL */
@@ -49,6 +61,8 @@ struct launch {
 	int runner;                     /* from nursery_runner, or 0: one is made. Closed by engine_launch, used or not */
 	const struct launch_volume *volumes;
 	size_t volume_count;
+	const struct launch_interface *interfaces; /* eth0 first */
+	size_t interface_count;
 	const char *run_dir;            /* RUN/node/workspaces/ID, exists: run.sock and status are made there */
 	const char *log_path;           /* log file (docs/formats/log.md); its folder exists */
 	uint64_t run;                   /* number of this run, for the status file */

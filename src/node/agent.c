@@ -24,6 +24,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "node/network.h"
 #include "node/snapshot.h"
 #include "node/task.h"
 
@@ -263,6 +264,8 @@ static void take_wish(struct workspace *w)
 	assignment_done(&r->wish);
 	r->wish = w->next;
 	w->next = empty;
+	if (state_is_live((enum state)r->truth.report->state))
+		networks_update(w->agent->node->networks, &r->wish, r->truth.report->pid);
 	bool nothing_to_keep = r->wish.wish == WISH_REMOVED && !r->on_disk;
 	w->job_failed = !nothing_to_keep && record_save_wish(r, &w->job_error) < 0;
 }
@@ -689,6 +692,7 @@ static void find_runner(struct workspace *w)
 	}
 	watch_runner(w, control);
 	report->pid = status.pid;
+	networks_adopt(w->agent->node->networks, &r->wish, status.pid);
 	(void)!isolate_freeze_volumes(w->agent->node, r, false, NULL); /* a snapshot may have been under way */
 	if (report->state == STATE_STARTING || report->state == STATE_STOPPING) /* a stop is then said again */
 		report->state = r->wish.wish == WISH_PAUSED && report->state == STATE_STARTING ? STATE_PAUSED : STATE_RUNNING;

@@ -18,6 +18,7 @@
 #include "base/str.h"
 #include "base/ws.h"
 #include "node/facts.h"
+#include "node/network.h"
 #include "node/steps.h"
 #include "node/stream.h"
 
@@ -159,12 +160,17 @@ static void on_stream(struct channel *c, json_t *message)
 		stream_open(c->node, c->agent, stream, id, kind, json_object_get(message, "request"));
 }
 
+static void on_networks(struct channel *c, json_t *message) { networks_take(c->node->networks, message); }
+
+static void on_judge(struct channel *c, json_t *message) { send_json(c, networks_judge(c->node->networks, message)); }
+
 static const struct {
 	const char *type;
 	void (*handle)(struct channel *c, json_t *message);
 } handlers[] = {
 	{ "assignments", on_assignments }, { "forget", on_forget },		     { "stream", on_stream },
 	{ "plan", on_plan },		   { "volume-remove", on_remove_volume },
+	{ "networks", on_networks },	   { "judge", on_judge },
 };
 
 static void on_message(void *data, bool text, const char *bytes, size_t length)
@@ -264,9 +270,12 @@ struct channel *channel_new(struct node *n)
 	return c;
 }
 
+static void tell(void *data, json_t *message) { send_json(data, message); }
+
 void channel_start(struct channel *c, struct agent *a)
 {
 	c->agent = a;
+	networks_start(c->node->networks, tell, c);
 	connect_now(c);
 }
 

@@ -45,8 +45,21 @@ static int make_plan(const struct node *n, const char *name, const struct assign
 	return enforce_plan(&n->isolator->layout, n->config.cgroup, name, &limits, (uint32_t)first_id, ret_plan, e);
 }
 
+void isolate_interface_done(struct launch_interface *f)
+{
+	const char *const own[] = { f->port, f->bridge,	  f->device, f->mac,   f->ipv4,	  f->ipv6,
+				    f->gateway4, f->gateway6, f->zone,	 f->dns[0], f->dns[1] };
+
+	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
+		free((char *)(uintptr_t)own[i]);
+	*f = (struct launch_interface){ 0 };
+}
+
 void isolate_parts_done(struct isolate_parts *p)
 {
+	for (size_t i = 0; i < p->interface_count; i++)
+		isolate_interface_done(&p->interfaces[i]);
+	free(p->interfaces);
 	for (size_t i = 0; i < p->lower_count; i++)
 		free(p->lowers[i]);
 	for (size_t i = 0; i < p->volume_count; i++) {
@@ -150,6 +163,8 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	l.partitions = (const char *const *)parts->lowers;
 	l.partition_count = parts->lower_count;
 	fill_volumes(parts, volumes, &l);
+	l.interfaces = parts->interfaces;
+	l.interface_count = parts->interface_count;
 	l.run_dir = run;
 	l.log_path = log;
 	l.paused = paused;

@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "engine/launch.h"
 #include "node/node.h"
 #include "node/record.h"
 
@@ -25,7 +26,10 @@ struct isolate_parts {
 	size_t lower_count;
 	struct isolate_volume *volumes;
 	size_t volume_count;
+	struct launch_interface *interfaces; /* what stands in them is their own */
+	size_t interface_count;
 };
+void isolate_interface_done(struct launch_interface *f);
 void isolate_parts_done(struct isolate_parts *p);
 
 struct isolate_status {

@@ -21,6 +21,7 @@
 #include "node/config.h"
 #include "node/facts.h"
 #include "node/isolate.h"
+#include "node/network.h"
 #include "node/node.h"
 #include "node/stream.h"
 
@@ -85,6 +86,7 @@ static int serve(struct node *n, struct err *e)
 		notify("STOPPING=1");
 	}
 	workers_free(n->workers);
+	networks_stop(n->networks);
 	stream_close_all();
 	channel_free(channel);
 	if (agent)
@@ -105,6 +107,8 @@ static int clean(struct node *n, struct err *e)
 {
 	int r = isolate_collect(n, nobody, NULL, e);
 	isolate_clean(n);
+	if (r == 0)
+		r = networks_clean(n, e);
 	return r < 0 ? r : mounts_clean(n->partitions, e);
 }
 

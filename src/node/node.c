@@ -9,6 +9,7 @@
 #include "base/fs.h"
 #include "base/mem.h"
 #include "node/isolate.h"
+#include "node/network.h"
 
 /* Folders of others' data are root's only; the run folder itself is everybody's, for carreld's socket is in it. */
 static int make_folders(const struct node *n, struct err *e)
@@ -42,6 +43,8 @@ int node_init(struct node *n, struct config *config, struct err *e)
 		r = volume_pool_open(n->blanks, (unsigned)n->config.blanks, &n->pool, e);
 	if (r == 0)
 		r = isolator_new(&n->isolator, e);
+	if (r == 0)
+		r = networks_new(n, &n->networks, e);
 	if (r == 0 && n->config.blank_bytes)
 		volume_pool_want(n->pool, VOLUME_ROOT, n->config.blank_bytes);
 	if (r < 0)
@@ -54,6 +57,7 @@ int node_init(struct node *n, struct config *config, struct err *e)
 
 void node_done(struct node *n)
 {
+	networks_free(n->networks);
 	isolator_free(n->isolator);
 	ready_free(n->ready);
 	volume_pool_free(n->pool);

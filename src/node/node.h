@@ -19,6 +19,7 @@ struct node {
 	struct volume_pool *pool;
 	struct ready *ready;
 	struct ids *ids;
+	struct networks *networks;
 	struct isolator *isolator;
 	char *workspaces; /* STATE/node/workspaces */
 	char *kept;       /* STATE/node/kept */

@@ -22,6 +22,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "node/network.h"
 
 struct step {
 	const char *name;
@@ -228,27 +229,16 @@ static json_t *volumes_plan(const struct node *n, const struct assignment *a)
 	return lines;
 }
 
-/* --- network: own, with loopback only, or the host's; nothing to set up for either --- */
+/* --- network: bridges, rules and names; the ports themselves are made with the namespace --- */
 
 static int network_run(struct work *w, struct err *e)
 {
-	if (!w->record->wish.attachments.count)
+	if (!w->record->wish.attachments.count || w->parts.interfaces)
 		return 0;
-	return err_set(e, ERR_UNSUPPORTED, "this host cannot attach networks yet");
+	return networks_attach(w->node->networks, &w->record->wish, &w->parts, e);
 }
 
-static int nothing(struct work *w, struct err *e)
-{
-	(void)w;
-	(void)e;
-	return 0;
-}
-
-static json_t *network_plan(const struct node *n, const struct assignment *a)
-{
-	(void)n;
-	return json_pack("[s]", a->spec->network == NETWORK_HOST ? "the host's network" : "own network namespace, loopback only");
-}
+static int network_undo(struct work *w, struct err *e) { return networks_detach(w->node->networks, w->record->id, e); }
 
 /* --- limits and launch --- */
 
@@ -258,7 +248,12 @@ static int limits_undo(struct work *w, struct err *e) { return isolate_limits_un
 static int launch_run(struct work *w, struct err *e)
 {
 	bool paused = w->record->wish.wish == WISH_PAUSED;
-	return isolate_start(w->node, w->record, &w->parts, paused, false, &w->record->truth.report->pid, e);
+	uint64_t *pid = &w->record->truth.report->pid;
+	int r = isolate_start(w->node, w->record, &w->parts, paused, false, pid, e);
+
+	if (r >= 0)
+		networks_running(w->node->networks, w->record->id, *pid);
+	return r;
 }
 
 static int launch_undo(struct work *w, struct err *e) { return isolate_undo(w->node, w->record->id, e); }
@@ -269,7 +264,7 @@ static const struct step steps[] = {
 	{ "stage", IN(STAGE) | IN(START), stage_run, stage_undo, true, "unmount partitions that nobody uses", stage_plan },
 	{ "ids", IN(PREPARE) | IN(START), ids_run, ids_undo, false, "give the range back", ids_plan },
 	{ "volumes", IN(PREPARE) | IN(START), volumes_run, volumes_undo, false, "remove volumes that are not kept", volumes_plan },
-	{ "network", IN(START), network_run, nothing, true, "nothing", network_plan },
+	{ "network", IN(START), network_run, network_undo, true, "take rules and names away; the ports go with the namespace", networks_plan },
 	{ "limits", IN(START), limits_run, limits_undo, true, "remove the cgroups", isolate_limits_plan },
 	{ "launch", IN(START), launch_run, launch_undo, true, "kill runner and processes", isolate_plan },
 };

@@ -40,6 +40,7 @@
 #include "base/own.h"
 #include "engine/workspace/enter.h"
 #include "engine/workspace/program.h"
+#include "runner/network.h"
 
 /* One descriptor: the agent's socket of the nursery is replaced by its own in a runner. */
 #define AGENT_SOCKET 3
@@ -358,7 +359,7 @@ static int start(struct runner *r, int socket, struct err *e)
 {
 	int result = birth_begin(&r->birth, e);
 
-	if (result < 0 || (result = control_listen(r, e)) < 0)
+	if (result < 0 || (result = network_make(&r->plan, r->birth.pid, e)) < 0 || (result = control_listen(r, e)) < 0)
 		return result;
 	if ((result = fault_point("runner.born")) > 0)
 		return err_errno(e, result, "after the first process");

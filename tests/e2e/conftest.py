@@ -56,7 +56,7 @@ BUILD = pathlib.Path(os.environ.get("CARREL_BUILD_ROOT", ROOT / "build"))
 TIMEOUT = int(os.environ.get("CARREL_TEST_TIMEOUT", "120"))
 DEBIAN_PACKAGES = "systemd-sysv,dbus,openssh-server,cron,iproute2,procps,less,nano"
 BUSYBOX_LINKS = ("sh ls cat echo true false sleep id ps mount umount touch rm mkdir rmdir ln cp mv chmod chown head tail wc grep sed awk "
-                 "tr cut sort uniq env printf test [ dd df du hostname uname kill killall nproc seq stat sync tar vi top free tee "
+                 "wget nslookup tr cut sort uniq env printf test [ dd df du hostname uname kill killall nproc seq stat sync tar vi top free tee "
                  "readlink date find xargs sha256sum md5sum stty tty who whoami yes nc ping ip ifconfig mknod expr basename dirname "
                  "usleep timeout setsid watch od hexdump diff cmp su login adduser truncate mkfifo dmesg insmod reboot poweroff halt").split()
 

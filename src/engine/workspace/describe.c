@@ -100,6 +100,23 @@ static json_t *describe_flags(uint64_t flags)
 	return array;
 }
 
+/* NULL: none. */
+static json_t *describe_interfaces(const struct plan *p)
+{
+	static const char *const keys[INTERFACE_TEXTS] = { "port", "bridge", "device", "mac",	   "mtu",
+							   "isolated", "ipv4", "ipv6", "gateway4", "gateway6" };
+	json_t *array = p->interfaces && p->interfaces[0] ? json_array() : NULL;
+
+	for (const char **at = p->interfaces; array && *at; at += INTERFACE_TEXTS) {
+		json_t *one = json_object();
+		for (size_t i = 0; i < INTERFACE_TEXTS; i++)
+			if (*at[i])
+				(void)json_object_set_new(one, keys[i], json_string(at[i]));
+		(void)json_array_append_new(array, one);
+	}
+	return array;
+}
+
 json_t *describe_plan(const struct plan *p)
 {
 	own_str char *capabilities = mem_printf("%010llx", (unsigned long long)p->capabilities);
@@ -107,10 +124,10 @@ json_t *describe_plan(const struct plan *p)
 	json_t *program = json_pack("{s:o, s:o, s:s, s:s, s:I}", "command", list(p->argv), "environment", list(p->environment), "user",
 				    p->user, "directory", p->directory, "stop_signal", (json_int_t)p->stop_signal);
 
-	return json_pack("{s:s, s:s, s:o, s:s, s:s, s:s, s:o, s:o, s:s, s:o, s:o}", "engine", "workspace", "mode",
+	return json_pack("{s:s, s:s, s:o, s:s, s:s, s:s, s:o, s:o, s:s, s:o*, s:o, s:o}", "engine", "workspace", "mode",
 			 p->flags & PLAN_SYSTEM ? "system" : "program", "flags", describe_flags(p->flags), "host_name", p->host_name,
 			 "ids", ids, "namespaces",
 			 p->flags & PLAN_HOST_NETWORK ? "user mount pid ipc uts cgroup time" : "user mount pid network ipc uts cgroup time",
-			 "program", program, "cgroups", list(p->cgroups_v1), "capabilities", capabilities, "volumes", list(p->volumes),
-			 "steps", describe_steps(p));
+			 "program", program, "cgroups", list(p->cgroups_v1), "capabilities", capabilities, "interfaces",
+			 describe_interfaces(p), "volumes", list(p->volumes), "steps", describe_steps(p));
 }

@@ -59,8 +59,15 @@ struct step {
 #define PLAN_NUMBERS(X) X(flags) X(first_id) X(run) X(stop_signal) X(capabilities) X(open_files) X(log_bytes) X(log_files)
 #define PLAN_TEXTS(X) X(id) X(name) X(host_name) X(run_dir) X(log_path) X(cgroup_v2) X(freeze_path) X(freeze_text) X(thaw_text) \
 	X(user) X(directory)
-#define PLAN_LISTS(X) X(partitions) X(cgroups_v1) X(argv) X(environment) X(volumes)
+#define PLAN_LISTS(X) X(partitions) X(cgroups_v1) X(argv) X(environment) X(volumes) X(interfaces)
 /* clang-format on */
+
+/* `interfaces` has this many texts for each, in this order; mtu and isolated ("0", "1") as decimal numbers, "" where there is none. */
+enum plan_interface {
+	INTERFACE_PORT, INTERFACE_BRIDGE, INTERFACE_DEVICE, INTERFACE_MAC, INTERFACE_MTU, INTERFACE_ISOLATED,
+	INTERFACE_IPV4, INTERFACE_IPV6, INTERFACE_GATEWAY4, INTERFACE_GATEWAY6, INTERFACE_TEXTS,
+};
+#define INTERFACES_MOST 8
 
 struct plan {
 #define X(name) uint64_t name;

@@ -189,6 +189,28 @@ static char *machine_id(const char *id)
 	return mem_printf("%.32s\n", hex);
 }
 
+/* Who answers for names; a link instead of a file (systemd-resolved) is left alone, and asks its servers by DHCP. */
+static void plan_resolver(struct request *r, const struct launch *l)
+{
+	struct str text = { 0 };
+	bool any = false;
+
+	str_puts(&text, WRITE_MARK);
+	for (size_t i = 0; i < l->interface_count; i++)
+		if (l->interfaces[i].zone) {
+			str_printf(&text, "%s %s", any ? "" : "search", l->interfaces[i].zone);
+			any = true;
+		}
+	str_puts(&text, any ? "\n" : "");
+	for (size_t i = 0; i < l->interface_count; i++)
+		for (size_t d = 0; d < ARRAY_SIZE(l->interfaces[i].dns); d++)
+			if (l->interfaces[i].dns[d])
+				str_printf(&text, "nameserver %s\n", l->interfaces[i].dns[d]);
+	if (l->interface_count)
+		step(r, STEP_WRITE, WRITE_ALWAYS, "", "/etc/resolv.conf", own(r, mem_strdup(str_text(&text))));
+	str_done(&text);
+}
+
 static void plan_identity(struct request *r, const struct launch *l, bool system)
 {
 	const char *host = r->plan.host_name;
@@ -199,6 +221,7 @@ static void plan_identity(struct request *r, const struct launch *l, bool system
 	step(r, STEP_WRITE, system ? WRITE_ALWAYS : WRITE_IF_THERE, "", "/etc/machine-id", own(r, machine_id(l->id)));
 	if (l->spec->network == NETWORK_HOST)
 		step(r, STEP_HOST, 1, "/etc/resolv.conf", "/etc/resolv.conf", "");
+	plan_resolver(r, l);
 }
 
 static void plan_tree(struct request *r, const struct launch *l, bool system)
@@ -310,6 +333,29 @@ static void plan_program(struct request *r, const struct launch *l, bool system)
 		   (l->spec->network == NETWORK_HOST ? PLAN_HOST_NETWORK : 0);
 }
 
+static void plan_interfaces(struct request *r, const struct launch *l)
+{
+	const char **list = own_list(r, l->interface_count * INTERFACE_TEXTS);
+
+	for (size_t i = 0; i < l->interface_count && !l->maintenance; i++) {
+		const struct launch_interface *f = &l->interfaces[i];
+		const char **at = list + i * INTERFACE_TEXTS;
+#define TEXT(from) ((from) ? own(r, mem_strdup(from)) : "")
+		at[INTERFACE_PORT] = TEXT(f->port);
+		at[INTERFACE_BRIDGE] = TEXT(f->bridge);
+		at[INTERFACE_DEVICE] = TEXT(f->device);
+		at[INTERFACE_MAC] = TEXT(f->mac);
+		at[INTERFACE_MTU] = own(r, mem_printf("%u", f->mtu));
+		at[INTERFACE_ISOLATED] = f->isolated ? "1" : "0";
+		at[INTERFACE_IPV4] = TEXT(f->ipv4);
+		at[INTERFACE_IPV6] = TEXT(f->ipv6);
+		at[INTERFACE_GATEWAY4] = TEXT(f->gateway4);
+		at[INTERFACE_GATEWAY6] = TEXT(f->gateway6);
+#undef TEXT
+	}
+	r->plan.interfaces = list;
+}
+
 static void plan_places(struct request *r, const struct launch *l)
 {
 	struct plan *p = &r->plan;
@@ -318,6 +364,7 @@ static void plan_places(struct request *r, const struct launch *l)
 	for (size_t i = 0; i < l->partition_count; i++)
 		partitions[i] = own(r, mem_strdup(l->partitions[i]));
 	p->partitions = partitions;
+	plan_interfaces(r, l);
 	p->cgroups_v1 = copy_list(r, l->cgroups.v1);
 #define TEXT(from) ((from) ? own(r, mem_strdup(from)) : "")
 	p->id = TEXT(l->id);
@@ -338,6 +385,8 @@ static void plan_places(struct request *r, const struct launch *l)
 
 static int check(const struct launch *l, struct err *e)
 {
+	if (l->interface_count > INTERFACES_MOST)
+		return err_set(e, ERR_INVALID, "a workspace has at most %d interfaces", INTERFACES_MOST);
 	if (!id_valid(l->id))
 		return err_set(e, ERR_INVALID, "\"%s\" is not a workspace id", l->id ? l->id : "");
 	if (l->machine && l->spec->network == NETWORK_HOST)

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NODE_NETWORK_PRIVATE_H
+#define NODE_NETWORK_PRIVATE_H
+
+/* What network.c, which changes things, shares with network_report.c, which only looks. All of it under the lock. */
+
+#include <pthread.h>
+
+#include "network/filter.h"
+#include "network/metadata_server.h"
+#include "node/directory.h"
+#include "node/network.h"
+
+#define INSTANCE_LENGTH 4
+
+/* A network that has a bridge here. */
+struct carried {
+	char *name;
+	char bridge[NETWORK_DEVICE_LENGTH + 1];
+	bool ours, names;
+	uint64_t idle_since_ms; /* 0: in use */
+};
+
+struct local {
+	struct assignment wish; /* a copy of its own */
+	uint64_t pid;           /* 0: it does not run yet */
+	bool links_due;         /* its interfaces are to be compared with the wish */
+};
+
+struct networks {
+	struct node *node;
+	char instance[INSTANCE_LENGTH + 1];
+	char *file, *folder; /* networks.json; RUN/node/networks */
+	pthread_mutex_t lock;
+	struct directory directory;
+	struct map locals;  /* by id: struct local */
+	struct map carried; /* by name: struct carried */
+	struct filter *filter;
+	bool applied, forwarding, swept;
+	/* loop thread only */
+	struct metadata_server *metadata;
+	void (*tell)(void *data, json_t *message);
+	void *tell_data;
+	bool due, busy, failed, looking;
+	struct loop_source *timer, *retry;
+	json_t *traffic;
+	uint16_t metadata_port;
+};
+
+/* What the filter gets; borrowed from directory and locals. */
+struct intent {
+	struct filter_intent intent;
+	struct filter_network *networks;
+	struct filter_workspace *workspaces;
+	struct member *members;
+	char (*bridges)[NETWORK_DEVICE_LENGTH + 1];
+};
+
+void intent_make(struct networks *s, struct intent *out);
+void intent_done(struct intent *i);
+void bridge_of(const char *instance, const struct network *w, char out[static NETWORK_DEVICE_LENGTH + 1]);
+
+/* Counters of all locals, as the service wants them; a new reference. */
+json_t *network_read_traffic(struct networks *s);
+
+#endif

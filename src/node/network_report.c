@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Questions about the networks of this host: what the filter shall know, what was counted, and who may talk to whom. */
+#include "node/network_private.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+
+void bridge_of(const char *instance, const struct network *w, char out[static NETWORK_DEVICE_LENGTH + 1])
+{
+	if (w->kind == NETWORK_BRIDGE)
+		(void)snprintf(out, NETWORK_DEVICE_LENGTH + 1, "%s", w->bridge);
+	else
+		(void)snprintf(out, NETWORK_DEVICE_LENGTH + 1, "crb%s%" PRIx64, instance, w->number & 0xffffff);
+}
+
+void intent_done(struct intent *i)
+{
+	free(i->networks);
+	free(i->workspaces);
+	free(i->members); /* borrowed inside */
+	free(i->bridges);
+}
+
+void intent_make(struct networks *s, struct intent *out)
+{
+	size_t at = 0;
+
+	*out = (struct intent){ .networks = mem_alloc_array(s->directory.networks.count + 1, sizeof *out->networks),
+				.workspaces = mem_alloc_array(s->locals.count + 1, sizeof *out->workspaces),
+				.members = mem_alloc_array(s->directory.members.count + 1, sizeof *out->members),
+				.bridges = mem_alloc_array(s->directory.networks.count + 1, sizeof *out->bridges) };
+	for (size_t i = 0; i < s->directory.networks.capacity; i++)
+		if (s->directory.networks.entries[i].key) {
+			const struct network *w = s->directory.networks.entries[i].value;
+			bridge_of(s->instance, w, out->bridges[at]);
+			out->networks[at] = (struct filter_network){ w, out->bridges[at] };
+			at++;
+		}
+	out->intent.network_count = at;
+	at = 0;
+	for (size_t i = 0; i < s->directory.members.capacity; i++)
+		if (s->directory.members.entries[i].key)
+			out->members[at++] = *(const struct member *)s->directory.members.entries[i].value;
+	out->intent.member_count = at;
+	at = 0;
+	for (size_t i = 0; i < s->locals.capacity; i++)
+		if (s->locals.entries[i].key) {
+			const struct assignment *a = &((const struct local *)s->locals.entries[i].value)->wish;
+			out->workspaces[at++] = (struct filter_workspace){ a->id, a->spec, a->attachments.items, a->attachments.count, a->owner_uid };
+		}
+	out->intent.workspace_count = at;
+	out->intent.instance = s->instance;
+	out->intent.networks = out->networks;
+	out->intent.members = out->members;
+	out->intent.workspaces = out->workspaces;
+	out->intent.metadata_port = s->metadata_port;
+}
+
+/* --- what was counted --- */
+
+struct device_counts {
+	uint64_t in_bytes, in_packets, out_bytes, out_packets; /* as the workspace sees it */
+};
+
+/* /proc/net/dev: what the host receives on a port the workspace has sent. */
+static bool read_device(const char *table, const char *port, struct device_counts *out)
+{
+	own_str char *key = mem_printf(" %s:", port);
+	const char *at = strstr(table, key);
+	unsigned long long v[10];
+
+	if (!at || sscanf(at + strlen(key), "%llu %llu %*u %*u %*u %*u %*u %*u %llu %llu", &v[0], &v[1], &v[2], &v[3]) != 4)
+		return false;
+	*out = (struct device_counts){ .out_bytes = v[0], .out_packets = v[1], .in_bytes = v[2], .in_packets = v[3] };
+	return true;
+}
+
+static json_t *interfaces_of(const struct assignment *a, const char *table)
+{
+	const struct attachment *all = a->attachments.items;
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < a->attachments.count; i++) {
+		struct device_counts c;
+		if (read_device(table, all[i].port, &c))
+			(void)json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:I}", "port", all[i].port, "in-bytes",
+								    (json_int_t)c.in_bytes, "in-packets", (json_int_t)c.in_packets, "out-bytes",
+								    (json_int_t)c.out_bytes, "out-packets", (json_int_t)c.out_packets));
+	}
+	return list;
+}
+
+static json_t *drops_of(const struct filter_counts *counts, const char *id)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < counts->count; i++) {
+		const struct filter_count *c = &counts->items[i];
+		if (str_eq(c->workspace, id) && !c->allowed && c->packets)
+			(void)json_array_append_new(list, json_pack("{s:s, s:s, s:I}", "rule", c->rule, "side", filter_side_names[c->side],
+								    "packets", (json_int_t)c->packets));
+	}
+	return list;
+}
+
+json_t *network_read_traffic(struct networks *s)
+{
+	own_strbuf struct str table = { 0 };
+	struct filter_counts counts = { 0 };
+	json_t *items = json_array();
+
+	if (fs_read_file(AT_FDCWD, "/proc/thread-self/net/dev", (size_t)16 << 20, &table, NULL) < 0 ||
+	    filter_counters(s->filter, &counts, NULL) < 0)
+		return items;
+	for (char *c = table.bytes; c && *c; c++) /* names are set in blanks: make the first of each line one */
+		*c = *c == '\n' ? ' ' : *c;
+	for (size_t i = 0; i < s->locals.capacity; i++)
+		if (s->locals.entries[i].key) {
+			const struct local *l = s->locals.entries[i].value;
+			(void)json_array_append_new(items, json_pack("{s:s, s:o, s:o}", "workspace", l->wish.id, "interfaces",
+								     interfaces_of(&l->wish, str_text(&table)), "dropped", drops_of(&counts, l->wish.id)));
+		}
+	filter_counts_done(&counts);
+	return items;
+}
+
+/* --- questions --- */
+
+/* An id, a name that one member has, or an address. */
+static struct filter_end end_of(const struct networks *s, const char *text)
+{
+	const struct member *m = map_get(&s->directory.members, text);
+
+	for (size_t i = 0; i < s->directory.members.capacity && !m; i++) {
+		const struct member *one = s->directory.members.entries[i].key ? s->directory.members.entries[i].value : NULL;
+		const struct member_address *a = one ? one->addresses.items : NULL;
+		if (one && str_eq(one->name, text))
+			m = one;
+		for (size_t j = 0; one && !m && j < one->addresses.count; j++)
+			if (str_eq(a[j].ipv4, text) || str_eq(a[j].ipv6, text))
+				return (struct filter_end){ .workspace = one->id, .address = text };
+	}
+	if (m)
+		return (struct filter_end){ .workspace = m->id };
+	return (struct filter_end){ .address = str_eq(text, "wan") ? NULL : text };
+}
+
+static int judge(struct networks *s, json_t *message, struct filter_verdict *ret_verdict, struct err *e)
+{
+	const char *from = json_string_value(json_object_get(message, "from")), *to = json_string_value(json_object_get(message, "to")),
+		   *service = json_string_value(json_object_get(message, "service"));
+	struct rule_service wanted;
+	struct intent i;
+
+	if (!from || !to || !service)
+		return err_set(e, ERR_INVALID, "from, to and service are needed");
+	int r = rule_parse_service(service, &wanted, e);
+	if (r < 0)
+		return r;
+	const struct filter_question question = { .from = end_of(s, from), .to = end_of(s, to), .protocol = wanted.protocol,
+						  .port = wanted.port_count ? wanted.ports[0].first : 0,
+						  .ipv6 = strchr(from, ':') || strchr(to, ':') };
+	intent_make(s, &i);
+	r = filter_judge(&i.intent, &question, ret_verdict, e);
+	intent_done(&i);
+	return r;
+}
+
+json_t *networks_judge(struct networks *s, json_t *message)
+{
+	json_t *id = json_object_get(message, "id");
+	struct filter_verdict v = { 0 };
+	struct err e = { 0 };
+
+	(void)pthread_mutex_lock(&s->lock);
+	int r = judge(s, message, &v, &e);
+	(void)pthread_mutex_unlock(&s->lock);
+	if (r < 0)
+		return json_pack("{s:s, s:O?, s:{s:s, s:s, s:s}}", "type", "judged", "id", id, "error", "kind", err_kind_name(e.kind), "message",
+				 e.message, "hint", e.hint);
+	return json_pack("{s:s, s:O?, s:b, s:s, s:s, s:s}", "type", "judged", "id", id, "allowed", v.allowed, "rule", v.rule, "side",
+			 filter_side_names[v.side], "workspace", v.workspace);
+}
+

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks with real packets: a site whose agent lives in a namespace with a WAN and a LAN beside it (network_tools.py)."""
+import contextlib
+import json
+import time
+
+import pytest
+
+from conftest import import_image
+from network_tools import World
+
+FETCH = "nc -w 3 {address} {port} </dev/null"
+
+
+@pytest.fixture(scope="module")
+def world():
+    made = World()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def net(world, prefix, busybox_tar):
+    """A site on `world` with a network `default`."""
+    from conftest import Site
+    site = Site(prefix, world=world, node_args=["--blank-size", "32M"])
+    try:
+        import_image(site, "busybox", busybox_tar)
+        make_network(site, "default", ipv4="10.88.0.0/24", ipv6="fd00:88::/64")
+        yield site
+    finally:
+        problems = site.close()
+    assert not problems, "\n".join(problems)
+    deadline = time.monotonic() + 10  # the kernel takes namespaces apart in its own time
+    while left := [line for line in world.run("host", "ip", "-o", "link").stdout.splitlines() if ": cr" in line]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    assert "carrel" not in world.run("host", "nft", "list", "tables").stdout
+
+
+def make_network(site, name, **how):
+    status, answer, _ = site.api("POST", "/v1/networks", {"name": name, **how})
+    assert status == 201, answer
+    return answer
+
+
+@contextlib.contextmanager
+def workspace(site, name, command=("sleep", "1000"), **spec):
+    body = {"spec": {"name": name, "image": "busybox", "command": list(command), "resources": {"disk": "32M"}, "stop-timeout": "1s", **spec}}
+    status, answer, _ = site.api("POST", "/v1/workspaces", body)
+    assert status == 201, answer
+    try:
+        site.wait_state(name, "running")
+        yield site.workspace(name)
+    finally:
+        site.api("DELETE", f"/v1/workspaces/{name}?force=1")
+        site.wait(lambda: site.workspace(name) is None, what=f"removal of {name}")
+
+
+def inside(site, name, *words, ok=(0,)):
+    return site.carrel("exec", name, "--", *words, ok=ok)
+
+
+def reaches(site, name, address, port):
+    """What a server of ours says to a connection from inside; None when there is none."""
+    done = inside(site, name, "sh", "-c", FETCH.format(address=address, port=port), ok=None)
+    return done.stdout.strip() or None
+
+
+def address(site, name, key="ipv4"):
+    shown = site.workspace(name)
+    found = shown["interfaces"][0][key].split("/")[0]
+    assert found
+    return found
+
+
+def test_the_default_network(net, world):
+    world.serve("wan", 8001)
+    world.serve("lan", 8002)
+    world.serve("host", 8003)
+    with workspace(net, "one"):
+        assert "eth0" in inside(net, "one", "ifconfig").stdout
+        assert reaches(net, "one", world.WAN, 8001) == world.HOST  # out to the WAN, behind the host's address
+        assert reaches(net, "one", world.LAN, 8002) is None
+        assert reaches(net, "one", world.HOST, 8003) is None
+        assert reaches(net, "one", "10.88.0.1", 8003) is None
+        resolver = inside(net, "one", "cat", "/etc/resolv.conf").stdout
+        assert "nameserver 10.88.0.1" in resolver and "search default.carrel" in resolver
+
+
+def test_neighbours_and_groups(net, world):
+    with workspace(net, "a"), workspace(net, "b", ["nc", "-ll", "-p", "80", "-e", "echo", "hello from b"]), \
+            workspace(net, "c", allow=["workspace:b tcp/80", "wan"]), workspace(net, "d", groups=["ops"], allow=["group:lab tcp/80"]):
+        b = address(net, "b")
+        assert reaches(net, "a", b, 80) is None  # the default: no neighbours
+        assert reaches(net, "c", b, 80) == "hello from b"
+        assert reaches(net, "c", address(net, "b", "ipv6"), 80) == "hello from b"
+        assert b in inside(net, "c", "nslookup", "b.default.carrel").stdout
+        assert reaches(net, "d", b, 80) is None
+        status, answer, _ = net.api("PATCH", "/v1/workspaces/b", {"groups": ["lab"], "from": ["group:ops", "workspace:c"]})
+        assert status in (200, 202), answer
+        deadline = time.monotonic() + 5
+        while reaches(net, "d", b, 80) is None:
+            assert time.monotonic() < deadline
+        assert reaches(net, "c", b, 80) == "hello from b"
+        assert net.workspace("b")["restarts"] == 0
+
+
+def test_published_port(net, world):
+    with workspace(net, "web", ["nc", "-ll", "-p", "80", "-e", "echo", "welcome"], publish=["8080:80"]):
+        for place, to in (("wan", world.HOST), ("lan", "192.168.77.1"), ("wan", world.HOST6)):
+            done = world.run(place, "sh", "-c", f"exec timeout 5 bash -c 'exec 3<>/dev/tcp/{to}/8080; head -n1 <&3'", ok=None)
+            assert done.stdout == "welcome\n", (place, to, done)
+        # nothing else comes in
+        done = world.run("wan", "sh", "-c", f"ip route replace 10.88.0.0/24 via {world.HOST}; exec timeout 3 bash -c "
+                         f"'exec 3<>/dev/tcp/{address(net, 'web')}/80; head -n1 <&3'", ok=None)
+        assert done.stdout == ""
+
+
+def test_restart_keeps_addresses_and_an_agent_finds_its_networks(net, world):
+    world.serve("wan", 8011)
+    with workspace(net, "one"):
+        before = net.workspace("one")["interfaces"]
+        net.node.kill()
+        net.node.start()
+        net.wait(lambda: net.api("GET", "/v1/hosts")[1]["items"][0]["connected"], what="the host")
+        assert reaches(net, "one", world.WAN, 8011) == world.HOST
+        net.carrel("restart", "one")
+        net.wait_state("one", "running")
+        assert [i["ipv4"] for i in net.workspace("one")["interfaces"]] == [i["ipv4"] for i in before]
+        assert [i["mac"] for i in net.workspace("one")["interfaces"]] == [i["mac"] for i in before]
+        assert reaches(net, "one", world.WAN, 8011) == world.HOST
+
+
+def test_rules_deleted_by_hand_come_back(net, world):
+    world.serve("lan", 8021)
+    with workspace(net, "one"):
+        table = next(line.split()[2] for line in world.run("host", "nft", "list", "tables").stdout.splitlines() if "inet carrel" in line)
+        world.run("host", "nft", "flush", "table", "inet", table)
+        deadline = time.monotonic() + 20
+        while reaches(net, "one", world.LAN, 8021) is not None or "set right" not in net.node.log():
+            assert time.monotonic() < deadline
+
+
+def test_metadata_address(net, world):
+    with workspace(net, "cloudy", **{"user-data": "#cloud-config\n", "ssh-keys": ["ssh-ed25519 AAAA me"]}) as shown:
+        def get(path):
+            return inside(net, "cloudy", "wget", "-q", "-O", "-", f"http://169.254.169.254{path}").stdout
+        assert get("/latest/meta-data/instance-id") == shown["id"]
+        assert get("/latest/user-data") == "#cloud-config\n"
+        assert json.loads(get("/openstack/latest/meta_data.json"))["name"] == "cloudy"
+
+
+def test_an_isolated_workspace_talks_to_nobody(net, world):
+    world.serve("wan", 8031)
+    with workspace(net, "alone", isolated=True):
+        assert reaches(net, "alone", world.WAN, 8031) is None
+        net.api("PATCH", "/v1/workspaces/alone", {"isolated": False})
+        deadline = time.monotonic() + 5
+        while reaches(net, "alone", world.WAN, 8031) is None:
+            assert time.monotonic() < deadline
