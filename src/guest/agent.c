@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/reboot.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -34,11 +35,13 @@
 #include "engine/workspace/program.h"
 #include "guest/device.h"
 #include "guest/link.h"
+#include "guest/power.h"
 #include "guest/stream.h"
 #include "guest/world.h"
 
 #define UNHEARD_MS 30000 /* how long the end waits for a host */
 #define FLUSH_MS 10000
+#define RESTARTS 133
 #define FROZEN_MOST_MS 60000 /* a host that froze and died must not leave the workspace frozen */
 
 struct agent {
@@ -187,6 +190,30 @@ static int start_program(struct agent *a, struct err *e)
 
 /* --- process 1 --- */
 
+/* From power_off.c, when the system has ended everything but us. */
+static void system_is_off(void *data)
+{
+	end(data, GUEST_ENDED);
+}
+
+static void system_restarts(void *data)
+{
+	struct agent *a = data;
+
+	a->exit_status = RESTARTS; /* as for a system in namespaces */
+	end(a, GUEST_ENDED);
+}
+
+static void serve_the_end(struct agent *a)
+{
+	struct err e;
+
+	(void)loop_add_signal(a->loop, POWER_OFF_SIGNAL, system_is_off, a);
+	(void)loop_add_signal(a->loop, POWER_RESTART_SIGNAL, system_restarts, a);
+	if (power_leave_shutdown(a->world.root, &e) < 0)
+		log_error(&e, "the volumes will be left with a journal");
+}
+
 static void reap_for_ever(pid_t agent) __attribute__((noreturn));
 static void reap_for_ever(pid_t agent)
 {
@@ -205,8 +232,12 @@ static void become_init(struct agent *a, int sync, pid_t agent)
 {
 	struct err e = { 0 };
 	struct program what = { .argv = a->plan.argv, .environment = a->plan.environment, .user = "", .directory = "", .standard = { 0, 1, 2 } };
-	int r = child_enter_root(a->world.root, &e);
+	int kind, r = message_receive(sync, &kind, NULL, &e); /* the agent is ready */
 
+	if (r == 0)
+		reap_for_ever(agent); /* it is dead already */
+	if (r > 0)
+		r = child_enter_root(a->world.root, &e);
 	if (r >= 0)
 		r = program_execute(&a->plan, &what, &e);
 	(void)!message_send(sync, MESSAGE_FAILED, &e, NULL, 0, NULL);
@@ -244,6 +275,7 @@ static int part_from_first_process(struct agent *a, struct err *e)
 		(void)close(pair[0]);
 		if (a->plan.flags & PLAN_SYSTEM)
 			become_init(a, pair[1], pid);
+		(void)syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0); /* nothing here keeps a volume from being unmounted */
 		reap_for_ever(pid);
 	}
 	(void)close(pair[1]);
@@ -251,9 +283,11 @@ static int part_from_first_process(struct agent *a, struct err *e)
 	if (a->how->name)
 		a->how->name[0] = '@';
 	a->first_sync = pair[0];
-	if (a->plan.flags & PLAN_SYSTEM)
-		a->first_synced = loop_add_fd(a->loop, a->first_sync, EPOLLIN, init_synced, a);
-	return 0;
+	if (!(a->plan.flags & PLAN_SYSTEM))
+		return 0;
+	serve_the_end(a);
+	a->first_synced = loop_add_fd(a->loop, a->first_sync, EPOLLIN, init_synced, a);
+	return message_send(pair[0], MESSAGE_GO, NULL, NULL, 0, e);
 }
 
 /* --- configuration --- */
@@ -542,6 +576,8 @@ int agent_run(const struct agent_options *how, struct err *e)
 	int r = port_open(&a.port, a.loop, how->port, e);
 	if (r >= 0)
 		r = loop_run(a.loop, e);
+	if (r >= 0)
+		r = a.exit_status == RESTARTS && a.plan.flags & PLAN_SYSTEM;
 	streams_free(a.streams);
 	port_close(&a.port);
 	loop_free(a.loop);

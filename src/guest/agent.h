@@ -20,7 +20,7 @@ struct agent_options {
 	char *name;      /* of this process, to be marked: argv[0] */
 };
 
-/* Returns when the machine shall go off (tests: when the program has ended and the host was told). */
+/* Returns when the machine shall go off (0) or start again (1); tests: when the program has ended and the host was told. */
 int agent_run(const struct agent_options *how, struct err *e) must_check;
 
 #endif

@@ -14,8 +14,10 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/str.h"
 #include "guest/agent.h"
 #include "guest/device.h"
+#include "guest/power.h"
 #include "model/guest_protocol.h"
 
 #define MODULES "/modules"
@@ -51,16 +53,18 @@ int main(int argc, char **argv)
 {
 	struct err e = { 0 };
 
-	(void)argc;
 	if (getpid() != 1) {
 		(void)fprintf(stderr, "carrel-init is the first process of a machine\n");
 		return 2;
 	}
 	(void)umask(0);
 	log_init("carrel-init", LOG_INFO);
-	if (serve(argv[0], &e) < 0)
+	if (str_eq(argv[0], POWER_PROGRAM))
+		power_shutdown(argc > 1 ? argv[1] : "poweroff");
+	int r = serve(argv[0], &e);
+	if (r < 0)
 		log_error(&e, "the machine goes off");
 	sync();
-	(void)reboot(RB_POWER_OFF);
+	(void)reboot(r > 0 ? RB_AUTOBOOT : RB_POWER_OFF);
 	return 1;
 }

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/fs.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "engine/workspace/inside.h"
@@ -237,6 +238,7 @@ static int unmount_volume(const char *path, struct err *e)
 			return 0;
 		(void)poll(NULL, 0, 10);
 	}
+	log_warn("%s is still in use: it is made read-only", path);
 	return mount(NULL, path, NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0 ? err_errno(e, errno, "unmount %s", path) : 0;
 }
 

@@ -97,7 +97,7 @@ def test_program(start):
     assert out.decode().split() == ["upper", "guest", "guest", time.strftime("%Y", time.gmtime())]
     found = channel.state(ENDED)
     assert number(found, 2) == 7
-    machine.ended()
+    assert "in use" not in machine.ended()
     clean(root)
     listed = subprocess.run(["debugfs", "-R", "cat /upper/root/file", root], capture_output=True, text=True).stdout
     assert listed == "written\n"
