@@ -140,6 +140,12 @@ static void offer_value(struct cli *cli, enum complete kind, const char *typed, 
 	case COMPLETE_VOLUME:
 		offer_names(cli, typed, "/v1/volumes", "name", "workspace", "");
 		break;
+	case COMPLETE_NETWORK:
+		offer_names(cli, typed, "/v1/networks" CLIENT_PAGE, "name", "kind", "");
+		break;
+	case COMPLETE_GROUP:
+		offer_names(cli, typed, "/v1/groups" CLIENT_PAGE, "name", "created", "");
+		break;
 	case COMPLETE_OPERATION:
 		offer_names(cli, typed, "/v1/operations" CLIENT_PAGE, "id", "kind", "");
 		break;

@@ -30,7 +30,17 @@ const struct option spec_options[] = {
 	{ "hostname", 0, OPTION_TEXT, "NAME", "host name inside" },
 	{ "restart", 0, OPTION_TEXT, "POLICY", "what happens when the command ends by itself", spec_restart_names },
 	{ "until", 0, OPTION_TEXT, "RUNG", "rung of the ladder at which the deployment stops", spec_until_names },
-	{ "network", 0, OPTION_TEXT, "NETWORK", "none: loopback only; host: the host's (administrators)", spec_network_names },
+	{ "network", 0, OPTION_MANY, "NETWORK[,ipv4=ADDRESS][,ipv6=ADDRESS][,mac=ADDRESS]",
+	  "one interface on this network; several: eth0, eth1, ...; none: loopback only; host: the host's (administrators); auto: the default",
+	  .complete = COMPLETE_NETWORK },
+	{ "publish", 'p', OPTION_MANY, "[ADDRESS:]OUTSIDE:INSIDE[/udp]", "port of the host that leads inside" },
+	{ "allow", 0, OPTION_MANY, "RULE", "where it may connect to, such as wan or 'group:lab-a tcp/22'; the WAN when missing" },
+	{ "deny", 0, OPTION_MANY, "RULE", "an exception" },
+	{ "from", 0, OPTION_MANY, "RULE", "who may connect to it; workspaces of the same owner or group when missing" },
+	{ "group", 0, OPTION_MANY, "GROUP", "group it is in", .complete = COMPLETE_GROUP },
+	{ "isolated", 0, OPTION_FLAG, NULL, "talks to nobody" },
+	{ "user-data", 0, OPTION_TEXT, "FILE", "user data of the metadata address (cloud-init)", .complete = COMPLETE_FILE },
+	{ "ssh-key", 0, OPTION_MANY, "KEY|FILE", "public key, or a file of them, that the metadata address serves", .complete = COMPLETE_FILE },
 	{ "engine", 0, OPTION_TEXT, "ENGINE", "how the workspace is isolated", spec_engine_names },
 	{ "mode", 0, OPTION_TEXT, "MODE", "system: the image's own init; program: one command", spec_mode_names },
 	{ "stop-timeout", 0, OPTION_TEXT, "TIME", "time for a clean shutdown before it is forced" },
@@ -78,7 +88,7 @@ static void set_texts(const struct args *a, json_t *spec)
 	static const struct {
 		const char *option, *key, *group;
 	} simple[] = { { "name", "name" },	  { "user", "user" },	    { "workdir", "directory" }, { "hostname", "hostname" },
-		       { "restart", "restart" },  { "until", "until" },	    { "network", "network" },	{ "engine", "engine" },
+		       { "restart", "restart" },  { "until", "until" },	    { "engine", "engine" },
 		       { "mode", "mode" },	  { "stop-timeout", "stop-timeout" },
 		       { "cpu", "cpu", "resources" }, { "memory", "memory", "resources" }, { "disk", "disk", "resources" },
 		       { "processes", "processes", "resources" } };
@@ -148,6 +158,104 @@ static int set_volumes(const struct args *a, json_t *spec, struct err *e)
 	return 0;
 }
 
+/* NAME[,KEY=VALUE]... */
+static json_t *parse_interface(const char *given)
+{
+	static const char *const keys[] = { "ipv4", "ipv6", "mac" };
+	own_str char *text = mem_strdup(given);
+	char *rest = text, *name = strsep(&rest, ","), *word;
+	json_t *interface = json_pack("{s:s}", "network", name);
+
+	while (interface && (word = strsep(&rest, ","))) {
+		char *value = strchr(word, '=');
+		bool known = false;
+		if (value)
+			*value++ = '\0';
+		for (size_t i = 0; value && i < ARRAY_SIZE(keys); i++)
+			known |= str_eq(word, keys[i]);
+		if (!known || json_object_set_new(interface, word, json_string(value)) < 0) {
+			json_decref(interface);
+			return NULL;
+		}
+	}
+	return interface;
+}
+
+static int set_networks(const struct args *a, json_t *spec, struct err *e)
+{
+	const char *given;
+	bool word = false, named = false, replaced = false;
+
+	for (size_t at = 0; (given = args_next(a, "network", &at));) {
+		bool is_word = str_eq(given, "none") || str_eq(given, "host") || str_eq(given, "auto");
+		word |= is_word;
+		named |= !is_word;
+		if (word && named)
+			return err_set(e, ERR_INVALID, "--network %.80s: none, host and auto do not go with other networks", given);
+		if (named && !replaced) { /* they replace those of the file */
+			(void)json_object_set_new(spec, "networks", json_array());
+			replaced = true;
+			(void)json_object_del(spec, "network");
+		}
+		json_t *interface = is_word ? NULL : parse_interface(given);
+		if (is_word)
+			(void)json_object_set_new(spec, "network", json_string(given));
+		else if (interface)
+			(void)json_array_append_new(json_object_get(spec, "networks"), interface);
+		else
+			return err_set(e, ERR_INVALID, "--network %.80s: NETWORK[,ipv4=ADDRESS][,ipv6=ADDRESS][,mac=ADDRESS] is expected", given);
+	}
+	return 0;
+}
+
+static int set_lists(const struct args *a, json_t *spec, struct err *e)
+{
+	static const struct {
+		const char *option, *key;
+	} lists[] = { { "publish", "publish" }, { "allow", "allow" }, { "deny", "deny" }, { "from", "from" }, { "group", "groups" } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+		const char *given;
+		for (size_t at = 0; (given = args_next(a, lists[i].option, &at));)
+			if (json_array_append_new(member(spec, lists[i].key, json_array), json_string(given)) < 0)
+				return err_set(e, ERR_INVALID, "--%s: not UTF-8", lists[i].option);
+	}
+	if (args_flag(a, "isolated"))
+		(void)json_object_set_new(spec, "isolated", json_true());
+	return 0;
+}
+
+#define KEYS_MOST 65536
+
+static bool is_key(const char *text) { return str_starts(text, "ssh-") || str_starts(text, "ecdsa-") || str_starts(text, "sk-"); }
+
+static int add_keys(json_t *keys, const char *given, struct err *e)
+{
+	own_strbuf struct str text = { 0 };
+	int r = is_key(given) ? 0 : fs_read_file(AT_FDCWD, given, KEYS_MOST, &text, e);
+
+	if (is_key(given))
+		str_puts(&text, given);
+	char *rest = text.bytes, *line;
+	while (r == 0 && rest && (line = strsep(&rest, "\n")))
+		if (*line && *line != '#' && json_array_append_new(keys, json_string(line)) < 0)
+			r = err_set(e, ERR_INVALID, "--ssh-key %.80s: not UTF-8", given);
+	return r;
+}
+
+static int set_guest(const struct args *a, json_t *spec, struct err *e)
+{
+	own_strbuf struct str text = { 0 };
+	const char *file = args_text(a, "user-data"), *given;
+	int r = file ? fs_read_file(AT_FDCWD, file, KEYS_MOST, &text, e) : 0;
+
+	if (file && r == 0 && json_object_set_new(spec, "user-data", json_string(str_text(&text))) < 0)
+		r = err_set(e, ERR_INVALID, "--user-data %.80s: not UTF-8", file);
+	for (size_t at = 0; r == 0 && (given = args_next(a, "ssh-key", &at));)
+		r = add_keys(member(spec, "ssh-keys", json_array), given, e);
+	return r;
+}
+
 static int set_command(const struct args *a, json_t *spec, struct err *e)
 {
 	json_t *words = a->command_count ? json_array() : NULL;
@@ -198,6 +306,12 @@ int spec_from_args(const struct args *a, const char *source, json_t **ret_spec, 
 		r = set_pairs(a, spec, "label", "labels", false, e);
 	if (r == 0)
 		r = set_volumes(a, spec, e);
+	if (r == 0)
+		r = set_networks(a, spec, e);
+	if (r == 0)
+		r = set_lists(a, spec, e);
+	if (r == 0)
+		r = set_guest(a, spec, e);
 	if (r == 0)
 		r = set_command(a, spec, e);
 	if (r == 0)

@@ -191,7 +191,7 @@ def test_metrics(service):
     text = service.get("/metrics").body.decode()
     assert text.endswith("# EOF\n")
     for line in text.splitlines()[:-1]:
-        assert line.startswith("#") or re.fullmatch(r'carrel_[a-z_]+(\{[a-z]+="[^"]*"\})? [0-9.]+', line), line
+        assert line.startswith("#") or re.fullmatch(r'carrel_[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.]+', line), line
 
 
 def test_events_are_followed(service, host):

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/mem.h"
+#include "base/str.h"
+#include "cli/change.h"
+#include "cli/print.h"
+#include "cli/show.h"
+#include "cli/spec_edit.h"
+
+static char *text_count(const json_t *item, const json_t *value)
+{
+	json_int_t hidden = json_integer_value(json_object_get(item, "hidden"));
+	return mem_printf("%lld", (long long)json_array_size(value) + (long long)hidden);
+}
+
+static int list(struct cli *cli, const struct args *a, struct err *e)
+{
+	static const struct column columns[] = { { "NAME", "name" }, { "OWNER", "owner" }, { "WORKSPACES", "workspaces", text_count },
+						 { "CREATED", "created", text_age }, { 0 } };
+	own_json json_t *items = NULL;
+	struct client *client;
+	int r = cli_client(cli, &client, e);
+
+	(void)a;
+	if (r == 0)
+		r = client_list(client, "/v1/groups" CLIENT_PAGE, &items, e);
+	if (r == 0)
+		print_list(cli, items, columns);
+	return r;
+}
+
+static int show(struct cli *cli, const struct args *a, struct err *e)
+{
+	return show_object(cli, client_path("/v1/groups/%s", args_operand(a, 0)), e);
+}
+
+static int change(struct cli *cli, const struct args *a, bool add, struct err *e)
+{
+	const char *group = args_operand(a, 0);
+	int r = 0;
+
+	for (size_t i = 1; r == 0 && i < a->operand_count; i++) {
+		own_json json_t *groups = NULL;
+		const char *workspace = args_operand(a, i);
+		r = spec_edit_list(cli, workspace, "groups", &groups, e);
+		if (r < 0)
+			break;
+		if (!add && !spec_edit_remove(groups, group))
+			return err_set(e, ERR_NOT_FOUND, "workspace '%s' is not in group '%.64s'", workspace, group);
+		if (add && !spec_edit_add(groups, group))
+			continue;
+		r = spec_edit_put(cli, a, workspace, json_pack("{s:O}", "groups", groups), e);
+	}
+	return r;
+}
+
+static int add(struct cli *cli, const struct args *a, struct err *e) { return change(cli, a, true, e); }
+static int remove_members(struct cli *cli, const struct args *a, struct err *e) { return change(cli, a, false, e); }
+
+static int remove_groups(struct cli *cli, const struct args *a, struct err *e)
+{
+	return change_each(cli, a, "DELETE", "/v1/groups/%s", NULL, e);
+}
+
+static int share(struct cli *cli, const struct args *a, struct err *e)
+{
+	own_str char *path = client_path("/v1/groups/%s", args_operand(a, 0));
+	own_json json_t *group = NULL, *body = NULL;
+	struct client *client;
+	int r = cli_client(cli, &client, e);
+
+	if (r == 0)
+		r = client_call(client, "GET", path, NULL, &group, e);
+	if (r < 0)
+		return r;
+	body = json_pack("{s:o}", "shared", json_deep_copy(json_object_get(group, "shared")));
+	json_t *shared = json_object_get(body, "shared");
+	for (size_t i = 1; i < a->operand_count; i++) {
+		uint64_t uid;
+		if (str_to_u64(args_operand(a, i), UINT32_MAX, &uid) < 0)
+			return err_set(e, ERR_INVALID, "'%.64s': a user id is expected (id -u NAME)", args_operand(a, i));
+		for (size_t j = json_array_size(shared); j-- > 0;)
+			if (json_integer_value(json_array_get(shared, j)) == (json_int_t)uid)
+				(void)json_array_remove(shared, j);
+		if (!args_flag(a, "stop"))
+			(void)json_array_append_new(shared, json_integer((json_int_t)uid));
+	}
+	return client_call(client, "PATCH", path, body, NULL, e);
+}
+
+static const struct operand one[] = { { "GROUP", "group", COMPLETE_GROUP }, { 0 } };
+static const struct operand many[] = { { "GROUP", "groups that nobody is in", COMPLETE_GROUP, .many = true }, { 0 } };
+static const struct operand members[] = { { "GROUP", "group", COMPLETE_GROUP }, { "WORKSPACE", "workspaces", COMPLETE_WORKSPACE, .many = true }, { 0 } };
+static const struct operand users[] = { { "GROUP", "group", COMPLETE_GROUP }, { "UID", "user ids", .many = true }, { 0 } };
+static const struct option share_options[] = { { "stop", 0, OPTION_FLAG, NULL, "share with them no longer; who is in stays in" }, { 0 } };
+static const struct example list_examples[] = { { "carrel group ls", "groups, their owners and sizes" }, { 0 } };
+static const struct example show_examples[] = { { "carrel group show lab-a", "who is in it" }, { 0 } };
+static const struct example add_examples[] = { { "carrel group add lab-a web db", "the group is made when it is new; it is yours then" }, { 0 } };
+static const struct example remove_examples[] = { { "carrel group remove lab-a web", "acts within a second" }, { 0 } };
+static const struct example rm_examples[] = { { "carrel group rm lab-a", "refused while workspaces are in it" }, { 0 } };
+static const struct example share_examples[] = {
+	{ "carrel group share lab-a $(id -u eve)", "eve may put her workspaces in, too" },
+	{ "carrel group share lab-a --stop $(id -u eve)", "no longer" },
+	{ 0 },
+};
+const struct verb verb_group_ls = { "group ls", "list groups", NULL, NULL, NULL, NULL, list_examples, list };
+const struct verb verb_group_show = { "group show", "show a group", NULL, one, NULL, NULL, show_examples, show };
+const struct verb verb_group_add = { "group add", "put workspaces in a group", NULL, members, change_options, NULL, add_examples, add };
+const struct verb verb_group_remove = { "group remove", "take workspaces out of a group", NULL, members, change_options, NULL, remove_examples,
+					remove_members };
+const struct verb verb_group_rm = { "group rm", "remove groups", NULL, many, change_options, NULL, rm_examples, remove_groups };
+const struct verb verb_group_share = { "group share", "let others put workspaces in a group", NULL, users, share_options, NULL, share_examples, share };
