@@ -34,7 +34,7 @@ static int deploy(struct cli *cli, const struct args *a, struct err *e)
 {
 	own_json json_t *spec = NULL;
 	own_json json_t *workspace = NULL;
-	struct client *client;
+	struct client *client = NULL;
 	int r = spec_from_args(a, args_operand(a, 0), &spec, e);
 
 	if (r == 0)

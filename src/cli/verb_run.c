@@ -93,7 +93,7 @@ static int run(struct cli *cli, const struct args *a, struct err *e)
 {
 	own_json json_t *spec = NULL;
 	own_json json_t *workspace = NULL;
-	struct client *client;
+	struct client *client = NULL;
 
 	cli->failure_status = OWN_FAILURE;
 	int r = spec_from_args(a, args_operand(a, 0), &spec, e);

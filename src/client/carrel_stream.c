@@ -204,7 +204,7 @@ static int copy(struct carrel *c, char *path, const char *inside, struct copy *x
 		r = open_stream(c, path, json_pack("{s:s}", "path", inside), &calls, x, &x->stream);
 	else
 		free(path);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	r = carrel_stream_run(x->stream, &status);
 	if (r == 0 && status != 0)

@@ -32,7 +32,7 @@
 int enforce_layout_read(struct enforce_layout *ret_layout, struct err *e)
 {
 	own_strbuf struct str mountinfo = { 0 }, controllers = { 0 };
-	struct enforce_layout l;
+	struct enforce_layout l = { 0 };
 	int r = fs_read_file(AT_FDCWD, "/proc/self/mountinfo", 16 << 20, &mountinfo, e);
 
 	if (r == 0)

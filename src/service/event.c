@@ -168,7 +168,7 @@ static int events_list(struct request *r, struct err *e)
 {
 	uint64_t owner = r->who.admin || r->who.viewer ? DB_EVERYONE : r->who.uid;
 	const char *resume = request_header(r, "Last-Event-ID");
-	uint64_t after, limit;
+	uint64_t after = 0, limit = 0;
 	int64_t position;
 
 	int result = request_number(r, "after", (uint64_t)r->service->events.last_seq, INT64_MAX, &after, e);

@@ -372,7 +372,7 @@ static int start_upload(struct request *r, const char *name, struct err *e)
 	result = fs_set_blocking(writing, false, e);
 	if (result == 0)
 		result = job_start(r, name, &q, &j, e);
-	if (result < 0)
+	if (result != 0)
 		return result;
 	j->request = r;
 	j->pipe_fd = TAKE_FD(writing);

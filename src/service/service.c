@@ -39,7 +39,7 @@ const struct parameter page_query[] = { LIMIT_PARAMETER,
 int page_parse(const struct request *r, struct page *ret_page, struct err *e)
 {
 	struct page page = { 0 };
-	uint64_t after;
+	uint64_t after = 0;
 	int result = request_limit(r, &page.limit, e);
 
 	if (result == 0)

@@ -17,6 +17,7 @@
 
 #include "base/fault.h"
 #include "base/fs.h"
+#include "base/own.h"
 #include "base/sandbox.h"
 #include "base/str.h"
 #include "store/erofs_rewrite.h"
@@ -133,12 +134,11 @@ int main(int argc, char **argv)
 		r = convert(&limits, pair, &answer, &e);
 	if (r < 0)
 		answer = json_pack("{s:{s:s, s:s, s:s}}", "error", "kind", err_kind_name(e.kind), "message", e.message, "hint", e.hint);
-	char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
+	own_str char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
 	if (!text) /* the message quotes a name that is not UTF-8 */
 		text = strdup("{\"error\":{\"kind\":\"corrupt\",\"message\":\"the archive cannot be read: a name in it is not valid\",\"hint\":\"\"}}");
 	if (!text || fs_write_all(ANSWER_FD, text, strlen(text), NULL) < 0)
 		return EXIT_FAILURE;
-	free(text);
 	json_decref(answer);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -517,7 +517,7 @@ void erofs_attributes_done(struct erofs_attribute_list *list)
 /* The entry at `at`, which has to end before `end`; *ret_next is where the next one may begin. */
 static int read_attribute(struct erofs_reader *r, uint64_t at, uint64_t end, struct erofs_attribute_list *list, uint64_t *ret_next, struct err *e)
 {
-	uint8_t head[XATTR_ENTRY_BYTES];
+	uint8_t head[XATTR_ENTRY_BYTES] = { 0 };
 	char name[256];
 
 	if (end > r->bytes || end < at || end - at < sizeof head)
@@ -564,7 +564,7 @@ static int read_shared(struct erofs_reader *r, uint64_t at, size_t count, struct
 int erofs_read_attributes(struct erofs_reader *r, const struct erofs_inode *inode, struct erofs_attribute_list *ret_list, struct err *e)
 {
 	own_erofs_attributes struct erofs_attribute_list list = { 0 };
-	uint8_t head[XATTR_HEADER_BYTES];
+	uint8_t head[XATTR_HEADER_BYTES] = { 0 };
 	uint64_t at = inode->xattrs_at, end = at + inode->xattrs_length;
 
 	if (inode->xattrs_length) {

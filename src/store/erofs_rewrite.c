@@ -72,7 +72,7 @@ int erofs_rewrite(int fd, const int pipe[2], uint64_t *size_bytes, uint64_t *ino
 	own_erofs_reader struct erofs_reader *reader = NULL;
 	struct source source = { .fd = pipe[1] };
 	uint64_t new_bytes, new_inodes;
-	pthread_t thread;
+	pthread_t thread = 0;
 
 	int r = erofs_open(fd, &reader, e);
 	source.reader = reader;

@@ -281,8 +281,8 @@ int erofs_add_directory(struct erofs_writer *w, const char *path, const struct e
 {
 	struct place p;
 	uint32_t number = 0;
-	uint8_t *xattrs;
-	size_t length;
+	uint8_t *xattrs = NULL;
+	size_t length = 0;
 	int r = find_place(w, path, true, &p, e);
 
 	if (r == 0)
@@ -315,7 +315,7 @@ static int add_small(struct erofs_writer *w, const char *path, const struct erof
 	struct place p;
 	own_str uint8_t *xattrs = NULL;
 	struct inode i = inode_of(a, w->next_ino);
-	uint32_t number;
+	uint32_t number = 0;
 	int r = place_for_file(w, path, &p, e);
 
 	if (r == 0)

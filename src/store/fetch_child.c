@@ -272,8 +272,8 @@ static char *basic_authorization(const struct fetch_server *server)
 		v |= i + 2 < length ? (unsigned char)plain[i + 2] : 0;
 		*out++ = digits[v >> 18];
 		*out++ = digits[v >> 12 & 63];
-		*out++ = i + 1 < length ? digits[v >> 6 & 63] : '=';
-		*out++ = i + 2 < length ? digits[v & 63] : '=';
+		*out++ = (char)(i + 1 < length ? digits[v >> 6 & 63] : '=');
+		*out++ = (char)(i + 2 < length ? digits[v & 63] : '=');
 	}
 	explicit_bzero(plain, length);
 	return mem_printf("Authorization: Basic %s", encoded);

@@ -154,7 +154,7 @@ int layer_conversion_finish(struct layer_conversion *c, struct layer_result *ret
 {
 	own_strbuf struct str text = { 0 };
 	struct convert_answer answer = { 0 };
-	int status;
+	int status = 0;
 
 	int r = fs_read_fd(c->answer_fd, 65536, &text, e);
 	if (r == 0)

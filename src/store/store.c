@@ -413,7 +413,7 @@ static int compare_digests(const void *a, const void *b) { return memcmp(a, b, s
 
 static bool kept(const struct keep *k, const struct digest *d)
 {
-	return bsearch(d, k->items, k->count, sizeof *k->items, compare_digests) != NULL;
+	return k->count && bsearch(d, k->items, k->count, sizeof *k->items, compare_digests);
 }
 
 static void keep_add(struct keep *k, const char *hex)

@@ -99,7 +99,7 @@ static int add_sources(struct exporter *x, struct node *n, const struct found *s
 {
 	n->sources_at = (uint32_t)x->source_count;
 	for (size_t i = 0; i < count && same[i].type == EROFS_TYPE_DIRECTORY; i++) {
-		bool opaque;
+		bool opaque = false;
 		int r = is_opaque(x, &same[i], &opaque, e);
 		if (r < 0)
 			return r;
