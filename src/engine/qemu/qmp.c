@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. States: greeting (what is sent waits in `waiting`) -> ready -> closed. Each command has an id and a timer; an answer without
+ * a command, of one that was given up, is passed over. What QEMU does not read at once stays in `unsent`.
+ */
+#include "engine/qemu/qmp.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+
+struct command {
+	struct qmp *qmp;
+	struct command *next;
+	uint64_t id;
+	struct loop_source *timer;
+	char *name;
+	qmp_done_fn *done;
+	void *data;
+};
+
+struct qmp {
+	struct loop *loop;
+	struct qmp_events events;
+	int fd;
+	struct loop_source *source;
+	struct str received, unsent, waiting;
+	struct command *commands;
+	uint64_t last_id;
+	bool ready;
+};
+
+static void command_end(struct command *c, int result, struct qmp_value value, const struct err *e)
+{
+	for (struct command **at = &c->qmp->commands; *at; at = &(*at)->next)
+		if (*at == c) {
+			*at = c->next;
+			break;
+		}
+	loop_remove(c->timer);
+	if (c->done)
+		c->done(c->data, result, value, e);
+	free(c->name);
+	free(c);
+}
+
+static void too_late(void *data)
+{
+	struct command *c = data;
+	struct err e;
+
+	c->timer = NULL;
+	int r = err_set(&e, ERR_TIMEOUT, "QEMU did not answer %s in time", c->name);
+	command_end(c, r, (struct qmp_value){ 0 }, &e);
+}
+
+static void close_line(struct qmp *q, const struct err *why)
+{
+	loop_remove(q->source);
+	q->source = NULL;
+	while (q->commands)
+		command_end(q->commands, -why->number, (struct qmp_value){ 0 }, why);
+	if (q->events.closed)
+		q->events.closed(q->events.data, why);
+}
+
+static int flush(struct qmp *q, struct err *e)
+{
+	while (q->unsent.length) {
+		ssize_t n = send(q->fd, q->unsent.bytes, q->unsent.length, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0 && errno == EAGAIN)
+			break;
+		if (n < 0)
+			return err_errno(e, errno, "write to QEMU");
+		str_drop_front(&q->unsent, (size_t)n);
+	}
+	loop_set_events(q->source, EPOLLIN | (q->unsent.length ? EPOLLOUT : 0));
+	return 0;
+}
+
+static void answered(struct qmp *q, const struct qmp_message *m)
+{
+	struct err e;
+
+	for (struct command *c = q->commands; c; c = c->next)
+		if (c->id == m->id) {
+			int r = m->kind == QMP_RETURN ? 0 : err_set(&e, ERR_INTERNAL, "QEMU refuses %s: %s", c->name, m->text);
+			command_end(c, r, m->value, r < 0 ? &e : NULL);
+			return;
+		}
+}
+
+static void greeted(struct qmp *q)
+{
+	q->ready = true;
+	str_puts(&q->unsent, "{\"execute\":\"qmp_capabilities\"}\n");
+	str_add(&q->unsent, q->waiting.bytes, q->waiting.length);
+	str_clear(&q->waiting);
+}
+
+static int take_line(struct qmp *q, const char *line, size_t length, struct err *e)
+{
+	struct qmp_message m;
+	int r = qmp_decode(line, length, &m, e);
+
+	if (r < 0)
+		return r;
+	if (m.kind == QMP_EVENT) {
+		if (q->events.event)
+			q->events.event(q->events.data, m.name, m.value);
+	} else if (m.kind == QMP_GREETING) {
+		if (!q->ready)
+			greeted(q);
+	} else {
+		answered(q, &m);
+	}
+	return 0;
+}
+
+static int take_lines(struct qmp *q, struct err *e)
+{
+	for (char *end; q->received.length && (end = memchr(q->received.bytes, '\n', q->received.length));) {
+		size_t length = (size_t)(end - q->received.bytes);
+		own_str char *line = mem_strndup(q->received.bytes, length);
+		str_drop_front(&q->received, length + 1);
+		int r = take_line(q, line, length, e);
+		if (r < 0)
+			return r;
+	}
+	return q->received.length > QMP_LINE_LONGEST ? err_set(e, ERR_TOO_LARGE, "QEMU's line has no end") : 0;
+}
+
+static void ready(void *data, uint32_t events)
+{
+	struct qmp *q = data;
+	struct err e;
+	char bytes[4096];
+	int r = 0;
+
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+		ssize_t n = recv(q->fd, bytes, sizeof bytes, MSG_DONTWAIT);
+		if (n > 0) {
+			str_add(&q->received, bytes, (size_t)n);
+			r = take_lines(q, &e);
+		} else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+			r = err_set(&e, ERR_UNAVAILABLE, "QEMU is gone");
+		}
+	}
+	if (r >= 0)
+		r = flush(q, &e);
+	if (r < 0)
+		close_line(q, &e);
+}
+
+struct qmp *qmp_new(struct loop *l, int fd, const struct qmp_events *events)
+{
+	struct qmp *q = mem_alloc(sizeof *q);
+
+	*q = (struct qmp){ .loop = l, .events = *events, .fd = fd };
+	q->source = loop_add_fd(l, fd, EPOLLIN, ready, q);
+	return q;
+}
+
+void qmp_free(struct qmp *q)
+{
+	if (!q)
+		return;
+	loop_remove(q->source);
+	q->source = NULL;
+	while (q->commands) {
+		q->commands->done = NULL;
+		command_end(q->commands, 0, (struct qmp_value){ 0 }, NULL);
+	}
+	(void)close(q->fd);
+	str_done(&q->received);
+	str_done(&q->unsent);
+	str_done(&q->waiting);
+	free(q);
+}
+
+void qmp_send(struct qmp *q, const char *command, const char *arguments, uint64_t deadline_ms, qmp_done_fn *done, void *data)
+{
+	struct command *c = mem_alloc(sizeof *c);
+
+	*c = (struct command){ .qmp = q, .next = q->commands, .id = ++q->last_id, .name = mem_strdup(command), .done = done, .data = data };
+	q->commands = c;
+	c->timer = loop_add_timer(q->loop, q->source ? deadline_ms : 0, too_late, c);
+	if (!q->source)
+		return;
+	str_printf(q->ready ? &q->unsent : &q->waiting, "{\"execute\":\"%s\",\"id\":%" PRIu64 "%s%s}\n", command, c->id,
+		   arguments ? ",\"arguments\":" : "", arguments ? arguments : "");
+	loop_set_events(q->source, EPOLLIN | (q->unsent.length ? EPOLLOUT : 0));
+}

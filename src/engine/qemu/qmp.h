@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ENGINE_QEMU_QMP_H
+#define ENGINE_QEMU_QMP_H
+
+/*
+ * QEMU's control line, on an event loop. Commands are answered by a call, in time or with ERR_TIMEOUT; each command's call happens
+ * exactly once, also when the line ends. Nothing is repeated: what a command that was not answered did is not known.
+ */
+
+#include "base/loop.h"
+#include "engine/qemu/qmp_message.h"
+
+#define QMP_DEADLINE_MS 10000
+
+struct qmp;
+
+/* result: 0, or a negative errno and *e. `value` is valid during the call. May send more commands; may not free the line. */
+typedef void qmp_done_fn(void *data, int result, struct qmp_value value, const struct err *e);
+
+struct qmp_events {
+	void (*event)(void *data, const char *name, struct qmp_value value);
+	/* The line is over: QEMU is gone, or said what it must not. After the calls of all commands. */
+	void (*closed)(void *data, const struct err *e);
+	void *data;
+};
+
+/* Takes the socket. Commands may be sent at once: they wait for QEMU's greeting. */
+struct qmp *qmp_new(struct loop *l, int fd, const struct qmp_events *events);
+void qmp_free(struct qmp *q); /* without any call */
+/* `arguments`: a JSON object as text, or NULL. `done` may be NULL. */
+void qmp_send(struct qmp *q, const char *command, const char *arguments, uint64_t deadline_ms, qmp_done_fn *done, void *data);
+
+#endif

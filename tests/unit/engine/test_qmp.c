@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* QEMU's side is played here, over a socket pair. */
+#include "../test.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "engine/qemu/qmp.h"
+
+static struct err e;
+
+static int decode(const char *line, struct qmp_message *m) { return qmp_decode(line, strlen(line), m, &e); }
+
+static void test_decodes(void **state)
+{
+	struct qmp_message m;
+	struct qmp_value list, at = { 0 };
+	uint64_t n = 0, sum = 0;
+	char text[32];
+
+	(void)state;
+	assert_ok(decode("{\"QMP\": {\"version\": {}, \"capabilities\": [\"oob\"]}}\r", &m), &e);
+	assert_int_equal(m.kind, QMP_GREETING);
+	assert_ok(decode("{\"return\": {\"status\": \"run\\u0041ning\\n\", \"running\": true, \"n\": 12}, \"id\": 7}", &m), &e);
+	assert_int_equal(m.kind, QMP_RETURN);
+	assert_int_equal(m.id, 7);
+	assert_true(qmp_text(m.value, "status", text, sizeof text));
+	assert_string_equal(text, "run?ning?");
+	assert_false(qmp_text(m.value, "status", text, 4));
+	assert_false(qmp_text(m.value, "n", text, sizeof text));
+	assert_true(qmp_true(m.value, "running"));
+	assert_true(qmp_number(m.value, "n", &n));
+	assert_int_equal(n, 12);
+	assert_ok(decode("{\"timestamp\": {\"seconds\": 1}, \"event\": \"SHUTDOWN\", \"data\": {\"guest\": true}}", &m), &e);
+	assert_int_equal(m.kind, QMP_EVENT);
+	assert_string_equal(m.name, "SHUTDOWN");
+	assert_true(qmp_true(m.value, "guest"));
+	assert_ok(decode("{\"id\":1,\"error\":{\"class\":\"GenericError\",\"desc\":\"no \\\"x\\\"\"}}", &m), &e);
+	assert_int_equal(m.kind, QMP_ERROR);
+	assert_string_equal(m.text, "no \"x\"");
+	assert_ok(decode("{\"return\": [{\"thread-id\": 3}, {\"thread-id\": 4} ]}", &m), &e);
+	list = m.value;
+	while (qmp_next(list, &at)) {
+		assert_true(qmp_number(at, "thread-id", &n));
+		sum += n;
+	}
+	assert_int_equal(sum, 7);
+}
+
+static void test_refuses(void **state)
+{
+	static const char *const wrong[] = { "", "[]", "{", "{\"return\":}", "{\"return\":1", "{\"return\":1}x", "{\"a\":1}", "{\"return\":\"\\x\"}",
+					     "{\"return\":\"\\u12g4\"}", "{\"return\":01.}", "{\"return\":1e}", "{\"return\":[1,]}", "{return:1}",
+					     "{\"return\":\"\n\"}", "{\"return\":nul}", "{\"return\":1,}" };
+	struct qmp_message m;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+		assert_int_equal(decode(wrong[i], &m), -EBADMSG);
+	char deep[200];
+	(void)memset(deep, '[', sizeof deep);
+	assert_true(qmp_decode(deep, sizeof deep, &m, &e) < 0);
+}
+
+struct play {
+	struct loop *loop;
+	struct qmp *qmp;
+	int other;
+	int results[4], answers, events, closed;
+};
+
+static void on_done(void *data, int result, struct qmp_value value, const struct err *why)
+{
+	struct play *p = data;
+
+	assert_true(result == 0 || why);
+	assert_true(result < 0 || value.length);
+	p->results[p->answers++] = result;
+	if (p->answers == 3)
+		(void)shutdown(p->other, SHUT_RDWR);
+}
+
+static void on_event(void *data, const char *name, struct qmp_value value)
+{
+	struct play *p = data;
+
+	(void)value;
+	assert_string_equal(name, "STOP");
+	p->events++;
+}
+
+static void on_closed(void *data, const struct err *why)
+{
+	struct play *p = data;
+
+	assert_int_equal(why->kind, ERR_UNAVAILABLE);
+	p->closed++;
+	loop_stop(p->loop);
+}
+
+/* An answer, a refusal, a command that is never answered, and one that is open when the line ends. */
+static void test_line(void **state)
+{
+	struct play p = { .loop = loop_new() };
+	struct qmp_events events = { on_event, on_closed, &p };
+	int pair[2];
+	char said[1024] = "";
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	p.other = pair[1];
+	p.qmp = qmp_new(p.loop, pair[0], &events);
+	qmp_send(p.qmp, "cont", NULL, 5000, on_done, &p);
+	qmp_send(p.qmp, "block_resize", "{\"node-name\":\"root\",\"size\":1}", 5000, on_done, &p);
+	qmp_send(p.qmp, "slow", NULL, 50, on_done, &p);
+	qmp_send(p.qmp, "last", NULL, 5000, on_done, &p);
+	static const char hello[] = "{\"QMP\": {}}\r\n{\"return\": {}}\r\n{\"event\": \"STOP\"}\r\n{\"return\": {}, \"id\": 1}\r\n"
+				    "{\"return\": {}, \"id\": 99}\r\n{\"error\": {\"desc\": \"too small\"}, \"id\": 2}\r\n";
+	assert_int_equal(send(p.other, hello, sizeof hello - 1, 0), sizeof hello - 1);
+	assert_ok(loop_run(p.loop, &e), &e);
+	assert_int_equal(p.answers, 4);
+	assert_int_equal(p.results[0], 0);
+	assert_int_equal(p.results[1], -EIO);
+	assert_int_equal(p.results[2], -ETIMEDOUT);
+	assert_int_equal(p.results[3], -EHOSTUNREACH);
+	assert_int_equal(p.events, 1);
+	assert_int_equal(p.closed, 1);
+	assert_true(read(p.other, said, sizeof said - 1) > 0);
+	assert_true(strncmp(said, "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"cont\",\"id\":1}\n", 57) == 0);
+	qmp_free(p.qmp);
+	(void)close(p.other);
+	loop_free(p.loop);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_decodes), cmocka_unit_test(test_refuses), cmocka_unit_test(test_line) };
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
