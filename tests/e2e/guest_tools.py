@@ -63,7 +63,7 @@ def plan(argv, steps=(), flags=0, environment=("PATH=/bin",), host_name="guest",
     many = lambda texts: n(len(texts)) + b"".join(map(t, texts))
     out = n(0x314E5043) + b"".join(map(n, (flags, 0, 1, stop_signal, capabilities, 1024, 0, 0)))
     out += b"".join(map(t, ("00000000000000000000000000000000", "guest", host_name, "", "", "", "", "", "", user, directory)))
-    out += many(()) + many(()) + many(argv) + many(environment) + many(volumes)
+    out += many(()) + many(()) + many(argv) + many(environment) + many(volumes) + many(())
     out += n(len(steps))
     for kind, value, source, target, text in steps:
         out += n(kind) + n(value) + t(source) + t(target) + t(text)
