@@ -36,6 +36,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -95,6 +96,15 @@ static int lacking(int r, struct err *e)
 	(void)snprintf(why, sizeof why, "%s", e ? e->message : "");
 	(void)err_set(e, ERR_UNSUPPORTED, "rates cannot be kept on this host: %s", why);
 	return err_hint(e, "the kernel must have ifb, sch_htb, sch_ingress, cls_bpf and act_mirred");
+}
+
+/* if_nametoindex would open a socket for each; all ports are looked up at each change, as one may have been made anew. */
+static unsigned index_of(const struct shaper *s, const char *device)
+{
+	struct ifreq request = { 0 };
+
+	(void)snprintf(request.ifr_name, sizeof request.ifr_name, "%s", device);
+	return ioctl(s->link.fd, SIOCGIFINDEX, &request) < 0 ? 0 : (unsigned)request.ifr_ifindex;
 }
 
 /* --- programs --- */
@@ -219,7 +229,7 @@ static uint32_t hook(int direction) { return TC_H_MAKE(TC_H_CLSACT, direction ==
 
 static int remove_device(struct shaper *s, const char *name, struct err *e)
 {
-	struct ifinfomsg i = { .ifi_index = (int)if_nametoindex(name) };
+	struct ifinfomsg i = { .ifi_index = (int)index_of(s, name) };
 
 	if (!i.ifi_index)
 		return 0;
@@ -250,8 +260,8 @@ static int make_device(struct shaper *s, const char *name, unsigned *ret_index, 
 	netlink_text(n, IFLA_INFO_KIND, "ifb");
 	netlink_end(n, info);
 	int r = netlink_run(n, 0, e);
-	if (r >= 0 && !(*ret_index = if_nametoindex(name)))
-		r = err_errno(e, errno, "find what was made");
+	if (r >= 0 && !(*ret_index = index_of(s, name)))
+		return err_errno(e, errno, "find what was made");
 	return r;
 }
 
@@ -282,7 +292,7 @@ static int make_pair(struct shaper *s, uint64_t total_bits, struct err *e)
 	own_fd int program = -1;
 
 	block_name(s, 'a', SHAPE_OUT, name); /* the last that is made: without it the pair is half, and nothing is redirected to it */
-	char generation = if_nametoindex(name) ? 'b' : 'a';
+	char generation = index_of(s, name) ? 'b' : 'a';
 	int r = remove_pair(s, generation, e);
 	if (r >= 0)
 		r = load_classify(&program, e);
@@ -363,7 +373,7 @@ static int change_port(struct shaper *s, const struct shape_class *had, struct s
 	bool unused[SHAPE_DIRECTIONS];
 	int r = 0;
 
-	c->index = if_nametoindex(c->port);
+	c->index = index_of(s, c->port);
 	if (!c->index || (had && same(had, c)))
 		return 0;
 	if ((r = fault_point("shape.port")) > 0)
@@ -417,7 +427,7 @@ static int open_once(struct shaper *s, const struct shape_intent *intent, struct
 static int free_others(struct shaper *s, const struct shape_intent *intent, const struct shape_plan *plan, struct err *e)
 {
 	for (size_t i = 0; i < intent->port_count; i++) {
-		unsigned index = find(plan, intent->ports[i].attachment->number) ? 0 : if_nametoindex(intent->ports[i].port);
+		unsigned index = find(plan, intent->ports[i].attachment->number) ? 0 : index_of(s, intent->ports[i].port);
 		int r = index ? free_port(s, index, e) : 0;
 		if (r < 0)
 			return err_wrap(e, "%s", intent->ports[i].port);
