@@ -396,6 +396,46 @@ def test_a_change_that_is_not_stored_changes_nothing(tmp_path, point):
         service.remove()
 
 
+@pytest.mark.parametrize("point", ["service:before-commit", "db:batch", "db:before-commit", "db:after-commit", "service:committed",
+                                   "service:assigned"])
+def test_killed_at_each_step(tmp_path, point):
+    """Deploy, connect, disconnect and take back: whatever dies where, rows, memory and answers agree after the next start."""
+    plan = tmp_path / "faults"
+    plan.write_text("")
+    service = Service(config=CONFIG, env={"CARREL_FAULTS": str(plan)})
+    try:
+        network(service, "a", ipv4="10.215.12.0/24")
+        network(service, "b", ipv4="10.215.13.0/24")
+        spec = {"image": "busybox", "name": "w", "networks": [{"network": "a"}]}
+        steps = [("POST", "/v1/workspaces", {"spec": spec}), ("PATCH", "/v1/workspaces/w", {"networks": [{"network": "a"}, {"network": "b"}]}),
+                 ("PATCH", "/v1/workspaces/w", {"networks": [{"network": "b"}]}),
+                 ("PATCH", "/v1/workspaces/w", {"networks": [{"network": "b"}, {"network": "a"}], "groups": ["team"]})]
+        for method, target, body in steps:
+            plan.write_text(f"{point} kill\n")
+            with pytest.raises((OSError, http.client.HTTPException)):
+                service.ask(method, target, body)
+            service.process.wait(60)
+            plan.write_text("")
+            service.start()
+            consistent_addresses(service)
+            if service.get("/v1/workspaces/w").status == 200 or method == "PATCH":
+                patch(service, "w", **(body if method == "PATCH" else {"networks": spec["networks"]}))
+            else:
+                service.deploy(**spec)
+            consistent_addresses(service)
+        shown = service.get("/v1/workspaces/w").json["interfaces"]
+        assert {i["network"]: i["ipv4"] for i in shown} == {"a": "10.215.12.2/24", "b": "10.215.13.2/24"}
+    finally:
+        service.remove()
+
+
+def consistent_addresses(service):
+    with sqlite3.connect(f"file:{service.database}?mode=ro", uri=True) as db:
+        has = set(db.execute("SELECT workspace, number, ipv4, ipv6, mac FROM attachments WHERE released=0"))
+    shown = {(w["id"], i["number"], i["ipv4"], i["ipv6"], i["mac"]) for w in service.get("/v1/workspaces").json["items"] for i in w["interfaces"]}
+    assert has == shown
+
+
 def test_4096_networks(service):
     for i in range(4096):
         got = service.post("/v1/networks", {"name": f"n{i}"})
