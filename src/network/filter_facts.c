@@ -68,7 +68,8 @@ static void find_settings(struct finding *found)
 	if (setting("/proc/sys/net/bridge/bridge-nf-call-iptables") == '1' && (fact = fact_new(found))) {
 		(void)snprintf(fact->what, sizeof fact->what, "bridged frames also meet the host's IP rules (bridge-nf-call-iptables is 1)");
 		(void)snprintf(fact->advice, sizeof fact->advice,
-			       "it costs speed on networks of kind bridge; sysctl net.bridge.bridge-nf-call-iptables=0 if nobody needs it");
+			       "a workspace cannot use a port that its own network publishes, and it costs speed; sysctl net.bridge.bridge-nf-call-iptables=0 "
+			       "if nobody needs it");
 	}
 	if (setting("/proc/net/ip_tables_names") && (fact = fact_new(found))) {
 		(void)snprintf(fact->what, sizeof fact->what, "rules of iptables-legacy are loaded, which nft does not show");

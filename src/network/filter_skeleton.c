@@ -202,6 +202,12 @@ static const char inet_forward[] =
 	"		type filter hook input priority 0; policy accept;\n"
 	"		iifname @bridges goto host\n"
 	"	}\n"
+	/* The way between two workspaces of a network is by the host; telling them a shorter one would cut it. */
+	"	chain answers {\n"
+	"		type filter hook output priority 0; policy accept;\n"
+	"		oifname @bridges icmp type redirect drop\n"
+	"		oifname @bridges icmpv6 type nd-redirect drop\n"
+	"	}\n"
 	"	chain publish {\n"
 	"		meta l4proto { tcp, udp } dnat ip to ip daddr . meta l4proto . th dport map @publish_at4\n"
 	"		meta l4proto { tcp, udp } dnat ip to meta l4proto . th dport map @publish4\n"

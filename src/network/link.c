@@ -108,7 +108,8 @@ static int set_bridge(const struct link_bridge *b, struct err *e)
 	static const struct { const char *family, *key, *value; } settings[] = {
 		{ "ipv4", "proxy_arp_pvlan", "1" }, /* answer for neighbours that isolation hides */
 		{ "ipv4", "send_redirects", "0" },  /* the host is the only way between them */
-		{ "ipv4", "accept_redirects", "0" }, { "ipv4", "rp_filter", "1" },	   { "ipv4", "route_localnet", "0" },
+		{ "ipv4", "route_localnet", "1" },  /* ports published at 127.0.0.1; the filter drops what workspaces send there */
+		{ "ipv4", "accept_redirects", "0" }, { "ipv4", "rp_filter", "1" },
 		{ "ipv6", "accept_ra", "0" },	     { "ipv6", "accept_redirects", "0" }, { "ipv6", "accept_dad", "0" },
 	};
 	int r = 0;
@@ -116,6 +117,12 @@ static int set_bridge(const struct link_bridge *b, struct err *e)
 	for (size_t i = 0; i < ARRAY_SIZE(settings) && r == 0; i++)
 		if (fs_exists(AT_FDCWD, "/proc/sys/net/ipv6") || str_eq(settings[i].family, "ipv4"))
 			r = set(settings[i].family, b->name, settings[i].key, settings[i].value, e);
+	if (r == 0) { /* answers for others wait up to 0.8 s by default, so that the others can answer first: here nobody can */
+		own_str char *path = mem_printf("/proc/sys/net/ipv4/neigh/%s/proxy_delay", b->name);
+		own_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
+		if (fd < 0 || write(fd, "0", 1) < 0)
+			r = err_errno(e, errno, "set %s", path);
+	}
 	return r;
 }
 

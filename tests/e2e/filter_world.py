@@ -139,6 +139,9 @@ class World:
         self.make_namespace(self.host)
         run("ip", "netns", "exec", self.host, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1",
             "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+        # Where the kernel has br_netfilter, a port published and used on one bridge would be bridged, to a port that is isolated.
+        for path in pathlib.Path("/proc/sys/net/bridge").glob("bridge-nf-call-*"):
+            run("ip", "netns", "exec", self.host, "sysctl", "-qw", f"net.bridge.{path.name}=0")
         self.wan, self.lan = self.prefix + "wan", self.prefix + "lan"
         for name, device, here4, there4, here6, there6 in (
                 (self.wan, "up0", self.HOST4 + "/24", "198.51.100.2/24", self.HOST6 + "/64", "2001:db8:98::2/64"),
@@ -169,7 +172,7 @@ class World:
             self.ip(self.host, "addr", "add", address, "dev", device, "nodad")
         self.ip(self.host, "link", "set", device, "up")
         run("ip", "netns", "exec", self.host, "sysctl", "-qw", f"net.ipv4.conf.{device}.proxy_arp_pvlan=1",
-            f"net.ipv4.conf.{device}.route_localnet=1", f"net.ipv4.conf.{device}.send_redirects=0")
+            f"net.ipv4.neigh.{device}.proxy_delay=0", f"net.ipv4.conf.{device}.route_localnet=1", f"net.ipv4.conf.{device}.send_redirects=0")
 
     def add(self, name, networks=("default",), owner=1000, plug=True, **spec):
         spec = {key.replace("_", "-"): value for key, value in spec.items()}
@@ -209,6 +212,19 @@ class World:
     def apply(self):
         self.tell()
         return self.tool("apply")
+
+    def settle(self):
+        """Waits until everybody has resolved its neighbours: the first IPv6 packets wait for the kernel's own timers."""
+        for w in self.workspaces.values():
+            if "10.88" in w.ipv4 and pathlib.Path(f"/run/netns/{w.namespace}").exists():
+                gateway = self.networks[w.attachments[0]["network"]]["base6"] + "1"
+                assert any(ping(w, gateway, 0.3) for _ in range(30)), f"{w.name} does not reach its gateway"
+                assert any(ping(self.host, w.ipv6, 0.3) for _ in range(30)), f"the host does not reach {w.name}"
+        assert any(ping(self.host, self.WAN6, 0.3) for _ in range(30)) and any(ping(self.host, "fd77::9", 0.3) for _ in range(30))
+
+    def settle_two(self, *workspaces):
+        for w in workspaces:
+            assert any(ping(self.host, w.ipv4, 0.3) for _ in range(30))
 
     def counts(self, w, allowed=None):
         return {(c["side"], c["rule"]): c["packets"] for c in self.tool("counters")["counters"]
