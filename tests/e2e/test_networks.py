@@ -9,7 +9,7 @@ import pytest
 from conftest import import_image
 from network_tools import World
 
-FETCH = "nc -w 3 {address} {port} </dev/null"
+FETCH = "timeout 5 nc -w 3 {address} {port} </dev/null"
 
 
 @pytest.fixture(scope="module")
