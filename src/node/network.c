@@ -92,6 +92,41 @@ static int apply(struct networks *s, const char *id, struct err *e)
 	return r < 0 ? r : 0;
 }
 
+static bool has_rates(const struct networks *s)
+{
+	for (size_t i = 0; i < s->locals.capacity; i++) {
+		const struct local *l = s->locals.entries[i].key ? s->locals.entries[i].value : NULL;
+		const struct attachment *a = l ? l->wish.attachments.items : NULL;
+		for (size_t j = 0; l && j < l->wish.attachments.count; j++)
+			if (a[j].rates)
+				return true;
+	}
+	return false;
+}
+
+/* Hosts whose workspaces have no rates never come here; once there were some, it is asked each time. */
+static int shape(struct networks *s, struct err *e)
+{
+	struct shape_intent intent = { .instance = s->instance };
+	size_t count = 0;
+
+	s->shaped |= has_rates(s);
+	if (!s->shaped)
+		return 0;
+	for (size_t i = 0; i < s->locals.capacity; i++)
+		count += s->locals.entries[i].key ? ((const struct local *)s->locals.entries[i].value)->wish.attachments.count : 0;
+	own_str struct shape_port *ports = mem_alloc_array(count + 1, sizeof *ports);
+	for (size_t i = 0; i < s->locals.capacity; i++) {
+		const struct local *l = s->locals.entries[i].key ? s->locals.entries[i].value : NULL;
+		const struct attachment *a = l ? l->wish.attachments.items : NULL;
+		for (size_t j = 0; l && j < l->wish.attachments.count; j++)
+			ports[intent.port_count++] = (struct shape_port){ a[j].port, &a[j] };
+	}
+	intent.ports = ports;
+	intent.link_bits = shape_link_bits();
+	return shape_apply(s->shaper, &intent, e);
+}
+
 /* --- carrying a network --- */
 
 static int make_bridge(struct networks *s, const struct network *w, const char *bridge, struct err *e)
@@ -300,18 +335,25 @@ int networks_detach(struct networks *s, const char *id, struct err *e)
 	(void)pthread_mutex_lock(&s->lock);
 	struct local *l = map_remove(&s->locals, id);
 	int r = l ? filter_remove(s->filter, id, e) : 0;
-	local_free(l);
 	(void)pthread_mutex_unlock(&s->lock);
+	/* They would go with the namespace, but a connection whose end nobody acknowledges holds that for minutes. */
+	const struct attachment *all = l ? l->wish.attachments.items : NULL;
+	for (size_t i = 0; l && i < l->wish.attachments.count && r == 0; i++)
+		if (link_index(all[i].port))
+			r = link_remove(all[i].port, e);
+	local_free(l);
 	return r;
 }
 
-void networks_running(struct networks *s, const char *id, uint64_t pid)
+int networks_running(struct networks *s, const char *id, uint64_t pid, struct err *e)
 {
 	(void)pthread_mutex_lock(&s->lock);
 	struct local *l = map_get(&s->locals, id);
 	if (l)
 		l->pid = pid;
+	int r = l ? shape(s, e) : 0;
 	(void)pthread_mutex_unlock(&s->lock);
+	return r;
 }
 
 /* --- interfaces of a workspace that runs --- */
@@ -396,6 +438,8 @@ static int work_all(struct networks *s, struct err *e)
 		if (l && r == 0)
 			l->links_due = false;
 	}
+	if (r == 0)
+		r = shape(s, e);
 	return r == 0 ? look_after_carried(s, e) : r;
 }
 
@@ -410,9 +454,17 @@ static int sweep_bridge(void *data, const char *name)
 	return link_remove(name, NULL);
 }
 
+/* There were rates: whether there are still is asked. */
+static int find_block(void *data, const char *name)
+{
+	(void)name;
+	((struct networks *)data)->shaped = true;
+	return 0;
+}
+
 static int sweep_before(struct networks *s, struct err *e)
 {
-	own_str char *prefix = mem_printf("crb%s", s->instance);
+	own_str char *prefix = mem_printf("crb%s", s->instance), *blocks = mem_printf("cri%s", s->instance);
 	own_dir DIR *list = opendir(s->folder);
 	struct dirent *entry;
 	bool any = false;
@@ -426,6 +478,10 @@ static int sweep_before(struct networks *s, struct err *e)
 	}
 	if (r == 0)
 		r = link_list(prefix, sweep_bridge, s, e);
+	if (r == 0)
+		r = link_list(blocks, find_block, s, e);
+	if (r == 0)
+		r = shape(s, e);
 	if (r == 0 && any && !s->locals.count)
 		r = filter_remove_all(s->instance, e);
 	return r;
@@ -552,6 +608,7 @@ int networks_new(struct node *n, struct networks **ret_networks, struct err *e)
 	s->file = mem_printf("%s/node/networks.json", n->config.state);
 	s->folder = mem_printf("%s/node/networks", n->config.run);
 	s->filter = filter_new(s->instance);
+	s->shaper = shaper_new();
 	*ret_networks = s;
 	if (directory_load(&s->directory, s->file, e) < 0) { /* the service tells it again */
 		log_error(e, "networks");
@@ -574,6 +631,7 @@ void networks_free(struct networks *s)
 		return;
 	json_decref(s->traffic);
 	filter_free(s->filter);
+	shaper_free(s->shaper);
 	for (size_t i = 0; i < s->locals.capacity; i++)
 		if (s->locals.entries[i].key)
 			local_free(s->locals.entries[i].value);
@@ -668,7 +726,7 @@ json_t *networks_plan(const struct node *n, const struct assignment *a)
 	return lines;
 }
 
-static int remove_bridge(void *data, const char *name) { return link_remove(name, data); }
+static int remove_one(void *data, const char *name) { return link_remove(name, data); }
 
 int networks_clean(const struct node *n, struct err *e)
 {
@@ -684,9 +742,11 @@ int networks_clean(const struct node *n, struct err *e)
 		if (entry->d_name[0] != '.')
 			r = names_stop(path, e);
 	}
-	own_str char *prefix = mem_printf("crb%s", instance);
+	own_str char *bridges = mem_printf("crb%s", instance), *blocks = mem_printf("cri%s", instance);
 	if (r == 0)
-		r = link_list(prefix, remove_bridge, e, e);
+		r = link_list(bridges, remove_one, e, e);
+	if (r == 0)
+		r = link_list(blocks, remove_one, e, e);
 	if (r == 0)
 		r = filter_remove_all(instance, e);
 	return r;

@@ -37,8 +37,8 @@ json_t *networks_judge(struct networks *s, json_t *message);
 
 /* Bridges, rules and names for a workspace that is about to start, and what its launch needs. Any thread. */
 int networks_attach(struct networks *s, const struct assignment *a, struct isolate_parts *parts, struct err *e) must_check;
-/* It runs: interfaces may come and go from now on. */
-void networks_running(struct networks *s, const char *id, uint64_t pid);
+/* Its ports are there: rates are set, and interfaces may come and go from now on. */
+int networks_running(struct networks *s, const char *id, uint64_t pid, struct err *e) must_check;
 /* Its ports are gone; one that is not known is fine. */
 int networks_detach(struct networks *s, const char *id, struct err *e) must_check;
 

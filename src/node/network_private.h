@@ -8,6 +8,7 @@
 
 #include "network/filter.h"
 #include "network/metadata_server.h"
+#include "network/shape.h"
 #include "node/directory.h"
 #include "node/network.h"
 
@@ -36,7 +37,8 @@ struct networks {
 	struct map locals;  /* by id: struct local */
 	struct map carried; /* by name: struct carried */
 	struct filter *filter;
-	bool applied, forwarding, swept;
+	struct shaper *shaper;
+	bool applied, forwarding, swept, shaped;
 	/* loop thread only */
 	struct metadata_server *metadata;
 	void (*tell)(void *data, json_t *message);

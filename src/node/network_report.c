@@ -152,6 +152,27 @@ static struct filter_end end_of(const struct networks *s, const char *text)
 	return (struct filter_end){ .address = str_eq(text, "wan") ? NULL : text };
 }
 
+/* Two workspaces that share a network talk there: each is meant by its address on it. */
+static void meet(const struct networks *s, struct filter_end *from, struct filter_end *to, bool six)
+{
+	const struct member *a = from->workspace ? map_get(&s->directory.members, from->workspace) : NULL,
+			    *b = to->workspace ? map_get(&s->directory.members, to->workspace) : NULL;
+	const struct member_address *left = a ? a->addresses.items : NULL, *right = b ? b->addresses.items : NULL;
+
+	if (!a || !b || from->address)
+		return;
+	for (size_t j = 0; j < b->addresses.count; j++)
+		for (size_t i = 0; i < a->addresses.count; i++) {
+			const char *theirs = six ? right[j].ipv6 : right[j].ipv4, *ours = six ? left[i].ipv6 : left[i].ipv4;
+			bool meant = !to->address || str_eq(to->address, right[j].ipv4) || str_eq(to->address, right[j].ipv6);
+			if (!str_eq(left[i].network, right[j].network) || !meant || !theirs || !ours)
+				continue;
+			from->address = ours;
+			to->address = theirs;
+			return;
+		}
+}
+
 static int judge(struct networks *s, json_t *message, struct filter_verdict *ret_verdict, struct err *e)
 {
 	const char *from = json_string_value(json_object_get(message, "from")), *to = json_string_value(json_object_get(message, "to")),
@@ -164,9 +185,10 @@ static int judge(struct networks *s, json_t *message, struct filter_verdict *ret
 	int r = rule_parse_service(service, &wanted, e);
 	if (r < 0)
 		return r;
-	const struct filter_question question = { .from = end_of(s, from), .to = end_of(s, to), .protocol = wanted.protocol,
+	struct filter_question question = { .from = end_of(s, from), .to = end_of(s, to), .protocol = wanted.protocol,
 						  .port = wanted.port_count ? wanted.ports[0].first : 0,
 						  .ipv6 = strchr(from, ':') || strchr(to, ':') };
+	meet(s, &question.from, &question.to, question.ipv6);
 	intent_make(s, &i);
 	r = filter_judge(&i.intent, &question, ret_verdict, e);
 	intent_done(&i);

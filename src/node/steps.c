@@ -251,9 +251,7 @@ static int launch_run(struct work *w, struct err *e)
 	uint64_t *pid = &w->record->truth.report->pid;
 	int r = isolate_start(w->node, w->record, &w->parts, paused, false, pid, e);
 
-	if (r >= 0)
-		networks_running(w->node->networks, w->record->id, *pid);
-	return r;
+	return r < 0 ? r : networks_running(w->node->networks, w->record->id, *pid, e);
 }
 
 static int launch_undo(struct work *w, struct err *e) { return isolate_undo(w->node, w->record->id, e); }

@@ -31,10 +31,8 @@ def net(world, prefix, busybox_tar):
     finally:
         problems = site.close()
     assert not problems, "\n".join(problems)
-    deadline = time.monotonic() + 10  # the kernel takes namespaces apart in its own time
-    while left := [line for line in world.run("host", "ip", "-o", "link").stdout.splitlines() if ": cr" in line]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+    left = [line for line in world.run("host", "ip", "-o", "link").stdout.splitlines() if ": cr" in line]
+    assert not left, left
     assert "carrel" not in world.run("host", "nft", "list", "tables").stdout
 
 
@@ -159,3 +157,37 @@ def test_an_isolated_workspace_talks_to_nobody(net, world):
         deadline = time.monotonic() + 5
         while reaches(net, "alone", world.WAN, 8031) is None:
             assert time.monotonic() < deadline
+
+
+def test_interfaces_come_and_go(net, world):
+    make_network(net, "side", ipv4="10.89.0.0/24", kind="isolated")
+    with workspace(net, "two"), workspace(net, "server", ["nc", "-ll", "-p", "80", "-e", "echo", "on the side"], networks=[{"network": "side"}]):
+        there = address(net, "server")
+        assert there.startswith("10.89.0.")
+        net.carrel("connect", "two", "side")
+        assert "10.89.0." in inside(net, "two", "ip", "address", "show", "dev", "eth1").stdout
+        net.carrel("allow", "two", "workspace:server", "wan")
+        deadline = time.monotonic() + 5
+        while reaches(net, "two", there, 80) != "on the side":
+            assert time.monotonic() < deadline
+        verdict = net.json("network", "test", "two", "server", "tcp/80")
+        assert verdict["allowed"] is True
+        assert net.json("network", "test", "server", "two", "tcp/80", ok=(1,))["allowed"] is False
+        net.carrel("disconnect", "two", "side")
+        deadline = time.monotonic() + 5
+        while "eth1" in inside(net, "two", "ip", "address").stdout:
+            assert time.monotonic() < deadline
+        assert inside(net, "two", "ip", "route").stdout.startswith("default via 10.88.0.1")
+    net.carrel("network", "rm", "side")
+
+
+def test_rates_are_kept(net, world):
+    world.serve("wan", 8041)
+    network = {"network": "default", "rates": {"in-most": "8M", "out-most": "8M"}}
+    with workspace(net, "slow", networks=[network]), workspace(net, "fast"):
+        def seconds(name):
+            start = time.monotonic()
+            inside(net, name, "sh", "-c", f"dd if=/dev/zero bs=64k count=16 2>/dev/null | timeout 20 nc -w 3 {world.WAN} 8041 | head -c 1048000 | wc -c")
+            return time.monotonic() - start
+        assert seconds("fast") < 1
+        assert 0.8 < seconds("slow") < 3  # 1 MiB there and back at 8 Mbit/s: about a second
