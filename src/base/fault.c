@@ -20,7 +20,7 @@ static int number_of(const char *word)
 	static const struct {
 		const char *name;
 		int number;
-	} names[] = { { "ENOSPC", ENOSPC }, { "ENOMEM", ENOMEM }, { "EIO", EIO }, { "EAGAIN", EAGAIN } };
+	} names[] = { { "ENOSPC", ENOSPC }, { "ENOMEM", ENOMEM }, { "EIO", EIO }, { "EAGAIN", EAGAIN }, { "EPERM", EPERM } };
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (str_eq(word, names[i].name))
 			return names[i].number;

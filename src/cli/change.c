@@ -24,10 +24,22 @@ static void cancel(struct client *client, const char *id)
 	(void)!client_call(client, "POST", path, NULL, NULL, NULL);
 }
 
+static void show_notice(const struct cli *cli, const json_t *operation)
+{
+	const char *notice = json_string_value(json_object_get(json_object_get(operation, "result"), "notice"));
+	own_strbuf struct str text = { 0 };
+
+	if (!notice || cli->quiet)
+		return;
+	print_escape(&text, notice);
+	(void)fprintf(stderr, "carrel: %s\n", str_text(&text));
+}
+
 int change_wait(struct cli *cli, const json_t *answer, const char *label, json_t **ret_operation, struct err *e)
 {
 	struct client *client;
 	struct progress progress;
+	own_json json_t *operation = NULL;
 	const char *id = client_operation_id(answer);
 	int r = id ? cli_client(cli, &client, e) : 0;
 
@@ -35,8 +47,12 @@ int change_wait(struct cli *cli, const json_t *answer, const char *label, json_t
 		return r;
 	progress_start(&progress, cli, label);
 	bool shown = cli->error_terminal && !cli->quiet;
-	r = client_wait(client, id, shown ? progress_operation : NULL, &progress, ret_operation, e);
+	r = client_wait(client, id, shown ? progress_operation : NULL, &progress, &operation, e);
 	progress_end(&progress);
+	if (r == 0)
+		show_notice(cli, operation);
+	if (ret_operation && r == 0)
+		*ret_operation = json_incref(operation);
 	if (r < 0 && e->kind == ERR_CANCELLED && cli_interrupted)
 		cancel(client, id);
 	return r;

@@ -26,6 +26,8 @@ static const struct field assignment_fields[] = {
 	{ "spec", FIELD_OBJECT, A(spec), "the spec", .required = true, .shape = &spec_shape },
 	{ "image", FIELD_OBJECT, A(image), "the image", .required = true, .shape = &image_shape },
 	{ "attachments", FIELD_OBJECTS, A(attachments), "its interfaces", .max = NETWORK_INTERFACES, .shape = &attachment_shape },
+	{ "stop-timeout", FIELD_DURATION, A(stop_timeout_ms), "time for a clean shutdown in this stop; absent: the spec's", .max = 3600000,
+	  .preset = FIELD_NO_PRESET },
 	{ "snapshots", FIELD_OBJECTS, A(snapshots), "snapshots that shall exist", .shape = &snapshot_shape },
 	{ "restore", FIELD_NUMBER, A(restore), "restores asked for so far" },
 	{ "restore-from", FIELD_TEXT, A(restore_from), "snapshot of the last restore", .max = ID_LENGTH },
@@ -53,6 +55,7 @@ static const struct field report_fields[] = {
 	{ "exit-status", FIELD_NUMBER, T(exit_status), "of the run that ended", .preset = FIELD_NO_PRESET },
 	{ "restarts", FIELD_NUMBER, T(restarts), "by the restart policy" },
 	{ "step", FIELD_TEXT, T(step), "what is under way" },
+	{ "notice", FIELD_TEXT, T(notice), "what the user should know about the last change" },
 	{ "error", FIELD_OBJECT, T(error), "why it failed", .shape = &error_shape },
 	{ "snapshots", FIELD_TEXTS, T(snapshots), "ids of the snapshots that exist" },
 	{ "restore", FIELD_NUMBER, T(restore), "restores done" },
@@ -76,6 +79,11 @@ enum action assignment_next_action(const struct assignment *a, const struct repo
 	if (wants_life && state == STATE_STOPPED && truth->run >= a->run)
 		return ACTION_NONE;
 	return state_next_action(wish, state);
+}
+
+uint64_t assignment_stop_timeout_ms(const struct assignment *a)
+{
+	return a->stop_timeout_ms != FIELD_NO_PRESET ? a->stop_timeout_ms : a->spec->stop_timeout_ms;
 }
 
 bool assignment_wants_snapshot(const struct assignment *a, const char *id)

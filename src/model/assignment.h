@@ -27,6 +27,7 @@ struct assignment {
 	struct spec *spec;
 	struct image *image;
 	struct objects attachments; /* struct attachment: its interfaces, eth0 first */
+	uint64_t stop_timeout_ms;  /* of the stop that is wished now; FIELD_NO_PRESET: the spec's */
 	struct objects snapshots;  /* struct assignment_snapshot: those that shall exist */
 	uint64_t restore;          /* number of restores that were asked for */
 	char *restore_from;        /* snapshot id of the last of them */
@@ -44,6 +45,7 @@ struct report {
 	uint64_t exit_status;   /* of the run that ended; FIELD_NO_PRESET: none */
 	uint64_t restarts;      /* by the restart policy, in this run */
 	char *step;             /* what is under way, or NULL */
+	char *notice;           /* what the user should know about the last change, or NULL */
 	struct report_error *error;
 	struct texts snapshots; /* ids that exist */
 	uint64_t restore;       /* restores done */
@@ -56,6 +58,8 @@ extern const struct shape assignment_shape, report_shape;
 /* The next action: the matrix of state.h, and: a run that ended is not started again (restart policy is the host's, which counts a
  * new run in `truth->run` only for a new start); a workspace that failed is tried again only in a newer generation. */
 enum action assignment_next_action(const struct assignment *a, const struct report *truth);
+/* Time for a clean shutdown: this stop's, else the spec's. */
+uint64_t assignment_stop_timeout_ms(const struct assignment *a);
 bool assignment_wants_snapshot(const struct assignment *a, const char *id);
 
 void assignment_done(struct assignment *a);

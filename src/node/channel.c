@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/err_json.h"
 #include "base/http.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -131,8 +132,7 @@ static void on_plan(struct channel *c, json_t *message)
 	json_int_t id = json_integer_value(json_object_get(message, "id"));
 
 	if (decode_json(json_object_get(message, "assignment"), "assignment", &assignment_shape, &a, &e) < 0)
-		send_json(c, json_pack("{s:s, s:I, s:{s:s, s:s, s:s}}", "type", "planned", "id", id, "error", "kind", err_kind_name(e.kind),
-				       "message", e.message, "hint", e.hint));
+		send_json(c, json_pack("{s:s, s:I, s:o}", "type", "planned", "id", id, "error", err_to_json(&e)));
 	else
 		send_json(c, json_pack("{s:s, s:I, s:o}", "type", "planned", "id", id, "plan", steps_plan(c->node, &a)));
 	assignment_done(&a);
@@ -145,8 +145,7 @@ static void on_remove_volume(struct channel *c, json_t *message)
 	struct err e = { 0 };
 
 	if (name && agent_remove_volume(c->agent, (uint64_t)owner, name, &e) < 0 && e.kind != ERR_NOT_FOUND)
-		send_json(c, json_pack("{s:s, s:I, s:s, s:{s:s, s:s, s:s}}", "type", "volume-error", "owner", owner, "name", name, "error",
-				       "kind", err_kind_name(e.kind), "message", e.message, "hint", e.hint));
+		send_json(c, json_pack("{s:s, s:I, s:s, s:o}", "type", "volume-error", "owner", owner, "name", name, "error", err_to_json(&e)));
 	send_volumes(c);
 }
 

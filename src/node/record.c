@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/err_json.h"
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
@@ -263,8 +264,8 @@ void record_set_error(struct record *r, const char *step, const struct err *e)
 	record_clear_error(r);
 	struct report_error *error = r->truth.report->error = mem_alloc(sizeof *error);
 	error->kind = mem_strdup(err_kind_name(e->kind));
-	error->message = mem_strdup(e->message);
-	error->hint = e->hint[0] ? mem_strdup(e->hint) : NULL;
+	error->message = utf8_or_replaced(e->message);
+	error->hint = e->hint[0] ? utf8_or_replaced(e->hint) : NULL;
 	error->step = mem_strdup(step);
 }
 

@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/err_json.h"
 #include "base/http.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -218,12 +219,11 @@ static void finish(struct stream *s)
 
 static void finish_with(struct stream *s, const struct err *e)
 {
-	json_t *message = json_pack("{s:{s:s, s:s, s:s}}", "error", "kind", err_kind_name(e->kind), "message", e->message, "hint", e->hint);
+	json_t *message = json_pack("{s:o}", "error", err_to_json(e));
 	own_str char *text = json_dumps(message, JSON_COMPACT);
 
 	json_decref(message);
-	if (text)
-		ws_send(s->ws, true, text, strlen(text));
+	ws_send(s->ws, true, text, strlen(text));
 	finish(s);
 }
 

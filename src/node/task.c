@@ -183,6 +183,7 @@ static int do_start(struct work *w, struct err *e)
 	report->exit_status = FIELD_NO_PRESET;
 	report->started_ms = unix_ms();
 	report->ended_ms = 0;
+	free(TAKE(report->notice));
 	free(t->boot_id);
 	t->boot_id = mem_strdup(boot_id());
 	report->state = STATE_STARTING;
@@ -273,7 +274,7 @@ static int do_stop(struct work *w, struct err *e)
 	t->report->state = STATE_STOPPING;
 	int r = record_save_truth(w->record, e);
 	if (r == 0)
-		r = isolate_stop(w->node, w->record, w->record->wish.spec->stop_timeout_ms, e);
+		r = isolate_stop(w->node, w->record, assignment_stop_timeout_ms(&w->record->wish), e);
 	return r;
 }
 
@@ -326,12 +327,14 @@ static int do_restore(struct work *w, struct err *e)
 static int do_grow(struct work *w, struct err *e)
 {
 	struct err why = { 0 };
+	struct report *report = w->record->truth.report;
 	int fault = fault_point("grow-begin");
-	int r = fault ? err_errno(&why, fault, "grow") : steps_grow(w, state_is_live((enum state)w->record->truth.report->state), &why);
+	int r = fault ? err_errno(&why, fault, "grow") : steps_grow(w, state_is_live((enum state)report->state), &why);
 
 	(void)e;
+	free(TAKE(report->notice));
 	if (r > 0)
-		log_warn("workspace %s: a volume grows at its next start: this kernel lets root not resize mounted file systems", w->record->id);
+		report->notice = mem_strdup("the new size takes effect at the next start: this host cannot resize file systems that are in use");
 	return r < 0 ? give_up(w, "grow", &why) : 0;
 }
 

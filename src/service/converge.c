@@ -76,6 +76,8 @@ static void end_operation(struct service *s, struct workspace *w, struct db_batc
 	o->result = NULL;
 	if (w->truth.exit_status != FIELD_NO_PRESET && !state_is_live((enum state)w->truth.state) && !result)
 		result = json_pack("{s:I}", "exit_status", (json_int_t)w->truth.exit_status);
+	if (w->truth.notice && !result)
+		result = json_pack("{s:s}", "notice", w->truth.notice);
 	operation_end(s, b, o, NULL, result);
 }
 

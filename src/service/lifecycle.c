@@ -40,6 +40,8 @@ struct operation *lifecycle_begin(struct change *c, struct workspace *w, const c
 
 void converge_wish(struct workspace *w, enum wish wish)
 {
+	if (w->wish.wish != wish)
+		w->wish.stop_timeout_ms = FIELD_NO_PRESET; /* of the stop before */
 	w->wish.wish = wish;
 	w->wish.generation++;
 }
@@ -131,9 +133,8 @@ int handle_workspace_stop(struct request *r, struct err *e)
 		commit_done(r, w, "stop");
 		return 0;
 	}
-	if (body->timeout_ms != FIELD_NO_PRESET)
-		w->wish.spec->stop_timeout_ms = body->timeout_ms;
 	converge_wish(w, WISH_STOPPED);
+	w->wish.stop_timeout_ms = body->timeout_ms;
 	commit(r, w, "stop");
 	return 0;
 }
@@ -205,9 +206,9 @@ int handle_workspace_remove(struct request *r, struct err *e)
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s", w->name, state_names[w->truth.state]);
 		return err_hint(e, "stop it first, or remove it with --force");
 	}
-	if (request_flag(r, "force"))
-		w->wish.spec->stop_timeout_ms = 0; /* at once */
 	converge_wish(w, WISH_REMOVED);
+	if (request_flag(r, "force"))
+		w->wish.stop_timeout_ms = 0; /* at once */
 	commit(r, w, "remove");
 	return 0;
 }

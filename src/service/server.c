@@ -18,6 +18,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/err_json.h"
 #include "base/fault.h"
 #include "base/fs.h"
 #include "base/log.h"
@@ -249,12 +250,7 @@ void request_reply_nothing(struct request *r) { answer(r, MHD_HTTP_NO_CONTENT, t
 
 json_t *error_to_json(const struct err *e)
 {
-	json_t *error = json_pack("{s:s}", "kind", err_kind_name(e->kind));
-	json_t *message = json_string(e->message);
-	(void)json_object_set_new(error, "message", message ? message : json_string("(not UTF-8)"));
-	if (e->hint[0])
-		(void)json_object_set_new(error, "hint", json_string(e->hint));
-	return json_pack("{s:o}", "error", error);
+	return json_pack("{s:o}", "error", err_to_json(e));
 }
 
 void request_fail(struct request *r, const struct err *e)

@@ -37,7 +37,7 @@ static const struct field snapshot_fields[] = {
 const struct shape snapshot_view_shape = { "snapshot", sizeof(struct snapshot_view), snapshot_fields, "A snapshot of a workspace's volumes.", .open = true };
 
 struct workspace_view {
-	char *id, *name, *host, *step, *created, *started, *ended, *operation;
+	char *id, *name, *host, *step, *notice, *created, *started, *ended, *operation;
 	uint64_t owner, generation, run, exit_status, restarts, pid;
 	unsigned state, wish;
 	void *spec, *error;
@@ -60,6 +60,7 @@ static const struct field workspace_fields[] = {
 	{ "restarts", FIELD_NUMBER, W(restarts), "by the restart policy, in this run", .required = true },
 	{ "step", FIELD_TEXT, W(step), "what is under way" },
 	{ "error", FIELD_OBJECT, W(error), "why it failed", .shape = &error_shape },
+	{ "notice", FIELD_TEXT, W(notice), "what the host has to say about the last change" },
 	{ "pid", FIELD_NUMBER, W(pid), "its first process, as the host numbers it" },
 	{ "created", FIELD_TEXT, W(created), "when it was deployed", .required = true },
 	{ "started", FIELD_TEXT, W(started), "start of the last run" },
@@ -166,6 +167,7 @@ static void set_truth(json_t *json, const struct workspace *w)
 		set_number(json, "exit_status", w->truth.exit_status);
 	set_number(json, "restarts", w->truth.restarts);
 	set_text(json, "step", w->truth.step);
+	set_text(json, "notice", w->truth.notice);
 	if (w->truth.error)
 		(void)json_object_set_new(json, "error", error_of_report(w->truth.error));
 	if (w->truth.pid)

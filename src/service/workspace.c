@@ -223,7 +223,8 @@ void workspace_store(struct workspace *w, struct db_batch *b, bool is_new)
 				    .wish = wish_names[w->wish.wish], .restore_from = w->wish.restore_from,
 				    .state = state_names[w->truth.state], .truth = truth, .owner_uid = w->owner_uid,
 				    .generation = w->wish.generation, .run = w->wish.run, .restore = w->wish.restore,
-				    .created_ms = w->created_ms, .version = w->version, .held = w->wish.held };
+				    .created_ms = w->created_ms, .version = w->version, .held = w->wish.held,
+				    .stop_timeout_ms = w->wish.stop_timeout_ms };
 	if (is_new)
 		db_workspace_insert(b, &row);
 	else
@@ -270,6 +271,7 @@ static int from_row(const struct db_workspace *row, struct workspace *w, struct 
 	w->wish.wish = (unsigned)wish;
 	w->wish.run = row->run;
 	w->wish.held = row->held;
+	w->wish.stop_timeout_ms = row->stop_timeout_ms;
 	w->wish.restore = row->restore;
 	w->wish.restore_from = mem_strdup(row->restore_from);
 	w->wish.spec = mem_alloc(sizeof *w->wish.spec);

@@ -185,6 +185,7 @@ static struct workspace *make(struct request *r, struct create_request *body, st
 	w->host = mem_strdup(host ? host->name : "local");
 	w->wish.id = mem_strdup(w->id);
 	w->wish.spec = TAKE(body->spec);
+	w->wish.stop_timeout_ms = FIELD_NO_PRESET;
 	while (!w->wish.spec->name || map_get(&s->workspaces.by_name, w->wish.spec->name)) {
 		free(w->wish.spec->name);
 		w->wish.spec->name = name_make_up();
@@ -480,6 +481,8 @@ int handle_workspace_change(struct request *r, struct err *e)
 		workspace_rename(r->service, w, body->name);
 	(void)snprintf(c->workspace, sizeof c->workspace, "%s", w->id);
 	w->wish.generation++;
+	if ((body->resources || body->volumes) && !w->operation)
+		(void)lifecycle_begin(c, w, "grow");
 	workspace_store(w, c->batch, false);
 	event_add(r->service, c->batch, "workspace.changed", w->id, w->owner_uid, json_pack("{s:s}", "name", w->name));
 	c->status = 200;

@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/err_json.h"
 #include "base/fault.h"
 #include "base/fs.h"
 #include "base/own.h"
@@ -133,10 +134,8 @@ int main(int argc, char **argv)
 	if (r == 0)
 		r = convert(&limits, pair, &answer, &e);
 	if (r < 0)
-		answer = json_pack("{s:{s:s, s:s, s:s}}", "error", "kind", err_kind_name(e.kind), "message", e.message, "hint", e.hint);
+		answer = json_pack("{s:o}", "error", err_to_json(&e));
 	own_str char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
-	if (!text) /* the message quotes a name that is not UTF-8 */
-		text = strdup("{\"error\":{\"kind\":\"corrupt\",\"message\":\"the archive cannot be read: a name in it is not valid\",\"hint\":\"\"}}");
 	if (!text || fs_write_all(ANSWER_FD, text, strlen(text), NULL) < 0)
 		return EXIT_FAILURE;
 	json_decref(answer);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/err_json.h"
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
@@ -110,24 +111,20 @@ int wire_receive(int fd, const struct shape *shape, void *ret_value, struct err 
 	return r;
 }
 
-/* An error may quote bytes from outside, cut anywhere. */
-static void make_sendable(char *text)
+/* On one line, without what a terminal takes for commands. */
+static char *sendable(const char *text)
 {
-	json_t *fits = json_string(text);
-	for (char *c = text; *c; c++)
-		if ((unsigned char)*c < 0x20 || *c == 0x7f || (!fits && (unsigned char)*c >= 0x80))
+	char *copy = utf8_or_replaced(text);
+	for (char *c = copy; *c; c++)
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
 			*c = '?';
-	json_decref(fits);
+	return copy;
 }
 
 int wire_send_error(int fd, const struct err *error, struct err *e)
 {
-	struct err copy = *error;
-	make_sendable(copy.message);
-	make_sendable(copy.hint);
-	struct wire_error w = { .kind = (char *)(uintptr_t)err_kind_name(copy.kind),
-				.message = copy.message,
-				.hint = copy.hint[0] ? copy.hint : NULL };
+	own_str char *message = sendable(error->message), *hint = sendable(error->hint);
+	struct wire_error w = { .kind = (char *)(uintptr_t)err_kind_name(error->kind), .message = message, .hint = *hint ? hint : NULL };
 	struct wire_answer a = { .error = &w };
 	return wire_send(fd, &wire_answer_shape, &a, e);
 }

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/err_json.h"
 #include "base/hash.h"
 #include "base/own.h"
 #include "base/str.h"
@@ -76,7 +77,7 @@ int main(int argc, char **argv)
 	int r = run(argc, argv, &answer, &e);
 
 	if (r < 0)
-		answer = json_pack("{s:{s:s, s:s, s:s}}", "error", "kind", err_kind_name(e.kind), "message", e.message, "hint", e.hint);
+		answer = json_pack("{s:o}", "error", err_to_json(&e));
 	char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
 	(void)puts(text ? text : "{\"error\":{\"kind\":\"internal\",\"message\":\"the answer is no text\",\"hint\":\"\"}}");
 	free(text);

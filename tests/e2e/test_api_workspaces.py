@@ -48,7 +48,7 @@ def test_deploy_and_remove(service, host):
     refused = service.ask("DELETE", "/v1/workspaces/first")
     assert refused.status == 409 and "force" in refused.error["hint"]
     service.done(service.ask("DELETE", "/v1/workspaces/first?force=1"))
-    assert host.assigned[made["id"]]["spec"]["stop-timeout"] in ("0s", "0", 0, "0ms")
+    assert host.assigned[made["id"]]["stop-timeout"] in ("0s", "0", 0, "0ms")
     assert service.get("/v1/workspaces/first").status == 404
     service.wait_for(lambda: made["id"] in host.forgotten)
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes of real workspaces: limits, space given back, kept ones, snapshots, growth, and files copied into workspaces at rest."""
+import time
+
+import pytest
+
 SLEEP = ["/bin/sleep", "1000"]
 
 
@@ -77,6 +81,39 @@ def test_grown_by_the_next_start_at_the_latest(site, busybox):
     site.carrel("start", "w")
     site.wait_state("w", "running")
     assert int(shell(site, "w", size)) > 2 * before
+
+
+def test_growth_that_has_to_wait_is_told(new_site, busybox_tar, tmp_path):
+    plan = tmp_path / "faults"
+    plan.write_text("")
+    site = new_site(env={"CARREL_FAULTS": str(plan)})
+    site.carrel("image", "import", "busybox", busybox_tar)
+    deploy(site, "w", resources={"disk": "32M"})
+    plan.write_text("volume-grow-mounted EPERM\n")  # as for a root without CAP_SYS_RESOURCE
+    told = site.carrel("set", "w", "--disk", "96M")
+    if "EPERM" in plan.read_text():
+        pytest.skip("no fault points: this build has none (meson setup -Dfaults=true)")
+    assert "at the next start" in told.stderr
+    assert "at the next start" in site.workspace("w")["notice"]
+    site.carrel("stop", "w")
+    site.carrel("start", "w")
+    assert "notice" not in site.wait_state("w", "running")
+    assert "next start" not in site.carrel("set", "w", "--label", "a=b").stderr
+
+
+def test_a_stop_has_its_own_time(site, busybox):
+    """--timeout is this stop's: the spec's is as before, and counts for the next one."""
+    deploy(site, "w", command=["/bin/sh", "-c", "trap '' TERM; while true; do sleep 1000; done"], **{"stop-timeout": "2s"})
+    before = site.workspace("w")["spec"]
+    started = time.monotonic()
+    site.carrel("stop", "--timeout", "0s", "w")
+    assert time.monotonic() - started < 2
+    assert site.workspace("w")["spec"] == before
+    site.carrel("start", "w")
+    site.wait_state("w", "running")
+    started = time.monotonic()
+    site.carrel("stop", "w")
+    assert time.monotonic() - started >= 2
 
 
 def test_copies_at_rest(site, busybox, tmp_path):
