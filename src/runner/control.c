@@ -21,6 +21,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "engine/workspace/enter.h"
+#include "runner/request.h"
 
 #define SWEEP_MS 1000
 #define SWEEPS 30 /* a client that has not read its last frames by then does not get them */
@@ -135,32 +136,14 @@ static int check_enter(const struct runner *r, struct err *e)
 	return 0;
 }
 
-/* Splits NUL-terminated texts; the last NUL is there (checked by the caller). */
-static const char **split(const char *texts, size_t length, size_t *ret_count)
+static int exec(struct runner *r, const struct request *request, struct session **ret_session, struct err *e)
 {
-	const char **list = NULL;
-	size_t n = 0, room = 0;
-
-	for (const char *at = texts; at < texts + length; at += strlen(at) + 1) {
-		MEM_PUSH_ROOM(list, n, room);
-		list[n++] = at;
-	}
-	MEM_PUSH_ROOM(list, n, room);
-	list[n] = NULL;
-	*ret_count = n;
-	return list;
-}
-
-static int exec(struct runner *r, const struct runner_request *q, const char *texts, struct session **ret_session, struct err *e)
-{
-	size_t n = 0;
-	own_str const char **list = split(texts, q->texts_length, &n);
+	const struct runner_request *q = &request->head;
+	const char **list = request->texts;
 	int result = check_enter(r, e);
 
 	if (result < 0)
 		return result;
-	if (n < 3 || q->commands == 0 || q->commands > n - 2)
-		return err_set(e, ERR_INVALID, "no command to execute");
 	own_str const char **argv = mem_alloc_array(q->commands + 1, sizeof *argv);
 	memcpy(argv, list + 2, q->commands * sizeof *argv);
 	struct enter enter = { .plan = &r->plan, .init = r->birth.pid, .init_pidfd = r->birth.pidfd, .argv = argv,
@@ -265,8 +248,10 @@ static int simple(struct runner *r, const struct runner_request *q, struct err *
 }
 
 /* Takes `fd` when it is kept. */
-static bool handle(struct runner *r, int fd, const struct runner_request *q, const char *texts)
+static bool handle(struct runner *r, int fd, const struct request *request)
 {
+	const struct runner_request *q = &request->head;
+	const char *text = request->texts[0];
 	struct err e = { 0 };
 	struct session *session = NULL;
 	int result = 0, fds[2];
@@ -281,14 +266,14 @@ static bool handle(struct runner *r, int fd, const struct runner_request *q, con
 		session = r->session;
 		break;
 	case RUNNER_EXEC:
-		result = exec(r, q, texts, &session, &e);
+		result = exec(r, request, &session, &e);
 		break;
 	case RUNNER_COPY_IN:
 	case RUNNER_COPY_OUT:
-		result = copy(r, q->kind == RUNNER_COPY_IN, texts, &session, &e);
+		result = copy(r, q->kind == RUNNER_COPY_IN, text, &session, &e);
 		break;
 	case RUNNER_VOLUME:
-		result = find_volume(r, texts, fds, &e);
+		result = find_volume(r, text, fds, &e);
 		answer(r, fd, result, &e, fds, result < 0 ? 0 : 2);
 		return false;
 	default:
@@ -305,22 +290,21 @@ static bool handle(struct runner *r, int fd, const struct runner_request *q, con
 static void connection_ready(void *data, uint32_t events)
 {
 	struct connection *c = data;
-	size_t most = sizeof(struct runner_request) + RUNNER_TEXTS_LONGEST;
-	own_str char *bytes = malloc(most + 1);
+	own_str char *bytes = malloc(REQUEST_LONGEST + 1);
 	bool kept = false;
-	struct runner_request q;
+	struct request q;
+	struct err e;
 
 	(void)events;
-	ssize_t n = bytes ? recv(c->fd, bytes, most, MSG_DONTWAIT) : -1;
+	ssize_t n = bytes ? recv(c->fd, bytes, REQUEST_LONGEST, MSG_DONTWAIT) : -1;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	loop_remove(c->source);
-	if (n >= (ssize_t)sizeof q) {
-		memcpy(&q, bytes, sizeof q);
-		bytes[n] = '\0';
-		/* Texts end with a NUL, ours if they did not bring one. */
-		if (q.version == RUNNER_VERSION && q.size == sizeof q && q.texts_length == (size_t)n - sizeof q)
-			kept = handle(c->runner, c->fd, &q, bytes + sizeof q);
+	if (n > 0 && request_decode(bytes, (size_t)n, &q, &e) == 0) {
+		kept = handle(c->runner, c->fd, &q);
+		request_done(&q);
+	} else if (n > 0) {
+		answer(c->runner, c->fd, -EINVAL, &e, NULL, 0);
 	}
 	if (!kept)
 		(void)close(c->fd);

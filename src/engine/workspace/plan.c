@@ -122,7 +122,9 @@ int plan_decode(const void *bytes, size_t length, struct plan *ret_plan, struct 
 	p.step_count = get_count(&r);
 	p.steps = mem_alloc_array(p.step_count, sizeof *p.steps);
 	for (size_t i = 0; i < p.step_count; i++) {
-		p.steps[i].kind = (uint32_t)get_number(&r);
+		uint64_t kind = get_number(&r);
+		r.failed |= kind > UINT32_MAX;
+		p.steps[i].kind = (uint32_t)kind;
 		p.steps[i].number = get_number(&r);
 		p.steps[i].source = get_text(&r);
 		p.steps[i].target = get_text(&r);
