@@ -41,13 +41,13 @@ static void chain_seen(void *context, const char *family, const char *table, con
 		       chain, iptables ? " (Docker sets this)" : !strcmp(table, "firewalld") ? " (firewalld)" : "");
 	if (iptables)
 		(void)snprintf(fact->advice, sizeof fact->advice,
-			       "allow our bridges: %s -I DOCKER-USER -i 'crb+' -j ACCEPT; %s -I DOCKER-USER -o 'crb+' -j ACCEPT", program, program);
+			       "allow our bridges: %s -I DOCKER-USER -i 'crn+' -j ACCEPT; %s -I DOCKER-USER -o 'crn+' -j ACCEPT", program, program);
 	else if (!strcmp(table, "firewalld"))
 		(void)snprintf(fact->advice, sizeof fact->advice, "firewall-cmd --permanent --zone=trusted --add-interface=BRIDGE for each bridge of "
 			       "ours, then firewall-cmd --reload");
 	else
-		(void)snprintf(fact->advice, sizeof fact->advice, "accept packets from and to interfaces crb* in that chain: nft insert rule %s %.48s %.48s "
-			       "iifname \"crb*\" accept, and the same with oifname", family, table, chain);
+		(void)snprintf(fact->advice, sizeof fact->advice, "accept packets from and to interfaces crn* in that chain: nft insert rule %s %.48s %.48s "
+			       "iifname \"crn*\" accept, and the same with oifname", family, table, chain);
 }
 
 static char setting(const char *path)

@@ -25,6 +25,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "node/facts_network.h"
 
 struct fact {
 	const char *name;
@@ -198,6 +199,18 @@ static bool test_mkfs(const struct node *n, struct str *detail)
 	return find_program("mkfs.ext4", detail);
 }
 
+static bool test_nft(const struct node *n, struct str *detail)
+{
+	(void)n;
+	return find_program("nft", detail);
+}
+
+static bool test_dnsmasq(const struct node *n, struct str *detail)
+{
+	(void)n;
+	return find_program("dnsmasq", detail);
+}
+
 static bool test_runner(const struct node *n, struct str *detail)
 {
 	own_str char *path = mem_printf("%s/libexec/carrel/carrel-run", fs_prefix());
@@ -242,6 +255,8 @@ static const struct fact facts[] = {
 	{ "cgroups", true, test_cgroups, "mount cgroup2 at /sys/fs/cgroup" },
 	{ "grow-while-running", false, test_resize, "the agent lacks CAP_SYS_RESOURCE" },
 	{ "mkfs.ext4", true, test_mkfs, "install e2fsprogs" },
+	{ "nft", false, test_nft, "install nftables: without it no workspace is connected to a network" },
+	{ "dnsmasq", false, test_dnsmasq, "install dnsmasq-base: it tells workspaces names and addresses" },
 	{ "carrel-run", true, test_runner, "install Carrel whole, or set CARREL_PREFIX to where it is" },
 	{ "free-space", true, test_space, "free at least 1 GiB in the agent's state folder" },
 	{ "engine-kvm", false, test_kvm, "virtual machines come with a later version" },
@@ -259,6 +274,7 @@ json_t *facts_read(const struct node *n)
 							     facts[i].required ? "required" : "optional", "detail", str_text(&detail),
 							     "hint", ok ? "" : facts[i].hint));
 	}
+	facts_add_foreign_rules(items);
 	(void)uname(&u);
-	return json_pack("{s:s, s:s, s:o}", "kernel", u.release, "machine", u.machine, "items", items);
+	return json_pack("{s:s, s:s, s:o, s:o}", "kernel", u.release, "machine", u.machine, "routes", facts_routes(), "items", items);
 }

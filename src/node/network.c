@@ -464,7 +464,7 @@ static int find_block(void *data, const char *name)
 
 static int sweep_before(struct networks *s, struct err *e)
 {
-	own_str char *prefix = mem_printf("crb%s", s->instance), *blocks = mem_printf("cri%s", s->instance);
+	own_str char *prefix = mem_printf("crn%s", s->instance), *blocks = mem_printf("cri%s", s->instance);
 	own_dir DIR *list = opendir(s->folder);
 	struct dirent *entry;
 	bool any = false;
@@ -742,7 +742,7 @@ int networks_clean(const struct node *n, struct err *e)
 		if (entry->d_name[0] != '.')
 			r = names_stop(path, e);
 	}
-	own_str char *bridges = mem_printf("crb%s", instance), *blocks = mem_printf("cri%s", instance);
+	own_str char *bridges = mem_printf("crn%s", instance), *blocks = mem_printf("cri%s", instance);
 	if (r == 0)
 		r = link_list(bridges, remove_one, e, e);
 	if (r == 0)

@@ -17,7 +17,7 @@ void bridge_of(const char *instance, const struct network *w, char out[static NE
 	if (w->kind == NETWORK_BRIDGE)
 		(void)snprintf(out, NETWORK_DEVICE_LENGTH + 1, "%s", w->bridge);
 	else
-		(void)snprintf(out, NETWORK_DEVICE_LENGTH + 1, "crb%s%" PRIx64, instance, w->number & 0xffffff);
+		(void)snprintf(out, NETWORK_DEVICE_LENGTH + 1, "crn%s%" PRIx64, instance, w->number & 0xffffff);
 }
 
 void intent_done(struct intent *i)

@@ -34,7 +34,7 @@ static void add_route(struct route_list *l, const char *prefix, const char *from
 	(void)snprintf(l->items[l->count++].from, sizeof l->items->from, "%s", from);
 }
 
-static bool is_ours(const char *device) { return str_starts(device, "crb"); }
+static bool is_ours(const char *device) { return str_starts(device, "crn"); }
 
 static void read_ipv4(struct route_list *l)
 {
