@@ -92,41 +92,6 @@ static int apply(struct networks *s, const char *id, struct err *e)
 	return r < 0 ? r : 0;
 }
 
-static bool has_rates(const struct networks *s)
-{
-	for (size_t i = 0; i < s->locals.capacity; i++) {
-		const struct local *l = s->locals.entries[i].key ? s->locals.entries[i].value : NULL;
-		const struct attachment *a = l ? l->wish.attachments.items : NULL;
-		for (size_t j = 0; l && j < l->wish.attachments.count; j++)
-			if (a[j].rates)
-				return true;
-	}
-	return false;
-}
-
-/* Hosts whose workspaces have no rates never come here; once there were some, it is asked each time. */
-static int shape(struct networks *s, struct err *e)
-{
-	struct shape_intent intent = { .instance = s->instance };
-	size_t count = 0;
-
-	s->shaped |= has_rates(s);
-	if (!s->shaped)
-		return 0;
-	for (size_t i = 0; i < s->locals.capacity; i++)
-		count += s->locals.entries[i].key ? ((const struct local *)s->locals.entries[i].value)->wish.attachments.count : 0;
-	own_str struct shape_port *ports = mem_alloc_array(count + 1, sizeof *ports);
-	for (size_t i = 0; i < s->locals.capacity; i++) {
-		const struct local *l = s->locals.entries[i].key ? s->locals.entries[i].value : NULL;
-		const struct attachment *a = l ? l->wish.attachments.items : NULL;
-		for (size_t j = 0; l && j < l->wish.attachments.count; j++)
-			ports[intent.port_count++] = (struct shape_port){ a[j].port, &a[j] };
-	}
-	intent.ports = ports;
-	intent.link_bits = shape_link_bits();
-	return shape_apply(s->shaper, &intent, e);
-}
-
 /* --- carrying a network --- */
 
 static int make_bridge(struct networks *s, const struct network *w, const char *bridge, struct err *e)
@@ -316,7 +281,9 @@ static int attach_locked(struct networks *s, const struct assignment *a, struct 
 	if (!l)
 		return -EINVAL;
 	l->pid = 0;
-	int r = apply(s, a->id, e);
+	int r = network_check_rates(s, e);
+	if (r == 0)
+		r = apply(s, a->id, e);
 	if (r < 0)
 		local_free(map_remove(&s->locals, a->id));
 	return r;
@@ -351,7 +318,7 @@ int networks_running(struct networks *s, const char *id, uint64_t pid, struct er
 	struct local *l = map_get(&s->locals, id);
 	if (l)
 		l->pid = pid;
-	int r = l ? shape(s, e) : 0;
+	int r = l ? network_keep_rates(s, e) : 0;
 	(void)pthread_mutex_unlock(&s->lock);
 	return r;
 }
@@ -439,7 +406,7 @@ static int work_all(struct networks *s, struct err *e)
 			l->links_due = false;
 	}
 	if (r == 0)
-		r = shape(s, e);
+		r = network_keep_rates(s, e);
 	return r == 0 ? look_after_carried(s, e) : r;
 }
 
@@ -481,7 +448,7 @@ static int sweep_before(struct networks *s, struct err *e)
 	if (r == 0)
 		r = link_list(blocks, find_block, s, e);
 	if (r == 0)
-		r = shape(s, e);
+		r = network_keep_rates(s, e);
 	if (r == 0 && any && !s->locals.count)
 		r = filter_remove_all(s->instance, e);
 	return r;

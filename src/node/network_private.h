@@ -62,6 +62,11 @@ void intent_make(struct networks *s, struct intent *out);
 void intent_done(struct intent *i);
 void bridge_of(const char *instance, const struct network *w, char out[static NETWORK_DEVICE_LENGTH + 1]);
 
+/* network_rates.c. Whether the rates of all locals can be kept together: before one more is started. */
+int network_check_rates(const struct networks *s, struct err *e) must_check;
+/* Hosts whose workspaces have no rates do nothing here; once there were some, it is asked each time. */
+int network_keep_rates(struct networks *s, struct err *e) must_check;
+
 /* Counters of all locals, as the service wants them; a new reference. */
 json_t *network_read_traffic(struct networks *s);
 

@@ -191,3 +191,15 @@ def test_rates_are_kept(net, world):
             return time.monotonic() - start
         assert seconds("fast") < 1
         assert 0.8 < seconds("slow") < 3  # 1 MiB there and back at 8 Mbit/s: about a second
+
+
+def test_a_guarantee_that_does_not_fit_is_refused(net):
+    spec = {"name": "greedy", "image": "busybox", "command": ["sleep", "9"], "resources": {"disk": "32M"},
+            "networks": [{"network": "default", "rates": {"out-least": "400G"}}]}
+    assert net.api("POST", "/v1/workspaces", {"spec": spec})[0] == 201
+    found = net.wait(lambda: (net.workspace("greedy") or {}).get("error"), what="refusal of what cannot be promised")
+    assert "guaranteed" in found["message"]
+    with workspace(net, "modest"):  # others are not harmed
+        pass
+    net.api("DELETE", "/v1/workspaces/greedy?force=1")
+    net.wait(lambda: net.workspace("greedy") is None, what="removal of greedy")
