@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/fs.h"
+#include "base/json_memory.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
@@ -140,6 +141,7 @@ int main(int argc, char **argv)
 	struct config config = { 0 };
 	struct err e = { 0 };
 
+	json_memory_init();
 	log_init("carrel-node", LOG_INFO);
 	(void)signal(SIGPIPE, SIG_IGN);
 	raise_file_limit();

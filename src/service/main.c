@@ -13,6 +13,7 @@
 #include <sys/un.h>
 
 #include "base/fs.h"
+#include "base/json_memory.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
@@ -152,6 +153,7 @@ int main(int argc, char **argv)
 {
 	struct err e;
 
+	json_memory_init();
 	log_init("carreld", LOG_INFO);
 	if (run(argc, argv, &e) < 0) {
 		log_error(&e, "carreld");

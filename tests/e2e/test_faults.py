@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import time
 
@@ -336,6 +337,33 @@ def test_sweep(sweep, scenario):
             sweep.remove(name)
         sweep.check_host(before, case)
         sweep.check_bystander(case)
+
+
+def test_agent_without_memory(new_site, busybox_tar):
+    """The agent ends when it gets no memory (decision 2), wherever that is; started again it goes on. At the points of the sweep that is `kill`:
+    abort() runs nothing of ours. Here memory really is short, by a little more each time."""
+    site = new_site(node_args=["--keep-mounted", "0s", "--blank-size", "32M"])
+    import_image(site, "busybox", busybox_tar)
+    ended = 0
+    for step in range(12):
+        name = f"w{step}"
+        has = int(pathlib.Path(f"/proc/{site.node.pid}/status").read_text().split("VmData:")[1].split()[0]) << 10
+        resource.prlimit(site.node.pid, resource.RLIMIT_DATA, (has + step * (256 << 10), resource.RLIM_INFINITY))
+        status, answer, _ = site.api("POST", "/v1/workspaces", {"spec": {
+            "name": name, "image": "busybox", "command": ["/bin/sleep", "1000"], "resources": {"disk": "32M"},
+            "environment": {f"LONG{i}": "x" * 4000 for i in range(100)}}})
+        assert status == 201, answer
+        site.wait(lambda: not site.node.running() or site.workspace(name)["state"] in ("running", "failed"), what="an answer, or the agent's end")
+        if site.node.running():
+            resource.prlimit(site.node.pid, resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        else:
+            ended += 1
+            site.node.start()
+        workspace = site.wait_state(name, "running", "failed")
+        assert workspace["state"] == "running" or workspace["error"]["message"], workspace
+        assert site.api("DELETE", f"/v1/workspaces/{name}?force=1")[0] < 300
+        site.wait(lambda: site.workspace(name) is None, what="removal")
+    assert ended, "memory was never short"
 
 
 @pytest.mark.parametrize("victims", [("node",), ("service",), ("node", "service")], ids="-".join)
