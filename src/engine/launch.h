@@ -34,6 +34,7 @@ struct launch_interface {
 	const char *device, *mac;  /* inside; the order of interfaces is that of their indexes */
 	uint32_t mtu;
 	bool isolated;             /* from the other ports of its bridge */
+	uint16_t vlan;             /* of its port on the bridge; 0: none */
 	const char *ipv4, *ipv6;
 	const char *gateway4, *gateway6; /* of the default route by this interface, without length */
 	const char *zone;                /* searched for names */

@@ -237,7 +237,7 @@ static void fill_interface(const struct network *w, const char *bridge, const st
 	bool ours = w->kind != NETWORK_BRIDGE;
 
 	*out = (struct launch_interface){ .port = mem_strdup(a->port), .bridge = mem_strdup(bridge), .device = mem_strdup(a->device),
-					  .mac = mem_strdup(a->mac), .mtu = (uint32_t)w->mtu, .isolated = ours,
+					  .mac = mem_strdup(a->mac), .mtu = (uint32_t)w->mtu, .isolated = ours, .vlan = (uint16_t)w->vlan,
 					  .ipv4 = copy_or_null(a->ipv4), .ipv6 = copy_or_null(a->ipv6) };
 	if (!ours)
 		return;
@@ -351,8 +351,8 @@ static int add_interface(struct networks *s, const struct local *l, const struct
 	fill_interface(w, c->bridge, a, first, &f);
 	uint32_t number = (uint32_t)strtoul(a->device + strcspn(a->device, "0123456789"), NULL, 10);
 	const struct link_port p = { .port = f.port, .bridge = f.bridge, .owner = l->wish.id, .device = f.device, .mac = f.mac,
-				     .index = LINK_INSIDE_FIRST + number, .mtu = f.mtu, .isolated = f.isolated, .ipv4 = f.ipv4, .ipv6 = f.ipv6,
-				     .gateway4 = f.gateway4, .gateway6 = f.gateway6 };
+				     .index = LINK_INSIDE_FIRST + number, .mtu = f.mtu, .isolated = f.isolated, .vlan = f.vlan,
+				     .ipv4 = f.ipv4, .ipv6 = f.ipv6, .gateway4 = f.gateway4, .gateway6 = f.gateway6 };
 	r = link_ports_make(&p, 1, space, e);
 	isolate_interface_done(&f);
 	return r;

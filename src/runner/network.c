@@ -26,7 +26,8 @@ static int read_interfaces(const struct plan *p, struct link_port *ports, size_t
 						   .isolated = at[INTERFACE_ISOLATED][0] == '1',
 						   .ipv4 = or_null(at[INTERFACE_IPV4]), .ipv6 = or_null(at[INTERFACE_IPV6]),
 						   .gateway4 = or_null(at[INTERFACE_GATEWAY4]),
-						   .gateway6 = or_null(at[INTERFACE_GATEWAY6]) };
+						   .gateway6 = or_null(at[INTERFACE_GATEWAY6]),
+						   .vlan = (uint16_t)strtoul(at[INTERFACE_VLAN], NULL, 10) };
 	}
 	*ret_count = count;
 	return 0;

@@ -62,10 +62,10 @@ struct step {
 #define PLAN_LISTS(X) X(partitions) X(cgroups_v1) X(argv) X(environment) X(volumes) X(interfaces)
 /* clang-format on */
 
-/* `interfaces` has this many texts for each, in this order; mtu and isolated ("0", "1") as decimal numbers, "" where there is none. */
+/* `interfaces` has this many texts for each, in this order; mtu, isolated ("0", "1") and vlan ("0": none) as decimal numbers, "" where there is none. */
 enum plan_interface {
 	INTERFACE_PORT, INTERFACE_BRIDGE, INTERFACE_DEVICE, INTERFACE_MAC, INTERFACE_MTU, INTERFACE_ISOLATED,
-	INTERFACE_IPV4, INTERFACE_IPV6, INTERFACE_GATEWAY4, INTERFACE_GATEWAY6, INTERFACE_TEXTS,
+	INTERFACE_IPV4, INTERFACE_IPV6, INTERFACE_GATEWAY4, INTERFACE_GATEWAY6, INTERFACE_VLAN, INTERFACE_TEXTS,
 };
 #define INTERFACES_MOST 8
 

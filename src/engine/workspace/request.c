@@ -351,6 +351,7 @@ static void plan_interfaces(struct request *r, const struct launch *l)
 		at[INTERFACE_IPV6] = TEXT(f->ipv6);
 		at[INTERFACE_GATEWAY4] = TEXT(f->gateway4);
 		at[INTERFACE_GATEWAY6] = TEXT(f->gateway6);
+		at[INTERFACE_VLAN] = own(r, mem_printf("%u", f->vlan));
 #undef TEXT
 	}
 	r->plan.interfaces = list;
