@@ -3,7 +3,8 @@
 Fault sweeps. For each operation the points that it reaches are found by a dry run ("* log FILE"); then, for every point and every
 fault (the process that reaches it is killed, or its call fails for want of space or memory), the operation is done once more with
 that one fault. Whatever died is started again. Afterwards wish and truth agree, a bystander's program has never stopped, and once
-the workspace is removed the host looks as before: mounts, loop devices, cgroups, processes, namespaces, id ranges, run folders and state.
+the workspace is removed the host looks as before: mounts, loop devices, cgroups, processes, namespaces, id ranges,
+sockets, run folders and state.
 
 Needs a build with -Dfaults=true; CARREL_SWEEP=N tries only every N-th case (for a quick look).
 """
@@ -89,7 +90,8 @@ class Sweep:
         files = [str(p) for top in (self.site.state / "node" / "workspaces", self.site.state / "node" / "kept", self.site.run / "node" / "workspaces")
                  for p in top.glob("*")]
         processes = [p for p in host_processes(own, *self.site.ids(), self.site.cgroup) if "/blanks/" not in p]
-        return {"mounts": sorted(m.split(" - ")[0].split(" ", 3)[3] for m in host_mounts(own)), "groups": sorted(groups),
+        sockets = sorted({line.split()[-1] for line in pathlib.Path("/proc/net/unix").read_text().splitlines() if own in line})
+        return {"sockets": sockets, "mounts": sorted(m.split(" - ")[0].split(" ", 3)[3] for m in host_mounts(own)), "groups": sorted(groups),
                 "loops": len([x for x in host_loops(own) if "/blanks/ready-" not in x]),
                 "files": sorted(files), "processes": sorted(p.split(": ", 1)[1] for p in processes), "namespaces": self.namespaces(processes)}
 
