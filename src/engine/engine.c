@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/engine.h"
 
+#include "base/mem.h"
 #include "engine/workspace/describe.h"
 #include "engine/workspace/request.h"
 
@@ -47,11 +48,14 @@ const struct engine engine_workspace = {
 
 int engine_choose(const struct spec *s, const struct engine **ret_engine, struct err *e)
 {
-	if (s->engine != ENGINE_AUTO && s->engine != ENGINE_WORKSPACE) {
+	static const struct engine *const engines[] = { [ENGINE_AUTO] = &engine_workspace, [ENGINE_WORKSPACE] = &engine_workspace,
+							[ENGINE_KVM] = &engine_kvm, [ENGINE_EMULATOR] = &engine_emulator };
+
+	if (s->engine >= ARRAY_SIZE(engines) || !engines[s->engine]) {
 		(void)err_set(e, ERR_UNSUPPORTED, "engine %s is not in this version", spec_engine_names[s->engine]);
-		return err_hint(e, "use \"engine: workspace\" or leave it out");
+		return err_hint(e, "use \"engine: workspace\", \"kvm\" or \"emulator\", or leave it out");
 	}
-	*ret_engine = &engine_workspace;
+	*ret_engine = engines[s->engine];
 	return 0;
 }
 

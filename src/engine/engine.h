@@ -19,9 +19,10 @@ struct engine {
 	int (*plan)(const struct launch *l, struct str *ret_plan, struct err *e);
 	/* The same for people: a list of objects, one a step. */
 	int (*describe)(const struct launch *l, json_t **ret_plan, struct err *e);
+	bool machine; /* gets the partitions' and volumes' files as disks; nothing is mounted on the host */
 };
 
-extern const struct engine engine_workspace;
+extern const struct engine engine_workspace, engine_emulator, engine_kvm;
 
 /* The lightest engine that can do what the spec asks for; ERR_UNSUPPORTED names what this version has. */
 int engine_choose(const struct spec *s, const struct engine **ret_engine, struct err *e) must_check;

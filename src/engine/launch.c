@@ -91,6 +91,25 @@ static int send_volumes(int socket, const struct launch *l, struct err *e)
 	return r < 0 ? r : 0;
 }
 
+/* A machine's disks are the files themselves, in messages of as many as one takes. */
+static int send_disks(int socket, const struct launch *l, struct err *e)
+{
+	size_t count = l->partition_count + 1 + l->volume_count, n = 0;
+	own_str int *fds = mem_alloc_array(count, sizeof *fds);
+
+	for (size_t i = 0; i < l->partition_count; i++)
+		fds[n++] = l->host_machine->partition_fds[i];
+	fds[n++] = l->root_fd;
+	for (size_t i = 0; i < l->volume_count; i++)
+		fds[n++] = l->volumes[i].fd;
+	for (size_t at = 0; at < count; at += PLAN_FDS_MOST) {
+		int r = send_fds(socket, fds + at, count - at < PLAN_FDS_MOST ? count - at : PLAN_FDS_MOST, e);
+		if (r != 0)
+			return r < 0 ? r : 0;
+	}
+	return 0;
+}
+
 static int wait_answer(int socket, struct launch_result *ret_result, struct err *e)
 {
 	struct runner_answer answer;
@@ -139,13 +158,13 @@ static int find_runner(const struct launch *l, int plan_fd, int *ret_socket, str
 	return r;
 }
 
-static int hand_over(const struct launch *l, int plan_fd, struct launch_result *ret_result, struct err *e)
+static int hand_over(const struct launch *l, bool machine, int plan_fd, struct launch_result *ret_result, struct err *e)
 {
 	own_fd int socket = -1;
 	int r = find_runner(l, plan_fd, &socket, e);
 
 	if (r >= 0)
-		r = send_volumes(socket, l, e);
+		r = machine ? send_disks(socket, l, e) : send_volumes(socket, l, e);
 	if (r < 0 && socket >= 0)
 		wait_undone(socket);
 	else if (r >= 0)
@@ -153,14 +172,11 @@ static int hand_over(const struct launch *l, int plan_fd, struct launch_result *
 	return r;
 }
 
-static int make_plan(const struct launch *l, int *ret_plan_fd, struct err *e)
+static int make_plan(const struct launch *l, const struct engine *engine, int *ret_plan_fd, struct err *e)
 {
 	own_strbuf struct str plan = { 0 };
-	const struct engine *engine = NULL;
-	int r = engine_choose(l->spec, &engine, e);
+	int r;
 
-	if (r < 0)
-		return r;
 	if (l->volume_count >= PLAN_FDS_MOST / 2 - 1)
 		return err_set(e, ERR_INVALID, "%zu volumes, the most is %d", l->volume_count, PLAN_FDS_MOST / 2 - 2);
 	if ((r = engine->plan(l, &plan, e)) < 0)
@@ -175,7 +191,10 @@ int engine_launch(const struct launch *l, struct launch_result *ret_result, stru
 
 	if (!e)
 		e = &ignored;
-	int r = make_plan(l, &plan_fd, e), fault;
+	const struct engine *engine = NULL;
+	int r = engine_choose(l->spec, &engine, e), fault;
+	if (r >= 0)
+		r = make_plan(l, engine, &plan_fd, e);
 	if (r >= 0 && (fault = fault_point("engine.start")) > 0)
 		r = err_errno(e, fault, "start carrel-run");
 	if (r < 0) {
@@ -183,7 +202,7 @@ int engine_launch(const struct launch *l, struct launch_result *ret_result, stru
 			(void)close(l->runner);
 		return r;
 	}
-	if ((r = hand_over(l, plan_fd, ret_result, e)) < 0)
+	if ((r = hand_over(l, engine->machine, plan_fd, ret_result, e)) < 0)
 		return r;
 	r = fault_point("engine.started");
 	return r > 0 ? err_errno(e, r, "after the start") : 0;

@@ -49,6 +49,17 @@ struct launch_cgroups {
 	const char *freeze_text, *thaw_text; /* what is written there */
 };
 
+/* What machines are made of on this host. */
+struct launch_machine {
+	const char *program;            /* QEMU: "/usr/bin/qemu-system-x86_64" */
+	const char *type;               /* its newest q35: "pc-q35-7.2" */
+	const char *kernel, *initramfs; /* files */
+	const char *const *places;      /* libraries and firmware that QEMU needs; NULL-terminated */
+	unsigned processors;            /* of the host */
+	bool kvm;
+	const int *partition_fds;       /* as launch.partitions, open for reading */
+};
+
 struct launch {
 	const char *id, *name;
 	const char *host_name;          /* NULL: the name */
@@ -68,6 +79,7 @@ struct launch {
 	const char *log_path;           /* log file (docs/formats/log.md); its folder exists */
 	uint64_t run;                   /* number of this run, for the status file */
 	struct launch_cgroups cgroups;
+	const struct launch_machine *host_machine; /* for engines with `machine`; NULL: this host has none */
 	bool held;         /* the output of the program waits for the first attach */
 	bool paused;       /* frozen before the first instruction of the program */
 	bool machine;      /* for carrel-init in a virtual machine (docs/formats/guest.md), not for carrel-run */

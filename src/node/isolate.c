@@ -21,12 +21,22 @@
 #include "base/own.h"
 #include "base/str.h"
 #include "enforce/enforce.h"
+#include "engine/engine.h"
 #include "engine/launch.h"
+#include "engine/qemu/arguments.h"
 #include "engine/runner_client.h"
+#include "node/machine.h"
 
 struct isolator {
 	struct enforce_layout layout; /* constant */
 };
+
+bool isolate_is_machine(const struct assignment *a)
+{
+	const struct engine *engine = NULL;
+
+	return a->spec && engine_choose(a->spec, &engine, NULL) >= 0 && engine->machine;
+}
 
 static char *run_folder(const struct node *n, const char *id) { return mem_printf("%s/%s", n->runs, id); }
 
@@ -41,6 +51,8 @@ static int make_plan(const struct node *n, const char *name, const struct assign
 	if (a && a->spec) {
 		struct spec_resources wanted = spec_resources_or_default(a->spec);
 		limits = (struct enforce_limits){ wanted.cpu_milli, wanted.memory_bytes, wanted.processes };
+		if (isolate_is_machine(a))
+			limits.memory_bytes = machine_memory(wanted.memory_bytes) + MACHINE_ALLOWANCE;
 	}
 	return enforce_plan(&n->isolator->layout, n->config.cgroup, name, &limits, (uint32_t)first_id, ret_plan, e);
 }
@@ -67,6 +79,9 @@ void isolate_parts_done(struct isolate_parts *p)
 		volume_mount_close(&p->volumes[i].mount);
 		free(p->volumes[i].path);
 	}
+	for (size_t i = 0; p->partition_fds && i < p->lower_count; i++)
+		own_close(&p->partition_fds[i]);
+	free(p->partition_fds);
 	free(p->lowers);
 	free(p->volumes);
 	*p = (struct isolate_parts){ 0 };
@@ -149,6 +164,7 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	own_str char *run = run_folder(n, r->id), *log_folder = record_path(r, "log"), *log = record_path(r, "log/output");
 	own_str struct launch_volume *volumes = mem_alloc_array(parts->volume_count + 1, sizeof *volumes);
 	struct launch_result result = { 0 };
+	struct launch_machine host;
 
 	int done = make_plan(n, r->id, &r->wish, r->truth.first_id, &plan, e);
 	if (done == 0)
@@ -169,8 +185,15 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	l.log_path = log;
 	l.paused = paused;
 	l.maintenance = maintenance;
-	l.runner = ready_runner(n->ready);
-	done = engine_launch(&l, &result, e);
+	if (isolate_is_machine(&r->wish)) {
+		done = machines_host(n->machines, r->wish.spec->engine == ENGINE_KVM, &host, e);
+		host.partition_fds = parts->partition_fds;
+		l.host_machine = &host;
+	}
+	if (done == 0) {
+		l.runner = ready_runner(n->ready);
+		done = engine_launch(&l, &result, e);
+	}
 	for (size_t i = 0; i < parts->volume_count; i++)
 		volume_mount_close(&parts->volumes[i].mount); /* the runner's now; the last to close it takes it apart */
 	if (done == 0)
@@ -337,6 +360,7 @@ json_t *isolate_plan(const struct node *n, const struct assignment *a)
 	char **lowers = mem_alloc_array(a->image->partitions.count + 1, sizeof *lowers);
 	own_str char *run = run_folder(n, a->id), *log = mem_printf("%s/%s/log/output", n->workspaces, a->id);
 	json_t *planned = NULL;
+	struct launch_machine host;
 	struct err e = { 0 };
 
 	for (size_t i = 0; i < a->image->partitions.count; i++)
@@ -351,6 +375,10 @@ json_t *isolate_plan(const struct node *n, const struct assignment *a)
 	l.volume_count = a->spec->volumes.count;
 	l.run_dir = run;
 	l.log_path = log;
+	if (r == 0 && isolate_is_machine(a)) {
+		r = machines_host(n->machines, a->spec->engine == ENGINE_KVM, &host, &e);
+		l.host_machine = &host;
+	}
 	if (r == 0)
 		r = engine_plan(&l, &planned, &e);
 	for (size_t i = 0; i < a->image->partitions.count; i++)

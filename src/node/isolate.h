@@ -24,6 +24,7 @@ struct isolate_volume {
 struct isolate_parts {
 	char **lowers; /* mount points of partitions, lowest first */
 	size_t lower_count;
+	int *partition_fds; /* of a machine: the files, as many */
 	struct isolate_volume *volumes;
 	size_t volume_count;
 	struct launch_interface *interfaces; /* what stands in them is their own */
@@ -37,6 +38,9 @@ struct isolate_status {
 	uint64_t run, pid, started_ms, ended_ms;
 	int exit_status;
 };
+
+/* Its engine makes it a virtual machine: files in place of mounts. */
+bool isolate_is_machine(const struct assignment *a);
 
 struct isolator;
 int isolator_new(struct isolator **ret_isolator, struct err *e) must_check;

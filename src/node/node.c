@@ -9,6 +9,7 @@
 #include "base/fs.h"
 #include "base/mem.h"
 #include "node/isolate.h"
+#include "node/machine.h"
 #include "node/network.h"
 
 /* Folders of others' data are root's only; the run folder itself is everybody's, for carreld's socket is in it. */
@@ -35,6 +36,7 @@ int node_init(struct node *n, struct config *config, struct err *e)
 	n->blanks = mem_printf("%s/node/blanks", n->config.state);
 	n->runs = mem_printf("%s/node/workspaces", n->config.run);
 	n->partitions = mem_printf("%s/node/partitions", n->config.run);
+	n->machines = machines_new(n);
 	n->ids = ids_new(n->config.first_id, n->config.id_ranges);
 	int r = make_folders(n, e);
 	if (r == 0)
@@ -59,6 +61,7 @@ void node_done(struct node *n)
 {
 	networks_free(n->networks);
 	isolator_free(n->isolator);
+	machines_free(n->machines);
 	ready_free(n->ready);
 	volume_pool_free(n->pool);
 	mounts_free(n->mounts);

@@ -21,6 +21,7 @@ struct node {
 	struct ids *ids;
 	struct networks *networks;
 	struct isolator *isolator;
+	struct machines *machines;
 	char *workspaces; /* STATE/node/workspaces */
 	char *kept;       /* STATE/node/kept */
 	char *runs;       /* RUN/node/workspaces */

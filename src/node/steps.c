@@ -56,6 +56,28 @@ static void unref_first(struct work *w, size_t count)
 			mount_unref(w->node->mounts, &d);
 }
 
+/* A machine gets the files: nothing is mounted for it. */
+static int stage_files(struct work *w, struct err *e)
+{
+	const struct image *image = w->record->wish.image;
+	const struct image_partition *partitions = image->partitions.items;
+	struct isolate_parts *parts = &w->parts;
+
+	parts->lowers = mem_alloc_array(image->partitions.count + 1, sizeof *parts->lowers);
+	parts->partition_fds = mem_alloc_array(image->partitions.count + 1, sizeof *parts->partition_fds);
+	for (size_t i = 0; i < image->partitions.count; i++) {
+		struct digest d;
+		int r = digest_parse(partitions[i].digest, &d, e);
+		if (r == 0)
+			r = mount_take_over(w->node->config.store, &d, stage_progress, w, &parts->partition_fds[i], e);
+		if (r < 0)
+			return r;
+		parts->lowers[i] = mem_strdup(partitions[i].digest);
+		parts->lower_count++;
+	}
+	return 0;
+}
+
 static int stage_run(struct work *w, struct err *e)
 {
 	const struct image *image = w->record->wish.image;
@@ -64,6 +86,8 @@ static int stage_run(struct work *w, struct err *e)
 
 	if (parts->lowers)
 		return 0;
+	if (isolate_is_machine(&w->record->wish))
+		return stage_files(w, e);
 	parts->lowers = mem_alloc_array(image->partitions.count + 1, sizeof *parts->lowers);
 	for (size_t i = 0; i < image->partitions.count; i++) {
 		struct digest d;
@@ -104,8 +128,11 @@ static json_t *stage_plan(const struct node *n, const struct assignment *a)
 
 	for (size_t i = 0; i < a->image->partitions.count; i++) {
 		const char *colon = strchr(partitions[i].digest, ':');
-		(void)json_array_append_new(lines, json_sprintf("mount %s/partitions/sha256/%s (erofs, read-only) at %s/%s", n->config.store,
-								colon ? colon + 1 : "", n->partitions, colon ? colon + 1 : ""));
+		const char *hex = colon ? colon + 1 : "";
+		json_t *line = isolate_is_machine(a) ? json_sprintf("take %s/partitions/sha256/%s as a disk", n->config.store, hex) :
+						       json_sprintf("mount %s/partitions/sha256/%s (erofs, read-only) at %s/%s",
+								    n->config.store, hex, n->partitions, hex);
+		(void)json_array_append_new(lines, line);
 	}
 	return lines;
 }
@@ -168,7 +195,7 @@ static int volume_run(struct work *w, const struct spec_volume *v, struct isolat
 	out->fd = -1;
 	out->mount = (struct volume_mount){ -1, -1 };
 	out->path = record_volume_path(w->record, w->node->kept, v);
-	if (!v && !fs_exists(AT_FDCWD, out->path) &&
+	if (!v && !isolate_is_machine(a) && !fs_exists(AT_FDCWD, out->path) &&
 	    ready_volume(w->node->ready, wanted, a->spec->remove_on_exit, out->path, &out->fd, &out->mount))
 		return 0;
 	int r = v && v->keep ? make_kept_folder(w, e) : 0;

@@ -21,6 +21,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "engine/workspace/enter.h"
+#include "runner/machine.h"
 #include "runner/request.h"
 
 #define SWEEP_MS 1000
@@ -144,6 +145,10 @@ static int exec(struct runner *r, const struct request *request, struct session 
 
 	if (result < 0)
 		return result;
+	if (r->machine) {
+		const struct session_options inside = { .patient = true, .single = true, .done = extra_ended, .data = r };
+		return machine_open(r->machine, q, list, request->count, &inside, ret_session, e);
+	}
 	own_str const char **argv = mem_alloc_array(q->commands + 1, sizeof *argv);
 	memcpy(argv, list + 2, q->commands * sizeof *argv);
 	struct enter enter = { .plan = &r->plan, .init = r->birth.pid, .init_pidfd = r->birth.pidfd, .argv = argv,
@@ -158,14 +163,19 @@ static int exec(struct runner *r, const struct request *request, struct session 
 	return 0;
 }
 
-static int copy(struct runner *r, bool in, const char *path, struct session **ret_session, struct err *e)
+static int copy(struct runner *r, const struct runner_request *q, const char *path, struct session **ret_session, struct err *e)
 {
+	bool in = q->kind == RUNNER_COPY_IN;
 	own_str char *program = mem_printf("%s/libexec/carrel/carrel-copy", fs_prefix());
 	const char *const argv[] = { "carrel-copy", in ? "in" : "out", path, NULL };
 	struct enter enter = { .plan = &r->plan, .init = r->birth.pid, .init_pidfd = r->birth.pidfd, .argv = argv, .input = true,
 			       .copy_program = program, .plan_fd = r->plan_fd };
 	int result = check_enter(r, e);
 
+	if (result >= 0 && r->machine) {
+		const struct session_options inside = { .patient = true, .single = true, .errors_are_text = true, .done = extra_ended, .data = r };
+		return machine_open(r->machine, q, &path, 1, &inside, ret_session, e);
+	}
 	if (result < 0 || (result = enter_workspace(&enter, e)) < 0)
 		return result;
 	struct session_options how = {
@@ -176,6 +186,38 @@ static int copy(struct runner *r, bool in, const char *path, struct session **re
 }
 
 /* --- requests --- */
+
+/* A machine answers when QEMU has. */
+struct freezing {
+	struct runner *runner;
+	int fd;
+	bool frozen;
+};
+
+static void machine_frozen(void *data, int result, const struct err *e)
+{
+	struct freezing *f = data;
+	struct runner *r = f->runner;
+
+	if (result >= 0 && r->status.state < RUNNER_STOPPING) {
+		if (!f->frozen)
+			r->released = true;
+		runner_set_state(r, f->frozen ? RUNNER_PAUSED : RUNNER_RUNNING);
+	}
+	answer(r, f->fd, result, e, NULL, 0);
+	(void)close(f->fd);
+	free(f);
+}
+
+static int freeze_machine(struct runner *r, int fd, bool frozen, struct err *e)
+{
+	if (frozen && r->status.state != RUNNER_RUNNING && r->status.state != RUNNER_PAUSED)
+		return err_set(e, ERR_CONFLICT, "the workspace is not running");
+	struct freezing *f = mem_alloc(sizeof *f);
+	*f = (struct freezing){ r, fd, frozen };
+	machine_freeze(r->machine, frozen, machine_frozen, f);
+	return 0;
+}
 
 static int resume(struct runner *r, struct err *e)
 {
@@ -237,7 +279,7 @@ static int simple(struct runner *r, const struct runner_request *q, struct err *
 	case RUNNER_SIGNAL:
 		if (q->number < 1 || q->number > 64)
 			return err_set(e, ERR_INVALID, "no signal %llu", (unsigned long long)q->number);
-		return session_signal(r->session, (int)q->number, e);
+		return r->session ? session_signal(r->session, (int)q->number, e) : 0;
 	case RUNNER_PAUSE:
 		return pause_workspace(r, e);
 	case RUNNER_RESUME:
@@ -256,6 +298,12 @@ static bool handle(struct runner *r, int fd, const struct request *request)
 	struct session *session = NULL;
 	int result = 0, fds[2];
 
+	if (r->machine && (q->kind == RUNNER_PAUSE || (q->kind == RUNNER_RESUME && r->status.state == RUNNER_PAUSED))) {
+		result = freeze_machine(r, fd, q->kind == RUNNER_PAUSE, &e);
+		if (result < 0)
+			answer(r, fd, result, &e, NULL, 0);
+		return result >= 0;
+	}
 	switch (q->kind) {
 	case RUNNER_WATCH:
 		answer(r, fd, 0, NULL, NULL, 0);
@@ -264,13 +312,15 @@ static bool handle(struct runner *r, int fd, const struct request *request)
 	case RUNNER_ATTACH:
 	case RUNNER_CONSOLE:
 		session = r->session;
+		if (!session)
+			result = err_set(&e, ERR_CONFLICT, "the machine is not running yet");
 		break;
 	case RUNNER_EXEC:
 		result = exec(r, request, &session, &e);
 		break;
 	case RUNNER_COPY_IN:
 	case RUNNER_COPY_OUT:
-		result = copy(r, q->kind == RUNNER_COPY_IN, text, &session, &e);
+		result = copy(r, q, text, &session, &e);
 		break;
 	case RUNNER_VOLUME:
 		result = find_volume(r, text, fds, &e);

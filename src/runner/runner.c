@@ -38,7 +38,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "engine/qemu/machine_plan.h"
 #include "engine/workspace/enter.h"
+#include "runner/machine.h"
 #include "engine/workspace/program.h"
 #include "runner/network.h"
 
@@ -48,6 +50,7 @@
 #define LINGER_MS 50     /* between looks at clients that have not read everything */
 #define LINGER_ROUNDS 200
 #define FREEZE_MS 10000
+#define MACHINE_GRACE_MS 5000 /* for the way into a machine and back */
 #define INIT_MS 10000    /* an init that is not up by then is left to itself */
 
 static uint64_t now_ms(void)
@@ -122,11 +125,8 @@ static void leave_volumes(struct runner *r)
 	birth_close_volumes(&r->birth);
 }
 
-static void program_ended(void *data, struct session *s, int status)
+void runner_ended(struct runner *r, int status)
 {
-	struct runner *r = data;
-
-	(void)s;
 	r->status.exit_status = status;
 	r->status.ended_ms = now_ms();
 	r->status.killed_for_memory = killed_for_memory(&r->plan);
@@ -139,12 +139,22 @@ static void program_ended(void *data, struct session *s, int status)
 	(void)loop_add_timer(r->loop, 0, leave, r);
 }
 
-void runner_begin_session(struct runner *r)
+static void program_ended(void *data, struct session *s, int status)
 {
-	struct birth *b = &r->birth;
+	struct runner *r = data;
+
+	(void)s;
+	if (r->machine)
+		machine_session_over(r->machine);
+	else
+		runner_ended(r, status);
+}
+
+void runner_session_options(struct runner *r, struct session_options *ret_how)
+{
 	uint64_t flags = r->plan.flags;
-	struct session_options how = {
-		.streams = { .pidfd = b->pidfd, .input = b->input, .output = b->output, .errors = b->errors, .terminal = b->terminal },
+
+	*ret_how = (struct session_options){
 		.log = &r->log,
 		.patient = flags & PLAN_HELD,
 		.held = flags & PLAN_HELD,
@@ -152,7 +162,20 @@ void runner_begin_session(struct runner *r)
 		.done = program_ended,
 		.data = r,
 	};
+}
 
+void runner_begin_session(struct runner *r)
+{
+	struct birth *b = &r->birth;
+	struct session_options how;
+
+	if (r->machine) {
+		machine_begin_session(r->machine);
+		return;
+	}
+	runner_session_options(r, &how);
+	how.streams = (struct session_streams){ .pidfd = b->pidfd, .input = b->input, .output = b->output, .errors = b->errors,
+						.terminal = b->terminal };
 	r->session = session_new(r->loop, &how);
 }
 
@@ -160,7 +183,12 @@ void runner_begin_session(struct runner *r)
 
 void runner_kill_workspace(struct runner *r)
 {
-	session_let_go(r->session);
+	if (r->session)
+		session_let_go(r->session);
+	if (r->machine) {
+		machine_kill(r->machine);
+		return;
+	}
 	(void)syscall(SYS_pidfd_send_signal, r->birth.pidfd, SIGKILL, NULL, 0);
 	if (r->status.state == RUNNER_PAUSED)
 		(void)!runner_freeze(r, false, NULL); /* frozen processes of a v1 freezer do not die */
@@ -212,11 +240,15 @@ int runner_stop_workspace(struct runner *r, uint64_t timeout_ms, struct err *e)
 	session_let_go(r->session);
 	if (r->status.state == RUNNER_ENDED)
 		return 0;
-	int result = r->status.state == RUNNER_PAUSED ? runner_freeze(r, false, e) : 0;
+	int result = r->status.state == RUNNER_PAUSED && !r->machine ? runner_freeze(r, false, e) : 0;
 	if (result < 0)
 		return result;
 	runner_set_state(r, RUNNER_STOPPING);
-	r->stop_timer = loop_add_timer(r->loop, timeout_ms, out_of_patience, r);
+	r->stop_timer = loop_add_timer(r->loop, timeout_ms + (r->machine ? MACHINE_GRACE_MS : 0), out_of_patience, r);
+	if (r->machine) {
+		machine_stop(r->machine, timeout_ms);
+		return 0;
+	}
 	if (r->plan.flags & PLAN_SYSTEM)
 		result = tell_init(r, e);
 	else
@@ -258,7 +290,7 @@ int runner_freeze(struct runner *r, bool frozen, struct err *e)
 /* --- start --- */
 
 /* One message of the agent: a version and descriptors. 0: the agent hung up. */
-static int receive_fds(int socket, int *ret_fds, size_t *ret_count, struct err *e)
+int runner_receive_fds(int socket, int *ret_fds, size_t *ret_count, struct err *e)
 {
 	uint32_t version = 0;
 	union {
@@ -286,7 +318,7 @@ static int receive_volumes(struct runner *r, int socket, struct err *e)
 {
 	int fds[PLAN_FDS_MOST];
 	size_t count = 0;
-	int result = receive_fds(socket, fds, &count, e);
+	int result = runner_receive_fds(socket, fds, &count, e);
 
 	if (result < 0)
 		return result;
@@ -295,7 +327,7 @@ static int receive_volumes(struct runner *r, int socket, struct err *e)
 	return 0;
 }
 
-static int read_plan(struct runner *r, int fd, struct err *e)
+static int map_plan(int fd, const void **ret_bytes, size_t *ret_length, struct err *e)
 {
 	struct stat st;
 
@@ -304,7 +336,9 @@ static int read_plan(struct runner *r, int fd, struct err *e)
 	void *bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (bytes == MAP_FAILED)
 		return err_errno(e, errno, "map the plan");
-	return plan_decode(bytes, (size_t)st.st_size, &r->plan, e);
+	*ret_bytes = bytes;
+	*ret_length = (size_t)st.st_size;
+	return 0;
 }
 
 /* systemd answers nobody before it has its own socket: until then it is not up, and systemctl would say "offline". Looked for
@@ -378,20 +412,34 @@ static int start(struct runner *r, int socket, struct err *e)
 	return 0;
 }
 
-static int prepare(struct runner *r, int socket, struct err *e)
+int runner_prepare(struct runner *r, struct err *e)
 {
-	int fds[PLAN_FDS_MOST];
-	size_t count = 0;
-	int result = receive_fds(socket, fds, &count, e);
-
-	if (result < 0 || (result = read_plan(r, r->plan_fd = fds[0], e)) < 0)
-		return result;
 	if (chdir(r->plan.run_dir) < 0)
 		return err_errno(e, errno, "go to %s", r->plan.run_dir);
 	logfile_open(&r->log, r->plan.log_path, r->plan.log_bytes, r->plan.log_files);
 	r->status = (struct runner_status){ .version = RUNNER_VERSION, .size = sizeof r->status, .state = RUNNER_STARTING,
 					    .exit_status = -1, .runner_pid = getpid(), .run = r->plan.run,
 					    .maintenance = (r->plan.flags & PLAN_MAINTENANCE) != 0 };
+	return 0;
+}
+
+static int prepare(struct runner *r, int socket, struct err *e)
+{
+	int fds[PLAN_FDS_MOST];
+	size_t count = 0, length = 0;
+	const void *bytes = NULL;
+	int result = runner_receive_fds(socket, fds, &count, e);
+
+	if (result < 0 || (result = map_plan(r->plan_fd = fds[0], &bytes, &length, e)) < 0)
+		return result;
+	if (machine_plan_is(bytes, length)) {
+		result = machine_start(r, bytes, length, socket, e);
+		if (result >= 0 && r->status.state == RUNNER_RUNNING)
+			r->status.started_ms = now_ms();
+		return result;
+	}
+	if ((result = plan_decode(bytes, length, &r->plan, e)) < 0 || (result = runner_prepare(r, e)) < 0)
+		return result;
 	return start(r, socket, e);
 }
 

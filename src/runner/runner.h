@@ -22,8 +22,9 @@ struct runner {
 	struct plan plan;
 	int plan_fd; /* its memory file, for carrel-copy */
 	struct birth birth;
+	struct machine *machine; /* in place of `birth`: machine.h; NULL for namespaces */
 	struct logfile log;
-	struct session *session; /* the program; NULL before it is born */
+	struct session *session; /* the program; NULL before it is born, and of a machine that boots */
 	struct runner_status status;
 	struct watcher *watchers;
 	struct loop_source *stop_timer;
@@ -40,6 +41,14 @@ int runner_release(struct runner *r, struct err *e) must_check;
 void runner_kill_workspace(struct runner *r);
 int runner_freeze(struct runner *r, bool frozen, struct err *e) must_check;
 void runner_begin_session(struct runner *r);
+/* All but the streams. */
+void runner_session_options(struct runner *r, struct session_options *ret_how);
+/* The workspace has ended and its volumes are free. */
+void runner_ended(struct runner *r, int status);
+/* With the plan decoded: run folder, log, status. */
+int runner_prepare(struct runner *r, struct err *e) must_check;
+/* One message of the agent: a version and at most PLAN_FDS_MOST descriptors. */
+int runner_receive_fds(int socket, int *ret_fds, size_t *ret_count, struct err *e) must_check;
 
 /* --- control.c --- */
 int control_listen(struct runner *r, struct err *e) must_check;

@@ -290,6 +290,28 @@ static void held_long_enough(void *data)
 	session_let_go(s);
 }
 
+void session_end(struct session *s, int status)
+{
+	if (s->status >= 0)
+		return;
+	s->status = status;
+	if (s->how.held && !s->attached_once) {
+		s->hold = loop_add_timer(s->loop, SESSION_HELD_MS, held_long_enough, s);
+		return;
+	}
+	drain(s);
+}
+
+void session_fail(struct session *s, const struct err *e)
+{
+	if (s->status >= 0)
+		return;
+	str_clear(&s->error_text);
+	str_printf(&s->error_text, "%s\n%s", err_kind_name(e->kind), e->message);
+	s->how.errors_are_text = true;
+	session_end(s, e->number == ENOENT ? 127 : e->number == EACCES ? 126 : 125);
+}
+
 static void child_ended(void *data, uint32_t events)
 {
 	struct session *s = data;
@@ -299,12 +321,7 @@ static void child_ended(void *data, uint32_t events)
 	loop_remove(s->child);
 	s->child = NULL;
 	(void)waitid(P_PIDFD, (id_t)s->how.streams.pidfd, &info, WEXITED | __WALL);
-	s->status = status_of(s, &info);
-	if (s->how.held && !s->attached_once) {
-		s->hold = loop_add_timer(s->loop, SESSION_HELD_MS, held_long_enough, s);
-		return;
-	}
-	drain(s);
+	session_end(s, status_of(s, &info));
 }
 
 /* --- input --- */
@@ -395,8 +412,12 @@ static void resize(struct session *s, unsigned rows, unsigned columns)
 {
 	struct winsize size = { .ws_row = (unsigned short)rows, .ws_col = (unsigned short)columns };
 
-	if (s->how.streams.terminal >= 0 && rows && columns && rows < 10000 && columns < 10000)
+	if (s->how.streams.terminal < 0 || !rows || !columns || rows >= 10000 || columns >= 10000)
+		return;
+	if (s->how.streams.pidfd >= 0)
 		(void)ioctl(s->how.streams.terminal, TIOCSWINSZ, &size);
+	else if (s->how.resize && s->status < 0)
+		s->how.resize(s->how.other, rows, columns);
 }
 
 static void control_text(struct session *s, const char *text)
@@ -435,7 +456,9 @@ static void client_gone(struct client *c)
 	bool single = s->how.single;
 
 	client_free(c);
-	if (single && s->status < 0)
+	if (single && s->status < 0 && s->how.leave)
+		s->how.leave(s->how.other);
+	else if (single && s->status < 0)
 		(void)!session_signal(s, SIGKILL, NULL);
 	else
 		watch_outputs(s);
@@ -513,7 +536,8 @@ struct session *session_new(struct loop *l, const struct session_options *how)
 	open_output(s, 1, st->errors, 2);
 	if (st->input >= 0)
 		(void)!fs_set_blocking(st->input, false, NULL);
-	s->child = loop_add_fd(l, st->pidfd, EPOLLIN, child_ended, s);
+	if (st->pidfd >= 0)
+		s->child = loop_add_fd(l, st->pidfd, EPOLLIN, child_ended, s);
 	watch_outputs(s);
 	return s;
 }
@@ -542,6 +566,8 @@ bool session_over(const struct session *s) { return s->over; }
 
 int session_signal(struct session *s, int number, struct err *e)
 {
+	if (s->how.streams.pidfd < 0)
+		return s->how.signal && s->status < 0 ? s->how.signal(s->how.other, number, e) : 0;
 	if (syscall(SYS_pidfd_send_signal, s->how.streams.pidfd, number, NULL, 0) < 0 && errno != ESRCH)
 		return err_errno(e, errno, "send signal %d", number);
 	return 0;

@@ -22,7 +22,7 @@
 struct session;
 
 struct session_streams {
-	int pidfd;                  /* a child of ours; -1: ends by session_end */
+	int pidfd;                  /* a child of ours; -1: ends by session_end or session_fail */
 	int input, output, errors;  /* pipes, or -1 */
 	int terminal;               /* master, or -1 */
 };
@@ -37,6 +37,11 @@ struct session_options {
 	bool single;          /* belongs to its one client: when that goes away, the program is ended */
 	void (*done)(void *data, struct session *s, int status);
 	void *data;
+	/* What stands for a child and a terminal when there is none of ours; each may be NULL. Not called after the end. */
+	int (*signal)(void *other, int number, struct err *e);
+	void (*resize)(void *other, unsigned rows, unsigned columns);
+	void (*leave)(void *other); /* the one client of a `single` session is gone: ends it */
+	void *other;
 };
 
 struct session *session_new(struct loop *l, const struct session_options *how);
@@ -48,5 +53,9 @@ void session_let_go(struct session *s);
 bool session_has_clients(const struct session *s);
 int session_signal(struct session *s, int number, struct err *e) must_check;
 bool session_over(const struct session *s);
+/* What a child's end is to other sessions. Once; a second time is fine and changes nothing. */
+void session_end(struct session *s, int status);
+/* The same with an error in place of a status, which clients get as their last message. */
+void session_fail(struct session *s, const struct err *e);
 
 #endif

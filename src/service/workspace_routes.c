@@ -158,9 +158,9 @@ static int check_volumes(const struct request *r, const struct spec *spec, struc
 
 static int check_spec(const struct request *r, const struct spec *spec, struct err *e)
 {
-	if (spec->engine != ENGINE_AUTO && spec->engine != ENGINE_WORKSPACE) {
+	if (spec->engine != ENGINE_AUTO && spec->engine != ENGINE_WORKSPACE && spec->engine != ENGINE_KVM && spec->engine != ENGINE_EMULATOR) {
 		(void)err_set(e, ERR_UNSUPPORTED, "engine '%s' is not available on any host", spec_engine_names[spec->engine]);
-		return err_hint(e, "use engine 'workspace' or leave it out");
+		return err_hint(e, "use engine 'workspace', 'kvm' or 'emulator', or leave it out");
 	}
 	int result = spec->name ? check_name_free(r, spec->name, e) : 0;
 	if (result == 0)

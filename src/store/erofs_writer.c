@@ -749,16 +749,6 @@ static int correct_links(struct erofs_writer *w, uint64_t *inodes, struct err *e
 	return 0;
 }
 
-uint32_t erofs_crc32c(uint32_t crc, const uint8_t *bytes, size_t length)
-{
-	for (size_t i = 0; i < length; i++) {
-		crc ^= bytes[i];
-		for (int bit = 0; bit < 8; bit++)
-			crc = crc >> 1 ^ (0x82f63b78U & -(crc & 1));
-	}
-	return crc;
-}
-
 static void encode_superblock(const struct erofs_writer *w, uint64_t inodes, uint8_t *block_zero)
 {
 	uint8_t *sb = block_zero + EROFS_SB_AT;

@@ -59,7 +59,7 @@ uint64_t machine_memory(uint64_t memory_bytes)
 	return bytes < MACHINE_MEMORY_LEAST ? MACHINE_MEMORY_LEAST : bytes;
 }
 
-static void add_board(struct words *w, const struct machine *m)
+static void add_board(struct words *w, const struct qemu_machine *m)
 {
 	word(w, "%s", m->program);
 	word(w, "-name");
@@ -86,7 +86,7 @@ static void add_board(struct words *w, const struct machine *m)
 	word(w, "base=utc,clock=host");
 }
 
-static void add_kernel(struct words *w, const struct machine *m)
+static void add_kernel(struct words *w, const struct qemu_machine *m)
 {
 	word(w, "-kernel");
 	word(w, MACHINE_KERNEL);
@@ -121,7 +121,7 @@ static void add_lines(struct words *w)
 	word(w, "virtio-rng-pci,rng=random,bus=pcie.0,addr=1.1");
 }
 
-static void add_display(struct words *w, const struct machine *m)
+static void add_display(struct words *w, const struct qemu_machine *m)
 {
 	word(w, "-display");
 	word(w, "none");
@@ -147,7 +147,7 @@ static void add_disk(struct words *w, const struct machine_disk *d, unsigned at)
 	     d->writable ? "" : ",write-cache=off");
 }
 
-static void add_link(struct words *w, const struct machine *m, unsigned at)
+static void add_link(struct words *w, const struct qemu_machine *m, unsigned at)
 {
 	word(w, "-netdev");
 	word(w, "tap,id=net%u,fds=%zu", at, MACHINE_FD_DISKS + m->disk_count + at);
@@ -156,7 +156,7 @@ static void add_link(struct words *w, const struct machine *m, unsigned at)
 	     at == 0 ? ",multifunction=on" : "");
 }
 
-static int check(const struct machine *m, struct err *e)
+static int check(const struct qemu_machine *m, struct err *e)
 {
 	if (m->disk_count > MACHINE_DISKS_MOST)
 		return err_set(e, ERR_UNSUPPORTED, "%zu partitions and volumes, a machine takes at most %d", m->disk_count, MACHINE_DISKS_MOST);
@@ -165,7 +165,7 @@ static int check(const struct machine *m, struct err *e)
 	return 0;
 }
 
-int machine_arguments(const struct machine *m, char ***ret_argv, struct err *e)
+int machine_arguments(const struct qemu_machine *m, char ***ret_argv, struct err *e)
 {
 	struct words w = { 0 };
 	int r = check(m, e);

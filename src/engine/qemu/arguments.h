@@ -34,7 +34,7 @@ struct machine_disk {
 	bool writable;
 };
 
-struct machine {
+struct qemu_machine {
 	const char *program;  /* "/usr/bin/qemu-system-x86_64" */
 	const char *type;     /* with its version: "pc-q35-7.2" */
 	const char *id;       /* the workspace's: names the process */
@@ -54,7 +54,7 @@ unsigned machine_processors(uint64_t cpu_milli, unsigned host_processors);
 uint64_t machine_memory(uint64_t memory_bytes);
 
 /* The command line, NULL-terminated; freed with machine_arguments_free. */
-int machine_arguments(const struct machine *m, char ***ret_argv, struct err *e) must_check;
+int machine_arguments(const struct qemu_machine *m, char ***ret_argv, struct err *e) must_check;
 void machine_arguments_free(char **argv);
 
 #endif

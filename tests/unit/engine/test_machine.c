@@ -17,14 +17,14 @@ static struct err e;
 
 static const struct machine_disk disks[] = { { "p0", false }, { "p1", false }, { "root", true }, { "v0", true } };
 
-static struct machine plain(void)
+static struct qemu_machine plain(void)
 {
-	return (struct machine){ .program = "/usr/bin/qemu-system-x86_64", .type = "pc-q35-7.2", .id = "0123456789abcdef", .processors = 1,
+	return (struct qemu_machine){ .program = "/usr/bin/qemu-system-x86_64", .type = "pc-q35-7.2", .id = "0123456789abcdef", .processors = 1,
 				 .memory_bytes = UINT64_C(512) << 20, .disks = disks, .disk_count = ARRAY_SIZE(disks) };
 }
 
 /* One option and its value a line. */
-static void compare(const struct machine *m, const char *name)
+static void compare(const struct qemu_machine *m, const char *name)
 {
 	own_str char *path = mem_printf("%s/tests/unit/engine/golden/%s.arguments", getenv("CARREL_SOURCE_ROOT"), name);
 	own_strbuf struct str text = { 0 }, expected = { 0 };
@@ -44,7 +44,7 @@ static void compare(const struct machine *m, const char *name)
 static void test_emulator(void **state)
 {
 	(void)state;
-	struct machine m = plain();
+	struct qemu_machine m = plain();
 	compare(&m, "emulator");
 }
 
@@ -53,7 +53,7 @@ static void test_kvm_with_everything(void **state)
 	static const char *const macs[] = { "02:00:00:00:00:01", "02:00:00:00:00:02" };
 
 	(void)state;
-	struct machine m = plain();
+	struct qemu_machine m = plain();
 	m.kvm = true;
 	m.processors = 4;
 	m.macs = macs;
@@ -73,7 +73,7 @@ static void test_many_disks(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(many); i++)
 		(void)snprintf(many[i].serial, sizeof many[i].serial, "p%zu", i);
-	struct machine m = plain();
+	struct qemu_machine m = plain();
 	m.disks = many;
 	m.disk_count = MACHINE_DISKS_MOST;
 	assert_ok(machine_arguments(&m, &argv, &e), &e);

@@ -169,7 +169,9 @@ static void test_refusals(void **state)
 	assert_fails(engine_plan(&c.launch, &plan, &e), &e, ERR_INVALID, "no partition");
 	c.launch.partition_count = 2;
 	c.spec.engine = ENGINE_KVM;
-	assert_fails(engine_plan(&c.launch, &plan, &e), &e, ERR_UNSUPPORTED, "kvm");
+	assert_fails(engine_plan(&c.launch, &plan, &e), &e, ERR_UNSUPPORTED, "virtual machines"); /* of a host without */
+	c.spec.engine = ENGINE_XEN;
+	assert_fails(engine_plan(&c.launch, &plan, &e), &e, ERR_UNSUPPORTED, "xen");
 	tear_down(&c);
 }
 

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Machines as an engine: the request becomes the plan that carrel-init carries out inside (the same that namespaces get, in its form
+ * for machines), QEMU's command line, and what the runner needs of both. Disks go by serial: p0, p1, ... are the image's partitions,
+ * lowest first, `root` is the root volume, v0, v1, ... are the others.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/own.h"
+#include "engine/engine.h"
+#include "engine/qemu/arguments.h"
+#include "engine/qemu/machine_plan.h"
+#include "engine/workspace/describe.h"
+#include "engine/workspace/request.h"
+
+#define BOOT_MS 60000
+#define SERIAL_SIZE (GUEST_SERIAL_LONGEST + 1)
+
+struct disks {
+	struct machine_disk *items;
+	char **partitions; /* serials */
+	struct guest_volume *volumes;
+	size_t count, partition_count, volume_count;
+};
+
+static void disks_done(struct disks *d)
+{
+	free(d->items);
+	free(d->partitions);
+	free(d->volumes);
+}
+#define own_disks __attribute__((cleanup(disks_done)))
+
+static char *add_disk(struct disks *d, const char *prefix, size_t number, bool writable)
+{
+	struct machine_disk *disk = &d->items[d->count++];
+
+	if (writable && !*prefix)
+		(void)snprintf(disk->serial, sizeof disk->serial, "root");
+	else
+		(void)snprintf(disk->serial, sizeof disk->serial, "%s%zu", prefix, number);
+	disk->writable = writable;
+	return disk->serial;
+}
+
+static void list_disks(const struct launch *l, struct disks *d)
+{
+	d->items = mem_alloc_array(l->partition_count + l->volume_count + 1, sizeof *d->items);
+	d->partitions = mem_alloc_array(l->partition_count + 1, sizeof *d->partitions);
+	d->volumes = mem_alloc_array(l->volume_count + 1, sizeof *d->volumes);
+	d->partition_count = l->partition_count;
+	d->volume_count = l->volume_count;
+	for (size_t i = 0; i < l->partition_count; i++)
+		d->partitions[i] = add_disk(d, "p", i, false);
+	(void)add_disk(d, "", 0, true);
+	for (size_t i = 0; i < l->volume_count; i++)
+		d->volumes[i] = (struct guest_volume){ (char *)(uintptr_t)l->volumes[i].name, add_disk(d, "v", i, true) };
+}
+
+static void put_config(const struct plan *inside, const struct disks *d, struct str *out)
+{
+	static char root[] = "root";
+	own_strbuf struct str plan = { 0 };
+	struct guest_config c = { .partitions = { d->partitions, d->partition_count }, .root = root,
+				  .volumes = { d->volumes, d->volume_count } };
+
+	plan_encode(inside, &plan);
+	c.plan = (struct guest_bytes){ plan.bytes, plan.length };
+	guest_encode(&guest_config_shape, &c, out);
+}
+
+/* What stays outside: who it is, where it logs, in which groups it lives. */
+static void put_host(const struct plan *whole, struct str *out)
+{
+	struct plan p = *whole;
+
+	p.partitions = p.argv = p.environment = p.volumes = NULL;
+	p.step_count = 0;
+	p.filter_bytes = 0;
+	plan_encode(&p, out);
+}
+
+static int make_arguments(const struct launch *l, const struct disks *d, char ***ret_argv, struct err *e)
+{
+	struct spec_resources wanted = spec_resources_or_default(l->spec);
+	const struct launch_machine *host = l->host_machine;
+	const struct qemu_machine m = { .program = host->program, .type = host->type, .id = l->id, .kvm = host->kvm,
+					.processors = machine_processors(wanted.cpu_milli, host->processors),
+					.memory_bytes = machine_memory(wanted.memory_bytes), .disks = d->items, .disk_count = d->count };
+
+	return machine_arguments(&m, ret_argv, e);
+}
+
+/* The plan inside names no path of the host's. */
+static struct launch launch_inside(const struct launch *l, const struct disks *d)
+{
+	struct launch inside = *l;
+
+	inside.machine = true;
+	inside.partitions = (const char *const *)d->partitions;
+	inside.run_dir = inside.log_path = NULL;
+	inside.cgroups = (struct launch_cgroups){ 0 };
+	return inside;
+}
+
+static int put_plan(const struct launch *l, const struct disks *d, const struct plan *inside, const struct plan *whole, struct str *out,
+		    struct err *e)
+{
+	own_strbuf struct str config = { 0 }, host = { 0 };
+	const struct launch_machine *of = l->host_machine;
+	char **argv = NULL;
+	size_t words = 0, places = 0;
+	int r = make_arguments(l, d, &argv, e);
+
+	if (r < 0)
+		return r;
+	put_config(inside, d, &config);
+	put_host(whole, &host);
+	while (argv[words])
+		words++;
+	while (of->places[places])
+		places++;
+	const struct machine_plan p = { .host = { host.bytes, host.length }, .config = { config.bytes, config.length },
+					.argv = { argv, words }, .places = { (char **)(uintptr_t)of->places, places },
+					.kernel = (char *)(uintptr_t)of->kernel, .initramfs = (char *)(uintptr_t)of->initramfs,
+					.disks = d->count, .id = l->first_id + LAUNCH_IDS - 1, .kvm = of->kvm, .boot_ms = BOOT_MS };
+	machine_plan_encode(&p, out);
+	machine_arguments_free(argv);
+	return 0;
+}
+
+static int check_host(const struct launch *l, struct err *e)
+{
+	if (l->host_machine)
+		return 0;
+	(void)err_set(e, ERR_UNSUPPORTED, "this host runs no virtual machines");
+	return err_hint(e, "carrel doctor says what is missing");
+}
+
+static int machine_plan_bytes(const struct launch *l, struct str *ret_plan, struct err *e)
+{
+	own_disks struct disks d = { 0 };
+	struct request inside, whole;
+	int r = check_host(l, e);
+
+	if (r < 0)
+		return r;
+	list_disks(l, &d);
+	struct launch l_inside = launch_inside(l, &d), l_whole = *l;
+	l_whole.machine = true;
+	if ((r = request_plan(&l_inside, &inside, e)) < 0)
+		return r;
+	if ((r = request_plan(&l_whole, &whole, e)) >= 0) {
+		r = put_plan(l, &d, &inside.plan, &whole.plan, ret_plan, e);
+		request_done(&whole);
+	}
+	request_done(&inside);
+	return r;
+}
+
+static int machine_check(const struct launch *l, struct err *e)
+{
+	own_strbuf struct str plan = { 0 };
+
+	return machine_plan_bytes(l, &plan, e);
+}
+
+static json_t *words_of(char **argv)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; argv[i]; i++)
+		(void)json_array_append_new(list, json_string(argv[i]));
+	return list;
+}
+
+static int machine_describe(const struct launch *l, json_t **ret_plan, struct err *e)
+{
+	own_disks struct disks d = { 0 };
+	struct request inside;
+	char **argv = NULL;
+	int r = check_host(l, e);
+
+	if (r < 0)
+		return r;
+	list_disks(l, &d);
+	struct launch l_inside = launch_inside(l, &d);
+	if ((r = request_plan(&l_inside, &inside, e)) < 0)
+		return r;
+	if ((r = make_arguments(l, &d, &argv, e)) >= 0) {
+		json_t *plan = describe_plan(&inside.plan);
+		(void)json_object_set_new(plan, "engine", json_string(l->host_machine->kvm ? "kvm" : "emulator"));
+		(void)json_object_set_new(plan, "qemu", words_of(argv));
+		machine_arguments_free(argv);
+		*ret_plan = plan;
+	}
+	request_done(&inside);
+	return r;
+}
+
+const struct engine engine_emulator = {
+	.name = "emulator",
+	.check = machine_check,
+	.plan = machine_plan_bytes,
+	.describe = machine_describe,
+	.machine = true,
+};
+
+const struct engine engine_kvm = {
+	.name = "kvm",
+	.check = machine_check,
+	.plan = machine_plan_bytes,
+	.describe = machine_describe,
+	.machine = true,
+};

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/qemu/machine_plan.h"
+
+#include <string.h>
+
+#define P(member) offsetof(struct machine_plan, member)
+#define BYTES_MOST (4u << 20)
+#define WORDS_MOST 4096
+
+static const struct guest_field fields[] = {
+	{ 1, GUEST_BYTES, P(host), BYTES_MOST, NULL },
+	{ 2, GUEST_BYTES, P(config), BYTES_MOST, NULL },
+	{ 3, GUEST_TEXTS, P(argv), WORDS_MOST, NULL },
+	{ 4, GUEST_TEXTS, P(places), WORDS_MOST, NULL },
+	{ 5, GUEST_TEXT, P(kernel), 4096, NULL },
+	{ 6, GUEST_TEXT, P(initramfs), 4096, NULL },
+	{ 7, GUEST_NUMBER, P(disks), 0, NULL },
+	{ 8, GUEST_NUMBER, P(id), 0, NULL },
+	{ 9, GUEST_NUMBER, P(kvm), 0, NULL },
+	{ 10, GUEST_NUMBER, P(boot_ms), 0, NULL },
+	{ 0 },
+};
+static const struct guest_shape shape = { sizeof(struct machine_plan), fields };
+
+void machine_plan_encode(const struct machine_plan *p, struct str *out)
+{
+	const uint64_t magic = MACHINE_MAGIC;
+
+	str_add(out, &magic, sizeof magic);
+	guest_encode(&shape, p, out);
+}
+
+bool machine_plan_is(const void *bytes, size_t length)
+{
+	uint64_t magic;
+
+	if (length < sizeof magic)
+		return false;
+	memcpy(&magic, bytes, sizeof magic);
+	return magic == MACHINE_MAGIC;
+}
+
+int machine_plan_decode(const void *bytes, size_t length, struct machine_plan *ret_plan, struct err *e)
+{
+	const size_t magic = sizeof(uint64_t);
+
+	if (!machine_plan_is(bytes, length))
+		return err_set(e, ERR_INVALID, "this is not a machine's plan");
+	return guest_decode(&shape, (const char *)bytes + magic, length - magic, ret_plan, e);
+}
+
+void machine_plan_done(struct machine_plan *p) { guest_done(&shape, p); }

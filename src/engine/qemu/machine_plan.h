@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ENGINE_QEMU_MACHINE_PLAN_H
+#define ENGINE_QEMU_MACHINE_PLAN_H
+
+/*
+ * What carrel-run does for a workspace that is a machine, as plain data: made by the agent, handed over in the same way as a plan of
+ * the workspace engine (docs/formats/plan.md), from which its first word tells it apart. A second message brings the disks, in the
+ * order of the arguments: files of partitions, open for reading, then of volumes, open for both.
+ */
+
+#include "base/str.h"
+#include "model/guest_protocol.h"
+
+#define MACHINE_MAGIC UINT64_C(0x314d5043) /* "CPM1" */
+
+struct machine_plan {
+	struct guest_bytes host;   /* struct plan: what is the runner's own: run folder, log, cgroups, flags. It has no steps */
+	struct guest_bytes config; /* struct guest_config, without seed and clock */
+	struct guest_texts argv;
+	struct guest_texts places; /* folders and files of the host that QEMU sees, read-only, under their own names */
+	char *kernel, *initramfs;  /* files */
+	uint64_t disks;            /* descriptors in the second message */
+	uint64_t id;               /* user and group that QEMU runs as */
+	uint64_t kvm;              /* 0 or 1: it gets /dev/kvm */
+	uint64_t boot_ms;          /* until carrel-init must have said hello; then it is started once more */
+};
+
+void machine_plan_encode(const struct machine_plan *p, struct str *out);
+/* Whether these bytes are such a plan. */
+bool machine_plan_is(const void *bytes, size_t length);
+int machine_plan_decode(const void *bytes, size_t length, struct machine_plan *ret_plan, struct err *e) must_check;
+void machine_plan_done(struct machine_plan *p);
+
+#endif

@@ -1,0 +1,641 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. A start has an outcome that its caller waits for in the loop:
+ *
+ *   QEMU executed -> hello -> configured -> running     the program was executed: the caller goes on
+ *            \-> no hello in time: killed, begun once more; then failed, with the last lines of the console
+ *
+ * From then on things end in one order: the guest tells how the program ended when its volumes are unmounted, the machine is killed
+ * (nothing is left that could be lost), QEMU's pidfd says that the disks are free, and then the runner tells the agent. A machine
+ * that dies without a word ends its sessions with 137, as a killed program does.
+ *
+ * The guest is not believed: it can end its own workspace, and say with which status; nothing else follows from what it says.
+ */
+#include "runner/machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "engine/qemu/arguments.h"
+#include "engine/qemu/confine.h"
+#include "engine/qemu/qmp.h"
+#include "runner/machine_channel.h"
+#include "runner/runner.h"
+
+#define TAIL_BYTES 4096
+#define GONE_MS 30000      /* from the program's end to the machine's */
+#define STOP_GRACE_MS 5000 /* on top of what the guest was given */
+#define ATTEMPTS 2
+#define FDS_MOST (MACHINE_FD_DISKS + MACHINE_DISKS_MOST)
+
+struct machine {
+	struct runner *runner;
+	struct machine_plan plan;
+	struct guest_config config;
+	int disks[MACHINE_DISKS_MOST];
+	size_t disk_count;
+	pid_t pid;
+	int pidfd;
+	struct loop_source *ended;
+	struct qmp *qmp;
+	struct channel *channel;
+	int console, errors; /* of the present attempt */
+	struct loop_source *console_source, *errors_source, *timer, *last_timer;
+	struct str tail;     /* what console and QEMU said last */
+	unsigned attempt;
+	bool heard;          /* hello */
+	bool settled;        /* the start has its outcome */
+	bool reported;       /* the guest told the exit status */
+	bool reset, powered_off, session_over, gone;
+	bool quiet;          /* an attempt is taken down: the end of its session is no end */
+	int exit_status;
+	struct err error;    /* of the start */
+};
+
+/* --- what was said last --- */
+
+static void add_tail(struct machine *m, const char *bytes, size_t length)
+{
+	str_add(&m->tail, bytes, length);
+	if (m->tail.length > TAIL_BYTES)
+		str_drop_front(&m->tail, m->tail.length - TAIL_BYTES);
+}
+
+/* The last lines, printable and short enough for an error's sentence. */
+static char *last_lines(const struct machine *m)
+{
+	size_t most = 600, from = m->tail.length > most ? m->tail.length - most : 0;
+	char *text = mem_strndup(str_text(&m->tail) + from, m->tail.length - from);
+
+	for (char *at = text; *at; at++)
+		if ((unsigned char)*at < 0x20 || (unsigned char)*at == 0x7f)
+			*at = ' ';
+	return text;
+}
+
+static bool read_tail(struct machine *m, int fd)
+{
+	char bytes[2048];
+	ssize_t n = read(fd, bytes, sizeof bytes);
+
+	if (n > 0)
+		add_tail(m, bytes, (size_t)n);
+	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+}
+
+static void console_ready(void *data, uint32_t events)
+{
+	struct machine *m = data;
+
+	(void)events;
+	if (read_tail(m, m->console))
+		return;
+	loop_remove(m->console_source);
+	m->console_source = NULL;
+}
+
+static void errors_ready(void *data, uint32_t events)
+{
+	struct machine *m = data;
+
+	(void)events;
+	if (read_tail(m, m->errors))
+		return;
+	loop_remove(m->errors_source);
+	m->errors_source = NULL;
+}
+
+/* --- the start's outcome --- */
+
+static void settle(struct machine *m)
+{
+	if (m->settled)
+		return;
+	m->settled = true;
+	loop_remove(m->timer);
+	m->timer = NULL;
+	loop_stop(m->runner->loop);
+}
+
+static void settle_badly(struct machine *m, const struct err *e)
+{
+	if (m->settled)
+		return;
+	m->error = *e;
+	settle(m);
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		(void)close(*fd);
+	*fd = -1;
+}
+
+static void wait_dead(struct machine *m)
+{
+	if (m->pidfd < 0)
+		return;
+	(void)syscall(SYS_pidfd_send_signal, m->pidfd, SIGKILL, NULL, 0);
+	(void)waitid(P_PIDFD, (id_t)m->pidfd, &(siginfo_t){ 0 }, WEXITED);
+}
+
+/* Everything of one attempt. */
+static void take_down(struct machine *m)
+{
+	struct runner *r = m->runner;
+
+	m->quiet = true;
+	wait_dead(m);
+	loop_remove(m->ended);
+	loop_remove(m->console_source);
+	loop_remove(m->errors_source);
+	loop_remove(m->timer);
+	m->ended = m->console_source = m->errors_source = m->timer = NULL;
+	channel_free(m->channel);
+	qmp_free(m->qmp);
+	m->channel = NULL;
+	m->qmp = NULL;
+	close_fd(&m->pidfd);
+	close_fd(&m->console);
+	close_fd(&m->errors);
+	if (r->session)
+		session_free(r->session);
+	r->session = NULL;
+	m->quiet = false;
+}
+
+static int begin(struct machine *m, struct err *e);
+
+static void no_hello(void *data)
+{
+	struct machine *m = data;
+	struct err e;
+
+	m->timer = NULL;
+	if (!m->heard && ++m->attempt < ATTEMPTS) {
+		log_info("workspace %s: the machine did not boot; once more", m->runner->plan.id);
+		take_down(m);
+		if (begin(m, &e) < 0)
+			settle_badly(m, &e);
+		return;
+	}
+	own_str char *lines = last_lines(m);
+	(void)err_set(&e, ERR_TIMEOUT, "the machine %s after %llu s; it said last: %s", m->heard ? "does not run its program" : "did not boot",
+		      (unsigned long long)m->plan.boot_ms / 1000, lines);
+	settle_badly(m, &e);
+}
+
+/* --- the end --- */
+
+static void try_end(struct machine *m)
+{
+	struct runner *r = m->runner;
+
+	if (!m->session_over || !m->gone)
+		return;
+	for (size_t i = 0; i < m->disk_count; i++)
+		close_fd(&m->disks[i]);
+	m->disk_count = 0;
+	loop_remove(m->last_timer);
+	m->last_timer = NULL;
+	runner_ended(r, m->exit_status);
+}
+
+static int status_of_machine(const struct machine *m, const siginfo_t *info)
+{
+	if (m->reported)
+		return m->exit_status;
+	if (info->si_code != CLD_EXITED)
+		return 128 + info->si_status;
+	if (m->runner->plan.flags & PLAN_SYSTEM)
+		return m->reset ? 133 : m->powered_off ? 0 : 255;
+	return 255;
+}
+
+static void qemu_ended(void *data, uint32_t events)
+{
+	struct machine *m = data;
+	struct runner *r = m->runner;
+	siginfo_t info = { 0 };
+	struct err e;
+
+	(void)events;
+	loop_remove(m->ended);
+	m->ended = NULL;
+	(void)waitid(P_PIDFD, (id_t)m->pidfd, &info, WEXITED);
+	if (m->errors >= 0)
+		(void)read_tail(m, m->errors);
+	if (!m->settled) {
+		own_str char *lines = last_lines(m);
+		(void)err_set(&e, ERR_INTERNAL, "QEMU ended (%s %d) before the workspace ran; it said last: %s",
+			      info.si_code == CLD_EXITED ? "status" : "signal", info.si_status, lines);
+		close_fd(&m->pidfd);
+		settle_badly(m, &e);
+		return;
+	}
+	m->exit_status = status_of_machine(m, &info);
+	m->gone = true;
+	(void)err_set(&e, ERR_UNAVAILABLE, "the machine has ended");
+	if (r->session && !m->reported)
+		session_end(r->session, m->exit_status);
+	channel_end(m->channel, &e);
+	if (r->session)
+		session_end(r->session, m->exit_status);
+	try_end(m);
+}
+
+static void too_long(void *data)
+{
+	struct machine *m = data;
+
+	m->last_timer = NULL;
+	machine_kill(m);
+}
+
+void machine_session_over(struct machine *m)
+{
+	if (m->quiet)
+		return;
+	m->session_over = true;
+	if (!m->gone && !m->last_timer)
+		m->last_timer = loop_add_timer(m->runner->loop, GONE_MS, too_long, m);
+	try_end(m);
+}
+
+void machine_kill(struct machine *m)
+{
+	if (m->pidfd >= 0)
+		(void)syscall(SYS_pidfd_send_signal, m->pidfd, SIGKILL, NULL, 0);
+}
+
+/* --- what QEMU and the guest say --- */
+
+static void qmp_event(void *data, const char *name, struct qmp_value value)
+{
+	struct machine *m = data;
+	char reason[32] = "";
+
+	if (strcmp(name, "SHUTDOWN") != 0)
+		return;
+	(void)qmp_text(value, "reason", reason, sizeof reason);
+	m->reset = strcmp(reason, "guest-reset") == 0;
+	m->powered_off = strcmp(reason, "guest-shutdown") == 0;
+}
+
+/* A QEMU that no longer speaks is of no use; one that ended is noticed by its pidfd. */
+static void qmp_closed(void *data, const struct err *e)
+{
+	struct machine *m = data;
+
+	(void)e;
+	machine_kill(m);
+}
+
+static void guest_hello(void *data, const struct guest_hello *h)
+{
+	struct machine *m = data;
+
+	(void)h;
+	m->heard = true;
+	if (m->settled)
+		return;
+	loop_remove(m->timer);
+	m->timer = loop_add_timer(m->runner->loop, m->plan.boot_ms, no_hello, m);
+}
+
+static void guest_failed(struct machine *m, const struct guest_state *s)
+{
+	struct err e = { 0 };
+
+	if (guest_error_get(&s->error, &e) >= 0)
+		(void)err_set(&e, ERR_INTERNAL, "the machine failed and does not say why");
+	settle_badly(m, &e);
+	machine_kill(m);
+}
+
+static void guest_state(void *data, const struct guest_state *s)
+{
+	struct machine *m = data;
+
+	switch (s->phase) {
+	case GUEST_RUNNING:
+		settle(m);
+		break;
+	case GUEST_FAILED:
+		guest_failed(m, s);
+		break;
+	case GUEST_ENDED:
+		m->reported = true;
+		m->exit_status = s->exit_status <= 255 ? (int)s->exit_status : 255;
+		settle(m);
+		machine_kill(m); /* its volumes are unmounted */
+		break;
+	default:
+		break;
+	}
+}
+
+static void configured(void *data, int result, const struct err *e)
+{
+	struct machine *m = data;
+
+	if (result < 0)
+		settle_badly(m, e);
+}
+
+/* --- one attempt --- */
+
+static void send_config(struct machine *m)
+{
+	uint8_t seed[GUEST_SEED_BYTES];
+	struct timespec now;
+	struct str payload = { 0 };
+	struct guest_config c = m->config;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	(void)!getrandom(seed, sizeof seed, 0);
+	c.clock_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	c.seed = (struct guest_bytes){ seed, sizeof seed };
+	guest_encode(&guest_config_shape, &c, &payload);
+	channel_request(m->channel, GUEST_CONFIGURE, payload.bytes, payload.length, 2 * m->plan.boot_ms, configured, m);
+	str_done(&payload);
+}
+
+static bool has_program(const struct machine *m) { return !(m->runner->plan.flags & (PLAN_SYSTEM | PLAN_MAINTENANCE)); }
+
+static int open_program(struct machine *m, struct err *e)
+{
+	struct runner *r = m->runner;
+	uint64_t flags = r->plan.flags;
+	static char nothing[] = "";
+	struct guest_open o = { .kind = GUEST_PROGRAM, .terminal = (flags & PLAN_TERMINAL) != 0, .input = (flags & PLAN_INPUT) != 0,
+				.user = nothing, .directory = nothing, .path = nothing };
+	struct session_options how;
+
+	runner_session_options(r, &how);
+	r->session = channel_open(m->channel, &o, &how, e);
+	return r->session ? 0 : -EIO;
+}
+
+static int make_lines(int ours[3], int theirs[3], struct err *e)
+{
+	for (int i = 0; i < 3; i++) {
+		int pair[2];
+		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+			return err_errno(e, errno, "make a socket pair");
+		ours[i] = pair[0];
+		theirs[i] = pair[1];
+	}
+	return 0;
+}
+
+static int execute(struct machine *m, const int theirs[3], struct err *e)
+{
+	int fds[FDS_MOST], errors[2];
+	size_t count = 0;
+
+	if (pipe2(errors, O_CLOEXEC | O_NONBLOCK) < 0)
+		return err_errno(e, errno, "make a pipe");
+	for (int i = 0; i < 3; i++)
+		fds[count++] = theirs[i];
+	for (size_t i = 0; i < m->disk_count; i++)
+		fds[count++] = m->disks[i];
+	struct confine how = { .machine = &m->plan, .host = &m->runner->plan, .fds = fds, .fd_count = count, .errors = errors[1] };
+	m->errors = errors[0];
+	int r = confine_start(&how, &m->pidfd, &m->pid, e);
+	(void)close(errors[1]);
+	return r;
+}
+
+static int begin(struct machine *m, struct err *e)
+{
+	struct loop *l = m->runner->loop;
+	int ours[3] = { -1, -1, -1 }, theirs[3] = { -1, -1, -1 };
+	int r = make_lines(ours, theirs, e);
+
+	if (r >= 0)
+		r = execute(m, theirs, e);
+	for (int i = 0; i < 3; i++)
+		close_fd(&theirs[i]);
+	if (r < 0) {
+		for (int i = 0; i < 3; i++)
+			close_fd(&ours[i]);
+		return r;
+	}
+	const struct qmp_events qmp = { .event = qmp_event, .closed = qmp_closed, .data = m };
+	const struct channel_events channel = { .hello = guest_hello, .state = guest_state, .data = m };
+	m->qmp = qmp_new(l, ours[0], &qmp);
+	m->channel = channel_new(l, ours[1], &channel);
+	m->console = ours[2];
+	m->console_source = loop_add_fd(l, m->console, EPOLLIN, console_ready, m);
+	m->errors_source = loop_add_fd(l, m->errors, EPOLLIN, errors_ready, m);
+	m->ended = loop_add_fd(l, m->pidfd, EPOLLIN, qemu_ended, m);
+	m->heard = false;
+	send_config(m);
+	if (has_program(m) && (r = open_program(m, e)) < 0)
+		return r;
+	m->runner->status.pid = m->pid;
+	if (m->runner->plan.flags & PLAN_PAUSED)
+		return 0;
+	qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, NULL, NULL);
+	m->timer = loop_add_timer(l, m->plan.boot_ms, no_hello, m);
+	return 0;
+}
+
+/* --- life --- */
+
+static int receive_disks(struct machine *m, int socket, struct err *e)
+{
+	while (m->disk_count < m->plan.disks) {
+		int fds[PLAN_FDS_MOST];
+		size_t count = 0;
+		int r = runner_receive_fds(socket, fds, &count, e);
+		if (r < 0)
+			return r;
+		for (size_t i = 0; i < count; i++) {
+			if (m->disk_count < MACHINE_DISKS_MOST)
+				m->disks[m->disk_count++] = fds[i];
+			else
+				(void)close(fds[i]);
+		}
+	}
+	return 0;
+}
+
+static int decode(struct machine *m, const void *bytes, size_t length, struct err *e)
+{
+	struct runner *r = m->runner;
+	int result = machine_plan_decode(bytes, length, &m->plan, e);
+
+	if (result < 0)
+		return result;
+	result = plan_decode(m->plan.host.bytes, m->plan.host.length, &r->plan, e);
+	if (result >= 0)
+		result = guest_decode(&guest_config_shape, m->plan.config.bytes, m->plan.config.length, &m->config, e);
+	if (result >= 0 && m->plan.disks > MACHINE_DISKS_MOST)
+		result = err_set(e, ERR_INVALID, "a plan with %llu disks", (unsigned long long)m->plan.disks);
+	return result;
+}
+
+static int boot(struct machine *m, struct err *e)
+{
+	struct runner *r = m->runner;
+	int result = begin(m, e);
+
+	if (result < 0)
+		return result;
+	if (r->plan.flags & PLAN_PAUSED) {
+		m->settled = true;
+		r->status.state = RUNNER_PAUSED;
+		return 0;
+	}
+	if ((result = loop_run(r->loop, e)) < 0)
+		return result;
+	if (m->error.kind) {
+		*e = m->error;
+		return -m->error.number;
+	}
+	r->released = true;
+	if (r->status.state == RUNNER_STARTING)
+		r->status.state = RUNNER_RUNNING;
+	return 0;
+}
+
+int machine_start(struct runner *r, const void *bytes, size_t length, int socket, struct err *e)
+{
+	struct machine *m = mem_alloc(sizeof *m);
+
+	*m = (struct machine){ .runner = r, .pidfd = -1, .console = -1, .errors = -1, .exit_status = 255 };
+	r->machine = m;
+	int result = decode(m, bytes, length, e), fault;
+	if (result >= 0)
+		result = runner_prepare(r, e);
+	if (result >= 0)
+		result = control_listen(r, e);
+	if (result >= 0)
+		result = receive_disks(m, socket, e);
+	if (result >= 0 && (fault = fault_point("runner.volumes")) > 0)
+		result = err_errno(e, fault, "after the disks");
+	if (result >= 0)
+		result = boot(m, e);
+	if (result < 0)
+		machine_free(m);
+	return result;
+}
+
+void machine_free(struct machine *m)
+{
+	m->settled = true;
+	take_down(m);
+	m->runner->machine = NULL;
+	loop_remove(m->last_timer);
+	for (size_t i = 0; i < m->disk_count; i++)
+		close_fd(&m->disks[i]);
+	guest_done(&guest_config_shape, &m->config);
+	machine_plan_done(&m->plan);
+	str_done(&m->tail);
+	free(m);
+}
+
+/* --- sessions --- */
+
+static int signal_system(void *data, int number, struct err *e)
+{
+	struct machine *m = data;
+
+	(void)e;
+	channel_signal(m->channel, number);
+	return 0;
+}
+
+void machine_begin_session(struct machine *m)
+{
+	struct runner *r = m->runner;
+	struct session_options how;
+
+	if (r->session)
+		return;
+	loop_remove(m->console_source);
+	m->console_source = NULL;
+	runner_session_options(r, &how);
+	how.streams = (struct session_streams){ -1, -1, -1, -1, m->console };
+	m->console = -1;
+	how.signal = signal_system;
+	how.other = m;
+	logfile_write(&r->log, 1, m->tail.bytes, m->tail.length);
+	r->session = session_new(r->loop, &how);
+	if (m->gone)
+		session_end(r->session, m->exit_status);
+}
+
+int machine_open(struct machine *m, const struct runner_request *q, const char *const *texts, size_t count,
+		 const struct session_options *how, struct session **ret_session, struct err *e)
+{
+	static char nothing[] = "";
+	struct guest_open o = { .kind = q->kind == RUNNER_EXEC ? GUEST_EXEC : q->kind == RUNNER_COPY_IN ? GUEST_COPY_IN : GUEST_COPY_OUT,
+				.terminal = (q->flags & RUNNER_TERMINAL) != 0, .input = (q->flags & RUNNER_INPUT) != 0, .rows = q->rows,
+				.columns = q->columns, .user = nothing, .directory = nothing, .path = nothing };
+
+	if (q->kind == RUNNER_EXEC) {
+		o.user = (char *)(uintptr_t)texts[0];
+		o.directory = (char *)(uintptr_t)texts[1];
+		o.command = (struct guest_texts){ (char **)(uintptr_t)(texts + 2), q->commands };
+		o.environment = (struct guest_texts){ (char **)(uintptr_t)(texts + 2 + q->commands), count - 2 - q->commands };
+	} else {
+		o.path = (char *)(uintptr_t)texts[0];
+		o.input = q->kind == RUNNER_COPY_IN;
+	}
+	if (m->gone)
+		return err_set(e, ERR_CONFLICT, "the workspace is not running");
+	*ret_session = channel_open(m->channel, &o, how, e);
+	return *ret_session ? 0 : -EIO;
+}
+
+/* --- control --- */
+
+void machine_stop(struct machine *m, uint64_t timeout_ms)
+{
+	uint8_t bytes[4];
+
+	guest_put_u32(bytes, timeout_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)timeout_ms);
+	qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, NULL, NULL);
+	channel_request(m->channel, GUEST_SHUTDOWN, bytes, sizeof bytes, timeout_ms + STOP_GRACE_MS, NULL, NULL);
+}
+
+struct freezing {
+	void (*done)(void *data, int result, const struct err *e);
+	void *data;
+};
+
+static void frozen_now(void *data, int result, struct qmp_value value, const struct err *e)
+{
+	struct freezing *f = data;
+
+	(void)value;
+	f->done(f->data, result, e);
+	free(f);
+}
+
+void machine_freeze(struct machine *m, bool frozen, void (*done)(void *data, int result, const struct err *e), void *data)
+{
+	struct freezing *f = mem_alloc(sizeof *f);
+
+	*f = (struct freezing){ done, data };
+	if (!frozen && !m->runner->released && !m->timer)
+		m->timer = loop_add_timer(m->runner->loop, m->plan.boot_ms, no_hello, m);
+	qmp_send(m->qmp, frozen ? "stop" : "cont", NULL, QMP_DEADLINE_MS, frozen_now, f);
+}

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workspaces as virtual machines, under QEMU's emulator: the same image, the same verbs."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import uuid
+
+import pytest
+
+from guest_tools import kernel_package
+
+RUN = ("run", "--engine", "emulator")
+
+
+@pytest.fixture(scope="module")
+def kernel(prefix, tmp_path_factory):
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("qemu-system-x86 is not installed")
+    package = kernel_package()
+    if not package:
+        pytest.skip("apt-get download of a cloud kernel does not work here")
+    partition = tmp_path_factory.mktemp("kernel") / "kernel.erofs"
+    made = subprocess.run([prefix / "libexec/carrel/carrel-kernel", "build", package, partition], capture_output=True, text=True)
+    assert "error" not in json.loads(made.stdout), made.stdout
+    return partition
+
+
+@pytest.fixture
+def here(kernel, shared_site, shared_busybox):
+    target = shared_site.state / "node/kernel.erofs"
+    if not target.exists():
+        shutil.copy(kernel, target)
+    return shared_site
+
+
+@pytest.fixture
+def name():
+    return "m" + uuid.uuid4().hex[:8]
+
+
+def test_run_gives_output_errors_and_status(here):
+    done = here.carrel(*RUN, "--rm", "busybox", "--", "sh", "-c", "echo out; echo err >&2; uname -r; exit 7", ok=7)
+    assert done.stdout.startswith("out\n")
+    assert done.stdout.splitlines()[1] != os.uname().release
+    assert "err\n" in done.stderr
+
+
+def test_standard_input_and_large_output(here):
+    data = os.urandom(300000)
+    done = here.carrel(*RUN, "--rm", "-i", "busybox", "--", "cat", input=data, binary=True)
+    assert done.stdout == data
+
+
+def test_exec_copies_pause_and_stop(here, name, tmp_path):
+    here.carrel(*RUN, "-d", "--name", name, "busybox", "--", "sh", "-c", "trap 'exit 4' TERM; echo began; while :; do sleep 0.1; done")
+    here.wait_state(name, "running")
+    assert here.carrel("exec", name, "--", "sh", "-c", "echo in; exit 3", ok=3).stdout == "in\n"
+    (tmp_path / "file").write_text("carried\n")
+    here.carrel("cp", tmp_path / "file", f"{name}:/tmp/file")
+    assert here.carrel("exec", name, "--", "cat", "/tmp/file").stdout == "carried\n"
+    here.carrel("cp", f"{name}:/tmp/file", tmp_path / "back")
+    assert (tmp_path / "back").read_text() == "carried\n"
+    here.carrel("pause", name)
+    here.wait_state(name, "paused")
+    here.carrel("resume", name)
+    here.wait_state(name, "running")
+    assert "began" in here.carrel("logs", name).stdout
+    here.carrel("stop", name)
+    assert here.wait_state(name, "stopped")["exit_status"] == 4
+    here.carrel("rm", name)
+
+
+def test_a_killed_qemu_ends_the_workspace(here, name):
+    here.carrel(*RUN, "-d", "--name", name, "busybox", "--", "sleep", "1000")
+    os.kill(here.wait_state(name, "running")["pid"], signal.SIGKILL)
+    found = here.wait(lambda: (here.workspace(name) or {}).get("exit_status") == 137 and here.workspace(name))
+    assert found["state"] in ("stopped", "failed")
+    here.carrel("rm", name)
+
+
+def test_a_machine_outlives_the_agent(here, name):
+    here.carrel(*RUN, "-d", "--name", name, "busybox", "--", "sleep", "1000")
+    before = here.wait_state(name, "running")["pid"]
+    here.node.kill()
+    here.node.start()
+    assert here.wait_state(name, "running")["pid"] == before
+    assert here.carrel("exec", name, "--", "echo", "there").stdout == "there\n"
+    here.carrel("rm", "-f", name)
