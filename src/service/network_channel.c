@@ -325,7 +325,7 @@ static int check_service(const char *text, struct err *e)
 	return rule_parse_service(text, &ignored, e);
 }
 static const struct field judge_fields[] = {
-	{ "to", FIELD_TEXT, offsetof(struct judge_request, to), "workspace or address", .required = true, .max = 64 },
+	{ "to", FIELD_TEXT, offsetof(struct judge_request, to), "workspace, address, or wan", .required = true, .max = 64 },
 	{ "service", FIELD_TEXT, offsetof(struct judge_request, service), "tcp/PORT, udp/PORT or icmp", .required = true, .max = 64,
 	  .check = check_service },
 	{ 0 },
@@ -346,16 +346,21 @@ static const struct field judged_fields[] = {
 };
 const struct shape judged_shape = { "judged", sizeof(struct judged_view), judged_fields, "Whether a connection passes, and why.", .open = true };
 
-/* "from" is a workspace of the caller, or an address (of the WAN, of the site): then the host of the target judges. */
+/* An address, or "wan" for any of it. */
+static bool is_outside(const char *text)
+{
+	struct err ignored;
+	return str_eq(text, "wan") || network_check_address(text, &ignored) == 0;
+}
+
+/* "from" is a workspace of the caller, or outside (of the WAN, of the site): then the host of the target judges. */
 int handle_judge(struct request *r, struct err *e)
 {
 	const struct judge_request *body = r->value;
 	struct workspace *from = NULL, *to = NULL;
-	struct err ignored;
-	bool from_address = network_check_address(r->params[0], &ignored) == 0, to_address = network_check_address(body->to, &ignored) == 0;
-	int result = from_address ? 0 : workspace_find(r, r->params[0], &from, e);
+	int result = is_outside(r->params[0]) ? 0 : workspace_find(r, r->params[0], &from, e);
 
-	if (result == 0 && !to_address)
+	if (result == 0 && !is_outside(body->to))
 		result = workspace_find(r, body->to, &to, e);
 	if (result == 0 && !from && !to)
 		result = err_set(e, ERR_INVALID, "one of the two must be a workspace");

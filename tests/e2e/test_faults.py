@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import resource
 import subprocess
 import time
@@ -27,12 +28,15 @@ SETTLED = ("running", "paused", "stopped", "failed", "prepared", "staged", "remo
 
 
 class Sweep:
-    def __init__(self, new_site, busybox_tar):
+    def __init__(self, world, new_site, busybox_tar):
         self.plan = pathlib.Path(f"/var/tmp/carrel-faults-{os.getpid()}-{time.monotonic_ns()}")
         self.plan.write_text("")
-        self.site = new_site(env={"CARREL_FAULTS": str(self.plan)}, node_args=["--keep-mounted", "0s", "--blank-size", "32M",
+        self.world = world
+        self.site = new_site(world=world, env={"CARREL_FAULTS": str(self.plan)}, node_args=["--keep-mounted", "0s", "--blank-size", "32M",
                                                                                         "--id-ranges", "2"])  # one that leaks is missed at once
         import_image(self.site, "busybox", busybox_tar)
+        status, answer, _ = self.site.api("POST", "/v1/networks", {"name": "default", "ipv4": "10.88.0.0/24", "ipv6": "fd00:88::/64"})
+        assert status == 201, answer  # every workspace here has an interface
         self.count = 0
         self.bystander = "bystander"
         assert self.make(self.bystander)[0] == 201
@@ -90,10 +94,19 @@ class Sweep:
         files = [str(p) for top in (self.site.state / "node" / "workspaces", self.site.state / "node" / "kept", self.site.run / "node" / "workspaces")
                  for p in top.glob("*")]
         processes = [p for p in host_processes(own, *self.site.ids(), self.site.cgroup) if "/blanks/" not in p]
-        sockets = sorted({line.split()[-1] for line in pathlib.Path("/proc/net/unix").read_text().splitlines() if own in line})
+        sockets = sorted({line.split()[-1] for line in self.unix_sockets() if own in line})
         return {"sockets": sockets, "mounts": sorted(m.split(" - ")[0].split(" ", 3)[3] for m in host_mounts(own)), "groups": sorted(groups),
                 "loops": len([x for x in host_loops(own) if "/blanks/ready-" not in x]),
-                "files": sorted(files), "processes": sorted(p.split(": ", 1)[1] for p in processes), "namespaces": self.namespaces(processes)}
+                "files": sorted(files), "processes": sorted(p.split(": ", 1)[1] for p in processes), "namespaces": self.namespaces(processes),
+                "links": self.named("ip", "-o", "link"), "rules": self.named("nft", "list", "ruleset")}
+
+    def unix_sockets(self):
+        """The agent's and the service's: they are in different network namespaces."""
+        return pathlib.Path("/proc/net/unix").read_text().splitlines() + self.world.run("host", "cat", "/proc/net/unix").stdout.splitlines()
+
+    def named(self, *words):
+        """Ports and bridges of ours that a program of the agent's namespace speaks of."""
+        return sorted(set(re.findall(r"\bcr[0-9a-fn]+\b", self.world.run("host", *words).stdout)))
 
     def namespaces(self, processes):
         """Those that hold a workspace's processes, and those that are held by a mount or by a descriptor of the daemons."""
@@ -302,8 +315,8 @@ class Remove(Scenario):
 
 
 @pytest.fixture
-def sweep(new_site, busybox_tar):
-    one = Sweep(new_site, busybox_tar)
+def sweep(world, new_site, busybox_tar):
+    one = Sweep(world, new_site, busybox_tar)
     yield one
     one.close()
 

@@ -173,6 +173,8 @@ def test_interfaces_come_and_go(net, world):
         verdict = net.json("network", "test", "two", "server", "tcp/80")
         assert verdict["allowed"] is True
         assert net.json("network", "test", "server", "two", "tcp/80", ok=(1,))["allowed"] is False
+        assert net.json("network", "test", "two", "wan", "tcp/80")["allowed"] is True
+        assert net.json("network", "test", "wan", "two", "tcp/80", ok=(1,))["allowed"] is False
         net.carrel("disconnect", "two", "side")
         deadline = time.monotonic() + 5
         while "eth1" in inside(net, "two", "ip", "address").stdout:
