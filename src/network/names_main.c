@@ -128,7 +128,7 @@ static int become(const char *folder, struct err *e)
 	static const struct rlimit files = { 1024, 1024 }, memory = { 256 << 20, 256 << 20 }, none = { 0, 0 };
 	int r = enter_root(folder, e);
 
-	if (r == 0 && (setrlimit(RLIMIT_NOFILE, &files) < 0 || setrlimit(RLIMIT_AS, &memory) < 0 || setrlimit(RLIMIT_CORE, &none) < 0))
+	if (r == 0 && (setrlimit(RLIMIT_NOFILE, &files) < 0 || setrlimit(RLIMIT_DATA, &memory) < 0 || setrlimit(RLIMIT_CORE, &none) < 0))
 		r = err_errno(e, errno, "set limits");
 	if (r == 0)
 		r = drop_capabilities(e);

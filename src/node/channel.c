@@ -280,6 +280,7 @@ void channel_start(struct channel *c, struct agent *a)
 
 void channel_free(struct channel *c)
 {
+	networks_stop(c->node->networks);
 	if (c->ws)
 		ws_free(c->ws);
 	loop_remove(c->timer);

@@ -87,7 +87,6 @@ static int serve(struct node *n, struct err *e)
 		notify("STOPPING=1");
 	}
 	workers_free(n->workers);
-	networks_stop(n->networks);
 	stream_close_all();
 	channel_free(channel);
 	if (agent)

@@ -417,6 +417,13 @@ static void replace_keys(json_t *spec, const struct change_request *body)
 }
 
 /* A changed copy of the spec. */
+static void spec_free(struct spec *s)
+{
+	if (s)
+		spec_done(s);
+	free(s);
+}
+
 static int change_spec(const struct spec *old, const struct change_request *body, struct spec **ret_spec, struct err *e)
 {
 	struct spec *spec = mem_alloc(sizeof *spec);
@@ -459,23 +466,21 @@ int handle_workspace_change(struct request *r, struct err *e)
 		result = group_check(r, w->wish.spec, spec, e);
 	if (result == 0)
 		result = network_check_policy(r, w, spec, e);
+	if (result < 0) {
+		spec_free(spec);
+		return result;
+	}
 	struct change *c = change_new(r->service, r);
 	struct spec *old = w->wish.spec;
-	if (result == 0) {
-		w->wish.spec = spec;
-		result = network_attach(r->service, &r->who, w, c->batch, e);
-		if (result < 0)
-			w->wish.spec = old;
-		else
-			spec = old;
-	}
-	if (spec)
-		spec_done(spec);
-	free(spec);
+	w->wish.spec = spec;
+	result = network_attach(r->service, &r->who, w, c->batch, e);
 	if (result < 0) {
+		w->wish.spec = old;
+		spec_free(spec);
 		change_drop(c);
 		return result;
 	}
+	spec_free(old);
 	group_join(r->service, w->owner_uid, w->wish.spec, c->batch);
 	if (body->name && !str_eq(body->name, w->name))
 		workspace_rename(r->service, w, body->name);

@@ -220,6 +220,7 @@ def test_changes_of_a_running_workspace(service, host):
     service.wait_for(lambda: host.assigned[made["id"]]["generation"] == ruled["generation"])
     assert host.assigned[made["id"]]["spec"]["from"] == ["any tcp/80"]
     assert service.get("/v1/workspaces/w").json["run"] == run, "nothing was started anew"
+    refused(service.ask("PATCH", "/v1/workspaces/nobody", {"allow": ["wan"]}), 404, "not-found")
     got = service.ask("PATCH", "/v1/workspaces/w", {"allow": ["wann"]})
     refused(got, 400, "invalid")
     assert "allow" not in patch(service, "w", allow=None)["spec"]
