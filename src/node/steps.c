@@ -396,7 +396,9 @@ int steps_grow(struct work *w, bool live, struct err *e)
 		if (r == -ENOENT || (r == 0 && size >= bytes))
 			continue;
 		struct isolate_volume volume = { .spec = v, .path = path, .fd = -1 };
-		if (r == 0)
+		if (r == 0 && live && isolate_is_machine(&w->record->wish))
+			r = -EPERM; /* its kernel holds the file system */
+		else if (r == 0)
 			r = live ? isolate_grow_volume(w->node, w->record, &volume, bytes, e) : volume_grow(path, bytes, e);
 		if (r == -EPERM || r == -EACCES)
 			waits = 1;

@@ -2,6 +2,7 @@
 """Workspaces as virtual machines, under QEMU's emulator: the same image, the same verbs."""
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -87,4 +88,46 @@ def test_a_machine_outlives_the_agent(here, name):
     here.node.start()
     assert here.wait_state(name, "running")["pid"] == before
     assert here.carrel("exec", name, "--", "echo", "there").stdout == "there\n"
+    here.carrel("rm", "-f", name)
+
+
+def test_qemu_dies_with_its_runner(here, name):
+    here.carrel(*RUN, "-d", "--name", name, "busybox", "--", "sleep", "1000")
+    found = here.wait_state(name, "running")
+    status = json.loads((here.run / "node/workspaces" / found["id"] / "status").read_text())
+    os.kill(status["runner_pid"], signal.SIGKILL)
+    here.wait(lambda: here.workspace(name)["state"] in ("failed", "stopped"))
+    here.wait(lambda: ended(found["pid"]), timeout=10)
+    here.carrel("rm", name)
+
+
+def ended(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_guest_that_ignores_shutdown_is_killed(here, name):
+    here.carrel(*RUN, "-d", "--name", name, "busybox", "--", "sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done")
+    here.wait_state(name, "running")
+    here.wait(lambda: "deaf" in here.carrel("logs", name).stdout)
+    here.carrel("stop", "--timeout", "1s", name)
+    assert here.wait_state(name, "stopped")["exit_status"] == 137
+    here.carrel("rm", name)
+
+
+def test_data_stays_over_a_restart_and_a_disk_grows_at_the_next(here, name, tmp_path):
+    here.carrel(*RUN, "-d", "--name", name, "busybox", "--", "sleep", "1000")
+    here.wait_state(name, "running")
+    here.carrel("exec", name, "--", "sh", "-c", "echo kept > /kept")
+    here.carrel("set", name, "--disk", "12G")
+    here.carrel("stop", name)
+    here.wait_state(name, "stopped")
+    here.carrel("cp", f"{name}:/kept", tmp_path / "kept")
+    assert (tmp_path / "kept").read_text() == "kept\n"
+    here.carrel("start", name)
+    here.wait_state(name, "running")
+    assert here.carrel("exec", name, "--", "cat", "/kept").stdout == "kept\n"
+    assert int(here.carrel("exec", name, "--", "df", "-k", "/").stdout.split()[8]) > 11 << 20
     here.carrel("rm", "-f", name)
