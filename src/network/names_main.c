@@ -128,8 +128,6 @@ static int become(const char *folder, struct err *e)
 	static const struct rlimit files = { 1024, 1024 }, memory = { 256 << 20, 256 << 20 }, none = { 0, 0 };
 	int r = enter_root(folder, e);
 
-	if (r == 0 && (setrlimit(RLIMIT_NOFILE, &files) < 0 || setrlimit(RLIMIT_DATA, &memory) < 0 || setrlimit(RLIMIT_CORE, &none) < 0))
-		r = err_errno(e, errno, "set limits");
 	if (r == 0)
 		r = drop_capabilities(e);
 	if (r == 0)
@@ -138,6 +136,9 @@ static int become(const char *folder, struct err *e)
 		return r;
 	const char *const argv[] = { "dnsmasq", "--conf-file=/config", NULL };
 	const char *const env[] = { "PATH=/usr/sbin:/usr/bin", NULL };
+	/* last: what the sanitizers need here is more than dnsmasq gets */
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0 || setrlimit(RLIMIT_DATA, &memory) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
+		return err_errno(e, errno, "set limits");
 	(void)execve("/usr/sbin/dnsmasq", (char *const *)(uintptr_t)argv, (char *const *)(uintptr_t)env);
 	if (errno != ENOENT)
 		return err_errno(e, errno, "run /usr/sbin/dnsmasq");

@@ -82,9 +82,9 @@ static void neighbours_meet_through_the_host(void **state)
 {
 	(void)state;
 	enter(spaces[0]);
-	says("ping -c 1 -W 2 10.88.0.1", " 0% packet loss");
-	says("ping -c 1 -W 2 10.88.0.3", "ttl=63"); /* routed, not bridged */
-	says("ping -c 1 -W 2 fd00:88::3", "ttl=63");
+	says("ping -c 3 -i 0.2 -W 2 10.88.0.1", " 0% packet loss");
+	says("ping -c 3 -i 0.2 -W 2 10.88.0.3", "ttl=63"); /* routed, not bridged */
+	says("ping -c 3 -i 0.2 -W 2 fd00:88::3", "ttl=63");
 	enter(home);
 }
 
@@ -129,7 +129,7 @@ static void a_port_of_an_earlier_run_is_replaced(void **state)
 	(void)close(spaces[1]);
 	spaces[1] = late;
 	enter(spaces[0]);
-	says("ping -c 1 -W 2 10.88.0.3", "ttl=63");
+	says("ping -c 3 -i 0.2 -W 2 10.88.0.3", "ttl=63");
 	enter(home);
 }
 
