@@ -87,7 +87,7 @@ def test_a_machine_outlives_the_agent(here, name):
     here.node.kill()
     here.node.start()
     assert here.wait_state(name, "running")["pid"] == before
-    assert here.carrel("exec", name, "--", "echo", "there").stdout == "there\n"
+    here.wait(lambda: here.carrel("exec", name, "--", "echo", "there", ok=None).stdout == "there\n")  # once it is connected again
     here.carrel("rm", "-f", name)
 
 
