@@ -9,7 +9,10 @@
 static void *get(size_t size_bytes)
 {
 	void *memory = malloc(size_bytes);
-	return memory ? memory : mem_alloc(size_bytes); /* which says so, and aborts */
+
+	if (!memory)
+		memory = mem_alloc(size_bytes); /* which says so, and aborts */
+	return memory;
 }
 
 void json_memory_init(void) { json_set_alloc_funcs(get, free); }

@@ -209,7 +209,7 @@ static int become_qemu(struct child *c, struct err *e)
 
 static int open_cgroups(const struct plan *p, struct child *c, struct err *e)
 {
-	for (size_t i = 0; p->cgroups_v1[i] && i < CGROUPS_MOST; i++) {
+	for (size_t i = 0; i < CGROUPS_MOST && p->cgroups_v1[i]; i++) {
 		own_str char *path = mem_printf("%s/tasks", p->cgroups_v1[i]);
 		c->tasks[i] = open(path, O_WRONLY | O_CLOEXEC);
 		if (c->tasks[i] < 0)
