@@ -190,18 +190,26 @@ static int volume_run(struct work *w, const struct spec_volume *v, struct isolat
 {
 	const struct assignment *a = &w->record->wish;
 	uint64_t size = 0, used, inside = 0, wanted = wanted_bytes(a, v);
+	bool machine = isolate_is_machine(a);
 
 	out->spec = v;
 	out->fd = -1;
 	out->mount = (struct volume_mount){ -1, -1 };
 	out->path = record_volume_path(w->record, w->node->kept, v);
-	if (!v && !isolate_is_machine(a) && !fs_exists(AT_FDCWD, out->path) &&
+	if (machine && v && v->keep) /* the next workspace that has it may be one whose volumes the host mounts */
+		return err_set(e, ERR_UNSUPPORTED, "volume %s is kept, and a machine can have no kept volumes yet", v->name);
+	bool foreign = machine && fs_exists(AT_FDCWD, out->path);
+	if (!v && !machine && !fs_exists(AT_FDCWD, out->path) &&
 	    ready_volume(w->node->ready, wanted, a->spec->remove_on_exit, out->path, &out->fd, &out->mount))
 		return 0;
 	int r = v && v->keep ? make_kept_folder(w, e) : 0;
 	if (r == 0)
 		r = volume_make(w->node->pool, v ? VOLUME_DATA : VOLUME_ROOT, wanted, out->path, e);
-	if (r == 0) { /* it was there, or is made to measure */
+	if (r == 0 && foreign) { /* its guest wrote it and grows it: no program of the host's reads it */
+		r = volume_measure(out->path, &size, &used, e);
+		if (r == 0 && size < wanted)
+			r = volume_grow_file(out->path, wanted, e);
+	} else if (r == 0) { /* it was there, or is made to measure */
 		r = volume_measure(out->path, &size, &used, e);
 		if (r == 0)
 			r = volume_file_system_bytes(out->path, &inside, e);
@@ -396,8 +404,8 @@ int steps_grow(struct work *w, bool live, struct err *e)
 		if (r == -ENOENT || (r == 0 && size >= bytes))
 			continue;
 		struct isolate_volume volume = { .spec = v, .path = path, .fd = -1 };
-		if (r == 0 && live && isolate_is_machine(&w->record->wish))
-			r = -EPERM; /* its kernel holds the file system */
+		if (r == 0 && isolate_is_machine(&w->record->wish))
+			r = live ? -EPERM : volume_grow_file(path, bytes, e); /* its guest grows the file system when it starts */
 		else if (r == 0)
 			r = live ? isolate_grow_volume(w->node, w->record, &volume, bytes, e) : volume_grow(path, bytes, e);
 		if (r == -EPERM || r == -EACCES)

@@ -57,6 +57,7 @@ struct machine {
 	struct str tail;     /* what console and QEMU said last */
 	unsigned attempt;
 	bool heard;          /* hello */
+	bool grown;
 	bool settled;        /* the start has its outcome */
 	bool reported;       /* the guest told the exit status */
 	bool reset, powered_off, session_over, gone;
@@ -327,12 +328,25 @@ static void guest_failed(struct machine *m, const struct guest_state *s)
 	machine_kill(m);
 }
 
+/* Volumes may have grown since the last run; for those that did not, nothing happens. */
+static void grow_volumes(struct machine *m)
+{
+	const struct guest_volume *v = m->config.volumes.items;
+
+	channel_request(m->channel, GUEST_GROW, m->config.root, strlen(m->config.root), CHANNEL_DEADLINE_MS, NULL, NULL);
+	for (size_t i = 0; i < m->config.volumes.count; i++)
+		channel_request(m->channel, GUEST_GROW, v[i].serial, strlen(v[i].serial), CHANNEL_DEADLINE_MS, NULL, NULL);
+}
+
 static void guest_state(void *data, const struct guest_state *s)
 {
 	struct machine *m = data;
 
 	switch (s->phase) {
 	case GUEST_RUNNING:
+		if (!m->grown)
+			grow_volumes(m);
+		m->grown = true;
 		settle(m);
 		break;
 	case GUEST_FAILED:

@@ -438,6 +438,14 @@ static int grow_file(int fd, const char *path, uint64_t size_bytes, struct err *
 	return 0;
 }
 
+int volume_grow_file(const char *path, uint64_t size_bytes, struct err *e)
+{
+	own_fd int fd = -1;
+	int r = volume_open(path, &fd, e);
+
+	return r < 0 ? r : grow_file(fd, path, size_bytes, e);
+}
+
 int volume_grow(const char *path, uint64_t size_bytes, struct err *e)
 {
 	own_fd int fd = -1;

@@ -45,6 +45,8 @@ int volume_file_system_bytes(const char *path, uint64_t *ret_bytes, struct err *
 
 /* Grows a volume that nobody uses, file and file system; safe to repeat. Smaller than it is: ERR_INVALID. */
 int volume_grow(const char *path, uint64_t size_bytes, struct err *e) must_check;
+/* The file alone: who mounts it next grows the file system. */
+int volume_grow_file(const char *path, uint64_t size_bytes, struct err *e) must_check;
 /* Grows one that is mounted: the file, the loop device made from it, then the file system by its mount. The last part is refused
  * by kernels where root lacks CAP_SYS_RESOURCE (ERR_DENIED): volume_grow finishes it when nobody uses the volume. */
 int volume_grow_mounted(const char *path, uint64_t size_bytes, int loop_fd, int mount_fd, struct err *e) must_check;
