@@ -139,9 +139,11 @@ static int carry(struct networks *s, const struct network *w, struct carried **r
 	}
 	c->idle_since_ms = 0;
 	*ret_carried = c;
-	if (!c->ours)
-		return link_index(c->bridge) ? 0 :
-					       err_set(e, ERR_NOT_FOUND, "network %s: this host has no bridge %s of the site", w->name, c->bridge);
+	if (!c->ours && !link_index(c->bridge))
+		return err_set(e, ERR_NOT_FOUND, "network %s: this host has no bridge %s of the site", w->name, c->bridge);
+	if (!c->ours) /* better refused than dead: the filter lets nothing pass there */
+		return err_set(e, ERR_UNSUPPORTED, "network %s: the rules for bridges of the site are missing, so nothing may join %s", w->name,
+			       c->bridge);
 	if (!link_index(c->bridge)) {
 		c->names = false;
 		int r = make_bridge(s, w, c->bridge, e);
