@@ -237,8 +237,19 @@ static bool test_space(const struct node *n, struct str *detail)
 static bool test_kvm(const struct node *n, struct str *detail)
 {
 	(void)n;
-	str_puts(detail, "this version has the engine \"workspace\" only");
+	str_puts(detail, "this version does not start machines with KVM");
 	return false;
+}
+
+static bool test_emulator(const struct node *n, struct str *detail)
+{
+	own_str char *kernel = mem_printf("%s/node/kernel.erofs", n->config.state);
+
+	if (!find_program("qemu-system-x86_64", detail))
+		return false;
+	bool there = fs_exists(AT_FDCWD, kernel);
+	str_printf(detail, "%s%s %s", detail->length ? ", " : "", there ? "kernel" : "no kernel at", kernel);
+	return there;
 }
 
 static const struct fact facts[] = {
@@ -259,7 +270,8 @@ static const struct fact facts[] = {
 	{ "dnsmasq", false, test_dnsmasq, "install dnsmasq-base: it tells workspaces names and addresses" },
 	{ "carrel-run", true, test_runner, "install Carrel whole, or set CARREL_PREFIX to where it is" },
 	{ "free-space", true, test_space, "free at least 1 GiB in the agent's state folder" },
-	{ "engine-kvm", false, test_kvm, "virtual machines come with a later version" },
+	{ "engine-emulator", false, test_emulator, "install qemu-system-x86 and make a kernel: docs/guide/machines.md" },
+	{ "engine-kvm", false, test_kvm, "use the engine emulator" },
 };
 
 json_t *facts_read(const struct node *n)
