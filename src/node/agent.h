@@ -36,8 +36,6 @@ void agent_forget(struct agent *a, const char *id);
 json_t *agent_reports(struct agent *a);
 /* Ids of records that the service does not know or that cannot be read. */
 json_t *agent_unknown(struct agent *a);
-json_t *agent_volumes(struct agent *a);
-int agent_remove_volume(struct agent *a, uint64_t owner, const char *name, struct err *e) must_check;
 
 /* What a stream may ask: the folder of its record and its state; false: no such workspace. */
 bool agent_look(struct agent *a, const char *id, char **ret_folder, enum state *ret_state);

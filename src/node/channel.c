@@ -19,6 +19,7 @@
 #include "base/str.h"
 #include "base/ws.h"
 #include "node/facts.h"
+#include "node/kept.h"
 #include "node/network.h"
 #include "node/steps.h"
 #include "node/stream.h"
@@ -78,7 +79,7 @@ static void send_volumes(void *data)
 
 	c->volumes_due = false;
 	if (c->ws && c->agent)
-		send_json(c, json_pack("{s:s, s:o}", "type", "volumes", "items", agent_volumes(c->agent)));
+		send_json(c, json_pack("{s:s, s:o}", "type", "volumes", "items", kept_list(c->node)));
 }
 
 static void on_volumes(void *data)
@@ -144,7 +145,7 @@ static void on_remove_volume(struct channel *c, json_t *message)
 	const char *name = json_string_value(json_object_get(message, "name"));
 	struct err e = { 0 };
 
-	if (name && agent_remove_volume(c->agent, (uint64_t)owner, name, &e) < 0 && e.kind != ERR_NOT_FOUND)
+	if (name && kept_remove(c->node, (uint64_t)owner, name, &e) < 0 && e.kind != ERR_NOT_FOUND)
 		send_json(c, json_pack("{s:s, s:I, s:s, s:o}", "type", "volume-error", "owner", owner, "name", name, "error", err_to_json(&e)));
 	send_volumes(c);
 }

@@ -675,8 +675,15 @@ void networks_update(struct networks *s, const struct assignment *a, uint64_t pi
 	(void)pthread_mutex_unlock(&s->lock);
 	if (r < 0)
 		log_error(&e, "workspace %s", a->id);
-	if (l)
-		job_start(s);
+}
+
+int networks_settle(struct networks *s, const char *id, struct err *e)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	const struct local *l = map_get(&s->locals, id);
+	int r = l && l->links_due ? work_all(s, e) : 0;
+	(void)pthread_mutex_unlock(&s->lock);
+	return r;
 }
 
 json_t *networks_plan(const struct node *n, const struct assignment *a)

@@ -30,8 +30,10 @@ void networks_start(struct networks *s, void (*tell)(void *data, json_t *message
 
 /* The service's message "networks". Loop thread. */
 void networks_take(struct networks *s, json_t *message);
-/* A newer wish for a workspace that runs: its rules and interfaces follow. Loop thread; `pid`: its first process. */
+/* A newer wish for a workspace that runs is noted. Loop thread; `pid`: its first process. */
 void networks_update(struct networks *s, const struct assignment *a, uint64_t pid);
+/* Its rules, interfaces and rates are as was noted last; with those of all others that were noted since. A worker's thread. */
+int networks_settle(struct networks *s, const char *id, struct err *e) must_check;
 /* The answer to the service's message "judge"; takes nothing. Loop thread. */
 json_t *networks_judge(struct networks *s, json_t *message);
 

@@ -23,6 +23,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "node/network.h"
 #include "node/snapshot.h"
 
 const char *const task_names[] = { "none", "reap",  "stage",  "prepare",  "start",   "pause", "resume",
@@ -338,6 +339,16 @@ static int do_grow(struct work *w, struct err *e)
 	return r < 0 ? give_up(w, "grow", &why) : 0;
 }
 
+/* A newer wish is answered when its interfaces are there. */
+static int follow_networks(struct work *w)
+{
+	struct err why = { 0 };
+
+	if (!state_is_live((enum state)w->record->truth.report->state) || networks_settle(w->node->networks, w->record->id, &why) == 0)
+		return 0;
+	return give_up(w, "network", &why);
+}
+
 /* --- the loop --- */
 
 static int (*const doers[TASK_COUNT])(struct work *w, struct err *e) = {
@@ -400,6 +411,8 @@ int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err
 			break;
 	}
 	isolate_parts_done(&w->parts);
+	if (r == 0 && fresh)
+		r = follow_networks(w);
 	if (r == 0 && (record->unsaved || record->truth.report->generation != record->wish.generation)) {
 		record->truth.report->generation = record->wish.generation;
 		r = record->on_disk ? record_save_truth(record, e) : 0;

@@ -445,6 +445,17 @@ static int change_spec(const struct spec *old, const struct change_request *body
 	return 0;
 }
 
+/* What the host has to do before the change is true: the name of the operation, or NULL. */
+static const char *work_of(const struct change_request *body, const struct workspace *w)
+{
+	if (body->resources || body->volumes)
+		return "grow";
+	for (int i = 0; i < CHANGE_COUNT; i++)
+		if (body->given[i] && state_is_live((enum state)w->truth.state))
+			return "connect";
+	return NULL;
+}
+
 int handle_workspace_change(struct request *r, struct err *e)
 {
 	struct change_request *body = r->value;
@@ -486,8 +497,9 @@ int handle_workspace_change(struct request *r, struct err *e)
 		workspace_rename(r->service, w, body->name);
 	(void)snprintf(c->workspace, sizeof c->workspace, "%s", w->id);
 	w->wish.generation++;
-	if ((body->resources || body->volumes) && !w->operation)
-		(void)lifecycle_begin(c, w, "grow");
+	const char *work = work_of(body, w);
+	if (work && !w->operation)
+		(void)lifecycle_begin(c, w, work);
 	workspace_store(w, c->batch, false);
 	event_add(r->service, c->batch, "workspace.changed", w->id, w->owner_uid, json_pack("{s:s}", "name", w->name));
 	c->status = 200;

@@ -15,6 +15,7 @@
 #include "base/str.h"
 #include "fake_engine.h"
 #include "node/agent.h"
+#include "node/kept.h"
 #include "node/isolate.h"
 
 #define ID "00112233aabbccdd"
@@ -451,7 +452,7 @@ static void test_kept_volume_stays(void **state)
 	assign(2, "removed", 0, volume);
 	await("removed", 2);
 	assert_true(fs_exists(AT_FDCWD, kept));
-	assert_ok(agent_remove_volume(agent, 1000, "data", &e), &e);
+	assert_ok(kept_remove(&node, 1000, "data", &e), &e);
 	assert_false(fs_exists(AT_FDCWD, kept));
 }
 
