@@ -90,6 +90,19 @@ static int open_layers(const struct plan *p, struct inside *in, struct err *e)
 	return 0;
 }
 
+/* Its path may lead through folders that the workspace's ids cannot look into. */
+static int open_first(const struct plan *p, struct inside *in, struct err *e)
+{
+	for (size_t i = 0; i < p->step_count; i++) {
+		if (p->steps[i].kind != STEP_FIRST)
+			continue;
+		in->first = (int)syscall(SYS_open_tree, AT_FDCWD, p->steps[i].source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+		if (in->first < 0)
+			return err_errno(e, errno, "open %s", p->steps[i].source);
+	}
+	return 0;
+}
+
 static int open_cgroups(const struct plan *p, struct inside *in, struct err *e)
 {
 	for (size_t i = 0; p->cgroups_v1[i]; i++) {
@@ -219,9 +232,11 @@ static int grow_up(struct birth *b, struct inside *in, struct err *e)
 
 int birth_begin(struct birth *b, struct err *e)
 {
-	struct inside in = { .plan = b->plan, .sync = -1, .standard = { -1, -1, -1 } };
+	struct inside in = { .plan = b->plan, .sync = -1, .first = -1, .standard = { -1, -1, -1 } };
 	int r = open_layers(b->plan, &in, e);
 
+	if (r >= 0)
+		r = open_first(b->plan, &in, e);
 	if (r >= 0)
 		r = open_cgroups(b->plan, &in, e);
 	if (r >= 0)
@@ -231,6 +246,7 @@ int birth_begin(struct birth *b, struct err *e)
 	for (size_t i = 0; i < in.layer_count; i++)
 		(void)close(in.layers[i]);
 	free(in.layers);
+	close_one(&in.first);
 	for (size_t i = 0; i < in.task_count; i++)
 		close_one(&in.tasks[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(in.standard); i++)

@@ -84,6 +84,7 @@ static int become_root(struct err *e)
 	/* Changing ids clears it, so it is set after that; a parent that died before is seen by the closed socket. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		return err_errno(e, errno, "ask to die with carrel-run");
+	(void)setsid(); /* a session of the host's could not be written to disk with the workspace */
 	(void)umask(0);
 	return 0;
 }
@@ -175,12 +176,8 @@ static int be_init(const struct inside *in, const struct program *what, struct e
 
 	if (r < 0)
 		return r;
-	(void)prctl(PR_SET_DUMPABLE, 0);
 	r = program_keep_capabilities(BIT(CAP_KILL_NUMBER), e);
-	if (r < 0)
-		return r;
-	program_close_all_but(-1);
-	program_be_init(child);
+	return r < 0 ? r : program_be_first(child, e);
 }
 
 void inside_first_process(const struct inside *in)

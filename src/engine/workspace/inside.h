@@ -17,6 +17,7 @@ struct inside {
 	size_t layer_count, layer_room;
 	int tasks[INSIDE_CGROUPS_MOST]; /* v1 `tasks` files to enter */
 	size_t task_count;
+	int first;       /* mount of carrel-first; -1: none */
 	int standard[3]; /* its ends of the pipes; -1: /dev/null or the terminal */
 	int sync;
 	int parent_sync; /* the other end, which must not stay open here: its closing says that carrel-run is gone */

@@ -39,6 +39,7 @@ enum step_kind {
 	STEP_READ_ONLY,  /* what is there becomes read-only, when it is there */
 	STEP_WRITE,      /* a file with text; enum write_when in number */
 	STEP_CONSOLE,    /* the workspace's terminal as a device file */
+	STEP_FIRST,      /* carrel-first, a file of the host in source, read-only */
 };
 
 enum write_when {
@@ -48,6 +49,8 @@ enum write_when {
 };
 #define WRITE_MARK "# by carrel\n"
 #define PLAN_HOSTS WRITE_MARK "127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost ip6-localhost ip6-loopback\n" /* /etc/hosts */
+
+#define PLAN_FIRST "/dev/.first" /* where the first process of a program's workspace finds itself */
 
 struct step {
 	uint32_t kind;

@@ -228,34 +228,17 @@ int program_init_signal(pid_t init)
 
 /* --- the first process of a program's workspace --- */
 
-static int status_of(const siginfo_t *info) { return info->si_code == CLD_EXITED ? info->si_status : 128 + info->si_status; }
-
-static void reap(pid_t child)
+/* The program runs already. Signals wait until they are asked for. */
+int program_be_first(pid_t child, struct err *e)
 {
-	siginfo_t info = { 0 };
-
-	while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG) == 0 && info.si_pid) {
-		if (info.si_pid == child)
-			_exit(status_of(&info));
-		info.si_pid = 0;
-	}
-}
-
-void program_be_init(pid_t child)
-{
+	char number[16];
+	char *argv[] = { (char[]){ "carrel-first" }, number, NULL }, *environment[] = { NULL };
 	sigset_t all;
-	siginfo_t info;
 
+	(void)snprintf(number, sizeof number, "%d", (int)child);
 	(void)sigfillset(&all);
 	(void)sigprocmask(SIG_SETMASK, &all, NULL);
-	for (;;) {
-		reap(child);
-		int number = sigwaitinfo(&all, &info);
-		if (number <= 0 || number == SIGCHLD)
-			continue;
-		if (child)
-			(void)kill(child, number);
-		else if (number == SIGTERM)
-			_exit(0);
-	}
+	program_close_all_but(-1);
+	(void)execve(PLAN_FIRST, argv, environment);
+	return err_errno(e, errno, "execute %s", PLAN_FIRST);
 }

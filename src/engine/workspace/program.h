@@ -34,8 +34,8 @@ int program_execute(const struct plan *p, const struct program *what, struct err
 const char **program_environment(const struct plan *p, const char *const *more, bool terminal);
 /* The signal that makes an init power off, or 0: run "/sbin/init 0" there. */
 int program_init_signal(pid_t init);
-/* Waits and forwards as the first process of a pid namespace: never returns. `child` 0: until SIGTERM. */
-void program_be_init(pid_t child) __attribute__((noreturn));
+/* Becomes carrel-first, with all signals blocked and nothing open. `child` 0: no program. Only returns when it fails. */
+int program_be_first(pid_t child, struct err *e) must_check;
 void program_close_all_but(int keep); /* -1: all */
 
 #endif

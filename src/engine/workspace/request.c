@@ -27,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fs.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/own.h"
@@ -112,7 +113,7 @@ static const char *tmpfs_options(struct request *r, const struct launch *l, cons
 	return own(r, mem_printf("mode=%s,size=%" PRIu64 "k,nr_inodes=%" PRIu64, mode, kib, kib / 4));
 }
 
-static void plan_dev(struct request *r, const struct launch *l, bool console)
+static void plan_dev(struct request *r, const struct launch *l, bool system, bool console)
 {
 	static const char *const devices[] = { "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty" };
 	static const char *const links[][2] = { { "/dev/ptmx", "pts/ptmx" },
@@ -132,6 +133,8 @@ static void plan_dev(struct request *r, const struct launch *l, bool console)
 	step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=620,gid=5");
 	step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/dev/shm", tmpfs_options(r, l, "1777", 50));
 	step(r, STEP_MOUNT, CLOSED, "mqueue", "/dev/mqueue", "");
+	if (!system && !l->machine)
+		step(r, STEP_FIRST, 0, own(r, mem_printf("%s/libexec/carrel/carrel-first", fs_prefix())), PLAN_FIRST, "");
 	if (console && !l->machine) /* a machine's is the kernel's */
 		step(r, STEP_CONSOLE, 0, "", "/dev/console", "");
 }
@@ -227,7 +230,7 @@ static void plan_identity(struct request *r, const struct launch *l, bool system
 static void plan_tree(struct request *r, const struct launch *l, bool system)
 {
 	plan_proc_and_sys(r, l, system);
-	plan_dev(r, l, system || l->spec->terminal);
+	plan_dev(r, l, system, system || l->spec->terminal);
 	if (system) {
 		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/run", tmpfs_options(r, l, "755", 20));
 		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/tmp", tmpfs_options(r, l, "1777", 50));

@@ -363,12 +363,24 @@ static int step_console(struct tree *t, const struct step *s, struct err *e)
 	return mount_on_new_file(t, copy, s->target, e);
 }
 
+static int step_first(struct tree *t, const struct step *s, struct err *e)
+{
+	struct mount_attr a = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV };
+
+	if (t->in->first < 0)
+		return err_set(e, ERR_INTERNAL, "%s was not opened", s->source);
+	if (syscall(SYS_mount_setattr, t->in->first, "", AT_EMPTY_PATH, &a, sizeof a) < 0)
+		return err_errno(e, errno, "make %s read-only", s->source);
+	return mount_on_new_file(t, t->in->first, s->target, e);
+}
+
 typedef int step_fn(struct tree *t, const struct step *s, struct err *e);
 
 static step_fn *const step_calls[] = {
 	[STEP_MOUNT] = step_mount,   [STEP_VOLUME] = step_volume, [STEP_DEVICE] = step_device,	     [STEP_HOST] = step_host,
 	[STEP_LINK] = step_link,     [STEP_FOLDER] = step_folder, [STEP_HIDE] = step_hide,	     [STEP_READ_ONLY] = step_read_only,
 	[STEP_WRITE] = step_write,   [STEP_CONSOLE] = step_console,
+	[STEP_FIRST] = step_first,
 };
 
 /* File systems of our own, which are made before the image is there. */

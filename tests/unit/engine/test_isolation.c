@@ -97,7 +97,8 @@ static const char *const refused_to_programs[] = {
 	"reboot -f",
 	"mkdir /sys/fs/cgroup/x",
 	"cat /proc/1/environ",
-	"ls /proc/1/fd",
+	"ls /proc/1/fd | grep .",
+	"readlink /proc/1/exe",
 };
 
 static void expect_refused(struct fixture *f, const char *const *probes, size_t count)
