@@ -138,8 +138,10 @@ static void begin(struct logs *l)
 		return;
 	}
 	find_tail(l, l->request.tail == 0 ? 1 : l->request.tail > TAIL_MOST ? TAIL_MOST : (size_t)l->request.tail, &place);
-	if (!open_age(l, place.age))
+	if (!open_age(l, place.age)) {
+		l->request.tail = -1; /* all that comes is new */
 		return;
+	}
 	l->at = place.at;
 	l->skip = place.skip;
 	struct stat st;

@@ -23,8 +23,6 @@ static void open_current(struct logfile *l)
 void logfile_open(struct logfile *l, const char *path, uint64_t bytes_most, uint64_t files_most)
 {
 	*l = (struct logfile){ .path = path, .fd = -1, .bytes_most = bytes_most, .files_most = (unsigned)files_most };
-	if (*path)
-		open_current(l);
 }
 
 void logfile_close(struct logfile *l)
@@ -51,6 +49,8 @@ void logfile_write(struct logfile *l, int stream, const void *bytes, size_t leng
 	struct timespec now;
 	struct runner_log_record head = { .mark = RUNNER_LOG_MARK, .length = (uint32_t)length, .stream = (uint32_t)stream };
 
+	if (l->fd < 0 && *l->path) /* who says nothing has no file */
+		open_current(l);
 	if (l->fd < 0)
 		return;
 	if (l->bytes && l->bytes + sizeof head + length > l->bytes_most)

@@ -173,6 +173,8 @@ void runner_begin_session(struct runner *r)
 		machine_begin_session(r->machine);
 		return;
 	}
+	if (r->plan.flags & PLAN_THROW_AWAY)
+		birth_hold_mounts(b);
 	runner_session_options(r, &how);
 	how.streams = (struct session_streams){ .pidfd = b->pidfd, .input = b->input, .output = b->output, .errors = b->errors,
 						.terminal = b->terminal };

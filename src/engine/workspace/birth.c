@@ -42,7 +42,8 @@ void birth_init(struct birth *b, const struct plan *p)
 			     .output = -1,
 			     .errors = -1,
 			     .terminal = -1,
-			     .terminal_peer = -1 };
+			     .terminal_peer = -1,
+			     .mounts = -1 };
 }
 
 static void close_one(int *fd)
@@ -57,6 +58,15 @@ void birth_close_volumes(struct birth *b)
 	for (size_t i = 0; i < b->volume_count; i++)
 		volume_mount_close(&b->volumes[i]);
 	b->volume_count = 0;
+	close_one(&b->mounts);
+}
+
+void birth_hold_mounts(struct birth *b)
+{
+	char path[64];
+
+	(void)snprintf(path, sizeof path, "/proc/%d/ns/mnt", (int)b->pid);
+	b->mounts = open(path, O_RDONLY | O_CLOEXEC); /* not held: the end is told later */
 }
 
 void birth_undo(struct birth *b)

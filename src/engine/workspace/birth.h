@@ -29,6 +29,7 @@ struct birth {
 	int input, output, errors; /* our ends of the pipes; -1: none */
 	int terminal;   /* master, or -1 */
 	int terminal_peer; /* other side of it, held so that the master never hangs up */
+	int mounts;     /* its mount namespace, when birth_hold_mounts was called */
 };
 
 void birth_init(struct birth *b, const struct plan *p);
@@ -40,6 +41,9 @@ int birth_complete(struct birth *b, struct err *e) must_check;
 /* Lets it go on. birth_executed waits until the program was executed or could not be. */
 int birth_release(struct birth *b, struct err *e) must_check;
 int birth_executed(struct birth *b, struct err *e) must_check;
+/* The end of the first process is told without waiting until the kernel has taken its mounts apart: that happens in
+ * birth_close_volumes. */
+void birth_hold_mounts(struct birth *b);
 void birth_close_volumes(struct birth *b);
 void birth_undo(struct birth *b); /* kills what was born and closes everything */
 

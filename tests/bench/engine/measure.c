@@ -38,13 +38,14 @@ struct one {
 	struct enforce_plan limits;
 	struct spec spec;
 	char id[ID_SIZE];
-	char *run_dir, *log_path;
+	char *run_dir, *folder, *log_path;
 	char *volume;
 	struct volume_mount mount;
 	struct err e;
 };
 
 static struct fixture fixture;
+static const char *run_folder; /* memory, as /run is */
 static struct one all[MOST];
 static int count, next_one;
 static struct volume_pool *pool;
@@ -74,11 +75,12 @@ static void prepare(struct one *o, int i, const char *program, const char *argum
 
 	o->launch = fixture.launch;
 	id_new(o->id);
-	o->run_dir = mem_printf("%s/r%d", fixture.folder, i);
-	o->log_path = mem_printf("%s/log", o->run_dir);
-	o->volume = mem_printf("%s/root.ext4", o->run_dir);
+	o->run_dir = mem_printf("%s/r%d", run_folder, i);
+	o->folder = mem_printf("%s/r%d", fixture.folder, i);
+	o->log_path = mem_printf("%s/log", o->folder);
+	o->volume = mem_printf("%s/root.ext4", o->folder);
 	o->mount = (struct volume_mount){ -1, -1 };
-	if (mkdir(o->run_dir, 0700) < 0)
+	if (mkdir(o->run_dir, 0700) < 0 || mkdir(o->folder, 0700) < 0)
 		exit(1);
 	texts_add(&o->spec.command, program);
 	if (argument)
@@ -302,8 +304,8 @@ int main(int argc, char **argv)
 	uint64_t n = 0;
 	const char *missing = fixture_missing();
 
-	if (argc != 3 || str_to_u64(argv[2], MOST, &n) < 0) {
-		(void)fprintf(stderr, "measure cold|steady|crowd NUMBER\n");
+	if (argc != 4 || str_to_u64(argv[2], MOST, &n) < 0) {
+		(void)fprintf(stderr, "measure cold|steady|crowd NUMBER RUN-FOLDER\n");
 		return 2;
 	}
 	if (missing) {
@@ -311,6 +313,7 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	bool many = str_eq(argv[1], "crowd");
+	run_folder = argv[3];
 	fixture_open(&fixture, NULL, NULL);
 	open_pool(str_eq(argv[1], "steady"));
 	count = (int)n;

@@ -190,6 +190,24 @@ static void test_followed_through_a_rotation(void **state)
 	assert_string_equal(str_text(&got), "1:a\n|1:b\n|1:c\n|[{\"exit\":0}]");
 }
 
+static void first_words(void *data)
+{
+	(void)data;
+	put(1000, 1, "first\n");
+	live = false;
+}
+
+/* The log of a workspace that has said nothing is no file. */
+static void test_the_first_record_of_a_new_log_is_new(void **state)
+{
+	(void)state;
+	live = true;
+	ask(true, 0, 0);
+	(void)loop_add_timer(loop, 20, first_words, NULL);
+	run();
+	assert_string_equal(str_text(&got), "1:first\n|[{\"exit\":0}]");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -197,6 +215,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_all_of_all_files), TEST(test_since), TEST(test_last_lines_across_records_and_files),
 		TEST(test_no_log),           TEST(test_damage_is_skipped), TEST(test_followed_through_a_rotation),
+		TEST(test_the_first_record_of_a_new_log_is_new),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
