@@ -57,6 +57,7 @@ struct launch_machine {
 	const char *const *places;      /* libraries and firmware that QEMU needs; NULL-terminated */
 	unsigned processors;            /* of the host */
 	bool kvm;
+	bool vhost;                     /* /dev/vhost-net is there */
 	const int *partition_fds;       /* as launch.partitions, open for reading */
 };
 

@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "engine/workspace/request.h"
 
 const char *const runner_state_names[] = { "", "starting", "running", "paused", "stopping", "ended", NULL };
 
@@ -205,6 +206,20 @@ int runner_console(const char *run_dir, unsigned rows, unsigned columns, bool in
 static void add_text(struct str *out, const char *text)
 {
 	str_add(out, text ? text : "", text ? strlen(text) + 1 : 1);
+}
+
+int runner_connect(const char *run_dir, const struct launch_interface *interfaces, size_t count, struct err *e)
+{
+	struct runner_answer a;
+	own_strbuf struct str texts = { 0 };
+
+	for (size_t i = 0; i < count; i++) {
+		struct request_interface one;
+		request_interface(&interfaces[i], &one);
+		for (size_t t = 0; t < INTERFACE_TEXTS; t++)
+			add_text(&texts, one.texts[t]);
+	}
+	return ask(run_dir, (struct runner_request){ .kind = RUNNER_CONNECT }, &texts, NULL, &a, NULL, e);
 }
 
 int runner_exec(const char *run_dir, const struct runner_exec *what, int *ret_fd, struct err *e)

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "engine/launch.h"
 #include "model/runner_protocol.h"
 
 /* State now. ERR_UNAVAILABLE: no runner there (then the status file in run_dir tells how the last run ended). */
@@ -30,6 +31,9 @@ int runner_kill(const char *run_dir, struct err *e) must_check;
 int runner_signal(const char *run_dir, int signal, struct err *e) must_check; /* to the program or init */
 int runner_pause(const char *run_dir, struct err *e) must_check;  /* returns when all is frozen */
 int runner_resume(const char *run_dir, struct err *e) must_check;
+
+/* Of a machine: the interfaces it shall have from now on. Returns when they are plugged in. ERR_CONFLICT: say it again a moment later. */
+int runner_connect(const char *run_dir, const struct launch_interface *interfaces, size_t count, struct err *e) must_check;
 
 /* What exec runs. Texts are as the user gave them; user and directory may be NULL. */
 struct runner_exec {

@@ -292,10 +292,10 @@ static int part_from_first_process(struct agent *a, struct err *e)
 
 /* --- configuration --- */
 
-static int connect_links(const struct guest_objects *interfaces, bool afresh, struct err *e)
+static int connect_links(const struct agent *a, const struct guest_objects *interfaces, bool afresh, struct err *e)
 {
 	const struct guest_interface *i = interfaces->items;
-	int r = 0;
+	int r = interfaces->count && a->how->modules ? device_load_modules(a->how->modules, "2-", e) : 0;
 
 	for (size_t n = 0; r >= 0 && n < interfaces->count; n++)
 		r = link_configure(&i[n], afresh, e);
@@ -308,11 +308,9 @@ static int make_world(struct agent *a, struct err *e)
 
 	if (r < 0 || (r = world_add_seed(&a->config.seed, e)) < 0 || (r = link_raise_loopback(e)) < 0)
 		return r;
-	if (a->config.interfaces.count && a->how->modules && (r = device_load_modules(a->how->modules, "2-", e)) < 0)
-		return r;
 	if ((r = world_make(&a->world, &a->plan, &a->config, e)) < 0)
 		return r;
-	return connect_links(&a->config.interfaces, false, e);
+	return connect_links(a, &a->config.interfaces, false, e);
 }
 
 static int configure(struct agent *a, const struct guest_frame *f, struct err *e)
@@ -368,7 +366,7 @@ static int identify(struct agent *a, const struct guest_frame *f, struct err *e)
 		return r;
 	r = a->world.root < 0 ? err_set(e, ERR_CONFLICT, "the machine has no workspace yet") : world_identify(&a->world, &i, e);
 	if (r >= 0)
-		r = connect_links(&i.interfaces, true, e);
+		r = connect_links(a, &i.interfaces, true, e);
 	guest_done(&guest_identity_shape, &i);
 	return r;
 }

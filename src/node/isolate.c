@@ -262,6 +262,12 @@ int isolate_stop(struct node *n, const struct record *r, uint64_t timeout_ms, st
 	return done == -EHOSTUNREACH ? 0 : done; /* gone already: the connection tells */
 }
 
+int isolate_connect_machine(struct node *n, const char *id, const struct launch_interface *interfaces, size_t count, struct err *e)
+{
+	own_str char *run = run_folder(n, id);
+	return runner_connect(run, interfaces, count, e);
+}
+
 int isolate_pause(struct node *n, const struct record *r, struct err *e)
 {
 	own_str char *run = run_folder(n, r->id);

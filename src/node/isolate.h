@@ -63,6 +63,8 @@ int isolate_status(struct node *n, const char *id, struct isolate_status *ret_st
 int isolate_stop(struct node *n, const struct record *r, uint64_t timeout_ms, struct err *e) must_check;
 int isolate_pause(struct node *n, const struct record *r, struct err *e) must_check;
 int isolate_resume(struct node *n, const struct record *r, struct err *e) must_check;
+/* The interfaces that a machine which runs shall have. */
+int isolate_connect_machine(struct node *n, const char *id, const struct launch_interface *interfaces, size_t count, struct err *e) must_check;
 /* Makes what is on the volumes' files consistent as long as they stay frozen. Thawing what is not frozen is fine. */
 int isolate_freeze_volumes(struct node *n, const struct record *r, bool freeze, struct err *e) must_check;
 int isolate_grow_volume(struct node *n, const struct record *r, const struct isolate_volume *v, uint64_t size_bytes,

@@ -187,7 +187,8 @@ int machines_host(struct machines *m, bool kvm, struct launch_machine *ret_host,
 	int r = find(m, e);
 	if (r >= 0)
 		*ret_host = (struct launch_machine){ .program = QEMU, .type = m->type, .kernel = m->kernel, .initramfs = m->initramfs,
-						     .places = places, .processors = processors > 0 ? (unsigned)processors : 1, .kvm = kvm };
+						     .places = places, .processors = processors > 0 ? (unsigned)processors : 1, .kvm = kvm,
+						     .vhost = kvm && access("/dev/vhost-net", R_OK | W_OK) == 0 };
 	(void)pthread_mutex_unlock(&m->lock);
 	return r < 0 ? r : 0;
 }

@@ -71,6 +71,7 @@ static struct local *put_local(struct networks *s, const struct assignment *a, s
 		return NULL;
 	}
 	before = map_remove(&s->locals, a->id);
+	l->machine = before ? before->machine : isolate_is_machine(&l->wish);
 	if (before)
 		l->pid = before->pid;
 	local_free(before);
@@ -261,30 +262,40 @@ static const struct network *network_of(struct networks *s, const struct attachm
 	return w;
 }
 
-static int attach_locked(struct networks *s, const struct assignment *a, struct isolate_parts *parts, struct err *e)
+int network_list_interfaces(struct networks *s, const struct assignment *a, struct launch_interface **ret_list, size_t *ret_count,
+			    struct err *e)
 {
 	const struct attachment *all = a->attachments.items;
+	struct launch_interface *list = *ret_list = mem_alloc_array(a->attachments.count + 1, sizeof *list);
 
-	parts->interfaces = mem_alloc_array(a->attachments.count + 1, sizeof *parts->interfaces);
+	*ret_count = 0;
 	for (size_t i = 0; i < a->attachments.count; i++) {
 		struct carried *c;
 		const struct network *w = network_of(s, &all[i], e);
-		if (!w)
-			return -ENOENT;
-		int r = carry(s, w, &c, e);
-		if (r == 0 && link_index(all[i].port)) /* of the run before, whose namespace the kernel still takes apart */
-			r = link_remove(all[i].port, e);
+		int r = w ? carry(s, w, &c, e) : -ENOENT;
 		if (r < 0)
 			return r;
-		fill_interface(w, c->bridge, &all[i], i == 0, &parts->interfaces[i]);
-		parts->interface_count++;
+		fill_interface(w, c->bridge, &all[i], i == 0, &list[(*ret_count)++]);
 	}
+	return 0;
+}
+
+static int attach_locked(struct networks *s, const struct assignment *a, struct isolate_parts *parts, struct err *e)
+{
+	const struct attachment *all = a->attachments.items;
+	int r = network_list_interfaces(s, a, &parts->interfaces, &parts->interface_count, e);
+
+	for (size_t i = 0; i < a->attachments.count && r == 0; i++)
+		if (link_index(all[i].port)) /* of the run before, whose namespace the kernel still takes apart */
+			r = link_remove(all[i].port, e);
+	if (r < 0)
+		return r;
 	struct local *l = put_local(s, a, e);
 	if (!l)
 		return -EINVAL;
 	l->pid = 0;
-	int r = network_check_rates(s, e);
-	if (r == 0)
+	l->machine = isolate_is_machine(a);
+	if ((r = network_check_rates(s, e)) == 0)
 		r = apply(s, a->id, e);
 	if (r < 0)
 		local_free(map_remove(&s->locals, a->id));
@@ -402,7 +413,9 @@ static int work_all(struct networks *s, struct err *e)
 		r = apply(s, NULL, e);
 	for (size_t i = 0; i < s->locals.capacity && r == 0; i++) {
 		struct local *l = s->locals.entries[i].key ? s->locals.entries[i].value : NULL;
-		if (l && l->links_due && l->pid)
+		if (l && l->machine)
+			l->machine_due |= l->links_due && l->pid;
+		else if (l && l->links_due && l->pid)
 			r = compare_links(s, l, e);
 		if (l && r == 0)
 			l->links_due = false;
@@ -466,10 +479,12 @@ static void job_run(void *data)
 	if (r == 0 && !s->swept)
 		r = sweep_before(s, &e);
 	s->swept |= r == 0;
+	(void)pthread_mutex_unlock(&s->lock);
+	if (r == 0)
+		r = network_connect_machines(s, NULL, &e);
 	s->failed = r < 0;
 	if (s->failed)
 		log_error(&e, "networks");
-	(void)pthread_mutex_unlock(&s->lock);
 }
 
 static void job_done(void *data);
@@ -683,7 +698,7 @@ int networks_settle(struct networks *s, const char *id, struct err *e)
 	const struct local *l = map_get(&s->locals, id);
 	int r = l && l->links_due ? work_all(s, e) : 0;
 	(void)pthread_mutex_unlock(&s->lock);
-	return r;
+	return r < 0 ? r : network_connect_machines(s, id, e);
 }
 
 json_t *networks_plan(const struct node *n, const struct assignment *a)

@@ -26,6 +26,8 @@ struct local {
 	struct assignment wish; /* a copy of its own */
 	uint64_t pid;           /* 0: it does not run yet */
 	bool links_due;         /* its interfaces are to be compared with the wish */
+	bool machine;           /* its interfaces are its runner's to make, */
+	bool machine_due;       /* which is to be told of them */
 };
 
 struct networks {
@@ -61,6 +63,14 @@ struct intent {
 void intent_make(struct networks *s, struct intent *out);
 void intent_done(struct intent *i);
 void bridge_of(const char *instance, const struct network *w, char out[static NETWORK_DEVICE_LENGTH + 1]);
+
+/* Networks of an assignment are carried here, and what its launch needs of them; freed like isolate_parts. */
+int network_list_interfaces(struct networks *s, const struct assignment *a, struct launch_interface **ret_list, size_t *ret_count,
+			    struct err *e) must_check;
+
+/* network_machine.c. Tells the runners of machines that are due - of one, or with id NULL of all - which interfaces these shall have.
+ * Without the lock: QEMU takes its time. */
+int network_connect_machines(struct networks *s, const char *id, struct err *e) must_check;
 
 /* network_rates.c. Whether the rates of all locals can be kept together: before one more is started. */
 int network_check_rates(const struct networks *s, struct err *e) must_check;

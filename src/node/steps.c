@@ -270,10 +270,6 @@ static int network_run(struct work *w, struct err *e)
 {
 	if (!w->record->wish.attachments.count || w->parts.interfaces)
 		return 0;
-	if (isolate_is_machine(&w->record->wish)) {
-		(void)err_set(e, ERR_UNSUPPORTED, "machines cannot be connected to networks yet");
-		return err_hint(e, "deploy it with --network none");
-	}
 	return networks_attach(w->node->networks, &w->record->wish, &w->parts, e);
 }
 

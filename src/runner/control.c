@@ -219,6 +219,29 @@ static int freeze_machine(struct runner *r, int fd, bool frozen, struct err *e)
 	return 0;
 }
 
+/* Interfaces come and go likewise. */
+static void machine_connected(void *data, int result, const struct err *e)
+{
+	struct connection *c = data;
+
+	answer(c->runner, c->fd, result, e, NULL, 0);
+	(void)close(c->fd);
+	free(c);
+}
+
+static int connect_machine(struct runner *r, int fd, const struct request *request, struct err *e)
+{
+	static const char *const none[] = { NULL };
+	bool some = request->head.texts_length > 0;
+
+	if (!r->machine || (some && request->count % INTERFACE_TEXTS))
+		return err_set(e, ERR_INVALID, r->machine ? "interfaces are incomplete" : "the workspace is no machine");
+	struct connection *c = mem_alloc(sizeof *c);
+	*c = (struct connection){ .runner = r, .fd = fd };
+	machine_connect(r->machine, some ? (const char *const *)request->texts : none, machine_connected, c);
+	return 0;
+}
+
 static int resume(struct runner *r, struct err *e)
 {
 	if (r->status.state != RUNNER_PAUSED)
@@ -305,6 +328,11 @@ static bool handle(struct runner *r, int fd, const struct request *request)
 		return result >= 0;
 	}
 	switch (q->kind) {
+	case RUNNER_CONNECT:
+		result = connect_machine(r, fd, request, &e);
+		if (result >= 0)
+			return true;
+		break;
 	case RUNNER_WATCH:
 		answer(r, fd, 0, NULL, NULL, 0);
 		add_watcher(r, fd);

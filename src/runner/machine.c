@@ -33,13 +33,14 @@
 #include "engine/qemu/confine.h"
 #include "engine/qemu/qmp.h"
 #include "runner/machine_channel.h"
+#include "runner/machine_network.h"
 #include "runner/runner.h"
 
 #define TAIL_BYTES 4096
 #define GONE_MS 30000      /* from the program's end to the machine's */
 #define STOP_GRACE_MS 5000 /* on top of what the guest was given */
 #define ATTEMPTS 2
-#define FDS_MOST (MACHINE_FD_DISKS + MACHINE_DISKS_MOST)
+#define FDS_MOST (MACHINE_FD_DISKS + MACHINE_DISKS_MOST + MACHINE_NETWORK_FDS_MOST)
 
 struct machine {
 	struct runner *runner;
@@ -52,6 +53,7 @@ struct machine {
 	struct loop_source *ended;
 	struct qmp *qmp;
 	struct channel *channel;
+	struct machine_network *network;
 	int console, errors; /* of the present attempt */
 	struct loop_source *console_source, *errors_source, *timer, *last_timer;
 	struct str tail;     /* what console and QEMU said last */
@@ -290,6 +292,7 @@ static void qmp_event(void *data, const char *name, struct qmp_value value)
 	struct machine *m = data;
 	char reason[32] = "";
 
+	machine_network_event(m->network, name, value);
 	if (strcmp(name, "SHUTDOWN") != 0)
 		return;
 	(void)qmp_text(value, "reason", reason, sizeof reason);
@@ -420,17 +423,23 @@ static int make_lines(int ours[3], int theirs[3], struct err *e)
 static int execute(struct machine *m, const int theirs[3], struct err *e)
 {
 	int fds[FDS_MOST], errors[2];
-	size_t count = 0;
+	size_t count = 0, taps = 0;
 
 	if (pipe2(errors, O_CLOEXEC | O_NONBLOCK) < 0)
 		return err_errno(e, errno, "make a pipe");
+	m->errors = errors[0];
 	for (int i = 0; i < 3; i++)
 		fds[count++] = theirs[i];
 	for (size_t i = 0; i < m->disk_count; i++)
 		fds[count++] = m->disks[i];
-	struct confine how = { .machine = &m->plan, .host = &m->runner->plan, .fds = fds, .fd_count = count, .errors = errors[1] };
-	m->errors = errors[0];
-	int r = confine_start(&how, &m->pidfd, &m->pid, e);
+	int r = machine_network_open(m->network, fds + count, &taps, e), fault;
+	if (r >= 0 && (fault = fault_point("runner.taps")) > 0)
+		r = err_errno(e, fault, "after the taps");
+	struct confine how = { .machine = &m->plan, .host = &m->runner->plan, .fds = fds, .fd_count = count + taps, .errors = errors[1] };
+	if (r >= 0)
+		r = confine_start(&how, &m->pidfd, &m->pid, e);
+	for (size_t i = 0; i < taps; i++)
+		(void)close(fds[count + i]);
 	(void)close(errors[1]);
 	return r;
 }
@@ -536,6 +545,7 @@ int machine_start(struct runner *r, const void *bytes, size_t length, int socket
 	*m = (struct machine){ .runner = r, .pidfd = -1, .console = -1, .errors = -1, .exit_status = 255 };
 	r->machine = m;
 	int result = decode(m, bytes, length, e), fault;
+	m->network = machine_network_new(&r->plan, &m->plan);
 	if (result >= 0)
 		result = runner_prepare(r, e);
 	if (result >= 0)
@@ -559,6 +569,7 @@ void machine_free(struct machine *m)
 	loop_remove(m->last_timer);
 	for (size_t i = 0; i < m->disk_count; i++)
 		close_fd(&m->disks[i]);
+	machine_network_free(m->network);
 	guest_done(&guest_config_shape, &m->config);
 	machine_plan_done(&m->plan);
 	str_done(&m->tail);
@@ -652,4 +663,16 @@ void machine_freeze(struct machine *m, bool frozen, void (*done)(void *data, int
 	if (!frozen && !m->runner->released && !m->timer)
 		m->timer = loop_add_timer(m->runner->loop, m->plan.boot_ms, no_hello, m);
 	qmp_send(m->qmp, frozen ? "stop" : "cont", NULL, QMP_DEADLINE_MS, frozen_now, f);
+}
+
+void machine_connect(struct machine *m, const char *const *interfaces, channel_done_fn *done, void *data)
+{
+	struct err e;
+
+	if (!m->gone && m->qmp) {
+		machine_network_set(m->network, m->qmp, m->channel, interfaces, m->runner->status.state == RUNNER_RUNNING, done, data);
+		return;
+	}
+	int r = err_set(&e, ERR_CONFLICT, "the workspace is not running");
+	done(data, r, &e);
 }

@@ -7,6 +7,7 @@
  * what `birth` is for namespaces; control socket, status file, log and sessions are the same.
  */
 
+#include "runner/machine_channel.h"
 #include "runner/runner.h"
 
 struct machine;
@@ -25,6 +26,8 @@ void machine_stop(struct machine *m, uint64_t timeout_ms);
 void machine_kill(struct machine *m);
 /* `done` gets 0, or a negative errno and the error; once. */
 void machine_freeze(struct machine *m, bool frozen, void (*done)(void *data, int result, const struct err *e), void *data);
+/* The interfaces it shall have: machine_network_set. */
+void machine_connect(struct machine *m, const char *const *interfaces, channel_done_fn *done, void *data);
 /* exec, copy in, copy out. */
 int machine_open(struct machine *m, const struct runner_request *q, const char *const *texts, size_t count,
 		 const struct session_options *how, struct session **ret_session, struct err *e) must_check;

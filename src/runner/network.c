@@ -5,11 +5,22 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/own.h"
 #include "network/link.h"
 
 static const char *or_null(const char *text) { return *text ? text : NULL; }
+
+static struct link_port read_port(const char *const *at, const char *owner, size_t number)
+{
+	return (struct link_port){ .port = at[INTERFACE_PORT], .bridge = at[INTERFACE_BRIDGE], .owner = owner, .device = at[INTERFACE_DEVICE],
+				   .mac = or_null(at[INTERFACE_MAC]), .index = LINK_INSIDE_FIRST + (uint32_t)number,
+				   .mtu = (uint32_t)strtoul(at[INTERFACE_MTU], NULL, 10), .isolated = at[INTERFACE_ISOLATED][0] == '1',
+				   .ipv4 = or_null(at[INTERFACE_IPV4]), .ipv6 = or_null(at[INTERFACE_IPV6]),
+				   .gateway4 = or_null(at[INTERFACE_GATEWAY4]), .gateway6 = or_null(at[INTERFACE_GATEWAY6]),
+				   .vlan = (uint16_t)strtoul(at[INTERFACE_VLAN], NULL, 10) };
+}
 
 static int read_interfaces(const struct plan *p, struct link_port *ports, size_t *ret_count, struct err *e)
 {
@@ -19,15 +30,7 @@ static int read_interfaces(const struct plan *p, struct link_port *ports, size_t
 		for (size_t i = 0; i < INTERFACE_TEXTS; i++)
 			if (!at[i] || count == INTERFACES_MOST)
 				return err_set(e, ERR_INVALID, "the plan's interfaces are incomplete or too many");
-		ports[count] = (struct link_port){ .port = at[INTERFACE_PORT], .bridge = at[INTERFACE_BRIDGE], .owner = p->id,
-						   .device = at[INTERFACE_DEVICE], .mac = or_null(at[INTERFACE_MAC]),
-						   .index = LINK_INSIDE_FIRST + (uint32_t)count,
-						   .mtu = (uint32_t)strtoul(at[INTERFACE_MTU], NULL, 10),
-						   .isolated = at[INTERFACE_ISOLATED][0] == '1',
-						   .ipv4 = or_null(at[INTERFACE_IPV4]), .ipv6 = or_null(at[INTERFACE_IPV6]),
-						   .gateway4 = or_null(at[INTERFACE_GATEWAY4]),
-						   .gateway6 = or_null(at[INTERFACE_GATEWAY6]),
-						   .vlan = (uint16_t)strtoul(at[INTERFACE_VLAN], NULL, 10) };
+		ports[count] = read_port((const char *const *)at, p->id, count);
 	}
 	*ret_count = count;
 	return 0;
@@ -47,4 +50,22 @@ int network_make(const struct plan *p, pid_t first_process, struct err *e)
 	if (space < 0)
 		return err_errno(e, errno, "open %s", path);
 	return link_ports_make(ports, count, space, e);
+}
+
+int network_tap_make(const char *const *interface, const char *owner, unsigned queues, bool vhost, int *ret_fds, struct err *e)
+{
+	const struct link_port port = read_port(interface, owner, 0);
+	unsigned made = queues;
+	int r = link_tap_make(&port, queues, ret_fds, e);
+
+	for (; r >= 0 && vhost && made < 2 * queues; made++) {
+		ret_fds[made] = open("/dev/vhost-net", O_RDWR | O_CLOEXEC);
+		if (ret_fds[made] < 0) {
+			r = err_errno(e, errno, "open /dev/vhost-net");
+			while (made--)
+				(void)close(ret_fds[made]);
+			return r;
+		}
+	}
+	return r;
 }

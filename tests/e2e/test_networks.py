@@ -207,15 +207,6 @@ def test_a_guarantee_that_does_not_fit_is_refused(net):
     net.wait(lambda: net.workspace("greedy") is None, what="removal of greedy")
 
 
-def test_a_machine_is_refused_instead_of_left_alone(net, world):
-    spec = {"name": "vm", "image": "busybox", "command": ["sleep", "9"], "resources": {"disk": "32M"}, "engine": "emulator"}
-    assert net.api("POST", "/v1/workspaces", {"spec": spec})[0] == 201
-    found = net.wait(lambda: (net.workspace("vm") or {}).get("error"), what="refusal of a machine on a network")
-    assert "machines cannot be connected" in found["message"] and "--network none" in found["hint"]
-    net.api("DELETE", "/v1/workspaces/vm?force=1")
-    net.wait(lambda: net.workspace("vm") is None, what="removal of vm")
-
-
 def test_a_bridge_of_the_site_is_refused(net, world):
     world.run("host", "ip", "link", "add", "dev", "site0", "type", "bridge")
     make_network(net, "tagged", kind="bridge", bridge="site0", vlan=7, ipv4="10.91.0.0/24")

@@ -4,7 +4,7 @@
  * with a later QEMU. Nothing is there by default (-nodefaults): each word below is a decision.
  *
  *   slot 1      functions 0 the channel's virtio-serial, 1 random numbers, 2 display, on demand
- *   slot 2      networks, one a function
+ *   slot 2      a bridge to a bus of their own for networks: on pcie.0 itself nothing can be plugged in later
  *   slots 3-30  disks, eight functions each; 31 is the chipset's
  *
  * Memory is a memory file that is shared, so that a suspend need not copy it. Disks are descriptors of a set (-add-fd): QEMU's
@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/own.h"
 #include "base/str.h"
 
 #define DEFAULT_MEMORY (UINT64_C(512) << 20)
@@ -147,13 +148,36 @@ static void add_disk(struct words *w, const struct machine_disk *d, unsigned at)
 	     d->writable ? "" : ",write-cache=off");
 }
 
+/* "9:10:11" */
+static char *fd_list(size_t first, unsigned count)
+{
+	struct str text = { 0 };
+
+	for (unsigned i = 0; i < count; i++)
+		str_printf(&text, "%s%zu", i ? ":" : "", first + i);
+	return str_take(&text);
+}
+
 static void add_link(struct words *w, const struct qemu_machine *m, unsigned at)
 {
+	unsigned count = m->queues.count, each = count * (m->queues.vhost ? 2 : 1);
+	size_t first = MACHINE_FD_DISKS + m->disk_count + (size_t)at * each;
+	own_str char *taps = fd_list(first, count), *vhosts = fd_list(first + count, count);
+	own_strbuf struct str netdev = { 0 }, device = { 0 };
+
+	machine_link_words(&m->links[at], m->queues, taps, vhosts, &netdev, &device);
 	word(w, "-netdev");
-	word(w, "tap,id=net%u,fds=%zu", at, MACHINE_FD_DISKS + m->disk_count + at);
+	word(w, "%s", str_text(&netdev));
 	word(w, "-device");
-	word(w, "virtio-net-pci,netdev=net%u,mac=%s,romfile=,bus=pcie.0,addr=%x.%u%s", at, m->macs[at], LINK_SLOT, at,
-	     at == 0 ? ",multifunction=on" : "");
+	word(w, "%s", str_text(&device));
+}
+
+static void add_links(struct words *w, const struct qemu_machine *m)
+{
+	word(w, "-device");
+	word(w, "pci-bridge,id=" MACHINE_LINK_BUS ",chassis_nr=1,bus=pcie.0,addr=%x.0", LINK_SLOT);
+	for (unsigned i = 0; i < m->link_count; i++)
+		add_link(w, m, i);
 }
 
 static int check(const struct qemu_machine *m, struct err *e)
@@ -162,6 +186,10 @@ static int check(const struct qemu_machine *m, struct err *e)
 		return err_set(e, ERR_UNSUPPORTED, "%zu partitions and volumes, a machine takes at most %d", m->disk_count, MACHINE_DISKS_MOST);
 	if (m->link_count > MACHINE_LINKS_MOST)
 		return err_set(e, ERR_UNSUPPORTED, "%zu networks, a machine takes at most %d", m->link_count, MACHINE_LINKS_MOST);
+	for (size_t i = 0; i < m->link_count; i++)
+		if (m->links[i].place >= MACHINE_LINKS_MOST)
+			return err_set(e, ERR_UNSUPPORTED, "an interface with number %u, the highest of a machine is %d", m->links[i].place,
+				       MACHINE_LINKS_MOST - 1);
 	return 0;
 }
 
@@ -178,8 +206,7 @@ int machine_arguments(const struct qemu_machine *m, char ***ret_argv, struct err
 	add_display(&w, m);
 	for (unsigned i = 0; i < m->disk_count; i++)
 		add_disk(&w, &m->disks[i], i);
-	for (unsigned i = 0; i < m->link_count; i++)
-		add_link(&w, m, i);
+	add_links(&w, m);
 	MEM_PUSH_ROOM(w.items, w.count, w.room);
 	w.items[w.count] = NULL;
 	*ret_argv = w.items;

@@ -14,13 +14,14 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "engine/qemu/link.h"
 #include "model/guest_protocol.h"
 
-/* Descriptors as QEMU has them. Disks follow in the order of `disks`, then taps. */
+/* Descriptors as QEMU has them. Disks follow in the order of `disks`, then for each link its queues' taps and, with vhost, as many of
+ * /dev/vhost-net. */
 enum machine_fd { MACHINE_FD_QMP = 3, MACHINE_FD_CHANNEL, MACHINE_FD_CONSOLE, MACHINE_FD_DISKS };
 
 #define MACHINE_DISKS_MOST 224 /* 28 slots of pcie.0, 8 functions each */
-#define MACHINE_LINKS_MOST 8
 #define MACHINE_PROCESSORS_MOST 64
 #define MACHINE_MEMORY_LEAST (UINT64_C(128) << 20)
 #define MACHINE_ALLOWANCE (UINT64_C(192) << 20) /* of QEMU itself, on top of the guest's memory: translated code, queues, libraries */
@@ -43,8 +44,9 @@ struct qemu_machine {
 	uint64_t memory_bytes;
 	const struct machine_disk *disks;
 	size_t disk_count;
-	const char *const *macs; /* of taps */
+	const struct machine_link *links;
 	size_t link_count;
+	struct machine_queues queues;
 	const char *vnc;      /* socket, a path as QEMU sees it; NULL: no display */
 	const char *append;   /* more for the kernel's command line; NULL: nothing */
 };

@@ -60,16 +60,21 @@ static void list_disks(const struct launch *l, struct disks *d)
 		d->volumes[i] = (struct guest_volume){ (char *)(uintptr_t)l->volumes[i].name, add_disk(d, "v", i, true) };
 }
 
+/* Ports and bridges are the host's: inside there are interfaces. */
 static void put_config(const struct plan *inside, const struct disks *d, struct str *out)
 {
 	static char root[] = "root";
-	own_strbuf struct str plan = { 0 };
+	own_strbuf struct str bytes = { 0 };
+	struct plan plan = *inside;
 	struct guest_config c = { .partitions = { d->partitions, d->partition_count }, .root = root,
 				  .volumes = { d->volumes, d->volume_count } };
 
-	plan_encode(inside, &plan);
-	c.plan = (struct guest_bytes){ plan.bytes, plan.length };
+	machine_links_inside(inside->interfaces, &c.interfaces);
+	plan.interfaces = NULL;
+	plan_encode(&plan, &bytes);
+	c.plan = (struct guest_bytes){ bytes.bytes, bytes.length };
 	guest_encode(&guest_config_shape, &c, out);
+	machine_links_inside_done(&c.interfaces);
 }
 
 /* What stays outside: who it is, where it logs, in which groups it lives. */
@@ -83,13 +88,38 @@ static void put_host(const struct plan *whole, struct str *out)
 	plan_encode(&p, out);
 }
 
-static int make_arguments(const struct launch *l, const struct disks *d, char ***ret_argv, struct err *e)
+static struct machine_queues queues_of(const struct launch *l)
+{
+	struct spec_resources wanted = spec_resources_or_default(l->spec);
+
+	return machine_queues(l->host_machine->vhost, machine_processors(wanted.cpu_milli, l->host_machine->processors));
+}
+
+static int list_links(const struct plan *whole, struct machine_link *links, size_t *ret_count, struct err *e)
+{
+	size_t count = machine_link_count(whole->interfaces);
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < count; i++)
+		r = machine_link_read(whole->interfaces + i * INTERFACE_TEXTS, &links[i], e);
+	*ret_count = count;
+	return r;
+}
+
+static int make_arguments(const struct launch *l, const struct disks *d, const struct plan *whole, char ***ret_argv, struct err *e)
 {
 	struct spec_resources wanted = spec_resources_or_default(l->spec);
 	const struct launch_machine *host = l->host_machine;
+	struct machine_link links[INTERFACES_MOST];
+	size_t link_count;
+	int r = list_links(whole, links, &link_count, e);
+
+	if (r < 0)
+		return r;
 	const struct qemu_machine m = { .program = host->program, .type = host->type, .id = l->id, .kvm = host->kvm,
 					.processors = machine_processors(wanted.cpu_milli, host->processors),
-					.memory_bytes = machine_memory(wanted.memory_bytes), .disks = d->items, .disk_count = d->count };
+					.memory_bytes = machine_memory(wanted.memory_bytes), .disks = d->items, .disk_count = d->count, .links = links,
+					.link_count = link_count, .queues = queues_of(l) };
 
 	return machine_arguments(&m, ret_argv, e);
 }
@@ -113,7 +143,7 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 	const struct launch_machine *of = l->host_machine;
 	char **argv = NULL;
 	size_t words = 0, places = 0;
-	int r = make_arguments(l, d, &argv, e);
+	int r = make_arguments(l, d, whole, &argv, e);
 
 	if (r < 0)
 		return r;
@@ -126,7 +156,9 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 	const struct machine_plan p = { .host = { host.bytes, host.length }, .config = { config.bytes, config.length },
 					.argv = { argv, words }, .places = { (char **)(uintptr_t)of->places, places },
 					.kernel = (char *)(uintptr_t)of->kernel, .initramfs = (char *)(uintptr_t)of->initramfs,
-					.disks = d->count, .id = l->first_id + LAUNCH_IDS - 1, .kvm = of->kvm, .boot_ms = BOOT_MS };
+					.disks = d->count,
+					.queues = queues_of(l).count, .vhost = of->vhost, .id = l->first_id + LAUNCH_IDS - 1,
+					.kvm = of->kvm, .boot_ms = BOOT_MS };
 	machine_plan_encode(&p, out);
 	machine_arguments_free(argv);
 	return 0;
@@ -190,7 +222,7 @@ static int machine_describe(const struct launch *l, json_t **ret_plan, struct er
 	struct launch l_inside = launch_inside(l, &d);
 	if ((r = request_plan(&l_inside, &inside, e)) < 0)
 		return r;
-	if ((r = make_arguments(l, &d, &argv, e)) >= 0) {
+	if ((r = make_arguments(l, &d, &inside.plan, &argv, e)) >= 0) {
 		json_t *plan = describe_plan(&inside.plan);
 		(void)json_object_set_new(plan, "engine", json_string(l->host_machine->kvm ? "kvm" : "emulator"));
 		(void)json_object_set_new(plan, "qemu", words_of(argv));

@@ -18,6 +18,8 @@ static const struct guest_field fields[] = {
 	{ 8, GUEST_NUMBER, P(id), 0, NULL },
 	{ 9, GUEST_NUMBER, P(kvm), 0, NULL },
 	{ 10, GUEST_NUMBER, P(boot_ms), 0, NULL },
+	{ 11, GUEST_NUMBER, P(queues), 0, NULL },
+	{ 12, GUEST_NUMBER, P(vhost), 0, NULL },
 	{ 0 },
 };
 static const struct guest_shape shape = { sizeof(struct machine_plan), fields };

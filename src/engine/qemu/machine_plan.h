@@ -22,6 +22,8 @@ struct machine_plan {
 	uint64_t disks;            /* descriptors in the second message */
 	uint64_t id;               /* user and group that QEMU runs as */
 	uint64_t kvm;              /* 0 or 1: it gets /dev/kvm */
+	uint64_t queues;           /* of each interface in `host`: taps, made by the runner, after the disks */
+	uint64_t vhost;            /* 0 or 1: and as many descriptors of /dev/vhost-net */
 	uint64_t boot_ms;          /* until carrel-init must have said hello; then it is started once more */
 };
 

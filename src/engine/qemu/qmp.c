@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Theory. States: greeting (what is sent waits in `waiting`) -> ready -> closed. Each command has an id and a timer; an answer without
- * a command, of one that was given up, is passed over. What QEMU does not read at once stays in `unsent`.
+ * a command, of one that was given up, is passed over. What QEMU does not read at once stays in `unsent`. A descriptor goes with the first
+ * byte of its command, in a message that begins there: QEMU keeps it until the command takes it.
  */
 #include "engine/qemu/qmp.h"
 
@@ -26,6 +27,12 @@ struct command {
 	void *data;
 };
 
+struct passed {
+	struct passed *next;
+	size_t at; /* in `unsent`, or in `waiting` before the greeting */
+	int fd;
+};
+
 struct qmp {
 	struct loop *loop;
 	struct qmp_events events;
@@ -33,6 +40,7 @@ struct qmp {
 	struct loop_source *source;
 	struct str received, unsent, waiting;
 	struct command *commands;
+	struct passed *passed; /* by `at` */
 	uint64_t last_id;
 	bool ready;
 };
@@ -71,15 +79,50 @@ static void close_line(struct qmp *q, const struct err *why)
 		q->events.closed(q->events.data, why);
 }
 
+static void drop_passed(struct qmp *q)
+{
+	struct passed *p = q->passed;
+
+	q->passed = p->next;
+	(void)close(p->fd);
+	free(p);
+}
+
+/* Up to the next descriptor, or from it on. */
+static ssize_t send_some(struct qmp *q)
+{
+	struct passed *first = q->passed, *next = first && first->at == 0 ? first->next : first;
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec data = { q->unsent.bytes, next ? next->at : q->unsent.length };
+	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1 };
+
+	if (first && first->at == 0) {
+		h.msg_control = &control;
+		h.msg_controllen = sizeof control;
+		struct cmsghdr *c = &control.align;
+		*c = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)) };
+		memcpy(CMSG_DATA(c), &first->fd, sizeof first->fd);
+	}
+	ssize_t n = sendmsg(q->fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n > 0 && first && first->at == 0)
+		drop_passed(q);
+	return n;
+}
+
 static int flush(struct qmp *q, struct err *e)
 {
 	while (q->unsent.length) {
-		ssize_t n = send(q->fd, q->unsent.bytes, q->unsent.length, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = send_some(q);
 		if (n < 0 && errno == EAGAIN)
 			break;
 		if (n < 0)
 			return err_errno(e, errno, "write to QEMU");
 		str_drop_front(&q->unsent, (size_t)n);
+		for (struct passed *p = q->passed; p; p = p->next)
+			p->at -= (size_t)n;
 	}
 	loop_set_events(q->source, EPOLLIN | (q->unsent.length ? EPOLLOUT : 0));
 	return 0;
@@ -91,7 +134,8 @@ static void answered(struct qmp *q, const struct qmp_message *m)
 
 	for (struct command *c = q->commands; c; c = c->next)
 		if (c->id == m->id) {
-			int r = m->kind == QMP_RETURN ? 0 : err_set(&e, ERR_INTERNAL, "QEMU refuses %s: %s", c->name, m->text);
+			enum err_kind kind = str_eq(m->name, "DeviceNotFound") ? ERR_NOT_FOUND : ERR_INTERNAL;
+			int r = m->kind == QMP_RETURN ? 0 : err_set(&e, kind, "QEMU refuses %s: %s", c->name, m->text);
 			command_end(c, r, m->value, r < 0 ? &e : NULL);
 			return;
 		}
@@ -101,6 +145,8 @@ static void greeted(struct qmp *q)
 {
 	q->ready = true;
 	str_puts(&q->unsent, "{\"execute\":\"qmp_capabilities\"}\n");
+	for (struct passed *p = q->passed; p; p = p->next)
+		p->at += q->unsent.length;
 	str_add(&q->unsent, q->waiting.bytes, q->waiting.length);
 	str_clear(&q->waiting);
 }
@@ -178,11 +224,27 @@ void qmp_free(struct qmp *q)
 		q->commands->done = NULL;
 		command_end(q->commands, 0, (struct qmp_value){ 0 }, NULL);
 	}
+	while (q->passed)
+		drop_passed(q);
 	(void)close(q->fd);
 	str_done(&q->received);
 	str_done(&q->unsent);
 	str_done(&q->waiting);
 	free(q);
+}
+
+void qmp_send_fd(struct qmp *q, const char *command, const char *arguments, int fd, uint64_t deadline_ms, qmp_done_fn *done, void *data)
+{
+	struct passed **last = &q->passed, *p = mem_alloc(sizeof *p);
+
+	while (*last)
+		last = &(*last)->next;
+	*p = (struct passed){ .at = q->ready ? q->unsent.length : q->waiting.length, .fd = fd };
+	*last = p;
+	qmp_send(q, command, arguments, deadline_ms, done, data);
+	if (!q->source) /* nobody sends it any more */
+		while (q->passed)
+			drop_passed(q);
 }
 
 void qmp_send(struct qmp *q, const char *command, const char *arguments, uint64_t deadline_ms, qmp_done_fn *done, void *data)

@@ -14,7 +14,8 @@
 
 struct qmp;
 
-/* result: 0, or a negative errno and *e. `value` is valid during the call. May send more commands; may not free the line. */
+/* result: 0, or a negative errno and *e (ERR_NOT_FOUND: there is no such device).
+ * `value` is valid during the call. May send more commands; may not free the line. */
 typedef void qmp_done_fn(void *data, int result, struct qmp_value value, const struct err *e);
 
 struct qmp_events {
@@ -29,5 +30,7 @@ struct qmp *qmp_new(struct loop *l, int fd, const struct qmp_events *events);
 void qmp_free(struct qmp *q); /* without any call */
 /* `arguments`: a JSON object as text, or NULL. `done` may be NULL. */
 void qmp_send(struct qmp *q, const char *command, const char *arguments, uint64_t deadline_ms, qmp_done_fn *done, void *data);
+/* The same with a descriptor, which is taken: for getfd. */
+void qmp_send_fd(struct qmp *q, const char *command, const char *arguments, int fd, uint64_t deadline_ms, qmp_done_fn *done, void *data);
 
 #endif

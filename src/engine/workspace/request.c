@@ -24,6 +24,7 @@
 #include <linux/capability.h>
 #include <linux/mount.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -336,26 +337,37 @@ static void plan_program(struct request *r, const struct launch *l, bool system)
 		   (l->spec->network == NETWORK_HOST ? PLAN_HOST_NETWORK : 0);
 }
 
+void request_interface(const struct launch_interface *f, struct request_interface *ret_interface)
+{
+	const char **at = ret_interface->texts;
+
+	(void)snprintf(ret_interface->mtu, sizeof ret_interface->mtu, "%u", f->mtu);
+	(void)snprintf(ret_interface->vlan, sizeof ret_interface->vlan, "%u", f->vlan);
+	at[INTERFACE_PORT] = f->port;
+	at[INTERFACE_BRIDGE] = f->bridge;
+	at[INTERFACE_DEVICE] = f->device;
+	at[INTERFACE_MAC] = f->mac;
+	at[INTERFACE_MTU] = ret_interface->mtu;
+	at[INTERFACE_ISOLATED] = f->isolated ? "1" : "0";
+	at[INTERFACE_IPV4] = f->ipv4;
+	at[INTERFACE_IPV6] = f->ipv6;
+	at[INTERFACE_GATEWAY4] = f->gateway4;
+	at[INTERFACE_GATEWAY6] = f->gateway6;
+	at[INTERFACE_VLAN] = ret_interface->vlan;
+	for (size_t i = 0; i < INTERFACE_TEXTS; i++)
+		if (!at[i])
+			at[i] = "";
+}
+
 static void plan_interfaces(struct request *r, const struct launch *l)
 {
 	const char **list = own_list(r, l->interface_count * INTERFACE_TEXTS);
 
 	for (size_t i = 0; i < l->interface_count && !l->maintenance; i++) {
-		const struct launch_interface *f = &l->interfaces[i];
-		const char **at = list + i * INTERFACE_TEXTS;
-#define TEXT(from) ((from) ? own(r, mem_strdup(from)) : "")
-		at[INTERFACE_PORT] = TEXT(f->port);
-		at[INTERFACE_BRIDGE] = TEXT(f->bridge);
-		at[INTERFACE_DEVICE] = TEXT(f->device);
-		at[INTERFACE_MAC] = TEXT(f->mac);
-		at[INTERFACE_MTU] = own(r, mem_printf("%u", f->mtu));
-		at[INTERFACE_ISOLATED] = f->isolated ? "1" : "0";
-		at[INTERFACE_IPV4] = TEXT(f->ipv4);
-		at[INTERFACE_IPV6] = TEXT(f->ipv6);
-		at[INTERFACE_GATEWAY4] = TEXT(f->gateway4);
-		at[INTERFACE_GATEWAY6] = TEXT(f->gateway6);
-		at[INTERFACE_VLAN] = own(r, mem_printf("%u", f->vlan));
-#undef TEXT
+		struct request_interface one;
+		request_interface(&l->interfaces[i], &one);
+		for (size_t t = 0; t < INTERFACE_TEXTS; t++)
+			list[i * INTERFACE_TEXTS + t] = own(r, mem_strdup(one.texts[t]));
 	}
 	r->plan.interfaces = list;
 }

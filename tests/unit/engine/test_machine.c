@@ -12,6 +12,7 @@
 #include "base/own.h"
 #include "base/str.h"
 #include "engine/qemu/arguments.h"
+#include "engine/qemu/link.h"
 
 static struct err e;
 
@@ -50,14 +51,15 @@ static void test_emulator(void **state)
 
 static void test_kvm_with_everything(void **state)
 {
-	static const char *const macs[] = { "02:00:00:00:00:01", "02:00:00:00:00:02" };
+	static const struct machine_link links[] = { { "02:00:00:00:00:01", 0 }, { "02:00:00:00:00:02", 3 } };
 
 	(void)state;
 	struct qemu_machine m = plain();
 	m.kvm = true;
 	m.processors = 4;
-	m.macs = macs;
+	m.links = links;
 	m.link_count = 2;
+	m.queues = machine_queues(true, 4);
 	m.vnc = "/machine/vnc";
 	m.append = "systemd.unified_cgroup_hierarchy=1";
 	compare(&m, "kvm");
@@ -103,9 +105,67 @@ static void test_sizes(void **state)
 	assert_int_equal(machine_memory((UINT64_C(300) << 20) + 5), UINT64_C(300) << 20);
 }
 
+/* Plugged in later it is the same device, said in the control line's way. */
+static void test_plug(void **state)
+{
+	static const struct machine_link link = { "02:00:00:00:00:02", 3 };
+	own_strbuf struct str netdev = { 0 }, device = { 0 };
+
+	(void)state;
+	machine_link_plug(&link, machine_queues(false, 4), "tap0", "", &netdev, &device);
+	assert_string_equal(str_text(&netdev), "{\"type\":\"tap\",\"id\":\"net3\",\"fds\":\"tap0\"}");
+	assert_string_equal(str_text(&device), "{\"driver\":\"virtio-net-pci\",\"id\":\"link3\",\"netdev\":\"net3\",\"mac\":"
+					       "\"02:00:00:00:00:02\",\"romfile\":\"\",\"disable-legacy\":\"on\",\"bus\":\"links\","
+					       "\"addr\":\"4.0\"}");
+	str_clear(&netdev);
+	str_clear(&device);
+	machine_link_plug(&link, machine_queues(true, 2), "tap0:tap1", "vhost0:vhost1", &netdev, &device);
+	assert_string_equal(str_text(&netdev), "{\"type\":\"tap\",\"id\":\"net3\",\"fds\":\"tap0:tap1\",\"vhost\":true,\"vhostfds\":"
+					       "\"vhost0:vhost1\"}");
+	assert_non_null(strstr(str_text(&device), "\"mq\":true,\"vectors\":6}"));
+	str_clear(&netdev);
+	str_clear(&device);
+	machine_link_unplug(3, &netdev, &device);
+	assert_string_equal(str_text(&netdev), "{\"id\":\"net3\"}");
+	assert_string_equal(str_text(&device), "{\"id\":\"link3\"}");
+}
+
+/* What a namespace gets from outside, a machine is told. */
+static void test_inside(void **state)
+{
+	static const char *const plan[] = { "cr1", "crn1", "eth0", "02:00:00:00:00:01", "1400", "1", "10.0.0.2/24", "fd00::2/64", "10.0.0.1",
+					    "fe80::1", "0",
+					    "cr2", "crn2", "eth7", "02:00:00:00:00:02", "1500", "1", "10.1.0.2/24", "", "", "", "0", NULL };
+	static const char *const beyond[] = { "cr3", "crn2", "eth8", "02:00:00:00:00:03", "1500", "1", "", "", "", "", "0", NULL };
+	struct guest_objects inside;
+	struct machine_link link;
+
+	(void)state;
+	assert_int_equal(machine_link_count(plan), 2);
+	assert_ok(machine_link_read(plan + 11, &link, &e), &e);
+	assert_int_equal(link.place, 7);
+	assert_string_equal(link.mac, "02:00:00:00:00:02");
+	assert_true(machine_link_read(beyond, &link, &e) < 0);
+	machine_links_inside(plan, &inside);
+	const struct guest_interface *g = inside.items;
+	assert_int_equal(inside.count, 2);
+	assert_string_equal(g[0].name, "eth0");
+	assert_int_equal(g[0].mtu, 1400);
+	assert_int_equal(g[0].addresses.count, 2);
+	assert_string_equal(g[0].addresses.items[0], "10.0.0.2/24");
+	assert_string_equal(g[0].addresses.items[1], "fd00::2/128");
+	assert_int_equal(g[0].routes.count, 2);
+	assert_string_equal(g[0].routes.items[0], "default via 10.0.0.1");
+	assert_string_equal(g[0].routes.items[1], "default via fe80::1");
+	assert_int_equal(g[1].addresses.count, 1);
+	assert_int_equal(g[1].routes.count, 0);
+	machine_links_inside_done(&inside);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_emulator), cmocka_unit_test(test_kvm_with_everything),
-					    cmocka_unit_test(test_many_disks), cmocka_unit_test(test_sizes) };
+					    cmocka_unit_test(test_many_disks), cmocka_unit_test(test_sizes),
+					    cmocka_unit_test(test_plug), cmocka_unit_test(test_inside) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

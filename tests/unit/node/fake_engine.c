@@ -213,6 +213,14 @@ int runner_kill(const char *run_dir, struct err *e) { return with(run_dir, kill_
 int runner_pause(const char *run_dir, struct err *e) { return with(run_dir, pause_it, e); }
 int runner_resume(const char *run_dir, struct err *e) { return with(run_dir, resume, e); }
 
+int runner_connect(const char *run_dir, const struct launch_interface *interfaces, size_t count, struct err *e)
+{
+	(void)run_dir;
+	(void)interfaces;
+	(void)count;
+	return err_set(e, ERR_UNSUPPORTED, "no machines here");
+}
+
 int runner_volume(const char *run_dir, const char *name, int *ret_mount_fd, int *ret_loop_fd, struct err *e)
 {
 	(void)run_dir;
