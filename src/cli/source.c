@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,8 +32,31 @@ static bool is_layout_member(const char *name)
 	return str_starts(name, "blobs/sha256") || (hex == 64 && (name[64] == '/' || str_eq(name + 64, ".json")));
 }
 
+/* Disk images by their magic, an OVA by its first member; a raw disk by its boot sector, when it is no tar. The service looks again. */
+static bool is_disk(const char *bytes, size_t length)
+{
+	static const struct {
+		const char *magic;
+		size_t at, length;
+	} magics[] = { { "QFI\xfb", 0, 4 },		   { "KDMV", 0, 4 },	{ "COWD", 0, 4 },	 { "# Disk DescriptorFile", 0, 21 },
+		       { "vhdxfile", 0, 8 }, { "conectix", 0, 8 }, { "\x7f\x10\xda\xbe", 64, 4 } };
+
+	if (length < 512)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(magics); i++)
+		if (memcmp(bytes + magics[i].at, magics[i].magic, magics[i].length) == 0)
+			return true;
+	if (memcmp(bytes + 257, "ustar", 5) == 0) {
+		size_t name = strnlen(bytes, 100);
+		return name > 4 && strncasecmp(bytes + name - 4, ".ovf", 4) == 0;
+	}
+	return memcmp(bytes + 510, "\x55\xaa", 2) == 0;
+}
+
 const char *source_detect(const char *bytes, size_t length)
 {
+	if (is_disk(bytes, length))
+		return "disk";
 	for (size_t at = 0; at + 512 <= length;) {
 		const char *header = bytes + at;
 		if (memcmp(header + 257, "ustar", 5) != 0)
@@ -64,6 +88,11 @@ static int look_at_head(struct source *s, struct err *e)
 		s->head.length += (size_t)n;
 	}
 	s->format = source_detect(str_text(&s->head), s->head.length);
+	/* a fixed VHD is a raw disk with something behind it */
+	char tail[512];
+	if (s->total_bytes > sizeof tail && pread(s->fd, tail, sizeof tail, (off_t)(s->total_bytes - sizeof tail)) == (ssize_t)sizeof tail &&
+	    memcmp(tail, "conectix", 8) == 0)
+		s->format = "disk";
 	return s->head.length ? 0 : err_set(e, ERR_INVALID, "the archive is empty");
 }
 

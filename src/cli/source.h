@@ -11,7 +11,7 @@
 #include "cli/progress.h"
 
 struct source {
-	const char *format;     /* "tar", "oci" */
+	const char *format;     /* "tar", "oci", "disk", "raw" */
 	int fd;
 	uint64_t total_bytes;   /* 0: not known */
 	struct str head;        /* was read to look at it; comes first */
@@ -23,7 +23,7 @@ struct source {
 #define SOURCE_NONE { .fd = -1, .child = PIPE_NONE }
 
 struct source_options {
-	const char *format;  /* "tar", "oci"; NULL: look */
+	const char *format;  /* NULL: look */
 	const char *include, *variant, *mirror; /* debian: only; NULL: none */
 };
 
@@ -36,7 +36,7 @@ int source_finish(struct source *s, struct err *e) must_check;
 void source_done(struct source *s);
 #define own_source __attribute__((cleanup(source_done)))
 
-/* "oci" when the first members of a tar are those of an OCI image layout or of `docker save`, else "tar". */
+/* "disk" for disk images and OVAs; "oci" when the first members of a tar are those of an OCI image layout or of `docker save`, else "tar". */
 const char *source_detect(const char *bytes, size_t length);
 
 #endif

@@ -8,6 +8,7 @@
 #include "cli/credentials.h"
 #include "cli/print.h"
 #include "cli/source.h"
+#include "model/machine.h"
 
 static int fetch(struct client *client, const struct args *a, const char *name, const char *source, json_t **ret_answer, struct err *e)
 {
@@ -31,6 +32,18 @@ static int check_options(const struct args *a, bool registry, struct err *e)
 	return 0;
 }
 
+static const char *const of_disks[] = { "firmware", "disk-bus", "nic" };
+
+static void upload_path(struct str *out, const struct args *a, const char *name, const char *format)
+{
+	own_str char *path = client_path("/v1/images?name=%s&format=%s", name, format);
+
+	str_puts(out, path);
+	for (size_t i = 0; i < ARRAY_SIZE(of_disks); i++)
+		if (args_text(a, of_disks[i]))
+			str_printf(out, "&%s=%s", of_disks[i], args_text(a, of_disks[i])); /* one of a list */
+}
+
 static int upload(struct cli *cli, struct client *client, const struct args *a, const char *name, const char *text, json_t **ret_answer,
 		  struct err *e)
 {
@@ -41,9 +54,10 @@ static int upload(struct cli *cli, struct client *client, const struct args *a, 
 	progress_start(&progress, cli, name);
 	int r = source_open(&source, text, &options, &progress, e);
 	if (r == 0) {
-		own_str char *path = client_path("/v1/images?name=%s&format=%s", name, source.format);
+		own_strbuf struct str path = { 0 };
+		upload_path(&path, a, name, source.format);
 		progress_step(&progress, "send");
-		r = client_upload(client, path, source_read, &source, ret_answer, e);
+		r = client_upload(client, str_text(&path), source_read, &source, ret_answer, e);
 		int made = source_finish(&source, e); /* why the stream broke says more than that it did */
 		r = made < 0 ? made : r;
 	}
@@ -90,14 +104,17 @@ static int import(struct cli *cli, const struct args *a, struct err *e)
 	return r < 0 ? r : print_image(cli, client, name, e);
 }
 
-static const char *const formats[] = { "tar", "oci", NULL };
+static const char *const formats[] = { "tar", "oci", "disk", "raw", NULL };
 static const struct operand operands[] = {
 	{ "NAME", "name of the image, with or without :TAG" },
-	{ "SOURCE", "folder, archive, - (an archive on standard input), docker://HOST/NAME:TAG, or debian:SUITE", COMPLETE_FILE },
+	{ "SOURCE", "folder, archive, disk image, - (one of these on standard input), docker://HOST/NAME:TAG, or debian:SUITE", COMPLETE_FILE },
 	{ 0 },
 };
 static const struct option options[] = {
-	{ "format-image", 0, OPTION_TEXT, "FORMAT", "what the archive is, instead of looking at it", formats },
+	{ "format-image", 0, OPTION_TEXT, "FORMAT", "what SOURCE is, instead of looking at it", formats },
+	{ "firmware", 0, OPTION_TEXT, "FIRMWARE", "disks: what boots it: bios or uefi", machine_firmware_names },
+	{ "disk-bus", 0, OPTION_TEXT, "BUS", "disks: how they are attached: virtio, sata or nvme", machine_bus_names },
+	{ "nic", 0, OPTION_TEXT, "CARD", "disks: the network card: virtio or e1000", machine_nic_names },
 	{ "include", 0, OPTION_TEXT, "PACKAGES", "debian: more packages, joined by commas" },
 	{ "variant", 0, OPTION_TEXT, "VARIANT", "debian: minbase, important (the default), standard: see mmdebstrap(1)" },
 	{ "username", 0, OPTION_TEXT, "NAME", "docker: user name for the registry" },
@@ -111,13 +128,16 @@ static const struct example examples[] = {
 	{ "carrel image import alpine docker://docker.io/library/alpine:3.20", "from a registry" },
 	{ "carrel image import app docker://registry.example.org/app --username me --password-stdin <token", "from one that asks who you are" },
 	{ "carrel image import app ./rootfs", "a folder" },
+	{ "carrel image import win server.qcow2 --firmware uefi --disk-bus sata", "a disk, booted as it is" },
 	{ "docker save app | carrel image import app -", "what another tool writes" },
 	{ 0 },
 };
 const struct verb verb_image_import = {
-	"image import", "make an image from a folder, an archive, a registry or Debian's packages",
+	"image import", "make an image from a folder, an archive, a disk, a registry or Debian's packages",
 	"Archives may be plain or compressed with gzip, xz or zstd; an OCI image layout is recognized as a folder and as an archive. What the "
 	"service has already is not stored twice. Ctrl-C ends the import and leaves nothing behind.\n\n"
+	"Disk images - qcow2, VMDK, VHDX, VHD, VDI, OVA and raw disks - become images that machines boot as they are (engines emulator and kvm). "
+	"Those that need other files, such as a backing file, are refused.\n\n"
 	"A registry that asks for user name and password gets those that are given here, or its own entry of a password file as docker login and "
 	"podman login write it: --authfile, $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, ~/.docker/config.json. Entries of other "
 	"registries stay where they are, helper programs (credHelpers) are not run, and the service keeps nothing of it.",

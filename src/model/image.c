@@ -33,6 +33,7 @@ static const struct field image_fields[] = {
 	{ "architecture", FIELD_TEXT, I(architecture), "processor, as OCI names it" },
 	{ "partitions", FIELD_OBJECTS, I(partitions), "lowest first", .shape = &image_partition_shape, .max = 256 },
 	{ "run", FIELD_OBJECT, I(run), "what it runs", .shape = &image_run_shape },
+	{ "machine", FIELD_OBJECT, I(machine), "it is made of disks, and what these need", .shape = &image_machine_shape },
 	{ "init", FIELD_BOOL, I(init), "brings an init for a full system" },
 	{ "size", FIELD_BYTES, I(size_bytes), "bytes of all partitions" },
 	{ "created", FIELD_NUMBER, I(created_ms), "time of the import, milliseconds of Unix time" },

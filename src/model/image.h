@@ -9,9 +9,11 @@
 
 #include "base/decode.h"
 #include "base/hash.h"
+#include "model/machine.h"
 
 /* Media types of our own layers: a partition as it is, and packed (chunked zstd). */
 #define MEDIA_PARTITION_EROFS "application/vnd.carrel.partition.v1.erofs"
+#define MEDIA_PARTITION_RAW "application/vnd.carrel.partition.v1.raw"
 #define MEDIA_OCI_MANIFEST "application/vnd.oci.image.manifest.v1+json"
 #define MEDIA_OCI_INDEX "application/vnd.oci.image.index.v1+json"
 #define MEDIA_OCI_CONFIG "application/vnd.oci.image.config.v1+json"
@@ -33,6 +35,7 @@ struct image {
 	char *architecture; /* amd64, arm64, riscv64, ... (OCI names) */
 	struct objects partitions; /* struct image_partition, lowest first */
 	struct image_run *run;
+	struct image_machine *machine; /* its partitions are raw disks; NULL: file systems */
 	bool init;     /* has a full system: /sbin/init or a RUN label says so */
 	uint64_t size_bytes; /* of all partitions */
 	uint64_t created_ms; /* Unix time of the import */

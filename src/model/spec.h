@@ -9,6 +9,7 @@
  */
 
 #include "base/decode.h"
+#include "model/machine.h"
 #include "model/network.h"
 
 enum spec_engine { ENGINE_AUTO, ENGINE_WORKSPACE, ENGINE_APP, ENGINE_KVM, ENGINE_EMULATOR, ENGINE_XEN, ENGINE_VMWARE };
@@ -73,6 +74,7 @@ struct spec {
 	struct texts publish;  /* ports of the host that lead inside: network_parse_publish */
 	char *user_data;       /* for cloud-init and other readers of the metadata address */
 	struct texts ssh_keys; /* public keys, served by the metadata address */
+	struct machine_wish *machine; /* of images that are disks; NULL: as the image says */
 	struct pairs labels;
 	unsigned restart;
 	unsigned until;

@@ -86,6 +86,8 @@ static int stage_run(struct work *w, struct err *e)
 
 	if (parts->lowers)
 		return 0;
+	if (image->machine)
+		return err_set(e, ERR_UNSUPPORTED, "the image is a disk, which this version cannot boot yet");
 	if (isolate_is_machine(&w->record->wish))
 		return stage_files(w, e);
 	parts->lowers = mem_alloc_array(image->partitions.count + 1, sizeof *parts->lowers);

@@ -203,7 +203,8 @@ int handle_image_export(struct request *r, struct err *e)
 	if (result == 0 && r->head)
 		request_reply_text(r, 200, "application/x-tar", mem_strdup(""), 0);
 	else if (result == 0)
-		result = start(r, &image, format, e);
+		result = image.machine ? err_set(e, ERR_UNSUPPORTED, "image %s is a disk, which has no such export", r->params[0]) :
+					 start(r, &image, format, e);
 	image_done(&image);
 	return result;
 }

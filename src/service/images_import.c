@@ -345,13 +345,36 @@ static int choose(const char *text, const char *const *names, const char *what, 
 		}
 	}
 	(void)err_set(e, ERR_INVALID, "query parameter '%s' is '%.60s'", what, text);
-	return err_hint(e, "it is %s or %s", names[0], names[1]);
+	own_strbuf struct str all = { 0 };
+	for (unsigned i = 0; names[i]; i++)
+		str_printf(&all, "%s%s", i ? ", " : "", names[i]);
+	return err_hint(e, "it is one of %s", str_text(&all));
+}
+
+static int choose_machine(struct request *r, struct image_machine *ret_machine, struct err *e)
+{
+	const struct {
+		const char *name;
+		const char *const *names;
+		unsigned *to;
+	} rows[] = { { "firmware", machine_firmware_names, &ret_machine->firmware },
+		     { "disk-bus", machine_bus_names, &ret_machine->disk_bus },
+		     { "nic", machine_nic_names, &ret_machine->nic } };
+	int result = 0;
+
+	for (size_t i = 0; result == 0 && i < ARRAY_SIZE(rows); i++) {
+		const char *text = request_query(r, rows[i].name);
+		if (text)
+			result = choose(text, rows[i].names, rows[i].name, rows[i].to, e);
+	}
+	return result;
 }
 
 static int start_upload(struct request *r, const char *name, struct err *e)
 {
-	static const char *const formats[] = { "tar", "oci", NULL }, *const inits[] = { "detect", "yes", "no", NULL };
+	static const char *const formats[] = { "tar", "oci", "disk", "raw", NULL }, *const inits[] = { "detect", "yes", "no", NULL };
 	const char *format = request_query(r, "format"), *init = request_query(r, "init");
+	struct image_machine machine = { 0 };
 	unsigned chosen = IMPORT_TAR, chosen_init = IMPORT_INIT_DETECT;
 	struct image_job *j;
 	int pair[2];
@@ -361,6 +384,8 @@ static int start_upload(struct request *r, const char *name, struct err *e)
 		result = choose(format, formats, "format", &chosen, e);
 	if (result == 0 && init)
 		result = choose(init, inits, "init", &chosen_init, e);
+	if (result == 0)
+		result = choose_machine(r, &machine, e);
 	if (result == 0 && pipe2(pair, O_CLOEXEC) < 0)
 		result = err_errno(e, errno, "pipe");
 	if (result < 0)
@@ -368,7 +393,7 @@ static int start_upload(struct request *r, const char *name, struct err *e)
 	(void)fcntl(pair[1], F_SETPIPE_SZ, 1 << 20);
 	own_fd int reading = pair[0], writing = pair[1];
 	struct import_request q = { .format = chosen, .input_fd = reading, .reference = request_query(r, "tag"),
-				    .architecture = request_query(r, "architecture"), .init = chosen_init };
+				    .architecture = request_query(r, "architecture"), .init = chosen_init, .machine = &machine };
 	result = fs_set_blocking(writing, false, e);
 	if (result == 0)
 		result = job_start(r, name, &q, &j, e);

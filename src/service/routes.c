@@ -26,7 +26,10 @@ static const struct parameter events_query[] = { { "after", "number of the last 
 						 { "follow", "1: server-sent events, without end", false },
 						 { 0 } };
 static const struct parameter image_query[] = { { "name", "name of the image", false },
-						{ "format", "of the body: tar or oci", false },
+						{ "format", "of the body: tar, oci, disk or raw", false },
+						{ "firmware", "of a disk: bios or uefi", false },
+						{ "disk-bus", "of a disk: virtio, sata or nvme", false },
+						{ "nic", "of a disk: virtio or e1000", false },
 						{ "tag", "of an OCI archive with several images", false },
 						{ "architecture", "processor; the service's own when missing", false },
 						{ "init", "whether it has an init: yes or no; found out when missing", false },

@@ -248,7 +248,7 @@ static int put_layout(struct job *j, struct err *e)
 						     j->part_count);
 	if (r == 0)
 		r = put_blob_text(j, config_text, &config, e);
-	own_str char *manifest_text = oci_write_manifest(&config, strlen(config_text), layers, j->part_count);
+	own_str char *manifest_text = oci_write_manifest(&config, strlen(config_text), layers, j->part_count, NULL);
 	if (r == 0)
 		r = put_blob_text(j, manifest_text, &manifest, e);
 	own_str char *index = oci_write_index(&manifest, strlen(manifest_text), j->request->tag);

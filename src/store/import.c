@@ -45,6 +45,7 @@ int import_start(struct loop *l, const struct import_request *q, const struct im
 		.password = (char *)(uintptr_t)q->password,
 		.auth_file = (char *)(uintptr_t)q->auth_file,
 		.limits = q->limits,
+		.machine = (struct image_machine *)(uintptr_t)q->machine,
 		.run = (struct image_run *)(uintptr_t)q->run,
 	};
 	struct import *i = mem_alloc(sizeof *i);

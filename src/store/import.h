@@ -16,6 +16,8 @@
 enum import_format {
 	IMPORT_TAR,      /* one layer: a tar, plain or compressed with gzip, xz or zstd */
 	IMPORT_OCI,      /* a tar of an OCI image layout, or what `docker save` writes */
+	IMPORT_DISK,     /* a disk image: qcow2, VMDK, VHDX, VHD, VDI, OVA, or a raw disk with a boot sector */
+	IMPORT_RAW,      /* a raw disk, whatever it begins with */
 	IMPORT_REGISTRY, /* docker://host[:port]/name[:tag|@digest], or a short form of docker.io */
 };
 
@@ -32,6 +34,7 @@ struct import_request {
 	int input_fd;             /* TAR, OCI: the archive, read to its end; stays the caller's, who may close it after import_start */
 	const char *reference;    /* REGISTRY; for OCI: the tag in the layout to take, NULL: the only one */
 	const char *architecture; /* NULL: this machine's */
+	const struct image_machine *machine; /* DISK, RAW: what is not AUTO or 0 in it goes before what the upload says; or NULL */
 	const char *user, *password; /* REGISTRY: given to this registry only, never logged; NULL: anonymous */
 	const char *auth_file;    /* REGISTRY: like ~/.docker/config.json, of the service; used when no user is given; or NULL */
 	enum import_init init;

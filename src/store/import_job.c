@@ -26,6 +26,7 @@
 #include "base/own.h"
 #include "model/registry_login.h"
 #include "store/cancel.h"
+#include "store/import_disk.h"
 #include "store/import_layer.h"
 #include "store/layout.h"
 #include "store/oci_reader.h"
@@ -63,6 +64,7 @@ struct job {
 	struct oci_config config;
 	struct job_layer *layers;
 	size_t layer_count;
+	struct image_machine machine; /* of a disk */
 	uint64_t settled_bytes; /* of layers that are fetched or reused */
 	uint64_t resumed_bytes; /* of the layer under way: what an earlier import had fetched */
 	struct slot slots[CONVERSIONS];
@@ -643,6 +645,51 @@ static int bring_tar(struct job *j, struct err *e)
 	return r == 0 ? await_all(j, e) : r;
 }
 
+/* --- disks --- */
+
+static bool is_disk(const struct job *j) { return j->request->format == IMPORT_DISK || j->request->format == IMPORT_RAW; }
+
+static void disk_progress(void *data, const char *name, uint64_t done_bytes, uint64_t total_bytes)
+{
+	struct job *j = data;
+
+	j->progress.step = name;
+	j->progress.done_bytes = done_bytes;
+	j->progress.total_bytes = total_bytes;
+	j->report(j->report_data, &j->progress);
+}
+
+static void override(struct image_machine *m, const struct image_machine *wish)
+{
+	if (!wish)
+		return;
+	m->firmware = wish->firmware ? wish->firmware : m->firmware;
+	m->disk_bus = wish->disk_bus ? wish->disk_bus : m->disk_bus;
+	m->nic = wish->nic ? wish->nic : m->nic;
+	m->cpu_milli = wish->cpu_milli ? wish->cpu_milli : m->cpu_milli;
+	m->memory_bytes = wish->memory_bytes ? wish->memory_bytes : m->memory_bytes;
+}
+
+static int bring_disk(struct job *j, struct err *e)
+{
+	const struct disk_import how = { .session = j->session, .input_fd = j->input_fd, .raw = j->request->format == IMPORT_RAW,
+					 .bytes_most = j->request->limits.layer_bytes, .progress = disk_progress, .data = j };
+	struct disk_imported disks;
+	int r = disk_import(&how, &disks, e);
+
+	if (r < 0)
+		return r;
+	j->layer_count = disks.count;
+	j->layers = mem_alloc_array(disks.count, sizeof *j->layers);
+	for (size_t i = 0; i < disks.count; i++) {
+		j->layers[i].partition = disks.partitions[i].digest;
+		j->layers[i].partition_bytes = disks.partitions[i].bytes;
+	}
+	j->machine = disks.machine;
+	override(&j->machine, j->request->machine);
+	return 0;
+}
+
 /* --- the image --- */
 
 static int put_documents(struct job *j, const struct image_run *run, struct digest *ret_manifest, struct err *e)
@@ -653,13 +700,14 @@ static int put_documents(struct job *j, const struct image_run *run, struct dige
 
 	for (size_t i = 0; i < j->layer_count; i++) {
 		ids[i] = j->layers[i].partition;
-		layers[i] = (struct oci_layer){ MEDIA_PARTITION_EROFS, j->layers[i].partition, j->layers[i].partition_bytes };
+		layers[i] = (struct oci_layer){ is_disk(j) ? MEDIA_PARTITION_RAW : MEDIA_PARTITION_EROFS, j->layers[i].partition,
+					       j->layers[i].partition_bytes };
 	}
 	own_str char *config_text = oci_write_config(architecture(j), run, ids, j->layer_count);
 	int r = store_put_bytes(j->session, STORE_BLOB, config_text, strlen(config_text), &config, e);
 	if (r < 0)
 		return r;
-	own_str char *manifest = oci_write_manifest(&config, strlen(config_text), layers, j->layer_count);
+	own_str char *manifest = oci_write_manifest(&config, strlen(config_text), layers, j->layer_count, is_disk(j) ? &j->machine : NULL);
 	return store_put_bytes(j->session, STORE_BLOB, manifest, strlen(manifest), ret_manifest, e);
 }
 
@@ -707,7 +755,9 @@ static int describe(struct job *j, const struct image_run *run, const struct dig
 		image.size_bytes += j->layers[i].partition_bytes;
 	}
 	image.partitions = (struct objects){ partitions, j->layer_count };
-	int r = find_init(j, &image.init, e);
+	if (is_disk(j))
+		image.machine = mem_dup(&j->machine, sizeof j->machine);
+	int r = is_disk(j) ? 0 : find_init(j, &image.init, e);
 	if (r < 0) {
 		image_done(&image);
 		return r;
@@ -724,6 +774,8 @@ int job_run(struct job *j, struct image *ret_image, struct err *e)
 	step(j, "resolve");
 	if (j->request->format == IMPORT_TAR)
 		r = bring_tar(j, e);
+	else if (is_disk(j))
+		r = bring_disk(j, e);
 	else {
 		r = j->request->format == IMPORT_REGISTRY ? open_registry(j, e) : open_layout(j, e);
 		if (r == 0)

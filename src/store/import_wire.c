@@ -14,7 +14,7 @@
 #include "base/str.h"
 #include "store/export.h"
 
-const char *const import_format_names[] = { "tar", "oci", "registry", NULL };
+const char *const import_format_names[] = { "tar", "oci", "disk", "raw", "registry", NULL };
 const char *const import_init_names[] = { "detect", "yes", "no", NULL };
 const char *const export_format_names[] = { "oci", "oci-zstd", "partitions", "tar", NULL };
 
@@ -31,6 +31,7 @@ static const struct field import_fields[] = {
 	{ "layer-bytes", FIELD_NUMBER, I(limits.layer_bytes), "most bytes of an unpacked layer" },
 	{ "entries", FIELD_NUMBER, I(limits.entries), "most entries of a layer" },
 	{ "depth", FIELD_NUMBER, I(limits.depth), "most directories inside each other" },
+	{ "machine", FIELD_OBJECT, I(machine), "what its disks need", .shape = &image_machine_shape },
 	{ "run", FIELD_OBJECT, I(run), "what it runs", .shape = &image_run_shape },
 	{ 0 },
 };

@@ -22,6 +22,7 @@ struct import_wire {
 	unsigned format, init; /* enum import_format, enum import_init */
 	char *reference, *architecture, *user, *password, *auth_file;
 	struct import_limits limits;
+	struct image_machine *machine;
 	struct image_run *run;
 };
 

@@ -351,14 +351,33 @@ static json_t *descriptor(const char *media_type, const struct digest *d, uint64
 	return json_pack("{s:s,s:s,s:I}", "mediaType", media_type, "digest", digest_text(d, text), "size", (json_int_t)size_bytes);
 }
 
-char *oci_write_manifest(const struct digest *config, size_t config_bytes, const struct oci_layer *layers, size_t count)
+/* Annotations are texts: each field of `machine` as its JSON has it, under a name of our own. */
+static json_t *machine_annotations(const struct image_machine *machine)
 {
-	json_t *list = json_array();
+	json_t *fields = encode(&image_machine_shape, machine), *annotations = json_object(), *value;
+	const char *key;
+
+	json_object_foreach(fields, key, value) {
+		own_str char *name = mem_printf("vnd.carrel.machine.%s", key);
+		own_str char *text = json_is_string(value) ? mem_strdup(json_string_value(value)) : json_dumps(value, JSON_ENCODE_ANY);
+		(void)json_object_set_new(annotations, name, json_string(text));
+	}
+	json_decref(fields);
+	return annotations;
+}
+
+char *oci_write_manifest(const struct digest *config, size_t config_bytes, const struct oci_layer *layers, size_t count,
+			 const struct image_machine *machine)
+{
+	json_t *list = json_array(), *manifest;
 
 	for (size_t i = 0; i < count; i++)
 		(void)json_array_append_new(list, descriptor(layers[i].media_type, &layers[i].digest, layers[i].size_bytes));
-	return dump(json_pack("{s:i,s:s,s:o,s:o}", "schemaVersion", 2, "mediaType", MEDIA_OCI_MANIFEST, "config",
-			      descriptor(MEDIA_OCI_CONFIG, config, config_bytes), "layers", list));
+	manifest = json_pack("{s:i,s:s,s:o,s:o}", "schemaVersion", 2, "mediaType", MEDIA_OCI_MANIFEST, "config",
+			     descriptor(MEDIA_OCI_CONFIG, config, config_bytes), "layers", list);
+	if (machine)
+		(void)json_object_set_new(manifest, "annotations", machine_annotations(machine));
+	return dump(manifest);
 }
 
 char *oci_write_index(const struct digest *manifest, size_t manifest_bytes, const char *tag)

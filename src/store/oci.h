@@ -89,7 +89,9 @@ struct oci_layer {
 	struct digest digest;
 	uint64_t size_bytes;
 };
-char *oci_write_manifest(const struct digest *config, size_t config_bytes, const struct oci_layer *layers, size_t count);
+/* `machine` (NULL: none) becomes annotations. */
+char *oci_write_manifest(const struct digest *config, size_t config_bytes, const struct oci_layer *layers, size_t count,
+			 const struct image_machine *machine);
 /* index.json of a layout with one manifest, tagged when `tag` is not NULL. */
 char *oci_write_index(const struct digest *manifest, size_t manifest_bytes, const char *tag);
 

@@ -152,7 +152,7 @@ static void test_written_manifest_is_read(void **state)
 {
 	struct digest d = hash_bytes("", 0);
 	struct oci_layer layer = { MEDIA_PARTITION_EROFS, d, 4096 };
-	own_str char *text = oci_write_manifest(&d, 7, &layer, 1), *index = oci_write_index(&d, 9, "web:1");
+	own_str char *text = oci_write_manifest(&d, 7, &layer, 1, NULL), *index = oci_write_index(&d, 9, "web:1");
 	struct oci_document m = { 0 }, i = { 0 };
 	const struct oci_descriptor *chosen;
 

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/machine.h"
+
+#include <stddef.h>
+
+const char *const machine_firmware_names[] = { "auto", "bios", "uefi", NULL };
+const char *const machine_bus_names[] = { "auto", "virtio", "sata", "nvme", NULL };
+const char *const machine_nic_names[] = { "auto", "virtio", "e1000", NULL };
+const char *const machine_display_names[] = { "auto", "none", "vga", NULL };
+
+#define W(member) offsetof(struct machine_wish, member)
+static const struct field wish_fields[] = {
+	{ "firmware", FIELD_ENUM, W(firmware), "bios or uefi; what the disk needs when auto", .names = machine_firmware_names },
+	{ "disk-bus", FIELD_ENUM, W(disk_bus), "how disks are attached: virtio, sata (for guests without other drivers), nvme",
+	  .names = machine_bus_names },
+	{ "nic", FIELD_ENUM, W(nic), "network card: virtio or e1000", .names = machine_nic_names },
+	{ "display", FIELD_ENUM, W(display), "vga, which carrel display shows, or none: boot messages go to the console",
+	  .names = machine_display_names },
+	{ 0 },
+};
+const struct shape machine_wish_shape = { "machine", sizeof(struct machine_wish), wish_fields, "The devices of a machine that boots a disk.", NULL };
+
+#define M(member) offsetof(struct image_machine, member)
+static const struct field image_fields[] = {
+	{ "firmware", FIELD_ENUM, M(firmware), "what boots it", .names = machine_firmware_names },
+	{ "disk-bus", FIELD_ENUM, M(disk_bus), "how its disks are attached", .names = machine_bus_names },
+	{ "nic", FIELD_ENUM, M(nic), "its network card", .names = machine_nic_names },
+	{ "cpu", FIELD_MILLI, M(cpu_milli), "processors it asks for" },
+	{ "memory", FIELD_BYTES, M(memory_bytes), "memory it asks for" },
+	{ 0 },
+};
+const struct shape image_machine_shape = { "image-machine", sizeof(struct image_machine), image_fields, "What the disks of an image need." };
+
+static unsigned first(unsigned a, unsigned b, unsigned otherwise) { return a ? a : b ? b : otherwise; }
+
+struct machine_wish machine_choose(const struct machine_wish *wish, const struct image_machine *image)
+{
+	static const struct machine_wish none;
+	static const struct image_machine nothing;
+	const struct machine_wish *w = wish ? wish : &none;
+	const struct image_machine *i = image ? image : &nothing;
+
+	return (struct machine_wish){ first(w->firmware, i->firmware, FIRMWARE_BIOS), first(w->disk_bus, i->disk_bus, BUS_VIRTIO),
+				      first(w->nic, i->nic, NIC_VIRTIO), first(w->display, DISPLAY_AUTO, DISPLAY_VGA) };
+}
