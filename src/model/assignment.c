@@ -62,6 +62,8 @@ static const struct field report_fields[] = {
 	{ "started", FIELD_NUMBER, T(started_ms), "milliseconds of Unix time" },
 	{ "ended", FIELD_NUMBER, T(ended_ms), "milliseconds of Unix time" },
 	{ "pid", FIELD_NUMBER, T(pid), "first process, as the host numbers it" },
+	{ "engine", FIELD_TEXT, T(engine), "what it runs under, or ran under last" },
+	{ "memory-bytes", FIELD_NUMBER, T(memory_bytes), "of its memory state on disk" },
 	{ 0 },
 };
 const struct shape report_shape = { "report", sizeof(struct report), report_fields, "The truth about one workspace.", .open = true };
@@ -75,7 +77,9 @@ enum action assignment_next_action(const struct assignment *a, const struct repo
 	if (state == STATE_FAILED && wish != WISH_REMOVED)
 		return truth->generation == a->generation ? ACTION_NONE : state_next_action(wish, STATE_DEFINED);
 	if (wants_life && state_is_live(state) && truth->run < a->run)
-		return state == STATE_STOPPING ? ACTION_WAIT : ACTION_STOP;
+		return state == STATE_STOPPING || state == STATE_SUSPENDING ? ACTION_WAIT : ACTION_STOP;
+	if (wants_life && state == STATE_SUSPENDED && truth->run < a->run)
+		return ACTION_DISCARD;
 	if (wants_life && state == STATE_STOPPED && truth->run >= a->run)
 		return ACTION_NONE;
 	return state_next_action(wish, state);

@@ -51,12 +51,15 @@ struct report {
 	uint64_t restore;       /* restores done */
 	uint64_t started_ms, ended_ms; /* Unix time; 0: never */
 	uint64_t pid;           /* first process as the host numbers it; 0: none */
+	char *engine;           /* that it runs under, or ran under last; NULL: never started */
+	uint64_t memory_bytes;  /* of the memory state on disk, holes not counted; 0: none */
 };
 
 extern const struct shape assignment_shape, report_shape;
 
 /* The next action: the matrix of state.h, and: a run that ended is not started again (restart policy is the host's, which counts a
- * new run in `truth->run` only for a new start); a workspace that failed is tried again only in a newer generation. */
+ * new run in `truth->run` only for a new start); a workspace that failed is tried again only in a newer generation; a new run of one that
+ * is suspended begins without its memory state (the service lets nobody ask for that unawares). */
 enum action assignment_next_action(const struct assignment *a, const struct report *truth);
 /* Time for a clean shutdown: this stop's, else the spec's. */
 uint64_t assignment_stop_timeout_ms(const struct assignment *a);

@@ -16,8 +16,10 @@ enum state {
 	STATE_STARTING,  /* the runner is there, the first process not yet ready */
 	STATE_RUNNING,
 	STATE_PAUSED,    /* frozen; memory stays */
+	STATE_SUSPENDING, /* its memory is being put away; goes back to running or paused when that fails */
 	STATE_STOPPING,  /* clean shutdown under way */
 	STATE_STOPPED,   /* no process; volumes kept; exit status known when it ever ran */
+	STATE_SUSPENDED, /* no process; volumes and one memory state are kept, and the run is not over */
 	STATE_FAILED,    /* a step could not be done; undone as far as the volumes */
 	STATE_REMOVING,  /* undo of everything under way */
 	STATE_REMOVED,   /* nothing is left on the host */
@@ -25,7 +27,7 @@ enum state {
 };
 extern const char *const state_names[]; /* NULL-terminated */
 
-enum wish { WISH_STAGED, WISH_PREPARED, WISH_PAUSED, WISH_RUNNING, WISH_STOPPED, WISH_REMOVED, WISH_COUNT };
+enum wish { WISH_STAGED, WISH_PREPARED, WISH_PAUSED, WISH_RUNNING, WISH_SUSPENDED, WISH_STOPPED, WISH_REMOVED, WISH_COUNT };
 extern const char *const wish_names[];
 
 /* What a host does next to bring a workspace from its state nearer to the wish. */
@@ -33,9 +35,11 @@ enum action {
 	ACTION_NONE,   /* wish and truth agree */
 	ACTION_STAGE,
 	ACTION_PREPARE,
-	ACTION_START,  /* `paused` freezes before the first instruction of the program */
+	ACTION_START,  /* `paused` freezes before the first instruction of the program; from `suspended` it resumes the memory state */
 	ACTION_PAUSE,
 	ACTION_RESUME,
+	ACTION_SUSPEND,
+	ACTION_DISCARD, /* throws the memory state away: suspended becomes stopped */
 	ACTION_STOP,
 	ACTION_REMOVE,
 	ACTION_WAIT,   /* something is under way: look again at the next change */
@@ -45,7 +49,7 @@ extern const char *const action_names[];
 
 bool state_may_follow(enum state from, enum state to);
 enum action state_next_action(enum wish wish, enum state state);
-bool state_is_live(enum state s); /* has processes: starting, running, paused, stopping */
+bool state_is_live(enum state s); /* has processes: starting, running, paused, suspending, stopping */
 bool state_satisfies(enum state s, enum wish w); /* ACTION_NONE */
 
 #endif

@@ -24,6 +24,7 @@
 #include "node/agent_private.h"
 #include "node/kept.h"
 #include "node/network.h"
+#include "node/suspend.h"
 #include "node/task.h"
 
 #define TELL_EVERY_MS 100
@@ -223,6 +224,15 @@ static void after_failure(struct workspace *w)
 	w->retry_ms = w->retry_ms * 2 > RETRY_LONGEST_MS ? RETRY_LONGEST_MS : w->retry_ms * 2;
 }
 
+/* The runner of a workspace that was suspended has ended: as wished, and not to be told of later, when there is another one. */
+static void leave_runner(struct workspace *w)
+{
+	loop_remove(TAKE(w->watch));
+	own_close(&w->control);
+	w->control = -1;
+	w->gone = false;
+}
+
 static void job_done(void *data)
 {
 	struct workspace *w = data;
@@ -234,6 +244,8 @@ static void job_done(void *data)
 	else
 		w->retry_ms = RETRY_FIRST_MS;
 	publish(w, encode(&report_shape, t->report));
+	if (t->report->state == STATE_SUSPENDED)
+		leave_runner(w);
 	connect_runner(w);
 	if (!w->job_failed && t->restart_waits && !w->timer)
 		agent_restart_later(w);
@@ -438,6 +450,15 @@ bool agent_exit_status(struct agent *a, const char *id, uint64_t *ret_status)
 		return false;
 	*ret_status = (uint64_t)json_integer_value(status);
 	return true;
+}
+
+json_t *agent_suspend_check(struct agent *a, const char *id)
+{
+	struct workspace *w = find(a, id);
+
+	if (!w || w->busy || !w->record->wish.id)
+		return json_pack("{s:s, s:s}", "level", "volumes", "reason", w ? "the workspace is being worked on" : "this host does not have it");
+	return suspend_check(a->node, w->record);
 }
 
 int agent_borrow(struct agent *a, const char *id, struct record **ret_record, struct err *e)

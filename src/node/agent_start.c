@@ -14,6 +14,7 @@
 #include "node/agent_private.h"
 #include "node/network.h"
 #include "node/snapshot.h"
+#include "node/suspend.h"
 #include "node/task.h"
 
 /* A runner whose record was lost knows its range. */
@@ -73,6 +74,26 @@ static void hold_partitions(struct workspace *w)
 			mount_unref(w->agent->node->mounts, &d);
 }
 
+/* The folder says whether it is suspended. */
+static void settle_memory(struct record *r)
+{
+	struct report *report = r->truth.report;
+	struct err e = { 0 };
+	bool there = suspend_is_there(r);
+
+	if (there == (report->state == STATE_SUSPENDED)) {
+		if (!there && suspend_discard(r, &e) < 0) /* what a run left behind */
+			log_error(&e, "workspace %s", r->id);
+		return;
+	}
+	report->state = there ? STATE_SUSPENDED : STATE_STOPPED;
+	if (!there) {
+		(void)err_set(&e, ERR_CORRUPT, "the memory state is gone");
+		record_set_error(r, "resume", &e);
+		log_error(&e, "workspace %s", r->id);
+	}
+}
+
 /* The runner of a workspace that was live: connected to again, or gone. */
 static void find_runner(struct workspace *w)
 {
@@ -85,6 +106,7 @@ static void find_runner(struct workspace *w)
 		struct err e = { 0 }; /* the agent may have ended between writing the truth and cleaning up after the run */
 		if (isolate_undo(w->agent->node, r->id, &e) < 0 || isolate_limits_undo(w->agent->node, r->id, &e) < 0)
 			log_error(&e, "workspace %s", r->id);
+		settle_memory(r);
 		return;
 	}
 	bool here = str_eq(r->truth.boot_id, boot_id()) && isolate_status(w->agent->node, r->id, &status, NULL) == 0 &&
@@ -93,6 +115,8 @@ static void find_runner(struct workspace *w)
 		w->gone = true;
 		return;
 	}
+	if (report->state == STATE_SUSPENDING) /* the runner goes on when its agent goes; if it ends instead, it is reaped as suspended */
+		report->state = status.paused ? STATE_PAUSED : STATE_RUNNING;
 	agent_watch(w, control);
 	report->pid = status.pid;
 	networks_adopt(w->agent->node->networks, &r->wish, status.pid);

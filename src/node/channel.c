@@ -139,6 +139,14 @@ static void on_plan(struct channel *c, json_t *message)
 	assignment_done(&a);
 }
 
+static void on_suspend_check(struct channel *c, json_t *message)
+{
+	const char *id = json_string_value(json_object_get(message, "workspace"));
+
+	send_json(c, json_pack("{s:s, s:O, s:o}", "type", "suspend-checked", "id", json_object_get(message, "id"), "check",
+			       agent_suspend_check(c->agent, id ? id : "")));
+}
+
 static void on_remove_volume(struct channel *c, json_t *message)
 {
 	json_int_t owner = json_integer_value(json_object_get(message, "owner"));
@@ -170,7 +178,7 @@ static const struct {
 } handlers[] = {
 	{ "assignments", on_assignments }, { "forget", on_forget },		     { "stream", on_stream },
 	{ "plan", on_plan },		   { "volume-remove", on_remove_volume },
-	{ "networks", on_networks },	   { "judge", on_judge },
+	{ "networks", on_networks },	   { "judge", on_judge },		     { "suspend-check", on_suspend_check },
 };
 
 static void on_message(void *data, bool text, const char *bytes, size_t length)

@@ -38,6 +38,13 @@ bool isolate_is_machine(const struct assignment *a)
 	return a->spec && engine_choose(a->spec, &engine, NULL) >= 0 && engine->machine;
 }
 
+const char *isolate_engine_name(const struct assignment *a)
+{
+	const struct engine *engine = NULL;
+
+	return engine_choose(a->spec, &engine, NULL) >= 0 ? engine->name : NULL;
+}
+
 static char *run_folder(const struct node *n, const char *id) { return mem_printf("%s/%s", n->runs, id); }
 
 static void plan_done_at(struct enforce_plan *p) { enforce_plan_done(p); }
@@ -244,6 +251,7 @@ int isolate_status(struct node *n, const char *id, struct isolate_status *ret_st
 		return r;
 	*ret_status = (struct isolate_status){
 		.ended = s.state == RUNNER_ENDED && s.exit_status >= 0,
+		.paused = s.state == RUNNER_PAUSED,
 		.run = s.run,
 		.pid = s.pid > 0 ? (uint64_t)s.pid : 0,
 		.started_ms = s.started_ms,

@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "engine/launch.h"
+#include "model/memory.h"
 #include "node/node.h"
 #include "node/record.h"
 
@@ -29,18 +30,21 @@ struct isolate_parts {
 	size_t volume_count;
 	struct launch_interface *interfaces; /* what stands in them is their own */
 	size_t interface_count;
+	const struct memory_manifest *memory; /* of a workspace that goes on from memory; NULL: it begins */
 };
 void isolate_interface_done(struct launch_interface *f);
 void isolate_parts_done(struct isolate_parts *p);
 
 struct isolate_status {
 	bool ended; /* exit_status counts */
+	bool paused;
 	uint64_t run, pid, started_ms, ended_ms;
 	int exit_status;
 };
 
 /* Its engine makes it a virtual machine: files in place of mounts. */
 bool isolate_is_machine(const struct assignment *a);
+const char *isolate_engine_name(const struct assignment *a); /* that a start would take; NULL: none can */
 
 struct isolator;
 int isolator_new(struct isolator **ret_isolator, struct err *e) must_check;

@@ -25,9 +25,10 @@
 #include "base/str.h"
 #include "node/network.h"
 #include "node/snapshot.h"
+#include "node/suspend.h"
 
 const char *const task_names[] = { "none", "reap",  "stage",  "prepare",  "start",   "pause", "resume",
-				   "stop", "remove", "snapshot", "restore", "grow", NULL };
+				   "suspend", "discard", "stop", "remove", "snapshot", "restore", "grow", NULL };
 
 /* --- the decision --- */
 
@@ -61,8 +62,11 @@ static bool has_unwanted_snapshot(const struct assignment *a, const struct repor
 /* Volumes exist and nobody writes them. */
 static bool is_quiet(enum state s)
 {
-	return s == STATE_PREPARED || s == STATE_PAUSED || s == STATE_STOPPED || s == STATE_FAILED;
+	return s == STATE_PREPARED || s == STATE_PAUSED || s == STATE_STOPPED || s == STATE_SUSPENDED || s == STATE_FAILED;
 }
+
+/* ... and no memory knows what is on them. */
+static bool may_change_volumes(enum state s) { return is_quiet(s) && s != STATE_PAUSED && s != STATE_SUSPENDED; }
 
 static enum task data_task(const struct task_view *v)
 {
@@ -71,11 +75,11 @@ static enum task data_task(const struct task_view *v)
 
 	if (v->wish->wish == WISH_REMOVED || v->truth->gave_up == v->wish->generation)
 		return TASK_NONE;
-	if (is_quiet(s) && s != STATE_PAUSED && t->restore < v->wish->restore)
+	if (may_change_volumes(s) && t->restore < v->wish->restore)
 		return TASK_RESTORE;
 	if (has_unwanted_snapshot(v->wish, t) || (is_quiet(s) && missing_snapshot(v->wish, t)))
 		return TASK_SNAPSHOT;
-	if (!v->grown && (is_quiet(s) || s == STATE_RUNNING))
+	if (!v->grown && ((is_quiet(s) && s != STATE_SUSPENDED) || s == STATE_RUNNING))
 		return TASK_GROW;
 	return TASK_NONE;
 }
@@ -93,6 +97,10 @@ static enum task task_of(enum action a)
 		return TASK_PAUSE;
 	case ACTION_RESUME:
 		return TASK_RESUME;
+	case ACTION_SUSPEND:
+		return TASK_SUSPEND;
+	case ACTION_DISCARD:
+		return TASK_DISCARD;
 	case ACTION_STOP:
 		return TASK_STOP;
 	case ACTION_REMOVE:
@@ -112,7 +120,9 @@ enum task task_next(const struct task_view *v)
 	if (v->runner_gone && state_is_live((enum state)t->state) && !v->truth->restart_waits)
 		return TASK_REAP;
 	enum action action = assignment_next_action(v->wish, t);
-	if ((action == ACTION_PAUSE || action == ACTION_RESUME) && v->truth->gave_up == v->wish->generation)
+	bool may_give_up = action == ACTION_PAUSE || action == ACTION_RESUME || action == ACTION_SUSPEND ||
+			   (action == ACTION_START && t->state == STATE_SUSPENDED);
+	if (may_give_up && v->truth->gave_up == v->wish->generation)
 		action = ACTION_NONE;
 	if (t->state == STATE_STOPPING && t->generation != v->wish->generation)
 		return TASK_STOP; /* said again: the time-out may be shorter */
@@ -170,10 +180,57 @@ static int do_prepare(struct work *w, struct err *e)
 	return do_steps(w, ACTION_PREPARE, STATE_PREPARED);
 }
 
+static int give_up(struct work *w, const char *step, const struct err *why)
+{
+	record_set_error(w->record, step, why);
+	log_error(why, "workspace %s: %s", w->record->id, step);
+	w->record->truth.gave_up = w->record->wish.generation;
+	return 0;
+}
+
+static enum state wished_life(const struct record *r) { return r->wish.wish == WISH_PAUSED ? STATE_PAUSED : STATE_RUNNING; }
+
+/* The same run goes on. Until it does, what fails leaves the workspace suspended; the runner takes the manifest away when it lets it go. */
+static int start_from_memory(struct work *w, struct err *e)
+{
+	struct report *report = w->record->truth.report;
+	struct memory_manifest m = { 0 };
+	const char *step = "resume";
+	struct err why = { 0 };
+
+	if (suspend_verify(w->node, w->record, &m, &why) < 0)
+		return give_up(w, step, &why);
+	w->parts.memory = &m;
+	free(w->record->truth.boot_id);
+	w->record->truth.boot_id = mem_strdup(boot_id());
+	report->state = STATE_STARTING;
+	int r = record_save_truth(w->record, e);
+	if (r == 0 && steps_do(w, ACTION_START, &step, &why) == 0) {
+		report->state = wished_life(w->record);
+		report->memory_bytes = 0;
+	} else if (r == 0 && suspend_is_there(w->record)) {
+		report->state = STATE_SUSPENDED;
+		(void)give_up(w, step, &why);
+	} else if (r == 0) { /* it went on, and ended: as a machine that is switched off */
+		report->state = STATE_STOPPED;
+		report->exit_status = 137;
+		report->ended_ms = unix_ms();
+		(void)give_up(w, step, &why);
+	}
+	if (r < 0)
+		report->state = STATE_SUSPENDED;
+	w->parts.memory = NULL;
+	memory_manifest_done(&m);
+	return r;
+}
+
 static int do_start(struct work *w, struct err *e)
 {
 	struct truth *t = &w->record->truth;
 	struct report *report = t->report;
+
+	if (report->state == STATE_SUSPENDED)
+		return start_from_memory(w, e);
 	bool again = t->restart_waits && report->run == w->record->wish.run;
 	uint64_t run = report->run;
 	unsigned state = report->state;
@@ -181,6 +238,8 @@ static int do_start(struct work *w, struct err *e)
 	report->restarts = again ? report->restarts + 1 : 0;
 	t->failed_starts = again ? t->failed_starts + 1 : 0;
 	report->run = w->record->wish.run;
+	free(report->engine);
+	report->engine = mem_strdup(isolate_engine_name(&w->record->wish));
 	report->exit_status = FIELD_NO_PRESET;
 	report->started_ms = unix_ms();
 	report->ended_ms = 0;
@@ -196,7 +255,7 @@ static int do_start(struct work *w, struct err *e)
 		t->restart_waits = again;
 		return r;
 	}
-	(void)do_steps(w, ACTION_START, w->record->wish.wish == WISH_PAUSED ? STATE_PAUSED : STATE_RUNNING);
+	(void)do_steps(w, ACTION_START, wished_life(w->record));
 	return 0;
 }
 
@@ -212,6 +271,23 @@ static void plan_restart(struct truth *t)
 	report->step = mem_strdup("wait-to-restart");
 }
 
+/* The runner has put the manifest in its place and ended. */
+static int become_suspended(struct work *w, struct err *e)
+{
+	struct report *report = w->record->truth.report;
+	struct memory_manifest m = { 0 };
+	struct err why = { 0 };
+
+	report->state = STATE_SUSPENDED;
+	report->pid = 0;
+	if (suspend_read(w->record, &m, &why) < 0)
+		log_error(&why, "workspace %s", w->record->id);
+	report->memory_bytes = memory_manifest_bytes(&m);
+	memory_manifest_done(&m);
+	int saved = record_save_truth(w->record, e), undone = steps_undo_start(w, saved < 0 ? NULL : e);
+	return saved < 0 ? saved : undone;
+}
+
 static int do_reap(struct work *w, struct err *e)
 {
 	struct truth *t = &w->record->truth;
@@ -220,6 +296,8 @@ static int do_reap(struct work *w, struct err *e)
 	bool known = isolate_status(w->node, w->record->id, &status, NULL) == 0 && status.run == report->run;
 
 	report->pid = 0;
+	if (suspend_is_there(w->record)) /* whoever was killed, and when: this is the truth */
+		return become_suspended(w, e);
 	if (report->state == STATE_STARTING && !(known && status.started_ms)) { /* the agent ended before there was a program */
 		report->run--;
 		report->started_ms = 0;
@@ -240,14 +318,6 @@ static int do_reap(struct work *w, struct err *e)
 	return saved < 0 ? saved : undone;
 }
 
-static int give_up(struct work *w, const char *step, const struct err *why)
-{
-	record_set_error(w->record, step, why);
-	log_error(why, "workspace %s: %s", w->record->id, step);
-	w->record->truth.gave_up = w->record->wish.generation;
-	return 0;
-}
-
 static int do_pause(struct work *w, struct err *e)
 {
 	struct err why = { 0 };
@@ -262,6 +332,40 @@ static int do_resume(struct work *w, struct err *e)
 
 	(void)e;
 	return isolate_resume(w->node, w->record, &why) < 0 ? give_up(w, "resume", &why) : set_state(w, STATE_RUNNING);
+}
+
+static int do_suspend(struct work *w, struct err *e)
+{
+	struct report *report = w->record->truth.report;
+	enum state before = (enum state)report->state;
+	struct err why = { 0 };
+
+	report->state = STATE_SUSPENDING;
+	int r = record_save_truth(w->record, e);
+	if (r < 0) {
+		report->state = before;
+		return r;
+	}
+	w->tell(w);
+	if (suspend_do(w, &why) == 0)
+		return become_suspended(w, e);
+	report->state = before;
+	free(report->notice);
+	report->notice = mem_printf("it goes on, and was not suspended: %s", why.message);
+	return give_up(w, "suspend", &why);
+}
+
+static int do_discard(struct work *w, struct err *e)
+{
+	struct report *report = w->record->truth.report;
+	int r = suspend_discard(w->record, e);
+
+	if (r < 0)
+		return r;
+	report->memory_bytes = 0;
+	report->exit_status = 137; /* as of a machine that is switched off */
+	report->ended_ms = unix_ms();
+	return set_state(w, STATE_STOPPED);
 }
 
 static int do_stop(struct work *w, struct err *e)
@@ -352,9 +456,10 @@ static int follow_networks(struct work *w)
 /* --- the loop --- */
 
 static int (*const doers[TASK_COUNT])(struct work *w, struct err *e) = {
-	[TASK_REAP] = do_reap,       [TASK_STAGE] = do_stage,   [TASK_PREPARE] = do_prepare, [TASK_START] = do_start,
-	[TASK_PAUSE] = do_pause,     [TASK_RESUME] = do_resume, [TASK_STOP] = do_stop,	     [TASK_REMOVE] = do_remove,
-	[TASK_SNAPSHOT] = do_snapshot, [TASK_RESTORE] = do_restore, [TASK_GROW] = do_grow,
+	[TASK_REAP] = do_reap,	     [TASK_STAGE] = do_stage,	[TASK_PREPARE] = do_prepare,   [TASK_START] = do_start,
+	[TASK_PAUSE] = do_pause,     [TASK_RESUME] = do_resume, [TASK_SUSPEND] = do_suspend,   [TASK_DISCARD] = do_discard,
+	[TASK_STOP] = do_stop,	     [TASK_REMOVE] = do_remove, [TASK_SNAPSHOT] = do_snapshot, [TASK_RESTORE] = do_restore,
+	[TASK_GROW] = do_grow,
 };
 
 static int do_task(struct work *w, enum task task, struct err *e)

@@ -17,6 +17,8 @@ enum task {
 	TASK_START,
 	TASK_PAUSE,
 	TASK_RESUME,
+	TASK_SUSPEND,
+	TASK_DISCARD,  /* of the memory state */
 	TASK_STOP,
 	TASK_REMOVE,
 	TASK_SNAPSHOT, /* make one that is missing, remove one that is not wanted */

@@ -63,8 +63,12 @@ static void end_operation(struct service *s, struct workspace *w, struct db_batc
 	json_t *result = json_incref(o->result);
 
 	w->operation = NULL;
-	if (w->truth.state == STATE_FAILED || w->truth.error) {
-		failure_of(w, &failure);
+	bool unsuspended = str_eq(o->kind, "suspend") && w->truth.state != STATE_SUSPENDED;
+	if (w->truth.state == STATE_FAILED || w->truth.error || unsuspended) {
+		if (w->truth.error || !unsuspended)
+			failure_of(w, &failure);
+		else
+			(void)err_set(&failure, ERR_CONFLICT, "the workspace ended before it was suspended (%s)", state_names[w->truth.state]);
 		converge_withdraw(w, o, b);
 		json_decref(o->result);
 		o->result = NULL;
@@ -135,6 +139,7 @@ void converge_report(struct service *s, struct host *h, struct report *r, struct
 	}
 	if (w->operation && workspace_settled(w))
 		end_operation(s, w, b);
+	lifecycle_follow_memory(s, w);
 	workspace_store_truth(w, b);
 	wait_changed(s, w->id);
 	streams_workspace_changed(s, w);

@@ -20,7 +20,7 @@
 #define MESSAGE_MOST (64 << 20)
 #define PLAN_WAIT_MS 10000
 
-/* A dry run that waits for the node's plan. */
+/* A request that waits for the node's answer: its plan for a dry run, or what a suspend would come to. */
 struct planned {
 	uint64_t id;
 	struct request *request;
@@ -284,14 +284,16 @@ static void on_volume_error(struct host *h, json_t *m)
 
 static void plan_answer(struct planned *p, json_t *m)
 {
-	json_t *plan = json_object_get(m, "plan"), *error = json_object_get(m, "error");
+	json_t *plan = json_object_get(m, "plan"), *check = json_object_get(m, "check"), *error = json_object_get(m, "error");
 
 	loop_remove(p->timer);
-	if (plan) {
+	if (check) {
+		request_reply_json(p->request, 200, json_incref(check));
+	} else if (plan) {
 		request_reply_json(p->request, 200, json_pack("{s:O}", "plan", plan));
 	} else {
 		struct err e;
-		host_error(error, "the host made no plan", &e);
+		host_error(error, "the host could not say", &e);
 		request_fail(p->request, &e);
 	}
 	free(p);
@@ -324,21 +326,35 @@ static void plan_too_late(void *data)
 	if (!p)
 		return;
 	p->timer = NULL;
-	json_t *m = json_pack("{s:{s:s, s:s}}", "error", "kind", "timeout", "message", "the host did not answer with a plan");
+	json_t *m = json_pack("{s:{s:s, s:s}}", "error", "kind", "timeout", "message", "the host did not answer");
 	plan_answer(p, m);
 	json_decref(m);
 }
 
-int host_plan(struct host *h, const struct assignment *a, struct request *r, struct err *e)
+static uint64_t ask_later(struct host *h, struct request *r)
 {
 	struct planned *p = mem_alloc(sizeof *p);
 
-	(void)e;
 	*p = (struct planned){ .id = ++last_plan, .request = r, .service = h->service, .host = h, .next = plans };
 	plans = p;
 	p->timer = loop_add_timer(h->service->loop, PLAN_WAIT_MS, plan_too_late, p);
-	host_send(h, json_pack("{s:s, s:I, s:o}", "type", "plan", "id", (json_int_t)p->id, "assignment", encode(&assignment_shape, a)));
+	return p->id;
+}
+
+int host_plan(struct host *h, const struct assignment *a, struct request *r, struct err *e)
+{
+	uint64_t id = ask_later(h, r);
+
+	(void)e;
+	host_send(h, json_pack("{s:s, s:I, s:o}", "type", "plan", "id", (json_int_t)id, "assignment", encode(&assignment_shape, a)));
 	return 0;
+}
+
+void host_check_suspend(struct host *h, const char *workspace, struct request *r)
+{
+	uint64_t id = ask_later(h, r);
+
+	host_send(h, json_pack("{s:s, s:I, s:s}", "type", "suspend-check", "id", (json_int_t)id, "workspace", workspace));
 }
 
 static void channel_message(void *data, bool text, const char *bytes, size_t length)
@@ -347,7 +363,7 @@ static void channel_message(void *data, bool text, const char *bytes, size_t len
 		const char *type;
 		void (*act)(struct host *h, json_t *message);
 	} messages[] = { { "hello", on_hello },	  { "reports", on_reports }, { "progress", on_progress },	  { "facts", on_facts },
-			 { "volumes", on_volumes }, { "planned", on_planned }, { "volume-error", on_volume_error },
+			 { "volumes", on_volumes }, { "planned", on_planned }, { "suspend-checked", on_planned }, { "volume-error", on_volume_error },
 			 { "traffic", network_on_traffic }, { "judged", network_on_judged } };
 	struct host *h = data;
 	json_t *m = text ? json_loadb(bytes, length, 0, NULL) : NULL;

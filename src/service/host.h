@@ -27,6 +27,8 @@ void host_send(struct host *h, json_t *message);             /* takes it; nothin
 void host_send_forget(struct host *h, const char *id);
 /* The node's plan for a dry run, answered to `r` when it comes. */
 int host_plan(struct host *h, const struct assignment *a, struct request *r, struct err *e) must_check;
+/* What a suspend would come to (shape suspend-check), in the same way. */
+void host_check_suspend(struct host *h, const char *workspace, struct request *r);
 
 /* volume.c: what a host told of its kept volumes, and who waits for it */
 void volumes_told(struct host *h);

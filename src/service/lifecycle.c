@@ -94,6 +94,19 @@ static bool wants_life(const struct workspace *w)
 	return wish && !(ended(w) && w->truth.run >= w->wish.run) && w->truth.state != STATE_FAILED;
 }
 
+/* Its memory state is there, or about to be: what would lose it must be asked for by name. */
+static bool holds_memory(const struct workspace *w)
+{
+	bool there = w->truth.state == STATE_SUSPENDED || w->truth.state == STATE_SUSPENDING;
+	return there || (w->wish.wish == WISH_SUSPENDED && !ended(w));
+}
+
+static int refuse_suspended(const struct workspace *w, struct err *e)
+{
+	(void)err_set(e, ERR_CONFLICT, "workspace '%s' is suspended: its memory is kept", w->name);
+	return err_hint(e, "carrel resume %s, or throw its memory away: carrel stop --discard-memory %s", w->name, w->name);
+}
+
 static uint64_t next_run(const struct workspace *w)
 {
 	return (w->truth.run > w->wish.run ? w->truth.run : w->wish.run) + 1;
@@ -106,6 +119,8 @@ int handle_workspace_start(struct request *r, struct err *e)
 
 	if (result < 0)
 		return result;
+	if (holds_memory(w))
+		return refuse_suspended(w, e);
 	if (wants_life(w) && w->wish.wish == WISH_PAUSED) {
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is paused", w->name);
 		return err_hint(e, "carrel resume %s", w->name);
@@ -129,7 +144,9 @@ int handle_workspace_stop(struct request *r, struct err *e)
 
 	if (result < 0)
 		return result;
-	if (!wants_life(w) && !state_is_live((enum state)w->truth.state)) {
+	if (holds_memory(w) && !body->discard_memory)
+		return refuse_suspended(w, e);
+	if (!wants_life(w) && !holds_memory(w) && !state_is_live((enum state)w->truth.state)) {
 		commit_done(r, w, "stop");
 		return 0;
 	}
@@ -146,6 +163,8 @@ int handle_workspace_restart(struct request *r, struct err *e)
 
 	if (result < 0)
 		return result;
+	if (holds_memory(w))
+		return refuse_suspended(w, e);
 	w->wish.run = next_run(w);
 	w->wish.held = false;
 	converge_wish(w, WISH_RUNNING);
@@ -180,6 +199,11 @@ int handle_workspace_resume(struct request *r, struct err *e)
 
 	if (result < 0)
 		return result;
+	if (holds_memory(w) && !wants_life(w)) {
+		converge_wish(w, WISH_RUNNING);
+		commit(r, w, "resume");
+		return 0;
+	}
 	if (!wants_life(w)) {
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is not paused (%s)", w->name, state_names[w->truth.state]);
 		return err_hint(e, "carrel start %s", w->name);
@@ -193,6 +217,56 @@ int handle_workspace_resume(struct request *r, struct err *e)
 	return 0;
 }
 
+/* ?check=1: the host is asked what it would come to, and nothing changes. */
+static int check_suspend(struct request *r, struct workspace *w, struct err *e)
+{
+	struct host *h = host_find(r->service, w->host);
+
+	if (!h || !host_connected(h))
+		return err_set(e, ERR_UNAVAILABLE, "host %s is not connected", w->host);
+	host_check_suspend(h, w->id, r);
+	return 0;
+}
+
+int handle_workspace_suspend(struct request *r, struct err *e)
+{
+	struct workspace *w;
+	int result = find(r, &w, e);
+
+	if (result < 0)
+		return result;
+	if (request_flag(r, "check"))
+		return check_suspend(r, w, e);
+	if (holds_memory(w) && !wants_life(w) && w->truth.state == STATE_SUSPENDED) {
+		commit_done(r, w, "suspend");
+		return 0;
+	}
+	if (!wants_life(w) && !holds_memory(w)) {
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is not running (%s)", w->name, state_names[w->truth.state]);
+		return err_hint(e, "only what runs or is paused has memory to keep");
+	}
+	converge_wish(w, WISH_SUSPENDED);
+	commit(r, w, "suspend");
+	return 0;
+}
+
+/* The host said no to a suspend or a resume, and the workspace is what it was before: so is the wish. */
+void lifecycle_follow_memory(struct service *s, struct workspace *w)
+{
+	enum state state = (enum state)w->truth.state;
+	bool lives = state == STATE_RUNNING || state == STATE_PAUSED;
+	bool wishes_life = w->wish.wish == WISH_RUNNING || w->wish.wish == WISH_PAUSED;
+	bool kept = state == STATE_SUSPENDED && wishes_life && w->truth.run >= w->wish.run;
+
+	if (!w->truth.error || w->truth.generation != w->wish.generation || !((lives && w->wish.wish == WISH_SUSPENDED) || kept))
+		return;
+	struct change *c = change_new(s, NULL);
+	(void)snprintf(c->workspace, sizeof c->workspace, "%s", w->id);
+	converge_wish(w, kept ? WISH_SUSPENDED : state == STATE_PAUSED ? WISH_PAUSED : WISH_RUNNING);
+	workspace_store(w, c->batch, false);
+	change_commit(c);
+}
+
 int handle_workspace_remove(struct request *r, struct err *e)
 {
 	struct workspace *w;
@@ -202,6 +276,8 @@ int handle_workspace_remove(struct request *r, struct err *e)
 		result = workspace_check_match(r, w, e);
 	if (result < 0)
 		return result;
+	if (!request_flag(r, "force") && holds_memory(w))
+		return refuse_suspended(w, e);
 	if (!request_flag(r, "force") && (wants_life(w) || state_is_live((enum state)w->truth.state))) {
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s", w->name, state_names[w->truth.state]);
 		return err_hint(e, "stop it first, or remove it with --force");
@@ -282,6 +358,8 @@ static int find_resting(struct request *r, struct workspace **ret_workspace, con
 	bool restore = str_eq(verb, "restored");
 	enum state state = (enum state)w->truth.state;
 	bool paused = state == STATE_PAUSED && w->wish.wish == WISH_PAUSED && !restore;
+	if (restore && holds_memory(w))
+		return refuse_suspended(w, e);
 	if (!paused && (wants_life(w) || state_is_live(state))) {
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: volumes are %s while nothing writes to them", w->name, state_names[state], verb);
 		return err_hint(e, restore ? "carrel stop %s" : "carrel pause %s, or stop it", w->name);

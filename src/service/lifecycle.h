@@ -11,6 +11,8 @@ struct operation *lifecycle_begin(struct change *c, struct workspace *w, const c
 int lifecycle_cancel(struct request *r, struct operation *o, struct err *e) must_check;
 /* Removal that nobody asked for by hand: remove-on-exit. */
 void lifecycle_remove_ended(struct service *s, struct workspace *w);
+/* After a suspend or resume that failed the wish becomes what is true. */
+void lifecycle_follow_memory(struct service *s, struct workspace *w);
 
 void operations_trim(struct service *s);
 

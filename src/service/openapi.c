@@ -107,6 +107,7 @@ json_t *openapi_document(void)
 	json_t *paths = json_object(), *schemas = json_object();
 
 	add_shape(schemas, &error_shape);
+	add_shape(schemas, &suspend_check_shape);
 	for (const struct route *t = routes; t->method; t++) {
 		own_str char *method = mem_strdup(t->method);
 		json_t *path = json_object_get(paths, t->path);

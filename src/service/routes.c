@@ -19,6 +19,8 @@ static const struct parameter show_query[] = {
 };
 static const struct parameter create_query[] = { { "dry-run", "1: answer with the plan and change nothing", false }, { 0 } };
 static const struct parameter remove_query[] = { { "force", "1: stop it first when it runs", false }, { 0 } };
+static const struct parameter suspend_query[] = { { "check", "1: answer with what it would come to (schema suspend-check) and change nothing", false },
+						  { 0 } };
 static const struct parameter wait_query[] = { { "wait", "seconds to wait for its end (600)", true }, { 0 } };
 static const struct parameter volume_query[] = { { "owner", "user id of the owner; your own when missing", true }, { 0 } };
 static const struct parameter events_query[] = { { "after", "number of the last event that was seen", true },
@@ -58,7 +60,9 @@ const struct route routes[] = {
 	{ "POST", W "/stop", NEED_CHANGE, handle_workspace_stop, "Stop it", &stop_shape, &operation_shape, NULL, ROUTE_OPTIONAL, 202 },
 	{ "POST", W "/restart", NEED_CHANGE, handle_workspace_restart, "Stop it if it runs, and start it", NULL, &operation_shape, NULL, 0, 202 },
 	{ "POST", W "/pause", NEED_CHANGE, handle_workspace_pause, "Freeze its processes", NULL, &operation_shape, NULL, 0, 202 },
-	{ "POST", W "/resume", NEED_CHANGE, handle_workspace_resume, "Let them go on", NULL, &operation_shape, NULL, 0, 202 },
+	{ "POST", W "/resume", NEED_CHANGE, handle_workspace_resume, "Let them go on, from memory or from disk", NULL, &operation_shape, NULL, 0, 202 },
+	{ "POST", W "/suspend", NEED_CHANGE, handle_workspace_suspend, "Put its memory on disk and give back what it uses", NULL, &operation_shape,
+	  suspend_query, 0, 202 },
 	{ "GET", W "/why", NEED_READ, handle_workspace_why, "What it waits for, or why it failed", NULL, &why_shape, NULL, 0, 0 },
 	{ "GET", W "/attach", NEED_CHANGE, handle_workspace_stream, "Input and output of its program", NULL, NULL, NULL, STREAM, 0 },
 	{ "GET", W "/console", NEED_CHANGE, handle_workspace_stream, "Its console", NULL, NULL, NULL, STREAM, 0 },

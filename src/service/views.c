@@ -38,7 +38,8 @@ const struct shape snapshot_view_shape = { "snapshot", sizeof(struct snapshot_vi
 
 struct workspace_view {
 	char *id, *name, *host, *step, *notice, *created, *started, *ended, *operation;
-	uint64_t owner, generation, run, exit_status, restarts, pid;
+	char *engine;
+	uint64_t owner, generation, run, exit_status, restarts, pid, memory_bytes;
 	unsigned state, wish;
 	void *spec, *error;
 	json_t *image;
@@ -62,6 +63,8 @@ static const struct field workspace_fields[] = {
 	{ "error", FIELD_OBJECT, W(error), "why it failed", .shape = &error_shape },
 	{ "notice", FIELD_TEXT, W(notice), "what the host has to say about the last change" },
 	{ "pid", FIELD_NUMBER, W(pid), "its first process, as the host numbers it" },
+	{ "engine", FIELD_TEXT, W(engine), "what it runs under, or ran under last" },
+	{ "memory_bytes", FIELD_NUMBER, W(memory_bytes), "size of the memory state of a suspended workspace, on disk" },
 	{ "created", FIELD_TEXT, W(created), "when it was deployed", .required = true },
 	{ "started", FIELD_TEXT, W(started), "start of the last run" },
 	{ "ended", FIELD_TEXT, W(ended), "end of the last run" },
@@ -103,9 +106,24 @@ const struct shape change_shape = { "workspace-change", sizeof(struct change_req
 static const struct field stop_fields[] = {
 	{ "timeout", FIELD_DURATION, offsetof(struct stop_request, timeout_ms), "time for a clean shutdown, instead of the spec's",
 	  .max = 3600000, .preset = FIELD_NO_PRESET },
+	{ "discard-memory", FIELD_BOOL, offsetof(struct stop_request, discard_memory), "of a suspended workspace: its memory is thrown away" },
 	{ 0 },
 };
 const struct shape stop_shape = { "stop", sizeof(struct stop_request), stop_fields, "How to stop." };
+
+struct suspend_check_view {
+	char *level, *engine, *reason, *hint;
+};
+#define S(member) offsetof(struct suspend_check_view, member)
+static const struct field suspend_check_fields[] = {
+	{ "level", FIELD_TEXT, S(level), "memory: all of it is kept; volumes: only a stop is possible, which keeps the volumes", .required = true },
+	{ "engine", FIELD_TEXT, S(engine), "what it runs under" },
+	{ "reason", FIELD_TEXT, S(reason), "why not more" },
+	{ "hint", FIELD_TEXT, S(hint), "what can be done about it" },
+	{ 0 },
+};
+const struct shape suspend_check_shape = { "suspend-check", sizeof(struct suspend_check_view), suspend_check_fields,
+					   "What a suspend would come to.", .open = true };
 
 static const struct field snapshot_request_fields[] = {
 	{ "name", FIELD_TEXT, offsetof(struct snapshot_request, name), "name of the snapshot; one is made up when missing", .check = name_check },
@@ -172,6 +190,9 @@ static void set_truth(json_t *json, const struct workspace *w)
 		(void)json_object_set_new(json, "error", error_of_report(w->truth.error));
 	if (w->truth.pid)
 		set_number(json, "pid", w->truth.pid);
+	set_text(json, "engine", w->truth.engine);
+	if (w->truth.memory_bytes)
+		set_number(json, "memory_bytes", w->truth.memory_bytes);
 	set_time(json, "started", w->truth.started_ms);
 	set_time(json, "ended", w->truth.ended_ms);
 }

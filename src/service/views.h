@@ -25,8 +25,9 @@ struct change_request {
 
 struct stop_request {
 	uint64_t timeout_ms;
+	bool discard_memory;
 };
-extern const struct shape stop_shape;
+extern const struct shape stop_shape, suspend_check_shape;
 
 struct snapshot_request {
 	char *name;

@@ -228,6 +228,8 @@ def test_events(cli, fake):
     (["stop", "-t", "3s", "web"], "POST", "/v1/workspaces/web/stop", {"timeout": "3s"}),
     (["restart", "web"], "POST", "/v1/workspaces/web/restart", None),
     (["pause", "web"], "POST", "/v1/workspaces/web/pause", None),
+    (["suspend", "web"], "POST", "/v1/workspaces/web/suspend", None),
+    (["stop", "--discard-memory", "web"], "POST", "/v1/workspaces/web/stop", {"discard-memory": True}),
     (["resume", "web"], "POST", "/v1/workspaces/web/resume", None),
     (["rm", "-f", "web"], "DELETE", "/v1/workspaces/web", None),
     (["rename", "web", "new"], "PATCH", "/v1/workspaces/web", {"name": "new"}),

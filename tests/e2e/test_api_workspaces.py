@@ -96,6 +96,42 @@ def test_lifecycle(service, host):
     service.done(service.ask("DELETE", ref))
 
 
+def test_suspend_keeps_memory_until_it_is_asked_away(service, host):
+    running(service, "sleeper")
+    ref = "/v1/workspaces/sleeper"
+    checked = service.post(ref + "/suspend?check=1")
+    assert checked.status == 200 and checked.json["level"] == "memory"
+    assert service.get(ref).json["state"] == "running"
+    service.done(service.post(ref + "/suspend"))
+    assert service.get(ref).json["state"] == "suspended"
+    service.done(service.post(ref + "/suspend"))
+    for verb in ("start", "stop", "restart"):
+        got = service.post(f"{ref}/{verb}")
+        assert got.status == 409 and "resume" in got.error["hint"] and "--discard-memory" in got.error["hint"], got.body
+    assert service.ask("DELETE", ref).status == 409
+    service.done(service.post(ref + "/resume"))
+    got = service.get(ref).json
+    assert (got["state"], got["run"]) == ("running", 1)
+    service.done(service.post(ref + "/suspend"))
+    service.done(service.post(ref + "/stop", {"discard-memory": True}))
+    assert service.get(ref).json["state"] == "stopped"
+    got = service.post(ref + "/suspend")
+    assert got.status == 409, got.body
+    service.done(service.ask("DELETE", ref))
+
+
+def test_a_suspend_that_fails_leaves_the_wish_as_it_was(service, host):
+    running(service, "busy")
+    host.failures["busy"] = {"kind": "unsupported", "message": "it cannot", "step": "suspend"}
+    got = service.wait(service.post("/v1/workspaces/busy/suspend").json["id"])
+    assert got["state"] == "failed" and got["error"]["kind"] == "unsupported"
+    del host.failures["busy"]
+    seen = service.get("/v1/workspaces/busy").json
+    assert (seen["state"], seen["wish"]) == ("running", "running")
+    service.done(service.post("/v1/workspaces/busy/pause"))
+    assert service.get("/v1/workspaces/busy").json["state"] == "paused"
+
+
 def test_failure_is_told_whole(service, host):
     host.failures["bad"] = {"kind": "no-capacity", "message": "no room for the volume", "hint": "free some", "step": "prepare"}
     made = service.deploy("bad")

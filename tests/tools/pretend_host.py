@@ -96,7 +96,7 @@ class WebSocket:
         self.socket.close()
 
 
-FINAL = {"running": "running", "paused": "paused", "stopped": "stopped", "removed": "removed", "staged": "staged",
+FINAL = {"running": "running", "paused": "paused", "suspended": "suspended", "stopped": "stopped", "removed": "removed", "staged": "staged",
          "prepared": "prepared"}
 
 
@@ -184,6 +184,8 @@ class PretendHost:
                 self.members.pop(one, None)
             for one in message.get("gone-networks", []):
                 self.networks.pop(one, None)
+        elif kind == "suspend-check":
+            self.ws.send({"type": "suspend-checked", "id": message["id"], "check": {"level": "memory", "engine": "pretend"}})
         elif kind == "judge":
             self.ws.send({"type": "judged", "id": message["id"], **self.judge(message)})
         elif kind == "plan":
@@ -244,7 +246,7 @@ class PretendHost:
             return [report]
         if name in self.failures:
             error = self.failures[name]
-            if error.get("step") in ("snapshot", "restore"):
+            if error.get("step") in ("snapshot", "restore", "suspend", "resume"):
                 return [dict(old, generation=a["generation"], error=error)]
             return [dict(report, state="failed", error=error)]
         if old["run"] < a.get("run", 0) and wish in ("running", "paused"):

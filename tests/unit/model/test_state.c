@@ -20,12 +20,18 @@ static enum state after(enum action action, enum state s, enum wish w)
 		return STATE_PAUSED;
 	case ACTION_RESUME:
 		return STATE_RUNNING;
+	case ACTION_SUSPEND:
+		return STATE_SUSPENDED;
+	case ACTION_DISCARD:
 	case ACTION_STOP:
 		return STATE_STOPPED;
 	case ACTION_REMOVE:
 		return STATE_REMOVED;
 	case ACTION_WAIT: /* the thing under way ends */
-		return s == STATE_STARTING ? STATE_RUNNING : s == STATE_STOPPING ? STATE_STOPPED : STATE_REMOVED;
+		return s == STATE_STARTING   ? STATE_RUNNING :
+		       s == STATE_SUSPENDING ? STATE_SUSPENDED :
+		       s == STATE_STOPPING   ? STATE_STOPPED :
+					       STATE_REMOVED;
 	default:
 		return s;
 	}
@@ -73,7 +79,28 @@ static void states_end_only_in_removed(void **state)
 			assert_false(state_may_follow((enum state)from, STATE_DEFINED));
 	}
 	assert_true(state_is_live(STATE_PAUSED));
+	assert_true(state_is_live(STATE_SUSPENDING));
 	assert_false(state_is_live(STATE_STOPPED));
+	assert_false(state_is_live(STATE_SUSPENDED));
+	/* A suspend that fails goes back to where it came from, a resume that fails to the memory state. */
+	assert_true(state_may_follow(STATE_SUSPENDING, STATE_RUNNING) && state_may_follow(STATE_SUSPENDING, STATE_PAUSED));
+	assert_true(state_may_follow(STATE_STARTING, STATE_SUSPENDED));
+	assert_false(state_may_follow(STATE_SUSPENDED, STATE_FAILED));
+}
+
+/* What the wish is decides whether memory is given up: never on the way to a living workspace, and never by a wish for less. */
+static void memory_is_given_up_only_when_asked(void **state)
+{
+	(void)state;
+	for (int w = 0; w < WISH_COUNT; w++) {
+		enum action a = state_next_action((enum wish)w, STATE_SUSPENDED);
+		assert_int_equal(a == ACTION_DISCARD, w == WISH_STOPPED);
+		assert_int_equal(a == ACTION_REMOVE, w == WISH_REMOVED);
+		assert_int_equal(a == ACTION_START, w == WISH_RUNNING || w == WISH_PAUSED);
+		for (int s = 0; s < STATE_COUNT; s++)
+			assert_int_equal(state_next_action((enum wish)w, (enum state)s) == ACTION_SUSPEND,
+					 w == WISH_SUSPENDED && (s == STATE_RUNNING || s == STATE_PAUSED));
+	}
 }
 
 static void names_are_complete(void **state)
@@ -101,6 +128,13 @@ static void runs_and_generations(void **state)
 	assert_int_equal(assignment_next_action(&a, &t), ACTION_START);
 	t.run = 2; /* this run has ended: it stays ended */
 	assert_int_equal(assignment_next_action(&a, &t), ACTION_NONE);
+	t.state = STATE_SUSPENDED; /* the same run goes on; a newer one begins anew */
+	assert_int_equal(assignment_next_action(&a, &t), ACTION_START);
+	t.run = 1;
+	assert_int_equal(assignment_next_action(&a, &t), ACTION_DISCARD);
+	t.state = STATE_SUSPENDING;
+	assert_int_equal(assignment_next_action(&a, &t), ACTION_WAIT);
+	t.run = 2;
 	t.state = STATE_FAILED;
 	assert_int_equal(assignment_next_action(&a, &t), ACTION_NONE);
 	a.generation = 6; /* a new wish: try again */
@@ -113,6 +147,7 @@ static void runs_and_generations(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(every_wish_is_reached_from_every_state), cmocka_unit_test(states_end_only_in_removed),
+					    cmocka_unit_test(memory_is_given_up_only_when_asked),
 					    cmocka_unit_test(names_are_complete), cmocka_unit_test(runs_and_generations) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

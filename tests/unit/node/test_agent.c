@@ -17,6 +17,7 @@
 #include "node/agent.h"
 #include "node/kept.h"
 #include "node/isolate.h"
+#include "node/suspend.h"
 
 #define ID "00112233aabbccdd"
 
@@ -144,7 +145,8 @@ static int teardown(void **state)
 	return r < 0 ? r : fs_remove_tree(AT_FDCWD, folder, &e);
 }
 
-static const char *disk = "16M";
+static const char *disk = "16M", *fake_version = "1";
+static bool fail_save;
 
 static void assign(uint64_t generation, const char *wish, uint64_t run, const char *more)
 {
@@ -206,6 +208,125 @@ static void test_rungs(void **state)
 	assign(5, "stopped", 1, "}");
 	await("stopped", 5);
 	assert_int_equal(number(last, "exit-status"), 143);
+}
+
+/* --- suspend: the fake engine's memory is one file --- */
+
+static int fake_check(struct node *n, const struct record *r, struct err *why)
+{
+	(void)n, (void)r, (void)why;
+	return 0;
+}
+
+static int fake_save(struct work *w, int memory, struct memory_manifest *m, struct err *why)
+{
+	struct memory_file *file = mem_alloc(sizeof *file);
+
+	if (fail_save)
+		return err_set(why, ERR_UNSUPPORTED, "it holds something that cannot be saved");
+	m->kind = MEMORY_CRIU;
+	m->engine = ENGINE_WORKSPACE;
+	m->program = mem_strdup("fake");
+	m->version = mem_strdup("1");
+	*file = (struct memory_file){ mem_strdup("state"), 5, mem_strdup("sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824") };
+	m->files = (struct objects){ file, 1 };
+	(void)w;
+	return fs_write_file(memory, "state", "hello", 5, 0600, false, why);
+}
+
+static int fake_commit(struct work *w, int memory, struct err *why)
+{
+	if (renameat(memory, "manifest.json.new", memory, "manifest.json") < 0)
+		return err_errno(why, errno, "rename");
+	fake_end(w->record->id, 0);
+	return 0;
+}
+
+static void fake_abort(struct work *w) { (void)w; }
+
+static int fake_host(struct node *n, const struct memory_manifest *m, struct memory_host *ret_host, struct err *why)
+{
+	(void)n, (void)m, (void)why;
+	*ret_host = (struct memory_host){ .architecture = "amd64", .program = "fake", .version = fake_version };
+	return 0;
+}
+
+static const struct suspend_engine fake_suspend = { "workspace", fake_check, fake_save, fake_commit, fake_abort, fake_host };
+const struct suspend_engine *const suspend_engines[] = { &fake_suspend, NULL };
+
+static void drop_manifest(void)
+{
+	own_str char *path = in_record("memory/manifest.json");
+	(void)unlink(path); /* a real runner does that when it lets the workspace go on */
+}
+
+static void test_suspended_and_resumed(void **state)
+{
+	(void)state;
+	assign(1, "running", 1, "}");
+	await("running", 1);
+	assign(2, "suspended", 1, "}");
+	await("suspended", 2);
+	assert_false(fake_runs(ID));
+	assert_int_equal(number(last, "memory-bytes"), 5);
+	stop_agent();
+	start_agent(); /* it stays so */
+	assign(3, "staged", 1, "}");
+	await("suspended", 3);
+	assign(4, "running", 1, "}");
+	await("running", 4);
+	drop_manifest();
+	assert_int_equal(number(last, "run"), 1);
+	assert_int_equal(fake_starts(ID), 2);
+	assign(5, "suspended", 1, "}");
+	await("suspended", 5);
+	assign(6, "stopped", 1, "}");
+	await("stopped", 6);
+	own_str char *memory = in_record("memory");
+	assert_false(fs_exists(AT_FDCWD, memory));
+}
+
+static void test_a_suspend_that_fails_changes_nothing(void **state)
+{
+	(void)state;
+	assign(1, "paused", 1, "}");
+	await("paused", 1);
+	fail_save = true;
+	assign(2, "suspended", 1, "}");
+	await("paused", 2);
+	fail_save = false;
+	assert_true(fake_runs(ID));
+	assert_string_equal(json_string_value(json_object_get(json_object_get(last, "error"), "kind")), "unsupported");
+	assert_non_null(strstr(json_string_value(json_object_get(last, "notice")), "cannot be saved"));
+	assert_int_equal(fake_starts(ID), 1);
+}
+
+/* Damaged, of another host, or another version: refused, and still there. */
+static void test_memory_that_cannot_be_resumed_stays(void **state)
+{
+	(void)state;
+	assign(1, "running", 1, "}");
+	await("running", 1);
+	assign(2, "suspended", 1, "}");
+	await("suspended", 2);
+	fake_version = "2";
+	assign(3, "running", 1, "}");
+	await("suspended", 3);
+	assert_string_equal(json_string_value(json_object_get(json_object_get(last, "error"), "kind")), "unsupported");
+	fake_version = "1";
+	own_str char *file = in_record("memory/state");
+	assert_ok(fs_write_file(AT_FDCWD, file, "hellO", 5, 0600, false, &e), &e);
+	assign(4, "running", 1, "}");
+	await("suspended", 4);
+	assert_string_equal(json_string_value(json_object_get(json_object_get(last, "error"), "kind")), "corrupt");
+	assert_ok(fs_write_file(AT_FDCWD, file, "hell", 4, 0600, false, &e), &e);
+	assign(5, "running", 1, "}");
+	await("suspended", 5);
+	assert_ok(fs_write_file(AT_FDCWD, file, "hello", 5, 0600, false, &e), &e);
+	assign(6, "running", 1, "}");
+	await("running", 6);
+	assert_null(json_object_get(last, "error"));
+	assert_int_equal(fake_starts(ID), 2);
 }
 
 static void test_a_failed_start_is_undone(void **state)
@@ -498,6 +619,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_runs_and_ends),
 		TEST(test_rungs),
+		TEST(test_suspended_and_resumed),
+		TEST(test_a_suspend_that_fails_changes_nothing),
+		TEST(test_memory_that_cannot_be_resumed_stays),
 		TEST(test_a_failed_start_is_undone),
 		TEST(test_restart_policy),
 		TEST(test_snapshot_and_restore),

@@ -29,7 +29,8 @@ static enum task next(enum wish w, enum state s)
 
 static void test_every_pair(void **unused)
 {
-	static const enum task of_action[] = { TASK_NONE, TASK_STAGE, TASK_PREPARE, TASK_START, TASK_PAUSE, TASK_RESUME, TASK_STOP, TASK_REMOVE, TASK_NONE };
+	static const enum task of_action[] = { TASK_NONE,    TASK_STAGE,   TASK_PREPARE, TASK_START,  TASK_PAUSE, TASK_RESUME,
+					       TASK_SUSPEND, TASK_DISCARD, TASK_STOP,	 TASK_REMOVE, TASK_NONE };
 
 	(void)unused;
 	for (int w = 0; w < WISH_COUNT; w++)
@@ -84,9 +85,12 @@ static void test_data_only_at_rest(void **unused)
 	assert_int_equal(next(WISH_RUNNING, STATE_STOPPED), TASK_RESTORE);
 	truth.gave_up = 1;
 	assert_int_equal(next(WISH_RUNNING, STATE_STOPPED), TASK_START);
-	truth.gave_up = wish.restore = wish.snapshots.count = 0;
+	truth.gave_up = 0; /* volumes that memory goes with stay as they are */
+	assert_int_equal(next(WISH_SUSPENDED, STATE_SUSPENDED), TASK_SNAPSHOT);
+	wish.restore = wish.snapshots.count = 0;
 	view.grown = false;
 	assert_int_equal(next(WISH_STOPPED, STATE_STOPPED), TASK_GROW);
+	assert_int_equal(next(WISH_SUSPENDED, STATE_SUSPENDED), TASK_NONE);
 }
 
 static void test_a_stop_is_said_again_for_a_newer_wish(void **unused)

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MODEL_MEMORY_H
+#define MODEL_MEMORY_H
+
+/*
+ * A memory state: what a suspended workspace keeps besides its volumes (docs/formats/memory.md). It is a folder with files and, written last,
+ * `manifest.json`: without that the state does not exist. The manifest binds what the bytes depend on - program and version, machine,
+ * processor, partitions, volumes - so that a host that differs in one of them refuses before it has touched anything.
+ */
+
+#include "base/decode.h"
+
+#define MEMORY_FOLDER "memory"         /* in the workspace's folder */
+#define MEMORY_MANIFEST "manifest.json"
+#define MEMORY_FORMAT 1
+
+enum memory_kind { MEMORY_QEMU, MEMORY_CRIU };
+extern const char *const memory_kind_names[];
+
+struct memory_file {
+	char *name;       /* in the folder; no slash */
+	uint64_t length;
+	char *digest;     /* "sha256:HEX" of its bytes; NULL: only its length is known (docs/formats/memory.md says which) */
+};
+
+struct memory_volume {
+	char *name;          /* "root", or as in the spec */
+	uint64_t size_bytes;
+	uint64_t generation; /* restores of the workspace when it was suspended: a restore in between makes the state useless */
+};
+
+struct memory_manifest {
+	uint64_t format;       /* MEMORY_FORMAT */
+	unsigned kind;         /* enum memory_kind */
+	unsigned engine;       /* enum spec_engine that it ran under */
+	char *workspace;       /* id */
+	uint64_t run;
+	bool paused;           /* it was paused, not running */
+	uint64_t taken_ms;     /* Unix time */
+	char *architecture;    /* "amd64", as images have it */
+	char *program;         /* "qemu-system-x86_64", "criu" */
+	char *version;         /* "7.2.22" */
+	char *machine;         /* "pc-q35-7.2"; NULL: no machine */
+	char *processor;       /* QEMU's word for the model; NULL: the host's own */
+	struct texts features; /* the processor must have, as /proc/cpuinfo names them */
+	char *kernel;          /* digest of the kernel partition; NULL: none, or the host's kernel counts (criu: its release) */
+	uint64_t processors, memory_bytes;
+	char *layout;          /* digest of the devices and their places: QEMU's words; NULL: none */
+	struct texts partitions; /* digests, lowest first */
+	struct objects volumes;  /* struct memory_volume */
+	struct objects files;    /* struct memory_file */
+};
+
+extern const struct shape memory_manifest_shape, memory_file_shape;
+
+/* What a host can resume. Lists are NULL-terminated; NULL: nothing of the kind. */
+struct memory_host {
+	const char *architecture;
+	const char *program, *version;       /* of the manifest's kind here; NULL: it has none */
+	const char *const *machines;         /* types that QEMU knows */
+	const char *const *features;         /* of the processor, or of what the emulator makes of it */
+	const char *kernel;                  /* as the manifest's */
+};
+
+int memory_manifest_decode(const char *bytes, size_t length, const char *source, struct memory_manifest *ret_manifest, struct err *e) must_check;
+char *memory_manifest_encode(const struct memory_manifest *m); /* JSON text; the caller frees */
+void memory_manifest_done(struct memory_manifest *m);
+
+/* Whether this host can go on with it; pure. ERR_UNSUPPORTED names the first thing that differs, and the hint where it could be resumed. */
+int memory_check(const struct memory_manifest *m, const struct memory_host *h, struct err *e) must_check;
+/* Whether it belongs to this workspace as it is now; `partitions` as the manifest's, `restores` so far. ERR_CONFLICT. */
+int memory_check_workspace(const struct memory_manifest *m, const char *workspace, const struct texts *partitions, uint64_t restores,
+			   struct err *e) must_check;
+const struct memory_file *memory_manifest_file(const struct memory_manifest *m, const char *name); /* NULL: none */
+uint64_t memory_manifest_bytes(const struct memory_manifest *m); /* of all files */
+
+#endif

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory of operation. What is the same for all engines: the folder, the manifest, and the order in which they are written.
+ *
+ *   save     the engine stops the workspace and writes its files
+ *   digests  of what is small; they are synced, and so is the folder
+ *   commit   the runner renames the manifest and ends. It, and not the agent, because the rename and the end of the processes must
+ *            not come apart: a runner that dies before the rename leaves no state, and one that dies after it leaves no workspace
+ *
+ * Until the commit every failure is answered by going on. An agent that dies is noticed by the runner, which goes on as well.
+ */
+#include "node/suspend.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/fs.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+#include "engine/engine.h"
+
+#define MANIFEST_MOST (UINT64_C(4) << 20)
+#define MANIFEST_NEW MEMORY_MANIFEST ".new"
+
+static const struct suspend_engine *find_engine(const char *name)
+{
+	for (size_t i = 0; suspend_engines[i]; i++)
+		if (str_eq(suspend_engines[i]->name, name))
+			return suspend_engines[i];
+	return NULL;
+}
+
+int suspend_engine_of(const struct record *r, const struct suspend_engine **ret_engine, struct err *e)
+{
+	const struct engine *engine = NULL;
+	const char *name = r->truth.report->engine;
+	int chosen = name ? 0 : engine_choose(r->wish.spec, &engine, e);
+
+	if (chosen < 0)
+		return chosen;
+	if (!name)
+		name = engine->name;
+	*ret_engine = find_engine(name);
+	if (*ret_engine)
+		return 0;
+	(void)err_set(e, ERR_UNSUPPORTED, "the engine '%s' cannot put memory on disk", name);
+	return err_hint(e, "carrel stop keeps the volumes; carrel pause keeps the memory where it is");
+}
+
+/* --- what is there --- */
+
+static char *manifest_path(const struct record *r) { return mem_printf("%s/" MEMORY_FOLDER "/" MEMORY_MANIFEST, r->folder); }
+
+bool suspend_is_there(const struct record *r)
+{
+	own_str char *path = manifest_path(r);
+	return fs_exists(AT_FDCWD, path);
+}
+
+int suspend_read(const struct record *r, struct memory_manifest *ret_manifest, struct err *e)
+{
+	own_str char *path = manifest_path(r);
+	own_strbuf struct str text = { 0 };
+	int got = fs_read_file(AT_FDCWD, path, MANIFEST_MOST, &text, e);
+
+	if (got == -ENOENT)
+		return err_set(e, ERR_NOT_FOUND, "the workspace has no memory state");
+	if (got == 0)
+		got = memory_manifest_decode(str_text(&text), text.length, "the memory state's manifest", ret_manifest, e);
+	return got;
+}
+
+static int check_file(int folder, const struct memory_file *f, struct err *e)
+{
+	own_fd int fd = openat(folder, f->name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+	struct digest d, wanted;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_errno(e, errno, "open the memory state's file %s", f->name);
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != f->length)
+		return err_set(e, ERR_CORRUPT, "the memory state's file %s has %lld bytes, not %llu", f->name, (long long)st.st_size,
+			       (unsigned long long)f->length);
+	if (!f->digest)
+		return 0;
+	int r = hash_fd(fd, &d, e);
+	if (r == 0)
+		r = digest_parse(f->digest, &wanted, e);
+	if (r == 0 && memcmp(&d, &wanted, sizeof d) != 0)
+		r = err_set(e, ERR_CORRUPT, "the memory state's file %s is damaged: its bytes are not those that were written", f->name);
+	return r;
+}
+
+static int check_files(const struct record *r, const struct memory_manifest *m, struct err *e)
+{
+	own_str char *path = record_path(r, MEMORY_FOLDER);
+	const struct memory_file *files = m->files.items;
+	own_fd int folder = -1;
+	int done = fs_open_dir(AT_FDCWD, path, &folder, e);
+
+	for (size_t i = 0; i < m->files.count && done == 0; i++)
+		done = check_file(folder, &files[i], e);
+	return done;
+}
+
+static void partitions_of(const struct record *r, struct texts *ret_digests)
+{
+	const struct image_partition *partitions = r->wish.image->partitions.items;
+
+	for (size_t i = 0; i < r->wish.image->partitions.count; i++)
+		texts_add(ret_digests, partitions[i].digest);
+}
+
+int suspend_verify(struct node *n, const struct record *r, struct memory_manifest *ret_manifest, struct err *e)
+{
+	struct texts partitions = { 0 };
+	struct memory_host host = { 0 };
+	struct memory_manifest m = { 0 };
+	int done = suspend_read(r, &m, e);
+
+	if (done < 0)
+		return done;
+	partitions_of(r, &partitions);
+	done = memory_check_workspace(&m, r->id, &partitions, r->truth.report->restore, e);
+	texts_done(&partitions);
+	const struct suspend_engine *engine = find_engine(spec_engine_names[m.engine]);
+	if (done == 0 && !engine)
+		done = err_set(e, ERR_UNSUPPORTED, "this host cannot resume memory of the engine '%s'", spec_engine_names[m.engine]);
+	if (done == 0)
+		done = engine->host(n, &m, &host, e);
+	if (done == 0)
+		done = memory_check(&m, &host, e);
+	if (done == 0)
+		done = check_files(r, &m, e);
+	if (done < 0)
+		memory_manifest_done(&m);
+	else
+		*ret_manifest = m;
+	return done;
+}
+
+/* --- suspend --- */
+
+static int begin_manifest(const struct work *w, struct memory_manifest *m, struct err *e)
+{
+	const struct record *r = w->record;
+	const struct spec_volume *specs = r->wish.spec->volumes.items;
+	size_t count = r->wish.spec->volumes.count + 1;
+	struct memory_volume *volumes = mem_alloc_array(count, sizeof *volumes);
+	uint64_t used;
+	int done = 0;
+
+	*m = (struct memory_manifest){ .format = MEMORY_FORMAT, .workspace = mem_strdup(r->id), .run = r->truth.report->run,
+				       .taken_ms = unix_ms(), .volumes = { volumes, count },
+				       .architecture = mem_strdup(r->wish.image->architecture ? r->wish.image->architecture : "amd64") };
+	partitions_of(r, &m->partitions);
+	for (size_t i = 0; i < count && done == 0; i++) {
+		const struct spec_volume *v = i ? &specs[i - 1] : NULL;
+		own_str char *path = record_volume_path(r, w->node->kept, v);
+		volumes[i] = (struct memory_volume){ .name = mem_strdup(v ? v->name : "root"), .generation = r->truth.report->restore };
+		done = volume_measure(path, &volumes[i].size_bytes, &used, e);
+	}
+	return done;
+}
+
+static int write_manifest(int folder, const struct memory_manifest *m, struct err *e)
+{
+	own_str char *text = memory_manifest_encode(m);
+	int fault = fault_point("suspend-manifest"), r = fault ? err_errno(e, fault, "write the manifest") : 0;
+
+	if (r == 0)
+		r = fs_write_file(folder, MANIFEST_NEW, text, strlen(text), 0600, true, e);
+	if (r == 0 && fsync(folder) < 0)
+		r = err_errno(e, errno, "sync the memory folder");
+	return r;
+}
+
+static int save_and_commit(struct work *w, const struct suspend_engine *engine, int folder, struct memory_manifest *m, struct err *e)
+{
+	int fault, r = engine->save(w, folder, m, e);
+
+	if (r < 0)
+		return r;
+	r = (fault = fault_point("suspend-saved")) ? err_errno(e, fault, "suspend") : write_manifest(folder, m, e);
+	if (r == 0 && (fault = fault_point("suspend-commit")))
+		r = err_errno(e, fault, "suspend");
+	if (r == 0)
+		r = engine->commit(w, folder, e);
+	else
+		engine->abort(w);
+	return r;
+}
+
+int suspend_do(struct work *w, struct err *e)
+{
+	const struct suspend_engine *engine = NULL;
+	own_str char *path = record_path(w->record, MEMORY_FOLDER);
+	struct memory_manifest m = { 0 };
+	own_fd int folder = -1;
+	int r = suspend_engine_of(w->record, &engine, e);
+
+	if (r == 0)
+		r = engine->check(w->node, w->record, e);
+	if (r == 0)
+		r = fs_mkdirs(path, 0700, e);
+	if (r == 0)
+		r = fs_open_dir(AT_FDCWD, path, &folder, e);
+	if (r == 0)
+		r = begin_manifest(w, &m, e);
+	if (r == 0)
+		r = save_and_commit(w, engine, folder, &m, e);
+	memory_manifest_done(&m);
+	return r;
+}
+
+int suspend_discard(const struct record *r, struct err *e)
+{
+	own_str char *path = record_path(r, MEMORY_FOLDER);
+	own_fd int folder = -1;
+	int done = fs_open_dir(AT_FDCWD, path, &folder, e);
+
+	if (done == -ENOENT)
+		return 0;
+	if (done < 0)
+		return done;
+	/* First the manifest, for good: the rest is nothing without it. */
+	if (unlinkat(folder, MEMORY_MANIFEST, 0) == 0 && fsync(folder) < 0)
+		return err_errno(e, errno, "sync the memory folder");
+	(void)fault_point("discard-unlinked");
+	return fs_remove_tree(AT_FDCWD, path, e);
+}
+
+json_t *suspend_check(struct node *n, const struct record *r)
+{
+	const struct suspend_engine *engine = NULL;
+	enum state s = (enum state)r->truth.report->state;
+	struct err why = { 0 };
+	int done = 0;
+
+	if (s == STATE_SUSPENDED) {
+		struct memory_manifest m = { 0 };
+		done = suspend_verify(n, r, &m, &why);
+		memory_manifest_done(&m);
+	} else if (s != STATE_RUNNING && s != STATE_PAUSED) {
+		done = err_set(&why, ERR_CONFLICT, "the workspace is %s: it has no memory", state_names[s]);
+	} else if ((done = suspend_engine_of(r, &engine, &why)) == 0) {
+		done = engine->check(n, r, &why);
+	}
+	json_t *json = json_pack("{s:s}", "level", done < 0 ? "volumes" : "memory");
+	if (r->truth.report->engine)
+		(void)json_object_set_new(json, "engine", json_string(r->truth.report->engine));
+	if (done < 0)
+		(void)json_object_set_new(json, "reason", json_string(why.message));
+	if (done < 0 && why.hint[0])
+		(void)json_object_set_new(json, "hint", json_string(why.hint));
+	return json;
+}

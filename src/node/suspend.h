@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NODE_SUSPEND_H
+#define NODE_SUSPEND_H
+
+/*
+ * Suspended is exactly the workspace whose memory folder holds a manifest: it appears in one rename, when the state is complete and the
+ * workspace stands still, and goes in one rename before the workspace moves again. Whoever is killed in between leaves the one or the
+ * other, and the record is told by the folder (docs/decisions/0095).
+ */
+
+#include "model/memory.h"
+#include "node/steps.h"
+
+/* How an engine does it; one row per engine in suspend_engines.c. */
+struct suspend_engine {
+	const char *name; /* as in spec_engine_names */
+	/* Whether this workspace could be suspended now; else the reason and what to do. Changes nothing. */
+	int (*check)(struct node *n, const struct record *r, struct err *e);
+	/* The workspace stands still, all but `files`' digests and the manifest itself is on disk in `folder`, and `m` tells of it. After a
+	 * failure it goes on as before. */
+	int (*save)(struct work *w, int folder, struct memory_manifest *m, struct err *e);
+	/* MANIFEST.new becomes the manifest, and the workspace and its runner end; one may not happen without the other. After a failure it
+	 * goes on as before. */
+	int (*commit)(struct work *w, int folder, struct err *e);
+	void (*abort)(struct work *w); /* saved, but not committed: goes on as before */
+	/* What this host has, for memory_check. What it points to lives until the next call. */
+	int (*host)(struct node *n, const struct memory_manifest *m, struct memory_host *ret_host, struct err *e);
+};
+
+extern const struct suspend_engine *const suspend_engines[]; /* NULL-terminated */
+
+/* The row of the engine a workspace runs under; ERR_UNSUPPORTED when there is none. */
+int suspend_engine_of(const struct record *r, const struct suspend_engine **ret_engine, struct err *e) must_check;
+
+bool suspend_is_there(const struct record *r); /* a manifest */
+/* Read strictly. ERR_NOT_FOUND: none. */
+int suspend_read(const struct record *r, struct memory_manifest *ret_manifest, struct err *e) must_check;
+
+/* From running or paused to suspended: afterwards the runner is gone and the manifest there, or all is as before. */
+int suspend_do(struct work *w, struct err *e) must_check;
+/* Whether the memory state can be resumed here: host, workspace, files. Nothing is changed. */
+int suspend_verify(struct node *n, const struct record *r, struct memory_manifest *ret_manifest, struct err *e) must_check;
+/* The memory state goes, whatever there is of it; what a live machine uses stays. */
+int suspend_discard(const struct record *r, struct err *e) must_check;
+/* {"level","engine","reason","hint"}: what a suspend would come to now. */
+json_t *suspend_check(struct node *n, const struct record *r);
+
+#endif
