@@ -55,6 +55,9 @@ BUILD = pathlib.Path(os.environ.get("CARREL_BUILD_ROOT", ROOT / "build"))
 # Generous: a loaded machine with two processors must not fail a test.
 TIMEOUT = int(os.environ.get("CARREL_TEST_TIMEOUT", "120"))
 DEBIAN_PACKAGES = "systemd-sysv,dbus,openssh-server,cron,iproute2,procps,less,nano"
+# One larger system for all tests of real services.
+SERVICES = ("systemd-sysv,dbus,openssh-server,openssh-client,cron,iproute2,procps,less,nano,postgresql,nginx-light,openvpn,openssl,curl,iputils-ping,"
+            "nftables")
 BUSYBOX_LINKS = ("sh ls cat echo true false sleep id ps mount umount touch rm mkdir rmdir ln cp mv chmod chown head tail wc grep sed awk "
                  "wget nslookup tr cut sort uniq env printf test [ dd df du hostname uname kill killall nproc seq stat sync tar vi top free tee "
                  "readlink date find xargs sha256sum md5sum stty tty who whoami yes nc ping ip ifconfig mknod expr basename dirname "

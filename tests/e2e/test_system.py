@@ -9,8 +9,6 @@ import pytest
 
 import conftest
 
-SERVICES = "systemd-sysv,dbus,openssh-server,openssh-client,cron,iproute2,procps,less,nano,postgresql"
-
 
 def inside(site, name, command, **how):
     return site.carrel("exec", name, "--", "sh", "-c", command, **how).stdout
@@ -24,7 +22,7 @@ def booted(site, name):
 
 @pytest.fixture(scope="module")
 def services_image(shared_site):
-    return conftest.import_image(shared_site, "services", conftest.build_debian(SERVICES))
+    return conftest.import_image(shared_site, "services", conftest.build_debian(conftest.SERVICES))
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,6 +33,10 @@
 #include "base/own.h"
 #include "engine/workspace/inside.h"
 #include "engine/workspace/message.h"
+
+/* Documentation/admin-guide/devices.txt */
+#define TUN_MAJOR 10
+#define TUN_MINOR 200
 
 void birth_init(struct birth *b, const struct plan *p)
 {
@@ -110,6 +116,34 @@ static int open_first(const struct plan *p, struct inside *in, struct err *e)
 		if (in->first < 0)
 			return err_errno(e, errno, "open %s", p->steps[i].source);
 	}
+	return 0;
+}
+
+/*
+ * A folder with one device in it, as udev makes it: everybody may open it, and the kernel asks for CAP_NET_ADMIN over the network namespace
+ * of who opened it. Ours, because the host's device may be closed to ids other than its root's, and only we may make devices.
+ */
+static int make_tun(int *ret_mount, struct err *e)
+{
+	struct mount_attr a = { .attr_set = MOUNT_ATTR_RDONLY };
+	own_fd int fs = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
+	if (fs < 0 || syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "nr_inodes", "2", 0) < 0 ||
+	    syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "mode", "755", 0) < 0 ||
+	    syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return err_errno(e, errno, "make a file system for /dev/net");
+	own_fd int mount = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+	if (mount < 0 || mknodat(mount, "tun", S_IFCHR | 0666, makedev(TUN_MAJOR, TUN_MINOR)) < 0 || fchmodat(mount, "tun", 0666, 0) < 0 ||
+	    syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, &a, sizeof a) < 0)
+		return err_errno(e, errno, "make /dev/net/tun");
+	*ret_mount = TAKE_FD(mount);
+	return 0;
+}
+
+static int open_tun(const struct plan *p, struct inside *in, struct err *e)
+{
+	for (size_t i = 0; i < p->step_count; i++)
+		if (p->steps[i].kind == STEP_TUN)
+			return make_tun(&in->tun, e);
 	return 0;
 }
 
@@ -242,11 +276,13 @@ static int grow_up(struct birth *b, struct inside *in, struct err *e)
 
 int birth_begin(struct birth *b, struct err *e)
 {
-	struct inside in = { .plan = b->plan, .sync = -1, .first = -1, .standard = { -1, -1, -1 } };
+	struct inside in = { .plan = b->plan, .sync = -1, .first = -1, .tun = -1, .standard = { -1, -1, -1 } };
 	int r = open_layers(b->plan, &in, e);
 
 	if (r >= 0)
 		r = open_first(b->plan, &in, e);
+	if (r >= 0)
+		r = open_tun(b->plan, &in, e);
 	if (r >= 0)
 		r = open_cgroups(b->plan, &in, e);
 	if (r >= 0)
@@ -257,6 +293,7 @@ int birth_begin(struct birth *b, struct err *e)
 		(void)close(in.layers[i]);
 	free(in.layers);
 	close_one(&in.first);
+	close_one(&in.tun);
 	for (size_t i = 0; i < in.task_count; i++)
 		close_one(&in.tasks[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(in.standard); i++)

@@ -44,7 +44,8 @@ static void describe_step(struct str *line, const struct step *s)
 	static const char *const verbs[] = { [STEP_MOUNT] = "mount",   [STEP_VOLUME] = "volume", [STEP_DEVICE] = "device",
 					     [STEP_HOST] = "host",     [STEP_LINK] = "link",     [STEP_FOLDER] = "folder",
 					     [STEP_HIDE] = "hide",     [STEP_READ_ONLY] = "read-only", [STEP_WRITE] = "write",
-					     [STEP_CONSOLE] = "console", [STEP_FIRST] = "first" };
+					     [STEP_CONSOLE] = "console", [STEP_FIRST] = "first",
+					     [STEP_TUN] = "tun" };
 	static const char *const when[] = { "", " unless own", " if there" };
 
 	str_printf(line, "%s %s", verbs[s->kind], s->target);
@@ -64,6 +65,9 @@ static void describe_step(struct str *line, const struct step *s)
 		break;
 	case STEP_FOLDER:
 		str_printf(line, " %o", (unsigned)s->number);
+		break;
+	case STEP_READ_ONLY:
+		str_printf(line, "%s%s", *s->text ? " but " : "", s->text);
 		break;
 	default:
 		break;

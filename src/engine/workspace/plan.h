@@ -36,10 +36,11 @@ enum step_kind {
 	STEP_LINK,       /* symbolic link to text */
 	STEP_FOLDER,     /* mode in number */
 	STEP_HIDE,       /* an empty, unreadable thing over a file or folder, when it is there */
-	STEP_READ_ONLY,  /* what is there becomes read-only, when it is there */
+	STEP_READ_ONLY,  /* what is there becomes read-only, when it is there; but for the folder in text */
 	STEP_WRITE,      /* a file with text; enum write_when in number */
 	STEP_CONSOLE,    /* the workspace's terminal as a device file */
 	STEP_FIRST,      /* carrel-first, a file of the host in source, read-only */
+	STEP_TUN,        /* a folder with the device tun, read-only */
 };
 
 enum write_when {

@@ -9,6 +9,8 @@
  *                     user namespace, and none that do
  *   no_new_privs      no (sudo and services work)              yes
  *   /run              tmpfs                                    of the image
+ *   /dev/net/tun      yes, unless on the host's network        no (without CAP_NET_ADMIN it is of no use)
+ *   /proc/sys/net     writable, unless on the host's network   read-only
  *   cgroup2 tree      writable, its own subtree                read-only
  *   machine-id        always                                   when the image has the file
  *
@@ -134,6 +136,8 @@ static void plan_dev(struct request *r, const struct launch *l, bool system, boo
 	step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=620,gid=5");
 	step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/dev/shm", tmpfs_options(r, l, "1777", 50));
 	step(r, STEP_MOUNT, CLOSED, "mqueue", "/dev/mqueue", "");
+	if (system && !l->machine && l->spec->network != NETWORK_HOST) /* it needs a network that is the workspace's own */
+		step(r, STEP_TUN, 0, "", "/dev/net", "");
 	if (!system && !l->machine)
 		step(r, STEP_FIRST, 0, own(r, mem_printf("%s/libexec/carrel/carrel-first", fs_prefix())), PLAN_FIRST, "");
 	if (console && !l->machine) /* a machine's is the kernel's */
@@ -146,7 +150,7 @@ static void plan_proc_and_sys(struct request *r, const struct launch *l, bool sy
 	static const char *const hidden[] = { "/proc/acpi",	  "/proc/asound",      "/proc/interrupts",   "/proc/kcore",
 					      "/proc/keys",	  "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
 					      "/proc/sysrq-trigger", "/proc/timer_list", "/proc/timer_stats" };
-	static const char *const read_only[] = { "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys" };
+	static const char *const read_only[] = { "/proc/bus", "/proc/fs", "/proc/irq" };
 
 	step(r, STEP_MOUNT, CLOSED, "proc", "/proc", "");
 	if (l->machine) {
@@ -155,6 +159,8 @@ static void plan_proc_and_sys(struct request *r, const struct launch *l, bool sy
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(read_only); i++)
 		step(r, STEP_READ_ONLY, 0, "", read_only[i], "");
+	/* Below it the kernel shows the settings of the network namespace that asks, and lets its owner's root change them. */
+	step(r, STEP_READ_ONLY, 0, "", "/proc/sys", system && l->spec->network != NETWORK_HOST ? "net" : "");
 	for (size_t i = 0; i < ARRAY_SIZE(hidden); i++)
 		step(r, STEP_HIDE, 0, "", hidden[i], "");
 	/* sysfs shows the network namespace it is mounted in, which must be the workspace's own. */
@@ -364,7 +370,7 @@ static void plan_interfaces(struct request *r, const struct launch *l)
 	const char **list = own_list(r, l->interface_count * INTERFACE_TEXTS);
 
 	for (size_t i = 0; i < l->interface_count && !l->maintenance; i++) {
-		struct request_interface one;
+		struct request_interface one = { 0 };
 		request_interface(&l->interfaces[i], &one);
 		for (size_t t = 0; t < INTERFACE_TEXTS; t++)
 			list[i * INTERFACE_TEXTS + t] = own(r, mem_strdup(one.texts[t]));

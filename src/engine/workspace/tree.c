@@ -306,10 +306,15 @@ static int step_read_only(struct tree *t, const struct step *s, struct err *e)
 		return 0;
 	if (target < 0)
 		return err_errno(e, errno, "look at %s", s->target);
+	own_fd int kept = *s->text ? (int)syscall(SYS_open_tree, target, s->text, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC) : -1;
 	own_fd int mount = (int)syscall(SYS_open_tree, target, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
 	if (mount < 0 || syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH | AT_RECURSIVE, &a, sizeof a) < 0)
 		return err_errno(e, errno, "make %s read-only", s->target);
-	return attach(mount, target, s->target, e);
+	int r = attach(mount, target, s->target, e);
+	if (r < 0 || kept < 0)
+		return r;
+	own_fd int hole = open_in(mount, s->text, O_PATH | O_DIRECTORY, 0, OURS);
+	return hole < 0 ? err_errno(e, errno, "open %s/%s", s->target, s->text) : attach(kept, hole, s->target, e);
 }
 
 /* What a regular file says now; empty when it is not there. False: leave it alone, it is something else. */
@@ -374,13 +379,23 @@ static int step_first(struct tree *t, const struct step *s, struct err *e)
 	return mount_on_new_file(t, t->in->first, s->target, e);
 }
 
+static int step_tun(struct tree *t, const struct step *s, struct err *e)
+{
+	own_fd int target = -1;
+
+	if (t->in->tun < 0)
+		return err_set(e, ERR_INTERNAL, "%s was not made", s->target);
+	int r = open_target_folder(t, s->target, OURS, &target, e);
+	return r < 0 ? r : attach(t->in->tun, target, s->target, e);
+}
+
 typedef int step_fn(struct tree *t, const struct step *s, struct err *e);
 
 static step_fn *const step_calls[] = {
 	[STEP_MOUNT] = step_mount,   [STEP_VOLUME] = step_volume, [STEP_DEVICE] = step_device,	     [STEP_HOST] = step_host,
 	[STEP_LINK] = step_link,     [STEP_FOLDER] = step_folder, [STEP_HIDE] = step_hide,	     [STEP_READ_ONLY] = step_read_only,
 	[STEP_WRITE] = step_write,   [STEP_CONSOLE] = step_console,
-	[STEP_FIRST] = step_first,
+	[STEP_FIRST] = step_first,   [STEP_TUN] = step_tun,
 };
 
 /* File systems of our own, which are made before the image is there. */
