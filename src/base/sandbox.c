@@ -84,7 +84,7 @@ static uint64_t all_rights(long abi)
 	return (UINT64_C(1) << bits[at]) - 1;
 }
 
-static int allow_path(int ruleset, const char *path, struct err *e)
+static int allow_path(int ruleset, const char *path, uint64_t more, struct err *e)
 {
 	own_fd int fd = open(path, O_PATH | O_CLOEXEC);
 	struct stat st;
@@ -93,13 +93,16 @@ static int allow_path(int ruleset, const char *path, struct err *e)
 		return errno == ENOENT ? 0 : err_errno(e, errno, "open %s", path);
 	if (fstat(fd, &st) < 0)
 		return err_errno(e, errno, "look at %s", path);
-	const struct landlock_path_beneath_attr rule = { S_ISDIR(st.st_mode) ? READ_FILE | READ_FOLDER : READ_FILE, fd };
+	if (S_ISCHR(st.st_mode)) /* /dev/null */
+		more = LANDLOCK_ACCESS_FS_WRITE_FILE;
+	const struct landlock_path_beneath_attr rule = { (S_ISDIR(st.st_mode) ? READ_FILE | READ_FOLDER : READ_FILE) | more, fd };
 	if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0)
 		return err_errno(e, errno, "let %s be read", path);
 	return 0;
 }
 
-static int restrict_paths(const char *const *readable, struct err *e)
+/* `file` -1: none. */
+static int restrict_paths(const char *const *readable, uint64_t more, int file, bool writes, struct err *e)
 {
 	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	if (abi < 1)
@@ -109,10 +112,13 @@ static int restrict_paths(const char *const *readable, struct err *e)
 	if (ruleset < 0)
 		return err_errno(e, errno, "make a Landlock ruleset");
 	for (; readable && *readable; readable++) {
-		int r = allow_path(ruleset, *readable, e);
+		int r = allow_path(ruleset, *readable, more, e);
 		if (r < 0)
 			return r;
 	}
+	const struct landlock_path_beneath_attr rule = { READ_FILE | (writes ? LANDLOCK_ACCESS_FS_WRITE_FILE : 0), file };
+	if (file >= 0 && syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0)
+		return err_errno(e, errno, "let the file be opened");
 	if (syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
 		return err_errno(e, errno, "enter the Landlock ruleset");
 	return 0;
@@ -244,8 +250,72 @@ int sandbox_enter(unsigned rights, const char *const *readable, struct err *e)
 	if (r == 0)
 		r = set_limits(rights, e);
 	if (r == 0)
-		r = restrict_paths(readable, e);
+		r = restrict_paths(readable, 0, -1, false, e);
 	if (r == 0)
 		r = restrict_calls(rights, readable != NULL, e);
 	return r < 0 ? err_wrap(e, "enter the sandbox") : 0;
+}
+
+/* --- a program of others --- */
+
+/* What a dynamically linked program does before and around its work. Threads, but no other process. */
+static const int with_program[] = {
+	SCMP_SYS(execve), SCMP_SYS(mmap), SCMP_SYS(mprotect), SCMP_SYS(arch_prctl), SCMP_SYS(set_tid_address), SCMP_SYS(prlimit64),
+	SCMP_SYS(newfstatat), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(statx), SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(faccessat2),
+	SCMP_SYS(readlink), SCMP_SYS(readlinkat), SCMP_SYS(getcwd), SCMP_SYS(getrusage), SCMP_SYS(times), SCMP_SYS(getdents64),
+	SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(fcntl), SCMP_SYS(sync_file_range), SCMP_SYS(alarm), SCMP_SYS(getppid),
+};
+
+static int restrict_program(struct err *e)
+{
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+	int r = filter ? allow_calls(filter, always, ARRAY_SIZE(always)) : -ENOMEM;
+
+	if (r == 0)
+		r = allow_calls(filter, with_program, ARRAY_SIZE(with_program));
+	if (r == 0)
+		r = allow_threads(filter);
+	if (r == 0)
+		r = seccomp_load(filter);
+	seccomp_release(filter);
+	return r < 0 ? err_errno(e, -r, "restrict system calls") : 0;
+}
+
+static int limit_program(const struct sandbox_program *p, struct err *e)
+{
+	const struct rlimit memory = { p->memory_bytes, p->memory_bytes }, time = { p->cpu_seconds, p->cpu_seconds };
+	const struct rlimit files = { 64, 64 };
+	struct rlimit length = { 0, 0 };
+	struct stat st;
+
+	if (fstat(p->file, &st) < 0)
+		return err_errno(e, errno, "look at the file");
+	if (p->writes)
+		length.rlim_cur = length.rlim_max = (rlim_t)st.st_size;
+	if (fchown(p->file, NOBODY, NOBODY) < 0 && geteuid() == 0)
+		return err_errno(e, errno, "give the file to nobody");
+	if (setrlimit(RLIMIT_AS, &memory) < 0 || setrlimit(RLIMIT_CPU, &time) < 0 || setrlimit(RLIMIT_NOFILE, &files) < 0 ||
+	    setrlimit(RLIMIT_FSIZE, &length) < 0)
+		return err_errno(e, errno, "limit the program");
+	return 0;
+}
+
+int sandbox_exec(const struct sandbox_program *p, struct err *e)
+{
+	static const char *const environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/", NULL };
+	const struct rlimit none = { 0, 0 };
+	int r = limit_program(p, e);
+
+	if (r == 0)
+		r = drop_privileges(e);
+	if (r == 0 && setrlimit(RLIMIT_CORE, &none) < 0)
+		r = err_errno(e, errno, "limit core dumps");
+	if (r == 0)
+		r = restrict_paths(p->readable, LANDLOCK_ACCESS_FS_EXECUTE, p->file, p->writes, e);
+	if (r == 0)
+		r = restrict_program(e);
+	if (r < 0)
+		return err_wrap(e, "enter the sandbox");
+	(void)execve(p->argv[0], (char *const *)(uintptr_t)p->argv, (char *const *)(uintptr_t)environment);
+	return err_errno(e, errno, "start %s", p->argv[0]);
 }

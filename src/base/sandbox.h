@@ -10,6 +10,8 @@
  * Two walls: seccomp decides which system calls exist, Landlock (where the kernel has it) which paths. There is no way back.
  */
 
+#include <stdint.h>
+
 #include "base/err.h"
 
 enum sandbox_rights {
@@ -22,5 +24,16 @@ enum sandbox_rights {
 /* `readable` (NULL-terminated, or NULL): files and folders that may still be opened for reading. Only while the process has one
  * thread. What the process needs to have read, loaded or started must be so before. */
 int sandbox_enter(unsigned rights, const char *const *readable, struct err *e) must_check;
+
+/* The same around a program of others, which reads or writes one file and has to open it itself. */
+struct sandbox_program {
+	const char *const *argv;     /* argv[0] absolute; the file is called /proc/self/fd/N */
+	const char *const *readable; /* what may be read and executed: the program and its libraries; NULL-terminated */
+	int file;                    /* N; its owner is made to be nobody, for that is who opens it */
+	bool writes;                 /* may change the file, within its length */
+	uint64_t memory_bytes, cpu_seconds;
+};
+/* Becomes the program; returns only when that failed. */
+int sandbox_exec(const struct sandbox_program *p, struct err *e) must_check;
 
 #endif

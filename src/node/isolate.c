@@ -45,6 +45,22 @@ const char *isolate_engine_name(const struct assignment *a)
 	return engine_choose(a->spec, &engine, NULL) >= 0 ? engine->name : NULL;
 }
 
+bool isolate_ran_as_machine(const struct report *r)
+{
+	return r->engine && (str_eq(r->engine, spec_engine_names[ENGINE_EMULATOR]) || str_eq(r->engine, spec_engine_names[ENGINE_KVM]));
+}
+
+int isolate_can_start(struct node *n, const struct assignment *a, struct err *e)
+{
+	const struct engine *engine = NULL;
+	struct launch_machine host;
+	int r = engine_choose(a->spec, &engine, e);
+
+	if (r >= 0 && engine->machine)
+		r = machines_host(n->machines, a->spec->engine == ENGINE_KVM, &host, e);
+	return r < 0 ? r : 0;
+}
+
 static char *run_folder(const struct node *n, const char *id) { return mem_printf("%s/%s", n->runs, id); }
 
 static void plan_done_at(struct enforce_plan *p) { enforce_plan_done(p); }

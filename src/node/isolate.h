@@ -46,6 +46,11 @@ struct isolate_status {
 bool isolate_is_machine(const struct assignment *a);
 const char *isolate_engine_name(const struct assignment *a); /* that a start would take; NULL: none can */
 
+/* What `report` tells of is a virtual machine, alive or as it was last. */
+bool isolate_ran_as_machine(const struct report *r);
+/* Whether this host has what the wish's engine needs, before anything is stopped for it. */
+int isolate_can_start(struct node *n, const struct assignment *a, struct err *e) must_check;
+
 struct isolator;
 int isolator_new(struct isolator **ret_isolator, struct err *e) must_check;
 void isolator_free(struct isolator *i);

@@ -23,6 +23,7 @@
 #include "base/own.h"
 #include "base/str.h"
 #include "node/network.h"
+#include "store/check.h"
 
 struct step {
 	const char *name;
@@ -188,39 +189,76 @@ static int open_volume(const char *path, int *ret_fd, struct err *e)
 	return r;
 }
 
+/* Before this host's kernel, or a program of this host, reads what a guest's kernel wrote. */
+static int trust_volume(struct work *w, const char *path, const char *name, struct err *e)
+{
+	own_fd int fd = -1;
+	int r = open_volume(path, &fd, e);
+
+	if (r == 0) {
+		w->step = "check-volume";
+		w->tell(w);
+		r = check_volume(fd, e);
+		w->step = "volumes";
+	}
+	if (r < 0) {
+		(void)err_wrap(e, "a machine wrote volume %s, and it is not mounted here", name);
+		return err_hint(e, "its data is untouched: carrel move it back to the engine it ran under, and copy what is needed out with carrel cp");
+	}
+	return volume_set_of_guest(fd, false, e);
+}
+
+/* A volume that is there, for the host: whole, and of the right size. */
+static int ready_for_host(struct work *w, const char *path, const char *name, uint64_t wanted, struct err *e)
+{
+	uint64_t size = 0, used, inside = 0;
+	int r = volume_is_of_guest(path) ? trust_volume(w, path, name, e) : 0;
+
+	if (r >= 0)
+		r = volume_measure(path, &size, &used, e);
+	if (r >= 0)
+		r = volume_file_system_bytes(path, &inside, e);
+	if (r >= 0 && (size < wanted || inside < size))
+		r = volume_grow(path, size < wanted ? wanted : size, e);
+	return r;
+}
+
+/* For a machine: what its guest wrote, no program of the host's reads; its guest grows it. From here on it is the guest's. */
+static int ready_for_guest(struct work *w, const char *path, const char *name, uint64_t wanted, struct err *e)
+{
+	uint64_t size = 0, used;
+	own_fd int fd = -1;
+	int r = volume_is_of_guest(path) ? volume_measure(path, &size, &used, e) : ready_for_host(w, path, name, wanted, e);
+
+	if (r >= 0 && size && size < wanted)
+		r = volume_grow_file(path, wanted, e);
+	if (r >= 0)
+		r = open_volume(path, &fd, e);
+	return r < 0 ? r : volume_set_of_guest(fd, true, e);
+}
+
 static int volume_run(struct work *w, const struct spec_volume *v, struct isolate_volume *out, struct err *e)
 {
 	const struct assignment *a = &w->record->wish;
-	uint64_t size = 0, used, inside = 0, wanted = wanted_bytes(a, v);
+	const char *name = v ? v->name : "root";
+	uint64_t wanted = wanted_bytes(a, v);
 	bool machine = isolate_is_machine(a);
 
 	out->spec = v;
 	out->fd = -1;
 	out->mount = (struct volume_mount){ -1, -1 };
 	out->path = record_volume_path(w->record, w->node->kept, v);
-	if (machine && v && v->keep) /* the next workspace that has it may be one whose volumes the host mounts */
-		return err_set(e, ERR_UNSUPPORTED, "volume %s is kept, and a machine can have no kept volumes yet", v->name);
-	bool foreign = machine && fs_exists(AT_FDCWD, out->path);
 	if (!v && !machine && !fs_exists(AT_FDCWD, out->path) &&
 	    ready_volume(w->node->ready, wanted, a->spec->remove_on_exit, out->path, &out->fd, &out->mount))
 		return 0;
 	int r = v && v->keep ? make_kept_folder(w, e) : 0;
 	if (r == 0)
 		r = volume_make(w->node->pool, v ? VOLUME_DATA : VOLUME_ROOT, wanted, out->path, e);
-	if (r == 0 && foreign) { /* its guest wrote it and grows it: no program of the host's reads it */
-		r = volume_measure(out->path, &size, &used, e);
-		if (r == 0 && size < wanted)
-			r = volume_grow_file(out->path, wanted, e);
-	} else if (r == 0) { /* it was there, or is made to measure */
-		r = volume_measure(out->path, &size, &used, e);
-		if (r == 0)
-			r = volume_file_system_bytes(out->path, &inside, e);
-		if (r == 0 && (size < wanted || inside < size))
-			r = volume_grow(out->path, size < wanted ? wanted : size, e);
-	}
+	if (r >= 0)
+		r = machine ? ready_for_guest(w, out->path, name, wanted, e) : ready_for_host(w, out->path, name, wanted, e);
 	if (r >= 0)
 		r = open_volume(out->path, &out->fd, e);
-	return r < 0 ? err_wrap(e, "volume %s", v ? v->name : "root") : 0;
+	return r < 0 ? err_wrap(e, "volume %s", name) : 0;
 }
 
 static int volumes_run(struct work *w, struct err *e)
@@ -406,8 +444,10 @@ int steps_grow(struct work *w, bool live, struct err *e)
 		if (r == -ENOENT || (r == 0 && size >= bytes))
 			continue;
 		struct isolate_volume volume = { .spec = v, .path = path, .fd = -1 };
-		if (r == 0 && isolate_is_machine(&w->record->wish))
-			r = live ? -EPERM : volume_grow_file(path, bytes, e); /* its guest grows the file system when it starts */
+		if (r == 0 && live && isolate_ran_as_machine(w->record->truth.report))
+			r = -EPERM;
+		else if (r == 0 && !live && (isolate_is_machine(&w->record->wish) || volume_is_of_guest(path)))
+			r = volume_grow_file(path, bytes, e); /* who mounts it next grows the file system */
 		else if (r == 0)
 			r = live ? isolate_grow_volume(w->node, w->record, &volume, bytes, e) : volume_grow(path, bytes, e);
 		if (r == -EPERM || r == -EACCES)

@@ -113,6 +113,13 @@ static enum task task_of(enum action a)
 	return TASK_NONE;
 }
 
+/* It ran, and the wish is another engine. */
+static bool moves(const struct assignment *wish, const struct report *t)
+{
+	const char *engine = isolate_engine_name(wish);
+	return t->engine && engine && !str_eq(engine, t->engine);
+}
+
 enum task task_next(const struct task_view *v)
 {
 	const struct report *t = v->truth->report;
@@ -124,6 +131,9 @@ enum task task_next(const struct task_view *v)
 			   (action == ACTION_START && t->state == STATE_SUSPENDED);
 	if (may_give_up && v->truth->gave_up == v->wish->generation)
 		action = ACTION_NONE;
+	bool for_start = v->wish->wish == WISH_RUNNING || v->wish->wish == WISH_PAUSED;
+	if (action == ACTION_STOP && for_start && v->truth->gave_up == v->wish->generation && moves(v->wish, t))
+		action = ACTION_NONE; /* nothing is stopped for a start that cannot be */
 	if (t->state == STATE_STOPPING && t->generation != v->wish->generation)
 		return TASK_STOP; /* said again: the time-out may be shorter */
 	enum task data = data_task(v);
@@ -443,6 +453,26 @@ static int do_grow(struct work *w, struct err *e)
 	return r < 0 ? give_up(w, "grow", &why) : 0;
 }
 
+/* A newer wish with another engine than that of the last run: what this host lacks for it is told before anything is stopped. */
+static int foresee_move(struct work *w)
+{
+	struct record *record = w->record;
+	struct report *report = record->truth.report;
+	struct err why = { 0 };
+	int fault;
+
+	if (report->error && report->error->step && str_eq(report->error->step, "move"))
+		record_clear_error(record);
+	bool ends = record->wish.wish == WISH_REMOVED || (record->wish.wish == WISH_STOPPED && state_is_live((enum state)report->state));
+	if (ends || !moves(&record->wish, report))
+		return 0;
+	int r = (fault = fault_point("move-begin")) ? err_errno(&why, fault, "move") : isolate_can_start(w->node, &record->wish, &why);
+	if (r >= 0)
+		return 0;
+	record->unsaved = true;
+	return give_up(w, "move", &why);
+}
+
 /* A newer wish is answered when its interfaces are there. */
 static int follow_networks(struct work *w)
 {
@@ -506,6 +536,8 @@ int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err
 	w->answered = record->truth.report->generation;
 	if (record->restoring && record->wish.wish != WISH_REMOVED)
 		r = restore_finish(w->node, record, e);
+	if (r == 0 && fresh)
+		r = foresee_move(w);
 	for (enum task task; r == 0 && (task = task_next(&view)) != TASK_NONE;) {
 		record->truth.report->generation = record->wish.generation;
 		r = do_task(w, task, e);

@@ -50,6 +50,14 @@ void converge_withdraw(struct workspace *w, const struct operation *o, struct db
 		}
 	} else if (str_eq(o->kind, "restore")) {
 		w->wish.restore = w->truth.restore;
+	} else if (str_eq(o->kind, "move") && w->truth.error && w->truth.error->step && str_eq(w->truth.error->step, "move")) {
+		/* The host refused before it changed anything: the wish is again what is. */
+		for (unsigned i = 0; w->truth.engine && spec_engine_names[i]; i++)
+			if (str_eq(spec_engine_names[i], w->truth.engine))
+				w->wish.spec->engine = i;
+		if (state_is_live((enum state)w->truth.state))
+			w->wish.run = w->truth.run;
+		converge_wish(w, (enum wish)w->wish.wish); /* goes out when this is stored: reports_committed */
 	} else {
 		return;
 	}

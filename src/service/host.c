@@ -192,6 +192,11 @@ static void reports_committed(void *data, const struct err *failure)
 			network_tell_gone(d->service, json_string_value(id));
 		}
 	}
+	for (size_t i = 0; !failure && i < json_array_size(d->touched); i++) { /* a report may have changed what is wished */
+		struct workspace *w = workspace_by_id(d->service, json_string_value(json_array_get(d->touched, i)));
+		if (w)
+			converge_assign(w, d->service);
+	}
 	if (!failure && h && json_array_size(d->forget)) {
 		host_send(h, json_pack("{s:s, s:O}", "type", "forget", "ids", d->forget));
 	}

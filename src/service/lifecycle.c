@@ -107,6 +107,26 @@ static int refuse_suspended(const struct workspace *w, struct err *e)
 	return err_hint(e, "carrel resume %s, or throw its memory away: carrel stop --discard-memory %s", w->name, w->name);
 }
 
+/* What cannot be moved, whatever its host can do. */
+static int move_check(const struct workspace *w, const struct move_request *to, struct err *e)
+{
+	if (to->engine != ENGINE_WORKSPACE && to->engine != ENGINE_EMULATOR && to->engine != ENGINE_KVM) {
+		(void)err_set(e, ERR_UNSUPPORTED, "a workspace is not moved to the engine '%s'", spec_engine_names[to->engine]);
+		return err_hint(e, "to 'workspace', 'emulator' or 'kvm'");
+	}
+	if (to->live) {
+		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' cannot be moved with its memory", w->name);
+		return err_hint(e, "leave out --live: it is stopped, and started on the other engine");
+	}
+	if (holds_memory(w))
+		return refuse_suspended(w, e);
+	if (w->wish.spec->remove_on_exit) {
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is removed when it stops, so it cannot be moved", w->name);
+		return err_hint(e, "deploy it without --rm");
+	}
+	return 0;
+}
+
 static uint64_t next_run(const struct workspace *w)
 {
 	return (w->truth.run > w->wish.run ? w->truth.run : w->wish.run) + 1;
@@ -169,6 +189,35 @@ int handle_workspace_restart(struct request *r, struct err *e)
 	w->wish.held = false;
 	converge_wish(w, WISH_RUNNING);
 	commit(r, w, "restart");
+	return 0;
+}
+
+/* Stopped there and started here: a newer run, in the order of the host's one line. What does not live is started here next time. */
+int handle_workspace_move(struct request *r, struct err *e)
+{
+	const struct move_request *body = r->value;
+	struct workspace *w;
+	int result = find(r, &w, e);
+
+	if (result == 0)
+		result = move_check(w, body, e);
+	if (result < 0)
+		return result;
+	bool live = state_is_live((enum state)w->truth.state) && w->truth.run >= w->wish.run;
+	bool there = live && w->truth.engine && str_eq(w->truth.engine, spec_engine_names[body->engine]);
+	if (w->wish.spec->engine == body->engine && (there || !wants_life(w))) {
+		commit_done(r, w, "move");
+		return 0;
+	}
+	w->wish.spec->engine = body->engine;
+	w->wish.held = false;
+	bool lives = wants_life(w) && !there; /* "auto" may have chosen it already */
+	if (lives)
+		w->wish.run = next_run(w);
+	converge_wish(w, (enum wish)w->wish.wish);
+	if (lives)
+		w->wish.stop_timeout_ms = body->timeout_ms;
+	commit(r, w, "move");
 	return 0;
 }
 
@@ -298,7 +347,8 @@ int lifecycle_cancel(struct request *r, struct operation *o, struct err *e)
 
 	if (!w || w->operation != o)
 		return err_set(e, ERR_CONFLICT, "the operation has ended already");
-	bool starts = str_eq(o->kind, "deploy") || str_eq(o->kind, "start") || str_eq(o->kind, "restart") || str_eq(o->kind, "resume");
+	bool starts = str_eq(o->kind, "deploy") || str_eq(o->kind, "start") || str_eq(o->kind, "restart") || str_eq(o->kind, "resume") ||
+		      (str_eq(o->kind, "move") && wants_life(w));
 	if (!starts) {
 		(void)err_set(e, ERR_CONFLICT, "'%s' cannot be cancelled", o->kind);
 		return err_hint(e, "wait for its end, then ask for the opposite");

@@ -63,6 +63,8 @@ const struct route routes[] = {
 	{ "POST", W "/resume", NEED_CHANGE, handle_workspace_resume, "Let them go on, from memory or from disk", NULL, &operation_shape, NULL, 0, 202 },
 	{ "POST", W "/suspend", NEED_CHANGE, handle_workspace_suspend, "Put its memory on disk and give back what it uses", NULL, &operation_shape,
 	  suspend_query, 0, 202 },
+	{ "POST", W "/move", NEED_CHANGE, handle_workspace_move, "Change its engine: stop it there, start it here", &move_shape,
+	  &operation_shape, NULL, 0, 202 },
 	{ "GET", W "/why", NEED_READ, handle_workspace_why, "What it waits for, or why it failed", NULL, &why_shape, NULL, 0, 0 },
 	{ "GET", W "/attach", NEED_CHANGE, handle_workspace_stream, "Input and output of its program", NULL, NULL, NULL, STREAM, 0 },
 	{ "GET", W "/console", NEED_CHANGE, handle_workspace_stream, "Its console", NULL, NULL, NULL, STREAM, 0 },

@@ -125,6 +125,16 @@ static const struct field suspend_check_fields[] = {
 const struct shape suspend_check_shape = { "suspend-check", sizeof(struct suspend_check_view), suspend_check_fields,
 					   "What a suspend would come to.", .open = true };
 
+static const struct field move_fields[] = {
+	{ "engine", FIELD_ENUM, offsetof(struct move_request, engine), "engine that it shall run under", .required = true,
+	  .names = spec_engine_names },
+	{ "live", FIELD_BOOL, offsetof(struct move_request, live), "with its memory, instead of a stop and a start" },
+	{ "timeout", FIELD_DURATION, offsetof(struct move_request, timeout_ms), "time for a clean shutdown, instead of the spec's",
+	  .max = 3600000, .preset = FIELD_NO_PRESET },
+	{ 0 },
+};
+const struct shape move_shape = { "move", sizeof(struct move_request), move_fields, "Where to." };
+
 static const struct field snapshot_request_fields[] = {
 	{ "name", FIELD_TEXT, offsetof(struct snapshot_request, name), "name of the snapshot; one is made up when missing", .check = name_check },
 	{ 0 },

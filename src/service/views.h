@@ -29,6 +29,13 @@ struct stop_request {
 };
 extern const struct shape stop_shape, suspend_check_shape;
 
+struct move_request {
+	unsigned engine;
+	bool live;
+	uint64_t timeout_ms;
+};
+extern const struct shape move_shape;
+
 struct snapshot_request {
 	char *name;
 };

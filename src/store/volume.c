@@ -27,6 +27,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/fault.h"
@@ -401,6 +402,27 @@ int volume_measure(const char *path, uint64_t *ret_size_bytes, uint64_t *ret_use
 	return 0;
 }
 
+#define GUEST_MARK "trusted.carrel.guest"
+
+bool volume_is_of_guest(const char *path)
+{
+	char value;
+	return lgetxattr(path, GUEST_MARK, &value, 1) > 0 || (errno != ENODATA && errno != ENOENT);
+}
+
+int volume_set_of_guest(int fd, bool guest, struct err *e)
+{
+	char value;
+	bool is = fgetxattr(fd, GUEST_MARK, &value, 1) > 0;
+
+	if (is == guest)
+		return 0;
+	if ((guest ? fsetxattr(fd, GUEST_MARK, "1", 1, 0) : fremovexattr(fd, GUEST_MARK)) < 0)
+		return err_errno(e, errno, "note who wrote a volume");
+	/* The mark comes before the guest's bytes on the disk, whatever happens to the machine. */
+	return guest && fsync(fd) < 0 ? err_errno(e, errno, "sync a volume") : 0;
+}
+
 /* Superblock at 1024: s_blocks_count_lo at 4, s_log_block_size at 24, s_magic at 56, s_blocks_count_hi at 336 (kernel's
  * Documentation/filesystems/ext4/super.rst). */
 int volume_file_system_bytes(const char *path, uint64_t *ret_bytes, struct err *e)
@@ -578,7 +600,9 @@ int volume_copy(const char *from, const char *to, volume_progress_fn *progress, 
 	if (out < 0)
 		return err_errno(e, errno, "copy volume %s", from);
 	struct copy c = { .from = in, .to = out, .progress = progress, .data = data };
-	int r = copy_content(&c, e);
+	int r = volume_is_of_guest(from) ? volume_set_of_guest(out, true, e) : 0;
+	if (r == 0)
+		r = copy_content(&c, e);
 	if (r == 0 && rename(unfinished, to) < 0)
 		r = err_errno(e, errno, "rename");
 	if (r < 0) {

@@ -51,6 +51,11 @@ int volume_grow_file(const char *path, uint64_t size_bytes, struct err *e) must_
  * by kernels where root lacks CAP_SYS_RESOURCE (ERR_DENIED): volume_grow finishes it when nobody uses the volume. */
 int volume_grow_mounted(const char *path, uint64_t size_bytes, int loop_fd, int mount_fd, struct err *e) must_check;
 
+/* Whether a guest with a kernel of its own may have written it: any bytes, then. The mark is an extended attribute of the file, so it goes
+ * where the file goes, also into snapshots and back; setting it is durable before it returns. */
+bool volume_is_of_guest(const char *path);
+int volume_set_of_guest(int fd, bool guest, struct err *e) must_check;
+
 /* Called now and then with bytes of data copied and to be copied; negative cancels. May be NULL. */
 typedef int volume_progress_fn(void *data, uint64_t done_bytes, uint64_t total_bytes);
 /* Copies a volume (or snapshot) to `to`, whole or not at all, replacing what was there: a clone where the file system shares

@@ -93,11 +93,10 @@ void fake_end(const char *id, int status)
 
 int engine_choose(const struct spec *s, const struct engine **ret_engine, struct err *e)
 {
-	static const struct engine fake = { .name = "workspace" };
+	static const struct engine fake = { .name = "workspace" }, other = { .name = "emulator" };
 
-	(void)s;
 	(void)e;
-	*ret_engine = &fake;
+	*ret_engine = s->engine == ENGINE_EMULATOR ? &other : &fake;
 	return 0;
 }
 

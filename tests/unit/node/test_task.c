@@ -65,6 +65,21 @@ static void test_a_restart_waits_for_its_time(void **unused)
 	assert_int_equal(next(WISH_REMOVED, STATE_STARTING), TASK_STOP);
 }
 
+static void test_another_engine_is_a_stop_and_a_start(void **unused)
+{
+	(void)unused;
+	report.engine = (char[]){ "workspace" };
+	spec.engine = ENGINE_EMULATOR;
+	assert_int_equal(next(WISH_RUNNING, STATE_RUNNING), TASK_NONE); /* without a newer run the next start does it */
+	wish.run = 2;
+	assert_int_equal(next(WISH_RUNNING, STATE_RUNNING), TASK_STOP);
+	assert_int_equal(next(WISH_PAUSED, STATE_PAUSED), TASK_STOP);
+	assert_int_equal(next(WISH_RUNNING, STATE_STOPPED), TASK_START);
+	truth.gave_up = 1; /* this host cannot start it: it runs on */
+	assert_int_equal(next(WISH_RUNNING, STATE_RUNNING), TASK_NONE);
+	assert_int_equal(next(WISH_STOPPED, STATE_RUNNING), TASK_STOP);
+}
+
 static void test_data_only_at_rest(void **unused)
 {
 	struct assignment_snapshot one = { (char[]){ "0123456789abcdef" }, (char[]){ "one" } };
@@ -130,6 +145,7 @@ int main(void)
 		TEST(test_a_dead_runner_comes_first),
 		TEST(test_a_restart_waits_for_its_time),
 		TEST(test_data_only_at_rest),
+		TEST(test_another_engine_is_a_stop_and_a_start),
 		TEST(test_a_stop_is_said_again_for_a_newer_wish),
 		TEST(test_restart_policy),
 	};
