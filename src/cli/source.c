@@ -152,23 +152,13 @@ static int wait_for_first_byte(struct source *s, struct err *e)
 	}
 }
 
-static int open_debian(struct source *s, const char *suite, const struct source_options *options, struct err *e)
-{
-	own_str char *variant = mem_printf("--variant=%s", options->variant ? options->variant : "important");
-	own_str char *include = options->include ? mem_printf("--include=%s", options->include) : NULL;
-	const char *argv[10] = { "mmdebstrap", "--mode=auto", "--format=tar", variant };
-	size_t count = 4;
+/* A root of nothing but a kernel package's files. A metapackage stands for the kernel that it depends on. */
+static const char kernel_hook[] = "set -eu; export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\"; cd \"$1\"; "
+				  "p=$(apt-cache depends \"$CARREL_KERNEL\" | sed -n 's/.*Depends: \\(linux-image-[^ ]*\\).*/\\1/p' | head -n1); "
+				  "apt-get -q download \"${p:-$CARREL_KERNEL}\" >&2; dpkg-deb -x ./linux-image-*.deb .; rm ./linux-image-*.deb";
 
-	if (!*suite || strspn(suite, "abcdefghijklmnopqrstuvwxyz0123456789.-") != strlen(suite) || suite[0] == '-')
-		return err_set(e, ERR_INVALID, "'debian:%.40s' names no suite of Debian, such as bookworm", suite);
-	if (include)
-		argv[count++] = include;
-	argv[count++] = suite;
-	argv[count++] = "-";
-	argv[count++] = options->mirror;
-	/* The same packages on the same day give the same bytes; SOURCE_DATE_EPOCH of the caller goes further. */
-	own_str char *today = mem_printf("%lld", (long long)time(NULL) / 86400 * 86400);
-	(void)setenv("SOURCE_DATE_EPOCH", today, 0);
+static int start_debian(struct source *s, const char *const *argv, struct err *e)
+{
 	s->format = "tar";
 	int r = pipe_start(&s->child, argv, PIPE_READ_ITS_OUTPUT, e);
 	if (r == -ENOENT) {
@@ -178,13 +168,63 @@ static int open_debian(struct source *s, const char *suite, const struct source_
 	return r < 0 ? r : wait_for_first_byte(s, e);
 }
 
+static int check_suite(const char *suite, struct err *e)
+{
+	if (!*suite || strspn(suite, "abcdefghijklmnopqrstuvwxyz0123456789.-") != strlen(suite) || suite[0] == '-')
+		return err_set(e, ERR_INVALID, "'debian:%.40s' names no suite of Debian, such as bookworm", suite);
+	return 0;
+}
+
+static int open_debian_kernel(struct source *s, const char *suite, const struct source_options *options, struct err *e)
+{
+	own_str char *hook = mem_printf("--customize-hook=%s", kernel_hook);
+	own_str char *architecture = options->architecture ? mem_printf("--architectures=%s", options->architecture) : NULL;
+	const char *argv[12] = { "mmdebstrap", "--mode=auto", "--format=tar", "--variant=custom", "--skip=check/qemu", hook };
+	size_t count = 6;
+	int r = check_suite(suite, e);
+
+	if (r < 0)
+		return r;
+	if (architecture)
+		argv[count++] = architecture;
+	argv[count++] = suite;
+	argv[count++] = "-";
+	argv[count++] = options->mirror;
+	(void)setenv("CARREL_KERNEL", options->kernel, 1);
+	return start_debian(s, argv, e);
+}
+
+static int open_debian(struct source *s, const char *suite, const struct source_options *options, struct err *e)
+{
+	own_str char *variant = mem_printf("--variant=%s", options->variant ? options->variant : "important");
+	own_str char *include = options->include ? mem_printf("--include=%s", options->include) : NULL;
+	own_str char *architecture = options->architecture ? mem_printf("--architectures=%s", options->architecture) : NULL;
+	const char *argv[10] = { "mmdebstrap", "--mode=auto", "--format=tar", variant };
+	size_t count = 4;
+	int r = check_suite(suite, e);
+
+	if (r < 0)
+		return r;
+	if (include)
+		argv[count++] = include;
+	if (architecture)
+		argv[count++] = architecture;
+	argv[count++] = suite;
+	argv[count++] = "-";
+	argv[count++] = options->mirror;
+	/* The same packages on the same day give the same bytes; SOURCE_DATE_EPOCH of the caller goes further. */
+	own_str char *today = mem_printf("%lld", (long long)time(NULL) / 86400 * 86400);
+	(void)setenv("SOURCE_DATE_EPOCH", today, 0);
+	return start_debian(s, argv, e);
+}
+
 int source_open(struct source *s, const char *text, const struct source_options *options, struct progress *progress, struct err *e)
 {
 	struct stat st;
 
 	s->progress = progress;
 	if (str_starts(text, "debian:"))
-		return open_debian(s, text + strlen("debian:"), options, e);
+		return (options->kernel ? open_debian_kernel : open_debian)(s, text + strlen("debian:"), options, e);
 	if (!str_eq(text, "-") && stat(text, &st) == 0 && S_ISDIR(st.st_mode))
 		return open_folder(s, text, options, e);
 	return open_file(s, text, options, e);

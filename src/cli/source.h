@@ -25,6 +25,8 @@ struct source {
 struct source_options {
 	const char *format;  /* NULL: look */
 	const char *include, *variant, *mirror; /* debian: only; NULL: none */
+	const char *architecture; /* of a Debian; NULL: this machine's */
+	const char *kernel;       /* debian: take nothing but this package of a kernel, and the one it depends on; NULL: a whole Debian */
 };
 
 /* Opens what `text` names: "-", a path, "debian:SUITE". */

@@ -42,6 +42,10 @@ const struct option spec_options[] = {
 	{ "user-data", 0, OPTION_TEXT, "FILE", "user data of the metadata address (cloud-init)", .complete = COMPLETE_FILE },
 	{ "ssh-key", 0, OPTION_MANY, "KEY|FILE", "public key, or a file of them, that the metadata address serves", .complete = COMPLETE_FILE },
 	{ "engine", 0, OPTION_TEXT, "ENGINE", "how the workspace is isolated", spec_engine_names },
+	{ "isolation", 0, OPTION_TEXT, "WALL", "the least that it wants: the host's kernel's namespaces, or a machine with a kernel of its own",
+	  spec_isolation_names },
+	{ "kernel", 0, OPTION_TEXT, "NAME", "kernel of a machine, instead of the image's wish or the site's default", .complete = COMPLETE_KERNEL },
+	{ "arch", 0, OPTION_TEXT, "PROCESSOR", "processor that the image must be for, such as arm64 or riscv64" },
 	{ "mode", 0, OPTION_TEXT, "MODE", "system: the image's own init; program: one command", spec_mode_names },
 	{ "stop-timeout", 0, OPTION_TEXT, "TIME", "time for a clean shutdown before it is forced" },
 	{ 0 },
@@ -89,6 +93,7 @@ static void set_texts(const struct args *a, json_t *spec)
 		const char *option, *key, *group;
 	} simple[] = { { "name", "name" },	  { "user", "user" },	    { "workdir", "directory" }, { "hostname", "hostname" },
 		       { "restart", "restart" },  { "until", "until" },	    { "engine", "engine" },
+		       { "isolation", "isolation" }, { "kernel", "kernel" }, { "arch", "architecture" },
 		       { "mode", "mode" },	  { "stop-timeout", "stop-timeout" },
 		       { "cpu", "cpu", "resources" }, { "memory", "memory", "resources" }, { "disk", "disk", "resources" },
 		       { "processes", "processes", "resources" } };

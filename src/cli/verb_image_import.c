@@ -17,7 +17,8 @@ static int fetch(struct client *client, const struct args *a, const char *name, 
 
 	if (r < 0)
 		return r;
-	own_json json_t *body = json_pack("{s:s, s:s, s:s*, s:s*}", "name", name, "source", source, "user", login.user, "password", login.password);
+	own_json json_t *body = json_pack("{s:s, s:s, s:s*, s:s*, s:s*}", "name", name, "source", source, "architecture", args_text(a, "arch"),
+					  "user", login.user, "password", login.password);
 	registry_login_done(&login);
 	return body ? client_call(client, "POST", "/v1/images", body, ret_answer, e) : err_set(e, ERR_INVALID, "source, user name or password is not UTF-8");
 }
@@ -39,6 +40,10 @@ static void upload_path(struct str *out, const struct args *a, const char *name,
 	own_str char *path = client_path("/v1/images?name=%s&format=%s", name, format);
 
 	str_puts(out, path);
+	if (args_text(a, "arch")) {
+		own_str char *arch = client_path("&architecture=%s", args_text(a, "arch"));
+		str_puts(out, arch);
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(of_disks); i++)
 		if (args_text(a, of_disks[i]))
 			str_printf(out, "&%s=%s", of_disks[i], args_text(a, of_disks[i])); /* one of a list */
@@ -49,7 +54,8 @@ static int upload(struct cli *cli, struct client *client, const struct args *a, 
 {
 	own_source struct source source = SOURCE_NONE;
 	struct progress progress;
-	const struct source_options options = { args_text(a, "format-image"), args_text(a, "include"), args_text(a, "variant"), args_text(a, "mirror") };
+	const struct source_options options = { args_text(a, "format-image"), args_text(a, "include"), args_text(a, "variant"),
+						args_text(a, "mirror"), args_text(a, "arch"), NULL };
 
 	progress_start(&progress, cli, name);
 	int r = source_open(&source, text, &options, &progress, e);
@@ -115,6 +121,7 @@ static const struct option options[] = {
 	{ "firmware", 0, OPTION_TEXT, "FIRMWARE", "disks: what boots it: bios or uefi", machine_firmware_names },
 	{ "disk-bus", 0, OPTION_TEXT, "BUS", "disks: how they are attached: virtio, sata or nvme", machine_bus_names },
 	{ "nic", 0, OPTION_TEXT, "CARD", "disks: the network card: virtio or e1000", machine_nic_names },
+	{ "arch", 0, OPTION_TEXT, "PROCESSOR", "processor that the image is for, such as arm64 or riscv64; the service's own when missing" },
 	{ "include", 0, OPTION_TEXT, "PACKAGES", "debian: more packages, joined by commas" },
 	{ "variant", 0, OPTION_TEXT, "VARIANT", "debian: minbase, important (the default), standard: see mmdebstrap(1)" },
 	{ "username", 0, OPTION_TEXT, "NAME", "docker: user name for the registry" },

@@ -24,7 +24,18 @@ struct engine {
 
 extern const struct engine engine_workspace, engine_emulator, engine_kvm;
 
-/* The lightest engine that can do what the spec asks for; ERR_UNSUPPORTED names what this version has. */
-int engine_choose(const struct spec *s, const struct engine **ret_engine, struct err *e) must_check;
+/* What a host has for one image. */
+struct engine_host {
+	bool kvm;      /* really works, for machines of the image's processor */
+	bool programs; /* of the image's processor run here: it is the host's own, or QEMU's user mode is registered for it */
+};
+
+/* The lightest engine that can do what the spec asks for: namespaces, then KVM, then the emulator. What is asked for by name is taken
+ * whether the host has it or not: its start then says what is missing. ERR_UNSUPPORTED: what this version lacks. */
+int engine_choose(const struct spec *s, const struct engine_host *host, const struct engine **ret_engine, struct err *e) must_check;
+/* Of a launch. */
+int engine_of(const struct launch *l, const struct engine **ret_engine, struct err *e) must_check;
+/* It will be a machine; which of them depends on the host's KVM alone. */
+bool engine_wants_machine(const struct spec *s, bool programs);
 
 #endif

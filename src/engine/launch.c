@@ -192,7 +192,7 @@ int engine_launch(const struct launch *l, struct launch_result *ret_result, stru
 	if (!e)
 		e = &ignored;
 	const struct engine *engine = NULL;
-	int r = engine_choose(l->spec, &engine, e), fault;
+	int r = engine_of(l, &engine, e), fault;
 	if (r >= 0)
 		r = make_plan(l, engine, &plan_fd, e);
 	if (r >= 0 && (fault = fault_point("engine.start")) > 0)

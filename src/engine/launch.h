@@ -15,6 +15,7 @@
 
 #include "base/err.h"
 #include "base/str.h"
+#include "engine/qemu/board.h"
 #include "engine/workspace/volume.h"
 #include "model/image.h"
 #include "model/spec.h"
@@ -51,17 +52,19 @@ struct launch_cgroups {
 
 /* What machines are made of on this host. */
 struct launch_machine {
-	const char *program;            /* QEMU: "/usr/bin/qemu-system-x86_64" */
-	const char *type;               /* its newest q35: "pc-q35-7.2" */
+	const struct machine_board *board; /* QEMU's program and what it needs to see */
+	const char *type;               /* the newest board: "pc-q35-7.2" */
 	const char *kernel, *initramfs; /* files */
-	const char *const *places;      /* libraries and firmware that QEMU needs; NULL-terminated */
 	unsigned processors;            /* of the host */
 	bool kvm;
 	bool vhost;                     /* /dev/vhost-net is there */
 	const int *partition_fds;       /* as launch.partitions, open for reading */
 };
 
+struct engine;
+
 struct launch {
+	const struct engine *engine;    /* engine_choose; NULL: what the spec asks for, on a host that has nothing special */
 	const char *id, *name;
 	const char *host_name;          /* NULL: the name */
 	const struct spec *spec;

@@ -15,6 +15,17 @@ static const struct field snapshot_fields[] = {
 static const struct shape snapshot_shape = { "assignment-snapshot", sizeof(struct assignment_snapshot), snapshot_fields,
 					     "A snapshot that shall exist.", .open = true };
 
+#define K(member) offsetof(struct assignment_kernel, member)
+static const struct field kernel_fields[] = {
+	{ "name", FIELD_TEXT, K(name), "name", .required = true, .max = 256 },
+	{ "release", FIELD_TEXT, K(release), "as uname(1) tells it", .required = true, .max = 128 },
+	{ "digest", FIELD_TEXT, K(digest), "digest of the kernel partition", .required = true, .max = 71 },
+	{ "size", FIELD_BYTES, K(size_bytes), "bytes of the partition" },
+	{ 0 },
+};
+const struct shape assignment_kernel_shape = { "assignment-kernel", sizeof(struct assignment_kernel), kernel_fields, "What a machine boots.",
+					       .open = true };
+
 #define A(member) offsetof(struct assignment, member)
 static const struct field assignment_fields[] = {
 	{ "id", FIELD_TEXT, A(id), "id of the workspace", .required = true, .max = ID_LENGTH },
@@ -25,6 +36,7 @@ static const struct field assignment_fields[] = {
 	{ "owner", FIELD_NUMBER, A(owner_uid), "user id of the owner" },
 	{ "spec", FIELD_OBJECT, A(spec), "the spec", .required = true, .shape = &spec_shape },
 	{ "image", FIELD_OBJECT, A(image), "the image", .required = true, .shape = &image_shape },
+	{ "kernel", FIELD_OBJECT, A(kernel), "what a machine boots", .shape = &assignment_kernel_shape },
 	{ "attachments", FIELD_OBJECTS, A(attachments), "its interfaces", .max = NETWORK_INTERFACES, .shape = &attachment_shape },
 	{ "stop-timeout", FIELD_DURATION, A(stop_timeout_ms), "time for a clean shutdown in this stop; absent: the spec's", .max = 3600000,
 	  .preset = FIELD_NO_PRESET },

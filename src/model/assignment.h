@@ -17,6 +17,13 @@ struct assignment_snapshot {
 	char *name;
 };
 
+/* What a machine boots. */
+struct assignment_kernel {
+	char *name, *release;
+	char *digest;           /* of the kernel partition */
+	uint64_t size_bytes;
+};
+
 struct assignment {
 	char *id;
 	uint64_t generation;
@@ -26,6 +33,7 @@ struct assignment {
 	uint64_t owner_uid;
 	struct spec *spec;
 	struct image *image;
+	struct assignment_kernel *kernel; /* NULL: it is no machine, or the site has none for it */
 	struct objects attachments; /* struct attachment: its interfaces, eth0 first */
 	uint64_t stop_timeout_ms;  /* of the stop that is wished now; FIELD_NO_PRESET: the spec's */
 	struct objects snapshots;  /* struct assignment_snapshot: those that shall exist */
@@ -55,7 +63,7 @@ struct report {
 	uint64_t memory_bytes;  /* of the memory state on disk, holes not counted; 0: none */
 };
 
-extern const struct shape assignment_shape, report_shape;
+extern const struct shape assignment_kernel_shape, assignment_shape, report_shape;
 
 /* The next action: the matrix of state.h, and: a run that ended is not started again (restart policy is the host's, which counts a
  * new run in `truth->run` only for a new start); a workspace that failed is tried again only in a newer generation; a new run of one that

@@ -3,6 +3,8 @@
 
 #include <stddef.h>
 
+#include "base/mem.h"
+
 #define R(member) offsetof(struct image_run, member)
 static const struct field run_fields[] = {
 	{ "Entrypoint", FIELD_TEXTS, R(entrypoint), "program that is always run" },
@@ -34,6 +36,7 @@ static const struct field image_fields[] = {
 	{ "partitions", FIELD_OBJECTS, I(partitions), "lowest first", .shape = &image_partition_shape, .max = 256 },
 	{ "run", FIELD_OBJECT, I(run), "what it runs", .shape = &image_run_shape },
 	{ "machine", FIELD_OBJECT, I(machine), "it is made of disks, and what these need", .shape = &image_machine_shape },
+	{ "kernel", FIELD_TEXT, I(kernel), "release, when it is a kernel for machines", .max = 128 },
 	{ "init", FIELD_BOOL, I(init), "brings an init for a full system" },
 	{ "size", FIELD_BYTES, I(size_bytes), "bytes of all partitions" },
 	{ "created", FIELD_NUMBER, I(created_ms), "time of the import, milliseconds of Unix time" },
@@ -43,3 +46,14 @@ static const struct field image_fields[] = {
 const struct shape image_shape = { "image", sizeof(struct image), image_fields, "An image in the store." };
 
 void image_done(struct image *i) { shape_done(&image_shape, i); }
+
+struct image_run *image_run_copy(const struct image_run *run)
+{
+	struct image_run *copy = mem_alloc(sizeof *copy);
+	json_t *json = run ? encode(&image_run_shape, run) : json_object();
+
+	if (decode_json(json, "run", &image_run_shape, copy, NULL) < 0)
+		*copy = (struct image_run){ 0 }; /* it was decoded once: this does not happen */
+	json_decref(json);
+	return copy;
+}

@@ -29,6 +29,10 @@ struct image_partition {
 	uint64_t size_bytes;
 };
 
+/* Labels. The kernel that an image wants to be booted with, by name; and of an image that is a kernel: its release. */
+#define IMAGE_LABEL_KERNEL "carrel.kernel"
+#define IMAGE_LABEL_KERNEL_RELEASE "carrel.kernel-release"
+
 struct image {
 	char *name;    /* NULL: only known by its digest */
 	char *digest;  /* sha256:... of the manifest */
@@ -36,6 +40,7 @@ struct image {
 	struct objects partitions; /* struct image_partition, lowest first */
 	struct image_run *run;
 	struct image_machine *machine; /* its partitions are raw disks; NULL: file systems */
+	char *kernel;  /* release, when it is a kernel for machines (docs/formats/kernel.md) and no root of a workspace; else NULL */
 	bool init;     /* has a full system: /sbin/init or a RUN label says so */
 	uint64_t size_bytes; /* of all partitions */
 	uint64_t created_ms; /* Unix time of the import */
@@ -45,5 +50,7 @@ struct image {
 extern const struct shape image_shape, image_run_shape, image_partition_shape;
 
 void image_done(struct image *i);
+/* NULL: as if nothing were said. */
+struct image_run *image_run_copy(const struct image_run *run);
 
 #endif

@@ -10,6 +10,7 @@
 #include "model/rule.h"
 
 const char *const spec_engine_names[] = { "auto", "workspace", "app", "kvm", "emulator", "xen", "vmware", NULL };
+const char *const spec_isolation_names[] = { "namespace", "machine", NULL };
 const char *const spec_mode_names[] = { "auto", "system", "program", NULL };
 const char *const spec_restart_names[] = { "no", "on-failure", "always", NULL };
 const char *const spec_until_names[] = { "running", "staged", "prepared", "paused", NULL };
@@ -28,6 +29,14 @@ static int check_user(const char *user, struct err *e)
 		if ((unsigned char)*p < 0x21 || *p == 0x7f || *p == '/')
 			return err_set(e, ERR_INVALID, "a user is a name or a number, optionally with ':' and a group");
 	return *user ? 0 : err_set(e, ERR_INVALID, "a user may not be empty");
+}
+
+static int check_architecture(const char *architecture, struct err *e)
+{
+	for (const char *at = architecture; *at; at++)
+		if (!(*at >= 'a' && *at <= 'z') && !(*at >= '0' && *at <= '9'))
+			return err_set(e, ERR_INVALID, "a processor has a name such as amd64, arm64 or riscv64");
+	return *architecture ? 0 : err_set(e, ERR_INVALID, "a processor's name may not be empty");
 }
 
 #define R(member) offsetof(struct spec_resources, member)
@@ -84,6 +93,12 @@ static const struct field spec_fields[] = {
 	{ "image", FIELD_TEXT, S(image), "name[:tag] or digest of an imported image", .required = true, .check = check_image,
 	  .example = "debian" },
 	{ "engine", FIELD_ENUM, S(engine), "how the workspace is isolated", .names = spec_engine_names },
+	{ "isolation", FIELD_ENUM, S(isolation), "the least wall around it: the host's kernel's namespaces, or a machine with a kernel of its own",
+	  .names = spec_isolation_names },
+	{ "kernel", FIELD_TEXT, S(kernel), "kernel of a machine; the one that the image asks for, or the site's default, when missing",
+	  .check = name_check_image, .example = "linux" },
+	{ "architecture", FIELD_TEXT, S(architecture), "processor that the image must be for; whatever it is for when missing", .max = 16,
+	  .check = check_architecture, .example = "arm64" },
 	{ "mode", FIELD_ENUM, S(mode), "system: the image's own init; program: one command", .names = spec_mode_names },
 	{ "command", FIELD_TEXTS, S(command), "program and arguments instead of the image's own", .example = "[sleep, infinity]" },
 	{ "environment", FIELD_PAIRS, S(environment), "environment variables beside the image's", .check = name_check_key },
@@ -139,6 +154,8 @@ static int check_spec(const void *value, struct err *e)
 {
 	const struct spec *s = value;
 
+	if (s->isolation == ISOLATION_MACHINE && (s->engine == ENGINE_WORKSPACE || s->engine == ENGINE_APP))
+		return err_set(e, ERR_INVALID, "engine '%s' is no machine, and isolation 'machine' is asked for", spec_engine_names[s->engine]);
 	if (s->restart != RESTART_NO && s->remove_on_exit)
 		return err_set(e, ERR_INVALID, "restart and remove-on-exit exclude each other");
 	if (s->mode == MODE_SYSTEM && s->command.count)

@@ -12,6 +12,10 @@
 #include "model/machine.h"
 #include "model/network.h"
 
+/* The least wall that the workspace wants around itself: the namespaces of the host's kernel, or a kernel of its own. */
+enum spec_isolation { ISOLATION_NAMESPACE, ISOLATION_MACHINE };
+extern const char *const spec_isolation_names[];
+
 enum spec_engine { ENGINE_AUTO, ENGINE_WORKSPACE, ENGINE_APP, ENGINE_KVM, ENGINE_EMULATOR, ENGINE_XEN, ENGINE_VMWARE };
 extern const char *const spec_engine_names[];
 
@@ -56,7 +60,9 @@ struct spec_interface {
 struct spec {
 	char *name;     /* NULL: one is made up */
 	char *image;    /* name[:tag] or sha256:... */
-	unsigned engine, mode;
+	unsigned engine, isolation, mode;
+	char *kernel;          /* of a machine: name of a kernel; NULL: the image's wish, or the site's default */
+	char *architecture;    /* processor that the image must be for; NULL: whatever it is for */
 	struct texts command;  /* replaces the image's entry point and command */
 	struct pairs environment;
 	char *user;            /* "name", "uid", "user:group" */

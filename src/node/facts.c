@@ -25,6 +25,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "node/facts_engines.h"
 #include "node/facts_network.h"
 
 struct fact {
@@ -234,24 +235,6 @@ static bool test_space(const struct node *n, struct str *detail)
 	return free_bytes >= UINT64_C(1) << 30;
 }
 
-static bool test_kvm(const struct node *n, struct str *detail)
-{
-	(void)n;
-	str_puts(detail, "this version does not start machines with KVM");
-	return false;
-}
-
-static bool test_emulator(const struct node *n, struct str *detail)
-{
-	own_str char *kernel = mem_printf("%s/node/kernel.erofs", n->config.state);
-
-	if (!find_program("qemu-system-x86_64", detail))
-		return false;
-	bool there = fs_exists(AT_FDCWD, kernel);
-	str_printf(detail, "%s%s %s", detail->length ? ", " : "", there ? "kernel" : "no kernel at", kernel);
-	return there;
-}
-
 static const struct fact facts[] = {
 	{ "root", true, test_root, "run carrel-node as root" },
 	{ "erofs", true, test_erofs, "load the module erofs, or use a kernel with CONFIG_EROFS_FS (Linux 5.19 or later)" },
@@ -270,8 +253,6 @@ static const struct fact facts[] = {
 	{ "dnsmasq", false, test_dnsmasq, "install dnsmasq-base: it tells workspaces names and addresses" },
 	{ "carrel-run", true, test_runner, "install Carrel whole, or set CARREL_PREFIX to where it is" },
 	{ "free-space", true, test_space, "free at least 1 GiB in the agent's state folder" },
-	{ "engine-emulator", false, test_emulator, "install qemu-system-x86 and make a kernel: docs/guide/machines.md" },
-	{ "engine-kvm", false, test_kvm, "use the engine emulator" },
 };
 
 json_t *facts_read(const struct node *n)
@@ -286,6 +267,7 @@ json_t *facts_read(const struct node *n)
 							     facts[i].required ? "required" : "optional", "detail", str_text(&detail),
 							     "hint", ok ? "" : facts[i].hint));
 	}
+	facts_add_engines(items, n);
 	facts_add_foreign_rules(items);
 	(void)uname(&u);
 	return json_pack("{s:s, s:s, s:o, s:o}", "kernel", u.release, "machine", u.machine, "routes", facts_routes(), "items", items);

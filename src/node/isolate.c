@@ -25,6 +25,8 @@
 #include "engine/launch.h"
 #include "engine/qemu/arguments.h"
 #include "engine/runner_client.h"
+#include "node/foreign.h"
+#include "node/kvm.h"
 #include "node/machine.h"
 
 struct isolator {
@@ -33,16 +35,60 @@ struct isolator {
 
 bool isolate_is_machine(const struct assignment *a)
 {
-	const struct engine *engine = NULL;
-
-	return a->spec && engine_choose(a->spec, &engine, NULL) >= 0 && engine->machine;
+	return a->spec && engine_wants_machine(a->spec, !a->image || foreign_runs(a->image->architecture));
 }
 
-const char *isolate_engine_name(const struct assignment *a)
+static bool is_native(const struct assignment *a)
+{
+	return !a->image->architecture || machine_board(a->image->architecture) == machine_board_here();
+}
+
+/* *ret_notice: what the user should know about the choice, or NULL. */
+static int choose_engine(const struct node *n, const struct assignment *a, const struct engine **ret_engine, char **ret_notice, struct err *e)
+{
+	struct engine_host host = { .programs = foreign_runs(a->image->architecture) };
+	const struct machine_board *board = a->image->architecture ? machine_board(a->image->architecture) : machine_board_here();
+	struct err why = { 0 };
+	bool automatic = a->spec->engine == ENGINE_AUTO && isolate_is_machine(a);
+
+	if (a->spec->engine == ENGINE_WORKSPACE && !host.programs) {
+		if (!board)
+			return err_set(e, ERR_UNSUPPORTED, "programs of %s do not run here", a->image->architecture);
+		return foreign_check(board, e);
+	}
+	host.kvm = automatic && is_native(a) && kvm_check(n, &why) >= 0;
+	if (ret_notice && automatic && is_native(a) && !host.kvm)
+		*ret_notice = mem_printf("it runs under the emulator, slowly: %s", why.message);
+	return engine_choose(a->spec, &host, ret_engine, e);
+}
+
+/* Fills what a machine is started with. */
+static int find_machine(const struct node *n, const struct assignment *a, const struct isolate_parts *parts, struct launch *l,
+			struct launch_machine *host, struct err *e)
+{
+	struct digest kernel;
+	struct machine_wanted wanted = { .architecture = a->image->architecture ? a->image->architecture : machine_board_here()->architecture,
+					 .kernel = &kernel, .kernel_fd = parts ? parts->kernel_fd : -1, .kvm = l->engine == &engine_kvm };
+
+	if (!a->kernel && !a->image->machine) { /* disks bring their own */
+		(void)err_set(e, ERR_UNSUPPORTED, "the site has no kernel for machines of %s", wanted.architecture);
+		return err_hint(e, "carrel kernel import linux-%s debian:bookworm --arch %s", wanted.architecture, wanted.architecture);
+	}
+	int r = a->kernel ? digest_parse(a->kernel->digest, &kernel, e) : 0;
+	if (!a->kernel)
+		wanted.kernel = NULL;
+	if (r >= 0)
+		r = machines_host(n->machines, &wanted, host, e);
+	host->partition_fds = parts ? parts->partition_fds : NULL;
+	l->host_machine = host;
+	return r;
+}
+
+const char *isolate_engine_name(const struct node *n, const struct assignment *a)
 {
 	const struct engine *engine = NULL;
 
-	return engine_choose(a->spec, &engine, NULL) >= 0 ? engine->name : NULL;
+	return choose_engine(n, a, &engine, NULL, NULL) >= 0 ? engine->name : NULL;
 }
 
 bool isolate_ran_as_machine(const struct report *r)
@@ -52,12 +98,12 @@ bool isolate_ran_as_machine(const struct report *r)
 
 int isolate_can_start(struct node *n, const struct assignment *a, struct err *e)
 {
-	const struct engine *engine = NULL;
-	struct launch_machine host;
-	int r = engine_choose(a->spec, &engine, e);
+	struct launch_machine host = { 0 };
+	struct launch l = { 0 };
+	int r = choose_engine(n, a, &l.engine, NULL, e);
 
-	if (r >= 0 && engine->machine)
-		r = machines_host(n->machines, a->spec->engine == ENGINE_KVM, &host, e);
+	if (r >= 0 && l.engine->machine)
+		r = find_machine(n, a, NULL, &l, &host, e);
 	return r < 0 ? r : 0;
 }
 
@@ -105,6 +151,8 @@ void isolate_parts_done(struct isolate_parts *p)
 	for (size_t i = 0; p->partition_fds && i < p->lower_count; i++)
 		own_close(&p->partition_fds[i]);
 	free(p->partition_fds);
+	if (p->has_kernel)
+		own_close(&p->kernel_fd);
 	free(p->lowers);
 	free(p->volumes);
 	*p = (struct isolate_parts){ 0 };
@@ -187,7 +235,8 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	own_str char *run = run_folder(n, r->id), *log_folder = record_path(r, "log"), *log = record_path(r, "log/output");
 	own_str struct launch_volume *volumes = mem_alloc_array(parts->volume_count + 1, sizeof *volumes);
 	struct launch_result result = { 0 };
-	struct launch_machine host;
+	struct launch_machine host = { 0 };
+	own_str char *notice = NULL;
 
 	int done = make_plan(n, r->id, &r->wish, r->truth.first_id, &plan, e);
 	if (done == 0)
@@ -208,11 +257,9 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	l.log_path = log;
 	l.paused = paused;
 	l.maintenance = maintenance;
-	if (isolate_is_machine(&r->wish)) {
-		done = machines_host(n->machines, r->wish.spec->engine == ENGINE_KVM, &host, e);
-		host.partition_fds = parts->partition_fds;
-		l.host_machine = &host;
-	}
+	done = choose_engine(n, &r->wish, &l.engine, &notice, e);
+	if (done == 0 && l.engine->machine)
+		done = find_machine(n, &r->wish, parts, &l, &host, e);
 	if (done == 0) {
 		l.runner = ready_runner(n->ready);
 		done = engine_launch(&l, &result, e);
@@ -221,6 +268,10 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 		volume_mount_close(&parts->volumes[i].mount); /* the runner's now; the last to close it takes it apart */
 	if (done == 0)
 		*ret_pid = result.pid > 0 ? (uint64_t)result.pid : 0;
+	if (done == 0 && notice) {
+		free(r->truth.report->notice);
+		r->truth.report->notice = TAKE(notice);
+	}
 	return done;
 }
 
@@ -390,7 +441,7 @@ json_t *isolate_plan(const struct node *n, const struct assignment *a)
 	char **lowers = mem_alloc_array(a->image->partitions.count + 1, sizeof *lowers);
 	own_str char *run = run_folder(n, a->id), *log = mem_printf("%s/%s/log/output", n->workspaces, a->id);
 	json_t *planned = NULL;
-	struct launch_machine host;
+	struct launch_machine host = { 0 };
 	struct err e = { 0 };
 
 	for (size_t i = 0; i < a->image->partitions.count; i++)
@@ -405,10 +456,10 @@ json_t *isolate_plan(const struct node *n, const struct assignment *a)
 	l.volume_count = a->spec->volumes.count;
 	l.run_dir = run;
 	l.log_path = log;
-	if (r == 0 && isolate_is_machine(a)) {
-		r = machines_host(n->machines, a->spec->engine == ENGINE_KVM, &host, &e);
-		l.host_machine = &host;
-	}
+	if (r == 0)
+		r = choose_engine(n, a, &l.engine, NULL, &e);
+	if (r == 0 && l.engine->machine)
+		r = find_machine(n, a, NULL, &l, &host, &e);
 	if (r == 0)
 		r = engine_plan(&l, &planned, &e);
 	for (size_t i = 0; i < a->image->partitions.count; i++)

@@ -26,6 +26,8 @@ struct isolate_parts {
 	char **lowers; /* mount points of partitions, lowest first */
 	size_t lower_count;
 	int *partition_fds; /* of a machine: the files, as many */
+	bool has_kernel;
+	int kernel_fd;      /* with has_kernel: the kernel partition's file */
 	struct isolate_volume *volumes;
 	size_t volume_count;
 	struct launch_interface *interfaces; /* what stands in them is their own */
@@ -44,7 +46,7 @@ struct isolate_status {
 
 /* Its engine makes it a virtual machine: files in place of mounts. */
 bool isolate_is_machine(const struct assignment *a);
-const char *isolate_engine_name(const struct assignment *a); /* that a start would take; NULL: none can */
+const char *isolate_engine_name(const struct node *n, const struct assignment *a); /* that a start would take; NULL: none can */
 
 /* What `report` tells of is a virtual machine, alive or as it was last. */
 bool isolate_ran_as_machine(const struct report *r);

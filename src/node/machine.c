@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. QEMU is asked once which machines it knows; the newest versioned q35 is taken, since an alias would mean
- * another machine after an upgrade. Kernel and initramfs are functions of the kernel partition and of carrel-init, named by digests, so
+ * Theory of operation. Each QEMU is asked once which boards it knows; the newest version is taken, since an alias would mean another
+ * machine after an upgrade. Kernel and initramfs are functions of the kernel partition and of carrel-init, named by digests, so
  * they are made once and stay right when either changes. A try that failed is made again: what was missing may be there now.
  */
 #include "node/machine.h"
@@ -16,28 +16,28 @@
 #include <unistd.h>
 
 #include "base/fs.h"
-#include "base/hash.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "node/kvm.h"
 #include "store/erofs_reader.h"
 #include "store/initramfs.h"
 
-#define QEMU "/usr/bin/qemu-system-x86_64"
-#define TYPE_PREFIX "pc-q35-"
 #define KERNEL_MOST (64u << 20)
+#define BOARDS_MOST 8
 
-/* What Debian's QEMU opens: its libraries (and, among them, its own modules) and firmware. */
-static const char *const places[] = { QEMU,		"/lib",		   "/lib64",	  "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/etc/ld.so.cache",
-				      "/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe", NULL };
+struct kernel_files {
+	struct digest partition;
+	char *kernel, *initramfs;
+	struct kernel_files *next;
+};
 
 struct machines {
 	const struct node *node;
 	pthread_mutex_t lock;
-	bool ready;
-	char *type, *kernel, *initramfs;
-	struct stat source; /* kernel partition that the files were made from */
+	char *types[BOARDS_MOST]; /* as machine_boards */
+	struct kernel_files *kernels;
 };
 
 struct machines *machines_new(const struct node *n)
@@ -49,20 +49,18 @@ struct machines *machines_new(const struct node *n)
 	return m;
 }
 
-static void forget(struct machines *m)
-{
-	free(m->type);
-	free(m->kernel);
-	free(m->initramfs);
-	m->type = m->kernel = m->initramfs = NULL;
-	m->ready = false;
-}
-
 void machines_free(struct machines *m)
 {
 	if (!m)
 		return;
-	forget(m);
+	for (size_t i = 0; i < BOARDS_MOST; i++)
+		free(m->types[i]);
+	for (struct kernel_files *k = m->kernels, *next; k; k = next) {
+		next = k->next;
+		free(k->kernel);
+		free(k->initramfs);
+		free(k);
+	}
 	(void)pthread_mutex_destroy(&m->lock);
 	free(m);
 }
@@ -70,35 +68,59 @@ void machines_free(struct machines *m)
 /* --- QEMU --- */
 
 /* "pc-q35-7.2" out of the list; the highest version, compared as numbers. */
-static char *newest_type(const char *list)
+static char *newest_type(const char *list, const char *prefix)
 {
 	unsigned best[2] = { 0, 0 };
 
-	for (const char *at = list; (at = strstr(at, TYPE_PREFIX)); at++) {
+	for (const char *at = list; (at = strstr(at, prefix)); at++) {
 		unsigned major = 0, minor = 0;
-		if ((at == list || at[-1] == '\n') && sscanf(at, TYPE_PREFIX "%u.%u", &major, &minor) == 2 &&
+		if ((at == list || at[-1] == '\n') && sscanf(at + strlen(prefix), "%u.%u", &major, &minor) == 2 &&
 		    (major > best[0] || (major == best[0] && minor > best[1]))) {
 			best[0] = major;
 			best[1] = minor;
 		}
 	}
-	return best[0] ? mem_printf(TYPE_PREFIX "%u.%u", best[0], best[1]) : NULL;
+	return best[0] ? mem_printf("%s%u.%u", prefix, best[0], best[1]) : NULL;
 }
 
-static int ask_qemu(struct machines *m, struct err *e)
+int machines_check(const struct machine_board *board, struct err *e)
 {
-	static const char *const argv[] = { QEMU, "-machine", "help", NULL };
-	own_strbuf struct str list = { 0 };
-
-	if (access(QEMU, X_OK) < 0) {
-		(void)err_set(e, ERR_UNSUPPORTED, "this host has no QEMU (" QEMU ")");
-		return err_hint(e, "install qemu-system-x86");
+	if (access(board->program, X_OK) < 0) {
+		(void)err_set(e, ERR_UNSUPPORTED, "this host has no QEMU for %s (%s)", board->machine, board->program);
+		return err_hint(e, "install %s", board->package);
 	}
-	int r = proc_run(argv, 65536, &list, e);
+	if (board->firmware && access(board->firmware, R_OK) < 0) {
+		(void)err_set(e, ERR_UNSUPPORTED, "this host has no firmware for machines of %s (%s)", board->machine, board->firmware);
+		return err_hint(e, "install %s", board->firmware_package);
+	}
+	return 0;
+}
+
+static int ask_qemu(const struct machine_board *board, char **ret_type, struct err *e)
+{
+	const char *const argv[] = { board->program, "-machine", "help", NULL };
+	own_strbuf struct str list = { 0 };
+	int r = machines_check(board, e);
+
 	if (r < 0)
 		return r;
-	m->type = newest_type(str_text(&list));
-	return m->type ? 0 : err_set(e, ERR_UNSUPPORTED, QEMU " has no machine " TYPE_PREFIX "*");
+	if (board->type) {
+		*ret_type = mem_strdup(board->type);
+		return 0;
+	}
+	if ((r = proc_run(argv, 65536, &list, e)) < 0)
+		return r;
+	*ret_type = newest_type(str_text(&list), board->type_prefix);
+	return *ret_type ? 0 : err_set(e, ERR_UNSUPPORTED, "%s has no machine %s*", board->program, board->type_prefix);
+}
+
+static int find_type(struct machines *m, const struct machine_board *board, const char **ret_type, struct err *e)
+{
+	char **type = &m->types[board - machine_boards];
+	int r = *type ? 0 : ask_qemu(board, type, e);
+
+	*ret_type = *type;
+	return r;
 }
 
 /* --- the kernel's files --- */
@@ -119,76 +141,91 @@ static int extract_kernel(int partition, int folder, const char *name, struct er
 	return fs_write_file(folder, name, bytes, inode.size_bytes, 0444, false, e);
 }
 
-static int make_files(struct machines *m, int partition, struct err *e)
+static int open_init(const struct machine_board *board, int *ret_fd, struct err *e)
+{
+	bool native = board == machine_board_here();
+	own_str char *path = mem_printf("%s/libexec/carrel/carrel-init%s%s", fs_prefix(), native ? "" : "-", native ? "" : board->architecture);
+
+	*ret_fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (*ret_fd >= 0)
+		return 0;
+	if (errno != ENOENT || native)
+		return err_errno(e, errno, "open %s", path);
+	(void)err_set(e, ERR_UNSUPPORTED, "this installation was built without the first process of machines of %s (%s)", board->machine, path);
+	return err_hint(e, "build Carrel where the cross compiler for %s is installed: docs/guide/machines.md", board->machine);
+}
+
+static int make_files(struct machines *m, const struct machine_board *board, const struct machine_wanted *wanted, struct kernel_files *k,
+		      struct err *e)
 {
 	own_str char *folder = mem_printf("%s/node/machines", m->node->config.state);
-	own_str char *init = mem_printf("%s/libexec/carrel/carrel-init", fs_prefix());
 	char hex[DIGEST_HEX_SIZE], initramfs[INITRAMFS_NAME_SIZE];
-	own_fd int folder_fd = -1, init_fd = open(init, O_RDONLY | O_CLOEXEC);
-	struct digest d;
+	own_fd int folder_fd = -1, init_fd = -1;
+	own_str char *name = mem_printf("%s.vmlinuz", digest_hex(wanted->kernel, hex));
+	int r = open_init(board, &init_fd, e);
 
-	if (init_fd < 0)
-		return err_errno(e, errno, "open %s", init);
-	int r = fs_mkdirs(folder, 0700, e);
-	if (r < 0 || (r = fs_open_dir(AT_FDCWD, folder, &folder_fd, e)) < 0 || (r = hash_fd(partition, &d, e)) < 0)
+	if (r < 0 || (r = fs_mkdirs(folder, 0700, e)) < 0 || (r = fs_open_dir(AT_FDCWD, folder, &folder_fd, e)) < 0)
 		return r;
-	own_str char *name = mem_printf("%s.vmlinuz", digest_hex(&d, hex));
-	if (!fs_exists(folder_fd, name) && (r = extract_kernel(partition, folder_fd, name, e)) < 0)
+	if (!fs_exists(folder_fd, name) && (r = extract_kernel(wanted->kernel_fd, folder_fd, name, e)) < 0)
 		return r;
-	if ((r = initramfs_get(folder_fd, &d, partition, init_fd, initramfs, e)) < 0)
+	if ((r = initramfs_get(folder_fd, wanted->kernel, wanted->kernel_fd, init_fd, initramfs, e)) < 0)
 		return r;
-	m->kernel = mem_printf("%s/%s", folder, name);
-	m->initramfs = mem_printf("%s/%s", folder, initramfs);
+	k->kernel = mem_printf("%s/%s", folder, name);
+	k->initramfs = mem_printf("%s/%s", folder, initramfs);
 	return 0;
 }
 
-static int open_partition(const struct machines *m, int *ret_fd, struct stat *ret_st, struct err *e)
+static int find_kernel(struct machines *m, const struct machine_board *board, const struct machine_wanted *wanted,
+		       const struct kernel_files **ret_files, struct err *e)
 {
-	own_str char *path = mem_printf("%s/node/kernel.erofs", m->node->config.state);
-	own_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+	static char kernel[] = "KERNEL", initramfs[] = "INITRAMFS";
+	static const struct kernel_files planned = { .kernel = kernel, .initramfs = initramfs };
+	struct kernel_files made = { 0 };
 
-	if (fd < 0 && errno == ENOENT) {
-		(void)err_set(e, ERR_UNSUPPORTED, "this host has no kernel for machines (%s)", path);
-		return err_hint(e, "apt-get download linux-image-cloud-amd64's package, then carrel-kernel build PACKAGE %s", path);
-	}
-	if (fd < 0 || fstat(fd, ret_st) < 0)
-		return err_errno(e, errno, "open %s", path);
-	*ret_fd = TAKE_FD(fd);
-	return 0;
-}
+	static const struct kernel_files none;
 
-static int find(struct machines *m, struct err *e)
-{
-	own_fd int partition = -1;
-	struct stat st;
-	int r = open_partition(m, &partition, &st, e);
-
+	*ret_files = wanted->kernel ? &planned : &none;
+	if (!wanted->kernel)
+		return 0;
+	for (struct kernel_files *k = m->kernels; k; k = k->next)
+		if (digest_eq(&k->partition, wanted->kernel)) {
+			*ret_files = k;
+			return 0;
+		}
+	if (wanted->kernel_fd < 0)
+		return 0;
+	int r = make_files(m, board, wanted, &made, e);
 	if (r < 0)
 		return r;
-	if (m->ready && st.st_ino == m->source.st_ino && st.st_mtim.tv_sec == m->source.st_mtim.tv_sec && st.st_size == m->source.st_size)
-		return 0;
-	forget(m);
-	if ((r = ask_qemu(m, e)) < 0 || (r = make_files(m, partition, e)) < 0)
-		return r;
-	m->source = st;
-	m->ready = true;
+	made.partition = *wanted->kernel;
+	made.next = m->kernels;
+	m->kernels = mem_dup(&made, sizeof made);
+	*ret_files = m->kernels;
 	return 0;
 }
 
-int machines_host(struct machines *m, bool kvm, struct launch_machine *ret_host, struct err *e)
+int machines_host(struct machines *m, const struct machine_wanted *wanted, struct launch_machine *ret_host, struct err *e)
 {
+	const struct machine_board *board = machine_board(wanted->architecture);
+	const struct kernel_files *files;
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+	const char *type;
+	int r;
 
-	if (kvm) {
-		(void)err_set(e, ERR_UNSUPPORTED, "this host has no KVM that is known to work");
-		return err_hint(e, "use engine emulator");
-	}
+	if (!board)
+		return err_set(e, ERR_UNSUPPORTED, "no engine builds machines of the processor %s", wanted->architecture);
+	if (wanted->kvm && board != machine_board_here())
+		return err_set(e, ERR_UNSUPPORTED, "KVM runs machines of this host's processor only, not %s", board->machine);
+	if (wanted->kvm && (r = kvm_check(m->node, e)) < 0)
+		return r;
 	(void)pthread_mutex_lock(&m->lock);
-	int r = find(m, e);
+	r = find_type(m, board, &type, e);
 	if (r >= 0)
-		*ret_host = (struct launch_machine){ .program = QEMU, .type = m->type, .kernel = m->kernel, .initramfs = m->initramfs,
-						     .places = places, .processors = processors > 0 ? (unsigned)processors : 1, .kvm = kvm,
-						     .vhost = kvm && access("/dev/vhost-net", R_OK | W_OK) == 0 };
+		r = find_kernel(m, board, wanted, &files, e);
+	if (r >= 0)
+		*ret_host = (struct launch_machine){ .board = board, .type = type, .kernel = files->kernel, .initramfs = files->initramfs,
+						     .processors = processors > 0 ? (unsigned)processors : 1, .kvm = wanted->kvm,
+						     .vhost = wanted->kvm && access("/dev/vhost-net", R_OK | W_OK) == 0 };
 	(void)pthread_mutex_unlock(&m->lock);
 	return r < 0 ? r : 0;
 }

@@ -57,6 +57,22 @@ static void unref_first(struct work *w, size_t count)
 			mount_unref(w->node->mounts, &d);
 }
 
+static int stage_kernel(struct work *w, struct err *e)
+{
+	const struct assignment_kernel *kernel = w->record->wish.kernel;
+	struct digest d;
+
+	if (!kernel) /* the launch says so */
+		return 0;
+	int r = digest_parse(kernel->digest, &d, e);
+	if (r == 0)
+		r = mount_take_over(w->node->config.store, &d, stage_progress, w, &w->parts.kernel_fd, e);
+	if (r < 0)
+		return err_wrap(e, "kernel %s", kernel->name);
+	w->parts.has_kernel = true;
+	return 0;
+}
+
 /* A machine gets the files: nothing is mounted for it. */
 static int stage_files(struct work *w, struct err *e)
 {
@@ -76,7 +92,7 @@ static int stage_files(struct work *w, struct err *e)
 		parts->lowers[i] = mem_strdup(partitions[i].digest);
 		parts->lower_count++;
 	}
-	return 0;
+	return stage_kernel(w, e);
 }
 
 static int stage_run(struct work *w, struct err *e)
@@ -137,6 +153,8 @@ static json_t *stage_plan(const struct node *n, const struct assignment *a)
 								    n->config.store, hex, n->partitions, hex);
 		(void)json_array_append_new(lines, line);
 	}
+	if (isolate_is_machine(a) && a->kernel)
+		(void)json_array_append_new(lines, json_sprintf("boot kernel %s (%s)", a->kernel->name, a->kernel->release));
 	return lines;
 }
 

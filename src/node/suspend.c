@@ -40,9 +40,10 @@ static const struct suspend_engine *find_engine(const char *name)
 
 int suspend_engine_of(const struct record *r, const struct suspend_engine **ret_engine, struct err *e)
 {
+	const struct engine_host plain = { .programs = !isolate_is_machine(&r->wish) };
 	const struct engine *engine = NULL;
 	const char *name = r->truth.report->engine;
-	int chosen = name ? 0 : engine_choose(r->wish.spec, &engine, e);
+	int chosen = name ? 0 : engine_choose(r->wish.spec, &plain, &engine, e);
 
 	if (chosen < 0)
 		return chosen;

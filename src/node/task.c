@@ -116,8 +116,9 @@ static enum task task_of(enum action a)
 /* It ran, and the wish is another engine. */
 static bool moves(const struct assignment *wish, const struct report *t)
 {
-	const char *engine = isolate_engine_name(wish);
-	return t->engine && engine && !str_eq(engine, t->engine);
+	if (wish->spec->engine == ENGINE_AUTO)
+		return t->engine && isolate_is_machine(wish) != isolate_ran_as_machine(t);
+	return t->engine && !str_eq(spec_engine_names[wish->spec->engine], t->engine);
 }
 
 enum task task_next(const struct task_view *v)
@@ -249,7 +250,7 @@ static int do_start(struct work *w, struct err *e)
 	t->failed_starts = again ? t->failed_starts + 1 : 0;
 	report->run = w->record->wish.run;
 	free(report->engine);
-	report->engine = mem_strdup(isolate_engine_name(&w->record->wish));
+	report->engine = mem_strdup(isolate_engine_name(w->node, &w->record->wish));
 	report->exit_status = FIELD_NO_PRESET;
 	report->started_ms = unix_ms();
 	report->ended_ms = 0;

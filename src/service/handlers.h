@@ -16,11 +16,12 @@ handler_fn handle_volumes_list, handle_volume_remove;
 handler_fn handle_operations_list, handle_operation_show, handle_operation_cancel;
 handler_fn handle_events;
 handler_fn handle_images_list, handle_images_add, handle_image_show, handle_image_remove, handle_image_export;
+handler_fn handle_kernels_list, handle_kernels_add, handle_kernel_show, handle_kernel_remove, handle_kernel_default;
 handler_fn handle_networks_list, handle_networks_create, handle_network_show, handle_network_remove;
 handler_fn handle_groups_list, handle_group_show, handle_group_change, handle_group_remove;
 handler_fn handle_workspace_traffic, handle_judge;
 handler_fn handle_hosts_list, handle_host_channel, handle_host_stream;
 
-extern const struct shape version_shape, image_view_shape, image_add_shape;
+extern const struct shape version_shape, image_view_shape, image_add_shape, kernel_view_shape;
 
 #endif

@@ -21,6 +21,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "db/image.h"
+#include "db/network.h"
 #include "service/event.h"
 #include "service/handlers.h"
 #include "service/operation.h"
@@ -31,7 +32,7 @@
 
 /* --- rows --- */
 
-static int decode_row(struct db_rows *rows, struct image *ret_image, struct err *e)
+int images_row(struct db_rows *rows, struct image *ret_image, struct err *e)
 {
 	struct db_image row;
 
@@ -54,7 +55,7 @@ int images_find(struct service *s, const char *reference, struct image *ret_imag
 	if (r == 0)
 		r = db_next(rows, e);
 	if (r > 0) {
-		int decoded = decode_row(rows, ret_image, e);
+		int decoded = images_row(rows, ret_image, e);
 		r = decoded < 0 ? decoded : 1;
 	}
 	return r;
@@ -135,7 +136,7 @@ static int keep_rows(struct service *s, struct keep *k, struct err *e)
 
 	while (r >= 0 && (r = db_next(rows, e)) > 0) {
 		struct image image = { 0 };
-		r = decode_row(rows, &image, e);
+		r = images_row(rows, &image, e);
 		if (r == 0)
 			keep_image(s->images, k, &image);
 		image_done(&image);
@@ -152,9 +153,13 @@ static void collect(void *data)
 
 	s->images->collecting = NULL;
 	int r = keep_rows(s, &k, &e);
-	for (size_t i = 0; i < s->workspaces.count; i++)
-		if (s->workspaces.items[i]->wish.image)
-			keep_image(s->images, &k, s->workspaces.items[i]->wish.image);
+	for (size_t i = 0; i < s->workspaces.count; i++) {
+		const struct assignment *wish = &s->workspaces.items[i]->wish;
+		if (wish->image)
+			keep_image(s->images, &k, wish->image);
+		if (wish->kernel)
+			keep_text(&k, wish->kernel->digest);
+	}
 	if (r == 0)
 		r = store_collect(s->images->store, k.items, k.count, &freed, &e);
 	free(k.items);
@@ -229,8 +234,8 @@ int handle_images_list(struct request *r, struct err *e)
 		result = db_image_query(r->service->db, &rows, e);
 	while (result >= 0 && (result = db_next(rows, e)) > 0) {
 		struct image image = { 0 };
-		result = decode_row(rows, &image, e);
-		bool wanted = result == 0 && (!after || strcmp(image.name, after) > 0);
+		result = images_row(rows, &image, e);
+		bool wanted = result == 0 && !image.kernel && (!after || strcmp(image.name, after) > 0);
 		if (wanted && json_array_size(items) == limit) {
 			(void)json_object_set(json, "next", json_object_get(json_array_get(items, limit - 1), "name"));
 			image_done(&image);
@@ -306,21 +311,34 @@ static void removed(void *data, const struct err *failure)
 	request_reply_nothing(r);
 }
 
+int images_remove(struct request *r, const struct image *image, const char *site_key, struct err *e)
+{
+	if (!r->who.admin && image->owner_uid != r->who.uid)
+		return err_set(e, ERR_DENIED, "%s '%s' belongs to user %llu", image->kernel ? "kernel" : "image", image->name,
+			       (unsigned long long)image->owner_uid);
+	struct db_batch *b = db_batch_new();
+	db_image_delete(b, image->name);
+	if (site_key)
+		db_site_put(b, site_key, "");
+	event_add(r->service, b, image->kernel ? "kernel.removed" : "image.removed", image->name, image->owner_uid,
+		  json_pack("{s:s}", "digest", image->digest));
+	db_submit(r->service->db, b, r->service->loop, removed, r);
+	return 0;
+}
+
 int handle_image_remove(struct request *r, struct err *e)
 {
 	struct image image = { 0 };
 	int result = images_resolve(r->service, r->params[0], &image, e);
 
-	if (result == 0 && !r->who.admin && image.owner_uid != r->who.uid)
-		result = err_set(e, ERR_DENIED, "image '%s' belongs to user %llu", image.name, (unsigned long long)image.owner_uid);
+	if (result >= 0 && image.kernel) {
+		(void)err_set(e, ERR_CONFLICT, "'%s' is a kernel", image.name);
+		result = err_hint(e, "carrel kernel rm %s", image.name);
+	}
 	if (result == 0)
 		result = check_unused(r->service, &image, e);
-	if (result == 0) {
-		struct db_batch *b = db_batch_new();
-		db_image_delete(b, image.name);
-		event_add(r->service, b, "image.removed", image.name, image.owner_uid, json_pack("{s:s}", "digest", image.digest));
-		db_submit(r->service->db, b, r->service->loop, removed, r);
-	}
+	if (result == 0)
+		result = images_remove(r, &image, NULL, e);
 	image_done(&image);
 	return result;
 }

@@ -21,6 +21,7 @@
 #include "service/event.h"
 #include "service/handlers.h"
 #include "service/images.h"
+#include "service/kernels.h"
 #include "service/operation.h"
 #include "store/import.h"
 
@@ -132,6 +133,7 @@ static void recorded(void *data, const struct err *failure) { settle(data, failu
 static void record(struct image_job *j, struct image *image)
 {
 	struct db_batch *b = db_batch_new();
+	struct err e;
 
 	j->image = *image;
 	*image = (struct image){ 0 };
@@ -143,7 +145,9 @@ static void record(struct image_job *j, struct image *image)
 	char *text = json_dumps(json, JSON_COMPACT);
 	const struct db_image row = { j->name, j->image.digest, text, j->owner_uid, j->image.created_ms };
 	db_image_put(b, &row, j->admin);
-	event_add(j->service, b, "image.imported", j->name, j->owner_uid, json_pack("{s:s}", "digest", j->image.digest));
+	if (j->image.kernel && j->admin && kernels_imported(j->service, b, &j->image, &e) < 0)
+		log_error(&e, "kernel %s", j->name);
+	event_add(j->service, b, j->image.kernel ? "kernel.imported" : "image.imported", j->name, j->owner_uid, json_pack("{s:s}", "digest", j->image.digest));
 	db_submit(j->service->db, b, j->service->loop, recorded, j);
 	free(text);
 	json_decref(json);
@@ -256,7 +260,7 @@ static const struct field add_fields[] = {
 };
 const struct shape image_add_shape = { "image-add", sizeof(struct image_add), add_fields, "An image to fetch from a registry." };
 
-static int check_name(struct request *r, const char *name, struct err *e)
+static int check_name(struct request *r, const char *name, bool kernel, struct err *e)
 {
 	struct image there = { 0 };
 	int result = name_check_image(name, e);
@@ -265,6 +269,8 @@ static int check_name(struct request *r, const char *name, struct err *e)
 		result = images_find(r->service, name, &there, e);
 	if (result > 0 && !r->who.admin && there.owner_uid != r->who.uid)
 		result = err_set(e, ERR_EXISTS, "image '%s' exists and belongs to another user", name);
+	if (result > 0 && (there.kernel != NULL) != kernel)
+		result = err_set(e, ERR_EXISTS, "'%s' is the name of %s", name, there.kernel ? "a kernel" : "an image");
 	image_done(&there);
 	return result < 0 ? result : 0;
 }
@@ -294,14 +300,14 @@ static int job_start(struct request *r, const char *name, struct import_request 
 	return 0;
 }
 
-static int start_fetch(struct request *r, const struct image_add *body, struct err *e)
+static int start_fetch(struct request *r, const struct image_add *body, bool kernel, struct err *e)
 {
 	struct import_request q = { .format = IMPORT_REGISTRY, .input_fd = -1, .reference = body->source,
 				    .architecture = body->architecture, .user = body->user, .password = body->password,
 				    .auth_file = r->service->config.registry_passwords };
 	struct image_job *j;
 
-	int result = check_name(r, body->name, e);
+	int result = check_name(r, body->name, kernel, e);
 	if (result == 0)
 		result = job_start(r, body->name, &q, &j, e);
 	if (result == 0)
@@ -317,7 +323,7 @@ static int on_json(struct request *r, const char *bytes, size_t length, struct e
 	return 0;
 }
 
-static void on_json_end(struct request *r, bool failed)
+static void end_json(struct request *r, bool failed, bool kernel)
 {
 	struct image_add body = { 0 };
 	struct err e;
@@ -326,7 +332,7 @@ static void on_json_end(struct request *r, bool failed)
 		return;
 	int result = decode_text(str_text(&r->body), r->body.length, "request body", &image_add_shape, &body, &e);
 	if (result == 0)
-		result = start_fetch(r, &body, &e);
+		result = start_fetch(r, &body, kernel, &e);
 	if (result < 0)
 		request_fail(r, &e);
 	if (body.password)
@@ -335,6 +341,9 @@ static void on_json_end(struct request *r, bool failed)
 		explicit_bzero(r->body.bytes, r->body.length);
 	shape_done(&image_add_shape, &body);
 }
+
+static void on_json_end(struct request *r, bool failed) { end_json(r, failed, false); }
+static void on_kernel_json_end(struct request *r, bool failed) { end_json(r, failed, true); }
 
 static int choose(const char *text, const char *const *names, const char *what, unsigned *ret_chosen, struct err *e)
 {
@@ -370,16 +379,16 @@ static int choose_machine(struct request *r, struct image_machine *ret_machine, 
 	return result;
 }
 
-static int start_upload(struct request *r, const char *name, struct err *e)
+static int start_upload(struct request *r, const char *name, bool kernel, struct err *e)
 {
 	static const char *const formats[] = { "tar", "oci", "disk", "raw", NULL }, *const inits[] = { "detect", "yes", "no", NULL };
 	const char *format = request_query(r, "format"), *init = request_query(r, "init");
 	struct image_machine machine = { 0 };
-	unsigned chosen = IMPORT_TAR, chosen_init = IMPORT_INIT_DETECT;
+	unsigned chosen = kernel ? IMPORT_KERNEL : IMPORT_TAR, chosen_init = IMPORT_INIT_DETECT;
 	struct image_job *j;
 	int pair[2];
 
-	int result = check_name(r, name, e);
+	int result = check_name(r, name, kernel, e);
 	if (result == 0 && format)
 		result = choose(format, formats, "format", &chosen, e);
 	if (result == 0 && init)
@@ -414,8 +423,20 @@ int handle_images_add(struct request *r, struct err *e)
 	const char *name = request_query(r, "name");
 
 	if (name)
-		return start_upload(r, name, e);
+		return start_upload(r, name, false, e);
 	r->received = on_json;
 	r->ended = on_json_end;
+	return 0;
+}
+
+/* The same for a kernel: the body is a package. */
+int handle_kernels_add(struct request *r, struct err *e)
+{
+	const char *name = request_query(r, "name");
+
+	if (name)
+		return start_upload(r, name, true, e);
+	r->received = on_json;
+	r->ended = on_kernel_json_end;
 	return 0;
 }

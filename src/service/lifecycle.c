@@ -14,6 +14,7 @@
 #include "service/event.h"
 #include "service/handlers.h"
 #include "service/host.h"
+#include "service/kernels.h"
 #include "service/views.h"
 
 #define ATTACH_GRACE_MS 30000
@@ -114,6 +115,8 @@ static int move_check(const struct workspace *w, const struct move_request *to, 
 		(void)err_set(e, ERR_UNSUPPORTED, "a workspace is not moved to the engine '%s'", spec_engine_names[to->engine]);
 		return err_hint(e, "to 'workspace', 'emulator' or 'kvm'");
 	}
+	if (to->engine == ENGINE_WORKSPACE && w->wish.spec->isolation == ISOLATION_MACHINE)
+		return err_set(e, ERR_CONFLICT, "workspace '%s' asks for a machine (isolation: machine)", w->name);
 	if (to->live) {
 		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' cannot be moved with its memory", w->name);
 		return err_hint(e, "leave out --live: it is stopped, and started on the other engine");
@@ -149,6 +152,8 @@ int handle_workspace_start(struct request *r, struct err *e)
 		commit_done(r, w, "start");
 		return 0;
 	}
+	if ((result = kernels_choose(r->service, w, e)) < 0)
+		return result;
 	w->wish.run = next_run(w);
 	w->wish.held = false;
 	converge_wish(w, WISH_RUNNING);
@@ -185,6 +190,8 @@ int handle_workspace_restart(struct request *r, struct err *e)
 		return result;
 	if (holds_memory(w))
 		return refuse_suspended(w, e);
+	if ((result = kernels_choose(r->service, w, e)) < 0)
+		return result;
 	w->wish.run = next_run(w);
 	w->wish.held = false;
 	converge_wish(w, WISH_RUNNING);
@@ -209,7 +216,12 @@ int handle_workspace_move(struct request *r, struct err *e)
 		commit_done(r, w, "move");
 		return 0;
 	}
+	unsigned before = w->wish.spec->engine;
 	w->wish.spec->engine = body->engine;
+	if ((result = kernels_choose(r->service, w, e)) < 0) {
+		w->wish.spec->engine = before;
+		return result;
+	}
 	w->wish.held = false;
 	bool lives = wants_life(w) && !there; /* "auto" may have chosen it already */
 	if (lives)

@@ -36,6 +36,7 @@ static const struct parameter image_query[] = { { "name", "name of the image", f
 						{ "architecture", "processor; the service's own when missing", false },
 						{ "init", "whether it has an init: yes or no; found out when missing", false },
 						{ 0 } };
+static const struct parameter kernel_query[] = { { "name", "name of the kernel", false }, { 0 } };
 static const struct parameter image_page_query[] = { LIMIT_PARAMETER,
 						     { "after", "name of the last item of the page before", false },
 						     { 0 } };
@@ -107,6 +108,13 @@ const struct route routes[] = {
 	{ "GET", "/v1/images/{image}", NEED_READ, handle_image_show, "Show an image", NULL, &image_view_shape, NULL, 0, 0 },
 	{ "DELETE", "/v1/images/{image}", NEED_CHANGE, handle_image_remove, "Remove an image's name", NULL, NULL, NULL, 0, 204 },
 	{ "GET", "/v1/images/{image}/export", NEED_READ, handle_image_export, "An archive of it", NULL, NULL, export_query, ROUTE_TEXT, 0 },
+
+	{ "GET", "/v1/kernels", NEED_READ, handle_kernels_list, "List kernels for machines", NULL, &kernel_view_shape, NULL, ROUTE_LIST, 0 },
+	{ "POST", "/v1/kernels", NEED_CHANGE, handle_kernels_add, "Import a kernel: Debian's package of one (or a tar of what it installs) as the body, or a"
+	  " source in JSON; the first of a processor becomes its default", &image_add_shape, &operation_shape, kernel_query, ROUTE_STREAM, 202 },
+	{ "GET", "/v1/kernels/{kernel}", NEED_READ, handle_kernel_show, "Show a kernel", NULL, &kernel_view_shape, NULL, 0, 0 },
+	{ "DELETE", "/v1/kernels/{kernel}", NEED_CHANGE, handle_kernel_remove, "Remove a kernel", NULL, NULL, NULL, 0, 204 },
+	{ "POST", "/v1/kernels/{kernel}/default", NEED_ADMIN, handle_kernel_default, "Make it the default of its processor", NULL, NULL, NULL, 0, 204 },
 
 	{ "GET", "/v1/hosts", NEED_READ, handle_hosts_list, "List hosts", NULL, &host_shape, NULL, ROUTE_LIST, 0 },
 	{ "GET", "/v1/hosts/{host}/channel", NEED_HOST, handle_host_channel, "Wish and truth of a host", NULL, NULL, NULL, STREAM, 0 },

@@ -43,6 +43,7 @@ struct workspace_view {
 	unsigned state, wish;
 	void *spec, *error;
 	json_t *image;
+	void *kernel;
 	struct objects snapshots, interfaces;
 };
 #define W(member) offsetof(struct workspace_view, member)
@@ -56,6 +57,7 @@ static const struct field workspace_fields[] = {
 	{ "run", FIELD_NUMBER, W(run), "number of the last start", .required = true },
 	{ "spec", FIELD_OBJECT, W(spec), "the spec", .required = true, .shape = &spec_shape },
 	{ "image", FIELD_JSON, W(image), "name, digest, architecture and size of the image it was made from", .required = true },
+	{ "kernel", FIELD_OBJECT, W(kernel), "what it boots when it is a machine", .shape = &assignment_kernel_shape },
 	{ "host", FIELD_TEXT, W(host), "host where it is", .required = true },
 	{ "exit_status", FIELD_NUMBER, W(exit_status), "of the last run that ended" },
 	{ "restarts", FIELD_NUMBER, W(restarts), "by the restart policy, in this run", .required = true },
@@ -216,6 +218,8 @@ static json_t *to_json(const struct workspace *w)
 	const struct attachment *a = w->wish.attachments.items;
 	json_t *snapshots = json_array(), *interfaces = json_array();
 
+	if (w->wish.kernel)
+		(void)json_object_set_new(json, "kernel", encode(&assignment_kernel_shape, w->wish.kernel));
 	set_truth(json, w);
 	set_time(json, "created", w->created_ms);
 	if (w->operation)

@@ -216,6 +216,7 @@ void workspace_store(struct workspace *w, struct db_batch *b, bool is_new)
 {
 	own_str char *spec = dump(encode(&spec_shape, w->wish.spec));
 	own_str char *image = dump(encode(&image_shape, w->wish.image));
+	own_str char *kernel = w->wish.kernel ? dump(encode(&assignment_kernel_shape, w->wish.kernel)) : NULL;
 	own_str char *truth = w->reported ? dump(encode(&report_shape, &w->truth)) : NULL;
 
 	touch(w);
@@ -224,7 +225,7 @@ void workspace_store(struct workspace *w, struct db_batch *b, bool is_new)
 				    .state = state_names[w->truth.state], .truth = truth, .owner_uid = w->owner_uid,
 				    .generation = w->wish.generation, .run = w->wish.run, .restore = w->wish.restore,
 				    .created_ms = w->created_ms, .version = w->version, .held = w->wish.held,
-				    .stop_timeout_ms = w->wish.stop_timeout_ms };
+				    .stop_timeout_ms = w->wish.stop_timeout_ms, .kernel = kernel };
 	if (is_new)
 		db_workspace_insert(b, &row);
 	else
@@ -282,6 +283,10 @@ static int from_row(const struct db_workspace *row, struct workspace *w, struct 
 		r = decode_column(row->spec, row->id, "spec", &spec_shape, w->wish.spec, e);
 	if (r == 0)
 		r = decode_column(row->image, row->id, "image", &image_shape, w->wish.image, e);
+	if (r == 0 && row->kernel) {
+		w->wish.kernel = mem_alloc(sizeof *w->wish.kernel);
+		r = decode_column(row->kernel, row->id, "kernel", &assignment_kernel_shape, w->wish.kernel, e);
+	}
 	if (r == 0 && row->truth) {
 		w->reported = true;
 		r = decode_column(row->truth, row->id, "truth", &report_shape, &w->truth, e);

@@ -9,6 +9,7 @@
 #include "service/event.h"
 #include "service/handlers.h"
 #include "service/host.h"
+#include "service/kernels.h"
 #include "service/lifecycle.h"
 #include "service/network.h"
 #include "service/routes.h"
@@ -172,6 +173,17 @@ static int check_spec(const struct request *r, const struct spec *spec, struct e
 	return result < 0 ? result : group_check(r, NULL, spec, e);
 }
 
+static int check_image(const struct spec *spec, const struct image *image, struct err *e)
+{
+	if (image->kernel)
+		return err_set(e, ERR_INVALID, "'%s' is a kernel, no image of a workspace", image->name);
+	if (spec->architecture && image->architecture && !str_eq(spec->architecture, image->architecture)) {
+		(void)err_set(e, ERR_INVALID, "image '%s' is for %s, not for %s", image->name, image->architecture, spec->architecture);
+		return err_hint(e, "import it for that processor under another name: carrel image import NAME SOURCE --arch %s", spec->architecture);
+	}
+	return 0;
+}
+
 static struct workspace *make(struct request *r, struct create_request *body, struct image *image)
 {
 	struct service *s = r->service;
@@ -293,9 +305,17 @@ int handle_workspaces_create(struct request *r, struct err *e)
 	result = check_spec(r, body->spec, e);
 	if (result == 0)
 		result = images_resolve(r->service, body->spec->image, &image, e);
-	if (result < 0)
+	if (result == 0)
+		result = check_image(body->spec, &image, e);
+	if (result < 0) {
+		image_done(&image);
 		return result;
+	}
 	struct workspace *w = make(r, body, &image);
+	if ((result = kernels_choose(r->service, w, e)) < 0) {
+		workspace_discard(w);
+		return result;
+	}
 	if (!request_flag(r, "dry-run")) {
 		return deploy(r, w, key, digest, e);
 	}

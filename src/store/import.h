@@ -19,6 +19,7 @@ enum import_format {
 	IMPORT_DISK,     /* a disk image: qcow2, VMDK, VHDX, VHD, VDI, OVA, or a raw disk with a boot sector */
 	IMPORT_RAW,      /* a raw disk, whatever it begins with */
 	IMPORT_REGISTRY, /* docker://host[:port]/name[:tag|@digest], or a short form of docker.io */
+	IMPORT_KERNEL,   /* a kernel package of Debian, or a tar of what it installs */
 };
 
 enum import_init { IMPORT_INIT_DETECT, IMPORT_INIT_YES, IMPORT_INIT_NO };
@@ -31,7 +32,7 @@ struct import_limits {
 struct import_request {
 	const char *store;        /* STATE/store */
 	enum import_format format;
-	int input_fd;             /* TAR, OCI: the archive, read to its end; stays the caller's, who may close it after import_start */
+	int input_fd;             /* but for REGISTRY: the archive, read to its end; stays the caller's, who may close it after import_start */
 	const char *reference;    /* REGISTRY; for OCI: the tag in the layout to take, NULL: the only one */
 	const char *architecture; /* NULL: this machine's */
 	const struct image_machine *machine; /* DISK, RAW: what is not AUTO or 0 in it goes before what the upload says; or NULL */

@@ -254,3 +254,14 @@ int disk_import(const struct disk_import *how, struct disk_imported *ret_importe
 	*ret_imported = out;
 	return 0;
 }
+
+void disk_import_override(struct image_machine *m, const struct image_machine *wish)
+{
+	if (!wish)
+		return;
+	m->firmware = wish->firmware ? wish->firmware : m->firmware;
+	m->disk_bus = wish->disk_bus ? wish->disk_bus : m->disk_bus;
+	m->nic = wish->nic ? wish->nic : m->nic;
+	m->cpu_milli = wish->cpu_milli ? wish->cpu_milli : m->cpu_milli;
+	m->memory_bytes = wish->memory_bytes ? wish->memory_bytes : m->memory_bytes;
+}

@@ -33,4 +33,7 @@ struct disk_imported {
 
 int disk_import(const struct disk_import *how, struct disk_imported *ret_imported, struct err *e) must_check;
 
+/* What was asked for goes over what the disks say; `wish` may be NULL. */
+void disk_import_override(struct image_machine *m, const struct image_machine *wish);
+
 #endif

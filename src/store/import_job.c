@@ -27,6 +27,7 @@
 #include "model/registry_login.h"
 #include "store/cancel.h"
 #include "store/import_disk.h"
+#include "store/import_kernel.h"
 #include "store/import_layer.h"
 #include "store/layout.h"
 #include "store/oci_reader.h"
@@ -62,6 +63,8 @@ struct job {
 	struct registry *registry;
 	struct layout *layout;
 	struct oci_config config;
+	struct image_run kernel_run; /* of a kernel package: its label */
+	char kernel_architecture[16];
 	struct job_layer *layers;
 	size_t layer_count;
 	struct image_machine machine; /* of a disk */
@@ -95,6 +98,7 @@ void job_free(struct job *j)
 	if (j->layout)
 		layout_free(j->layout);
 	shape_done(&oci_config_shape, &j->config);
+	pairs_done(&j->kernel_run.labels);
 	free(j->layers);
 	free(j);
 }
@@ -113,7 +117,7 @@ static int injected(const char *point, struct err *e)
 
 static const char *architecture(const struct job *j)
 {
-	return j->request->architecture ? j->request->architecture : oci_machine_architecture();
+	return j->kernel_architecture[0] ? j->kernel_architecture : j->request->architecture ? j->request->architecture : oci_machine_architecture();
 }
 
 /* --- documents --- */
@@ -659,17 +663,6 @@ static void disk_progress(void *data, const char *name, uint64_t done_bytes, uin
 	j->report(j->report_data, &j->progress);
 }
 
-static void override(struct image_machine *m, const struct image_machine *wish)
-{
-	if (!wish)
-		return;
-	m->firmware = wish->firmware ? wish->firmware : m->firmware;
-	m->disk_bus = wish->disk_bus ? wish->disk_bus : m->disk_bus;
-	m->nic = wish->nic ? wish->nic : m->nic;
-	m->cpu_milli = wish->cpu_milli ? wish->cpu_milli : m->cpu_milli;
-	m->memory_bytes = wish->memory_bytes ? wish->memory_bytes : m->memory_bytes;
-}
-
 static int bring_disk(struct job *j, struct err *e)
 {
 	const struct disk_import how = { .session = j->session, .input_fd = j->input_fd, .raw = j->request->format == IMPORT_RAW,
@@ -686,8 +679,23 @@ static int bring_disk(struct job *j, struct err *e)
 		j->layers[i].partition_bytes = disks.partitions[i].bytes;
 	}
 	j->machine = disks.machine;
-	override(&j->machine, j->request->machine);
+	disk_import_override(&j->machine, j->request->machine);
 	return 0;
+}
+
+static int bring_kernel(struct job *j, struct err *e)
+{
+	struct kernel_about about;
+
+	j->layers = mem_alloc(sizeof *j->layers);
+	j->layer_count = 1;
+	step(j, "convert");
+	int r = import_kernel(j->session, j->input_fd, upload_progress, j, &j->layers->partition, &j->layers->partition_bytes, &about, e);
+	if (r >= 0) {
+		memcpy(j->kernel_architecture, about.architecture, sizeof j->kernel_architecture);
+		pairs_set(&j->kernel_run.labels, IMAGE_LABEL_KERNEL_RELEASE, about.release);
+	}
+	return r;
 }
 
 /* --- the image --- */
@@ -709,17 +717,6 @@ static int put_documents(struct job *j, const struct image_run *run, struct dige
 		return r;
 	own_str char *manifest = oci_write_manifest(&config, strlen(config_text), layers, j->layer_count, is_disk(j) ? &j->machine : NULL);
 	return store_put_bytes(j->session, STORE_BLOB, manifest, strlen(manifest), ret_manifest, e);
-}
-
-static struct image_run *copy_run(const struct image_run *run)
-{
-	struct image_run *copy = mem_alloc(sizeof *copy);
-	json_t *json = run ? encode(&image_run_shape, run) : json_object();
-
-	if (decode_json(json, "run", &image_run_shape, copy, NULL) < 0)
-		*copy = (struct image_run){ 0 }; /* it was decoded once: this does not happen */
-	json_decref(json);
-	return copy;
 }
 
 static int find_init(struct job *j, bool *ret_init, struct err *e)
@@ -746,7 +743,7 @@ static int describe(struct job *j, const struct image_run *run, const struct dig
 {
 	char text[DIGEST_TEXT_SIZE];
 	struct image image = { .digest = mem_strdup(digest_text(manifest, text)), .architecture = mem_strdup(architecture(j)),
-			       .run = copy_run(run) };
+			       .run = image_run_copy(run) };
 	struct image_partition *partitions = mem_alloc_array(j->layer_count, sizeof *partitions);
 
 	for (size_t i = 0; i < j->layer_count; i++) {
@@ -757,7 +754,9 @@ static int describe(struct job *j, const struct image_run *run, const struct dig
 	image.partitions = (struct objects){ partitions, j->layer_count };
 	if (is_disk(j))
 		image.machine = mem_dup(&j->machine, sizeof j->machine);
-	int r = is_disk(j) ? 0 : find_init(j, &image.init, e);
+	int r = is_disk(j) ? 0 : import_kernel_recognize(j->store, &image, &image.kernel, e);
+	if (r >= 0 && !image.kernel && !is_disk(j))
+		r = find_init(j, &image.init, e);
 	if (r < 0) {
 		image_done(&image);
 		return r;
@@ -776,6 +775,8 @@ int job_run(struct job *j, struct image *ret_image, struct err *e)
 		r = bring_tar(j, e);
 	else if (is_disk(j))
 		r = bring_disk(j, e);
+	else if (j->request->format == IMPORT_KERNEL)
+		r = bring_kernel(j, e);
 	else {
 		r = j->request->format == IMPORT_REGISTRY ? open_registry(j, e) : open_layout(j, e);
 		if (r == 0)
@@ -784,7 +785,8 @@ int job_run(struct job *j, struct image *ret_image, struct err *e)
 	if (r < 0)
 		return r;
 	step(j, "finish");
-	const struct image_run *run = j->request->format == IMPORT_TAR ? j->request->run : j->config.run;
+	bool tar = j->request->format == IMPORT_TAR, kernel = j->request->format == IMPORT_KERNEL;
+	const struct image_run *run = kernel ? &j->kernel_run : tar ? j->request->run : j->config.run;
 	r = put_documents(j, run, &manifest, e);
 	return r == 0 ? describe(j, run, &manifest, ret_image, e) : r;
 }

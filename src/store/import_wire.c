@@ -14,7 +14,7 @@
 #include "base/str.h"
 #include "store/export.h"
 
-const char *const import_format_names[] = { "tar", "oci", "disk", "raw", "registry", NULL };
+const char *const import_format_names[] = { "tar", "oci", "disk", "raw", "registry", "kernel", NULL };
 const char *const import_init_names[] = { "detect", "yes", "no", NULL };
 const char *const export_format_names[] = { "oci", "oci-zstd", "partitions", "tar", NULL };
 

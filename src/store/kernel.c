@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A Debian package is an ar archive whose member data.tar.* holds the files (deb(5)). It is read twice: first to learn what
- * each module needs (modules.dep is only made when a package is installed, so their own .modinfo is asked), then to take what is
- * wanted. Everything that reads it runs in a child without rights; it writes to the one descriptor of the partition.
+ * Theory. A Debian package is an ar archive whose member data.tar.* holds the files (deb(5)); a tar of the same files is read as well.
+ * It is read twice: first to learn what each module needs (modules.dep is only made when a package is installed, so their own
+ * .modinfo is asked), then to take what is wanted. Everything that reads it runs in a child without rights; it writes to the one
+ * descriptor of the partition.
  *
  * The partition names modules by the order in which they are to be loaded: "1-..." before anything else, "2-..." when the machine has
  * a network, "3-..." when the workspace runs already.
@@ -158,20 +159,27 @@ static int each_file(struct package *p, file_fn *fn, struct err *e)
 {
 	struct archive *a = archive_read_new();
 	struct archive_entry *entry;
-	bool found = false;
+	bool found = false, whole = false;
 	int r = 0, got;
 
+	(void)archive_read_support_filter_all(a);
 	(void)archive_read_support_format_ar(a);
+	(void)archive_read_support_format_tar(a);
 	if (lseek(p->package_fd, 0, SEEK_SET) < 0 || archive_read_open_fd(a, p->package_fd, BLOCK) < ARCHIVE_WARN)
 		r = archive_failed(a, e);
 	while (r >= 0 && !found && (got = archive_read_next_header(a, &entry)) != ARCHIVE_EOF) {
+		const char *path = got < ARCHIVE_WARN ? NULL : archive_entry_pathname(entry);
+		bool tar = (archive_format(a) & ARCHIVE_FORMAT_BASE_MASK) == ARCHIVE_FORMAT_TAR;
 		if (got < ARCHIVE_WARN)
 			r = archive_failed(a, e);
-		else if ((found = str_starts(archive_entry_pathname(entry), "data.tar")))
+		else if (tar && path && archive_entry_filetype(entry) == AE_IFREG)
+			r = fn(p, a, path, e);
+		else if (!tar && path && (found = str_starts(path, "data.tar")))
 			r = each_inner(p, a, fn, e);
+		whole |= tar;
 	}
 	(void)archive_read_free(a);
-	return r >= 0 && !found ? err_set(e, ERR_INVALID, "this is not a Debian package: it has no data.tar") : r;
+	return r >= 0 && !found && !whole ? err_set(e, ERR_INVALID, "this is not a Debian package: it has no data.tar") : r;
 }
 
 /* --- first pass: what there is --- */

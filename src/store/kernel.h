@@ -12,8 +12,9 @@
 #include "base/err.h"
 #include "base/hash.h"
 
-/* Reads a Debian package of a kernel from `package_fd` (a file) and writes the partition to `partition_fd` (an empty file). Refused:
- * a package without kernel, or one that lacks something that machines need (ERR_UNSUPPORTED names it). */
+/* Reads a Debian package of a kernel, or a tar with its boot/ and lib/modules/, from `package_fd` (a file) and writes the
+ * partition to `partition_fd` (an empty file). Refused: a package without kernel, or one that lacks something that machines need
+ * (ERR_UNSUPPORTED names it). */
 int kernel_build(int package_fd, int partition_fd, struct err *e) must_check;
 
 struct kernel_about {

@@ -209,11 +209,11 @@ class Machine:
 
 
 def kernel_files(folder, build):
-    """(vmlinuz, initramfs) made by carrel-kernel from the distribution's package, or a reason why not."""
+    """(vmlinuz, initramfs) made from the distribution's package, or a reason why not."""
     package = kernel_package()
     if not package:
         return "apt-get download of a cloud kernel does not work here"
-    tool, partition = build / "src/store/carrel-kernel", folder / "kernel.erofs"
+    tool, partition = build / "tests/tools/kernel", folder / "kernel.erofs"
     made = json.loads(subprocess.run([tool, "build", package, partition], capture_output=True, text=True).stdout)
     assert "error" not in made, made
     init = folder / "carrel-init"

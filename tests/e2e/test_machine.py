@@ -16,23 +16,19 @@ RUN = ("run", "--engine", "emulator")
 
 
 @pytest.fixture(scope="module")
-def kernel(prefix, tmp_path_factory):
+def kernel():
     if not shutil.which("qemu-system-x86_64"):
         pytest.skip("qemu-system-x86 is not installed")
     package = kernel_package()
     if not package:
         pytest.skip("apt-get download of a cloud kernel does not work here")
-    partition = tmp_path_factory.mktemp("kernel") / "kernel.erofs"
-    made = subprocess.run([prefix / "libexec/carrel/carrel-kernel", "build", package, partition], capture_output=True, text=True)
-    assert "error" not in json.loads(made.stdout), made.stdout
-    return partition
+    return package
 
 
 @pytest.fixture
 def here(kernel, shared_site, shared_busybox):
-    target = shared_site.state / "node/kernel.erofs"
-    if not target.exists():
-        shutil.copy(kernel, target)
+    if shared_site.api("GET", "/v1/kernels/linux")[0] == 404:
+        shared_site.carrel("kernel", "import", "linux", kernel)
     return shared_site
 
 

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Machines on networks: the packets of an emulated machine meet the same rules as those of a namespace."""
-import shutil
-
 import pytest
 
 from conftest import import_image
@@ -25,7 +23,7 @@ def net(world, prefix, busybox_tar, kernel):  # noqa: F811
     site = Site(prefix, world=world, node_args=["--blank-size", "32M"])
     try:
         import_image(site, "busybox", busybox_tar)
-        shutil.copy(kernel, site.state / "node/kernel.erofs")
+        site.carrel("kernel", "import", "linux", kernel)
         make_network(site, "default", ipv4=FOUR, ipv6=SIX)
         make_network(site, "side", ipv4="10.89.0.0/24", kind="isolated")
         yield site

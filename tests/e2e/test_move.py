@@ -80,22 +80,18 @@ OURS = ("/etc/hostname ", "/etc/hosts ", "/etc/resolv.conf ", "/etc/mtab ", "/et
 
 
 @pytest.fixture(scope="module")
-def kernel(prefix, tmp_path_factory):
+def kernel():
     if not shutil.which("qemu-system-x86_64"):
         pytest.skip("qemu-system-x86 is not installed")
     package = kernel_package()
     if not package:
         pytest.skip("apt-get download of a cloud kernel does not work here")
-    partition = tmp_path_factory.mktemp("kernel") / "kernel.erofs"
-    made = subprocess.run([prefix / "libexec/carrel/carrel-kernel", "build", package, partition], capture_output=True, text=True)
-    assert "error" not in json.loads(made.stdout), made.stdout
-    return partition
+    return package
 
 
 def give_kernel(kernel, site):
-    target = site.state / "node/kernel.erofs"
-    if not target.exists():
-        shutil.copy(kernel, target)
+    if site.api("GET", "/v1/kernels/linux")[0] == 404:
+        site.carrel("kernel", "import", "linux", kernel)
     return site
 
 

@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The machine is q35 with its version in the name, because its devices shall look the same to a memory image that is resumed
+ * Theory. The board has its version in the name (q35, virt of aarch64), because its devices shall look the same to a memory image that is resumed
  * with a later QEMU. Nothing is there by default (-nodefaults): each word below is a decision.
- *
- *   slot 1      functions 0 the channel's virtio-serial, 1 random numbers, 2 display, on demand
- *   slot 2      a bridge to a bus of their own for networks: on pcie.0 itself nothing can be plugged in later
- *   slots 3-30  disks, eight functions each; 31 is the chipset's
  *
  * Memory is a memory file that is shared, so that a suspend need not copy it. Disks are descriptors of a set (-add-fd): QEMU's
  * block layer opens them again by "/dev/fdset/N" with the same access and no more. Locks are the agent's.
@@ -18,20 +14,12 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "base/own.h"
 #include "base/str.h"
+#include "engine/qemu/arguments_private.h"
 
 #define DEFAULT_MEMORY (UINT64_C(512) << 20)
-#define FIRST_DISK_SLOT 3
-#define LINK_SLOT 2
 
-struct words {
-	char **items;
-	size_t count, room;
-};
-
-static void word(struct words *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void word(struct words *w, const char *fmt, ...)
+void machine_word(struct machine_words *w, const char *fmt, ...)
 {
 	struct str text = { 0 };
 	va_list args;
@@ -60,124 +48,41 @@ uint64_t machine_memory(uint64_t memory_bytes)
 	return bytes < MACHINE_MEMORY_LEAST ? MACHINE_MEMORY_LEAST : bytes;
 }
 
-static void add_board(struct words *w, const struct qemu_machine *m)
+static void add_board(struct machine_words *w, const struct qemu_machine *m)
 {
-	word(w, "%s", m->program);
-	word(w, "-name");
-	word(w, "carrel-%s,debug-threads=on", m->id);
-	word(w, "-nodefaults");
-	word(w, "-no-user-config");
-	word(w, "-no-reboot"); /* a machine that starts again is a new run: the agent's to decide */
-	word(w, "-S");
-	word(w, "-sandbox");
-	word(w, "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-	word(w, "-machine");
-	word(w, "%s,memory-backend=memory,usb=off,vmport=off,smm=off", m->type);
-	word(w, "-accel");
-	word(w, "%s", m->kvm ? "kvm" : "tcg,thread=multi");
-	word(w, "-cpu");
-	word(w, "%s", m->kvm ? "host" : "max");
-	word(w, "-smp");
-	word(w, "%u", m->processors);
-	word(w, "-m");
-	word(w, "%" PRIu64 "M", m->memory_bytes >> 20);
-	word(w, "-object");
-	word(w, "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on", m->memory_bytes >> 20);
-	word(w, "-rtc");
-	word(w, "base=utc,clock=host");
+	machine_word(w, "%s", m->board->program);
+	machine_word(w, "-name");
+	machine_word(w, "carrel-%s,debug-threads=on", m->id);
+	machine_word(w, "-nodefaults");
+	machine_word(w, "-no-user-config");
+	machine_word(w, "-no-reboot"); /* a machine that starts again is a new run: the agent's to decide */
+	machine_word(w, "-S");
+	machine_word(w, "-sandbox");
+	machine_word(w, "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+	machine_word(w, "-machine");
+	machine_word(w, "%s,memory-backend=memory,%s", m->type, m->board->options);
+	machine_word(w, "-accel");
+	machine_word(w, "%s", m->kvm ? "kvm" : "tcg,thread=multi");
+	machine_word(w, "-cpu");
+	machine_word(w, "%s", m->kvm ? "host" : "max");
+	machine_word(w, "-smp");
+	machine_word(w, "%u", m->processors);
+	machine_word(w, "-m");
+	machine_word(w, "%" PRIu64 "M", m->memory_bytes >> 20);
+	machine_word(w, "-object");
+	machine_word(w, "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on", m->memory_bytes >> 20);
+	machine_word(w, "-rtc");
+	machine_word(w, "base=utc,clock=host");
 }
 
-static void add_kernel(struct words *w, const struct qemu_machine *m)
+static void add_kernel(struct machine_words *w, const struct qemu_machine *m)
 {
-	word(w, "-kernel");
-	word(w, MACHINE_KERNEL);
-	word(w, "-initrd");
-	word(w, MACHINE_INITRAMFS);
-	word(w, "-append");
-	word(w, "console=ttyS0 quiet panic=-1%s%s", m->append ? " " : "", m->append ? m->append : "");
-}
-
-static void add_socket(struct words *w, const char *name, int fd)
-{
-	word(w, "-chardev");
-	word(w, "socket,id=%s,fd=%d", name, fd);
-}
-
-static void add_lines(struct words *w)
-{
-	add_socket(w, "qmp", MACHINE_FD_QMP);
-	word(w, "-mon");
-	word(w, "chardev=qmp,mode=control");
-	add_socket(w, "console", MACHINE_FD_CONSOLE);
-	word(w, "-serial");
-	word(w, "chardev:console");
-	add_socket(w, "channel", MACHINE_FD_CHANNEL);
-	word(w, "-device");
-	word(w, "virtio-serial-pci,id=serial,bus=pcie.0,addr=1.0,multifunction=on,max_ports=2");
-	word(w, "-device");
-	word(w, "virtserialport,bus=serial.0,nr=1,chardev=channel,name=" GUEST_PORT);
-	word(w, "-object");
-	word(w, "rng-random,id=random,filename=/dev/urandom");
-	word(w, "-device");
-	word(w, "virtio-rng-pci,rng=random,bus=pcie.0,addr=1.1");
-}
-
-static void add_display(struct words *w, const struct qemu_machine *m)
-{
-	word(w, "-display");
-	word(w, "none");
-	if (!m->vnc)
-		return;
-	word(w, "-device");
-	word(w, "VGA,bus=pcie.0,addr=1.2");
-	word(w, "-vnc");
-	word(w, "unix:%s", m->vnc);
-}
-
-static void add_disk(struct words *w, const struct machine_disk *d, unsigned at)
-{
-	const char *multi = at % 8 == 0 ? ",multifunction=on" : "";
-
-	word(w, "-add-fd");
-	word(w, "fd=%u,set=%u", MACHINE_FD_DISKS + at, at + 1);
-	word(w, "-blockdev");
-	word(w, "driver=file,node-name=%s,filename=/dev/fdset/%u,locking=off,auto-read-only=off,%s", d->serial, at + 1,
-	     d->writable ? "read-only=off,discard=unmap,detect-zeroes=unmap" : "read-only=on");
-	word(w, "-device");
-	word(w, "virtio-blk-pci,drive=%s,serial=%s,bus=pcie.0,addr=%x.%u%s%s", d->serial, d->serial, FIRST_DISK_SLOT + at / 8, at % 8, multi,
-	     d->writable ? "" : ",write-cache=off");
-}
-
-/* "9:10:11" */
-static char *fd_list(size_t first, unsigned count)
-{
-	struct str text = { 0 };
-
-	for (unsigned i = 0; i < count; i++)
-		str_printf(&text, "%s%zu", i ? ":" : "", first + i);
-	return str_take(&text);
-}
-
-static void add_link(struct words *w, const struct qemu_machine *m, unsigned at)
-{
-	unsigned count = m->queues.count, each = count * (m->queues.vhost ? 2 : 1);
-	size_t first = MACHINE_FD_DISKS + m->disk_count + (size_t)at * each;
-	own_str char *taps = fd_list(first, count), *vhosts = fd_list(first + count, count);
-	own_strbuf struct str netdev = { 0 }, device = { 0 };
-
-	machine_link_words(&m->links[at], m->queues, taps, vhosts, &netdev, &device);
-	word(w, "-netdev");
-	word(w, "%s", str_text(&netdev));
-	word(w, "-device");
-	word(w, "%s", str_text(&device));
-}
-
-static void add_links(struct words *w, const struct qemu_machine *m)
-{
-	word(w, "-device");
-	word(w, "pci-bridge,id=" MACHINE_LINK_BUS ",chassis_nr=1,bus=pcie.0,addr=%x.0", LINK_SLOT);
-	for (unsigned i = 0; i < m->link_count; i++)
-		add_link(w, m, i);
+	machine_word(w, "-kernel");
+	machine_word(w, MACHINE_KERNEL);
+	machine_word(w, "-initrd");
+	machine_word(w, MACHINE_INITRAMFS);
+	machine_word(w, "-append");
+	machine_word(w, "console=%s quiet panic=-1%s%s", m->board->console, m->append ? " " : "", m->append ? m->append : "");
 }
 
 static int check(const struct qemu_machine *m, struct err *e)
@@ -195,18 +100,14 @@ static int check(const struct qemu_machine *m, struct err *e)
 
 int machine_arguments(const struct qemu_machine *m, char ***ret_argv, struct err *e)
 {
-	struct words w = { 0 };
+	struct machine_words w = { 0 };
 	int r = check(m, e);
 
 	if (r < 0)
 		return r;
 	add_board(&w, m);
 	add_kernel(&w, m);
-	add_lines(&w);
-	add_display(&w, m);
-	for (unsigned i = 0; i < m->disk_count; i++)
-		add_disk(&w, &m->disks[i], i);
-	add_links(&w, m);
+	machine_add_devices(&w, m);
 	MEM_PUSH_ROOM(w.items, w.count, w.room);
 	w.items[w.count] = NULL;
 	*ret_argv = w.items;

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "engine/qemu/board.h"
 #include "engine/qemu/link.h"
 #include "model/guest_protocol.h"
 
@@ -36,7 +37,7 @@ struct machine_disk {
 };
 
 struct qemu_machine {
-	const char *program;  /* "/usr/bin/qemu-system-x86_64" */
+	const struct machine_board *board;
 	const char *type;     /* with its version: "pc-q35-7.2" */
 	const char *id;       /* the workspace's: names the process */
 	bool kvm;

@@ -116,7 +116,7 @@ static int make_arguments(const struct launch *l, const struct disks *d, const s
 
 	if (r < 0)
 		return r;
-	const struct qemu_machine m = { .program = host->program, .type = host->type, .id = l->id, .kvm = host->kvm,
+	const struct qemu_machine m = { .board = host->board, .type = host->type, .id = l->id, .kvm = host->kvm,
 					.processors = machine_processors(wanted.cpu_milli, host->processors),
 					.memory_bytes = machine_memory(wanted.memory_bytes), .disks = d->items, .disk_count = d->count, .links = links,
 					.link_count = link_count, .queues = queues_of(l) };
@@ -151,10 +151,10 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 	put_host(whole, &host);
 	while (argv[words])
 		words++;
-	while (of->places[places])
+	while (of->board->places[places])
 		places++;
 	const struct machine_plan p = { .host = { host.bytes, host.length }, .config = { config.bytes, config.length },
-					.argv = { argv, words }, .places = { (char **)(uintptr_t)of->places, places },
+					.argv = { argv, words }, .places = { (char **)(uintptr_t)of->board->places, places },
 					.kernel = (char *)(uintptr_t)of->kernel, .initramfs = (char *)(uintptr_t)of->initramfs,
 					.disks = d->count,
 					.queues = queues_of(l).count, .vhost = of->vhost, .id = l->first_id + LAUNCH_IDS - 1,

@@ -91,10 +91,20 @@ void fake_end(const char *id, int status)
 	(void)pthread_mutex_unlock(&lock);
 }
 
-int engine_choose(const struct spec *s, const struct engine **ret_engine, struct err *e)
+const struct engine engine_kvm = { .name = "kvm", .machine = true };
+
+bool engine_wants_machine(const struct spec *s, bool programs)
+{
+	(void)s;
+	(void)programs;
+	return false;
+}
+
+int engine_choose(const struct spec *s, const struct engine_host *host, const struct engine **ret_engine, struct err *e)
 {
 	static const struct engine fake = { .name = "workspace" }, other = { .name = "emulator" };
 
+	(void)host;
 	(void)e;
 	*ret_engine = s->engine == ENGINE_EMULATOR ? &other : &fake;
 	return 0;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carrel-kernel build PACKAGE PARTITION        a kernel partition from a distribution's kernel package
- * carrel-kernel show PARTITION                 what it is
- * carrel-kernel initramfs PARTITION INIT FILE  the initramfs for it with INIT (carrel-init)
+ * For tests that boot a machine without a service.
+ *
+ * kernel build PACKAGE PARTITION        a kernel partition from a distribution's kernel package
+ * kernel show PARTITION                 what it is
+ * kernel initramfs PARTITION INIT FILE  the initramfs for it with INIT (carrel-init)
  *
  * Answers with one line of JSON on standard output; an error is {"error":{"kind","message","hint"}} and exit status 1.
  */
@@ -67,7 +69,7 @@ static int run(int argc, char **argv, json_t **ret_answer, struct err *e)
 		*ret_answer = json_object();
 		return initramfs_write(first, second, third, e);
 	}
-	return err_set(e, ERR_INVALID, "use: carrel-kernel build PACKAGE PARTITION | show PARTITION | initramfs PARTITION INIT FILE");
+	return err_set(e, ERR_INVALID, "use: kernel build PACKAGE PARTITION | show PARTITION | initramfs PARTITION INIT FILE");
 }
 
 int main(int argc, char **argv)

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which engines this host has, and for which processors; why not, where not. */
+#include "node/facts_engines.h"
+
+#include "base/mem.h"
+#include "base/own.h"
+#include "node/foreign.h"
+#include "node/kvm.h"
+#include "node/machine.h"
+
+static void add(json_t *items, const char *name, int result, const char *detail, const struct err *e)
+{
+	bool ok = result >= 0;
+
+	(void)json_array_append_new(items, json_pack("{s:s, s:b, s:s, s:s, s:s}", "name", name, "ok", ok, "need", "optional", "detail",
+						     ok ? detail : e->message, "hint", ok ? "" : e->hint));
+}
+
+static void add_foreign(json_t *items, const struct machine_board *board)
+{
+	own_str char *emulator = mem_printf("engine-emulator-%s", board->architecture);
+	own_str char *programs = mem_printf("engine-workspace-%s", board->architecture);
+	struct err e = { 0 };
+
+	add(items, emulator, machines_check(board, &e), board->program, &e);
+	e = (struct err){ 0 };
+	add(items, programs, foreign_check(board, &e), board->user_program, &e);
+}
+
+void facts_add_engines(json_t *items, const struct node *n)
+{
+	const struct machine_board *here = machine_board_here();
+	struct err e = { 0 };
+
+	if (here) {
+		int r = machines_check(here, &e);
+		add(items, "engine-emulator", r, here->program, &e);
+		if (r >= 0)
+			r = kvm_check(n, &e);
+		add(items, "engine-kvm", r, "executes guest kernels", &e);
+	}
+	for (const struct machine_board *b = machine_boards; b->architecture; b++)
+		if (b != here)
+			add_foreign(items, b);
+}
