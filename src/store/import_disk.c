@@ -92,7 +92,7 @@ static int tell(void *data, const struct disk_progress *p, struct err *e)
 static int inspect(void *data, struct err *e)
 {
 	const struct task *t = data;
-	struct disk_upload u;
+	struct disk_upload u = { 0 };
 
 	cancel_in_child();
 	int r = disk_inspect(t->input_fd, t->raw, &u, e);
@@ -237,7 +237,7 @@ static int take_part(const struct disk_import *how, int upload, const struct dis
 int disk_import(const struct disk_import *how, struct disk_imported *ret_imported, struct err *e)
 {
 	struct disk_imported out = { 0 };
-	struct disk_upload u;
+	struct disk_upload u = { 0 };
 	own_fd int upload = -1;
 	int r = store_session_file(how->session, UPLOAD, &upload, e);
 
