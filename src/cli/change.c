@@ -60,12 +60,18 @@ int change_wait(struct cli *cli, const json_t *answer, const char *label, json_t
 
 int change_run(struct cli *cli, const struct args *a, const char *method, char *path, json_t *body, const char *label, struct err *e)
 {
+	return change_run_if(cli, a, method, path, NULL, body, label, e);
+}
+
+int change_run_if(struct cli *cli, const struct args *a, const char *method, char *path, const char *etag, json_t *body, const char *label,
+		  struct err *e)
+{
 	struct client *client;
 	own_json json_t *answer = NULL;
 	int r = cli_client(cli, &client, e);
 
 	if (r == 0)
-		r = client_call(client, method, path, body, &answer, e);
+		r = client_call_if(client, method, path, etag, body, &answer, NULL, e);
 	json_decref(body);
 	free(path);
 	if (r < 0)

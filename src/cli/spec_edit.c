@@ -3,29 +3,45 @@
 
 #include <stdio.h>
 
+#include "base/mem.h"
+#include "base/own.h"
 #include "base/str.h"
 #include "cli/change.h"
 #include "cli/print.h"
 
-int spec_edit_list(struct cli *cli, const char *workspace, const char *key, json_t **ret_list, struct err *e)
+json_t *spec_edit_list(const json_t *spec, const char *key)
 {
-	struct client *client;
-	own_json json_t *got = NULL;
-	own_str char *path = client_path("/v1/workspaces/%s", workspace);
-	int r = cli_client(cli, &client, e);
+	json_t *list = json_deep_copy(json_object_get(spec, key));
 
-	if (r == 0)
-		r = client_call(client, "GET", path, NULL, &got, e);
-	if (r < 0)
-		return r;
-	json_t *list = json_deep_copy(json_object_get(json_object_get(got, "spec"), key));
-	*ret_list = list ? list : json_array();
-	return 0;
+	return list ? list : json_array();
 }
 
-int spec_edit_put(struct cli *cli, const struct args *a, const char *workspace, json_t *body, struct err *e)
+static int try(struct cli *cli, const struct args *a, struct client *client, const char *workspace, spec_edit_fn *edit, struct err *e)
 {
-	return change_run(cli, a, "PATCH", client_path("/v1/workspaces/%s", workspace), body, workspace, e);
+	own_json json_t *got = NULL, *body = json_object();
+	own_str char *path = client_path("/v1/workspaces/%s", workspace);
+	char etag[CLIENT_ETAG_SIZE];
+	int r = client_call_if(client, "GET", path, NULL, NULL, &got, etag, e);
+
+	if (r == 0)
+		r = edit(cli, a, workspace, json_object_get(got, "spec"), body, e);
+	if (r < 0 || !json_object_size(body))
+		return r;
+	return change_run_if(cli, a, "PATCH", TAKE(path), etag, json_incref(body), workspace, e);
+}
+
+int spec_edit(struct cli *cli, const struct args *a, const char *workspace, spec_edit_fn *edit, struct err *e)
+{
+	struct client *client;
+	int r = cli_client(cli, &client, e);
+
+	for (int i = 0; r == 0 && i < SPEC_EDIT_TRIES; i++) {
+		r = try(cli, a, client, workspace, edit, e);
+		if (r == 0 || e->kind != ERR_PRECONDITION)
+			return r;
+		r = i + 1 < SPEC_EDIT_TRIES ? 0 : r;
+	}
+	return r;
 }
 
 void spec_edit_print(const struct cli *cli, const json_t *list)

@@ -83,19 +83,15 @@ static void deny_one(struct lists *l, const char *rule)
 	l->deny_changed |= spec_edit_add(l->deny, rule);
 }
 
-static int change(struct cli *cli, const struct args *a, void (*one)(struct lists *l, const char *rule), struct err *e)
+static int change(struct cli *cli, const struct args *a, const json_t *spec, void (*one)(struct lists *l, const char *rule), json_t *body,
+		  struct err *e)
 {
-	own_json json_t *rules = NULL, *open = NULL, *deny = NULL;
-	const char *name = args_operand(a, 0);
 	struct lists l = { .key = args_flag(a, "from") ? "from" : "allow" };
+	own_json json_t *rules = NULL, *open = spec_edit_list(spec, l.key), *deny = spec_edit_list(spec, "deny");
 	size_t i;
 	json_t *rule;
 	int r = read_rules(a, &rules, e);
 
-	if (r == 0)
-		r = spec_edit_list(cli, name, l.key, &open, e);
-	if (r == 0)
-		r = spec_edit_list(cli, name, "deny", &deny, e);
 	if (r < 0)
 		return r;
 	if (a->operand_count == 1) {
@@ -110,18 +106,29 @@ static int change(struct cli *cli, const struct args *a, void (*one)(struct list
 	json_array_foreach(rules, i, rule) {
 		one(&l, json_string_value(rule));
 	}
-	json_t *body = json_object();
 	if (l.open_changed)
 		(void)json_object_set(body, l.key, open);
 	if (l.deny_changed)
 		(void)json_object_set(body, "deny", deny);
 	if (first && l.open_changed && args_flag(a, "from") && !cli->quiet)
 		(void)fputs("note: from now on only these rules say who may connect; before, workspaces of the same owner or group might\n", stderr);
-	return spec_edit_put(cli, a, name, body, e);
+	return 0;
 }
 
-static int allow(struct cli *cli, const struct args *a, struct err *e) { return change(cli, a, allow_one, e); }
-static int deny(struct cli *cli, const struct args *a, struct err *e) { return change(cli, a, deny_one, e); }
+static int add_rules(struct cli *cli, const struct args *a, const char *name, const json_t *spec, json_t *body, struct err *e)
+{
+	(void)name;
+	return change(cli, a, spec, allow_one, body, e);
+}
+
+static int take_rules(struct cli *cli, const struct args *a, const char *name, const json_t *spec, json_t *body, struct err *e)
+{
+	(void)name;
+	return change(cli, a, spec, deny_one, body, e);
+}
+
+static int allow(struct cli *cli, const struct args *a, struct err *e) { return spec_edit(cli, a, args_operand(a, 0), add_rules, e); }
+static int deny(struct cli *cli, const struct args *a, struct err *e) { return spec_edit(cli, a, args_operand(a, 0), take_rules, e); }
 
 static const char rules_text[] =
 	"RULE is who, then perhaps which services: wan, site, any, none, group:NAME, workspace:NAME, network:NAME, or an address; tcp/22,80-90, "

@@ -7,17 +7,15 @@
 
 static const char *const rate_keys[] = { "in-most", "in-least", "out-most", "out-least" };
 
-static int connect_network(struct cli *cli, const struct args *a, struct err *e)
+static int add_network(struct cli *cli, const struct args *a, const char *name, const json_t *spec, json_t *body, struct err *e)
 {
 	static const char *const keys[] = { "ipv4", "ipv6", "mac" };
-	own_json json_t *list = NULL;
-	const char *name = args_operand(a, 0), *network = args_operand(a, 1);
+	own_json json_t *list = spec_edit_list(spec, "networks");
+	const char *network = args_operand(a, 1);
 	size_t i;
 	json_t *item = NULL;
-	int r = spec_edit_list(cli, name, "networks", &list, e);
 
-	if (r < 0)
-		return r;
+	(void)cli, (void)name;
 	json_t *one = json_pack("{s:s}", "network", network);
 	if (!one)
 		return err_set(e, ERR_INVALID, "the network's name is not UTF-8");
@@ -42,15 +40,18 @@ static int connect_network(struct cli *cli, const struct args *a, struct err *e)
 	} else {
 		(void)json_array_append_new(list, one);
 	}
-	return spec_edit_put(cli, a, name, json_pack("{s:s, s:O}", "network", "auto", "networks", list), e);
+	(void)json_object_set_new(body, "network", json_string("auto"));
+	return json_object_set(body, "networks", list);
 }
 
-static int disconnect_network(struct cli *cli, const struct args *a, struct err *e)
-{
-	own_json json_t *list = NULL;
-	const char *name = args_operand(a, 0);
-	int r = spec_edit_list(cli, name, "networks", &list, e);
+static int connect_network(struct cli *cli, const struct args *a, struct err *e) { return spec_edit(cli, a, args_operand(a, 0), add_network, e); }
 
+static int take_networks(struct cli *cli, const struct args *a, const char *name, const json_t *spec, json_t *body, struct err *e)
+{
+	own_json json_t *list = spec_edit_list(spec, "networks");
+	int r = 0;
+
+	(void)cli;
 	for (size_t i = 1; r == 0 && i < a->operand_count; i++) {
 		bool found = false;
 		for (size_t j = json_array_size(list); j-- > 0;)
@@ -61,7 +62,12 @@ static int disconnect_network(struct cli *cli, const struct args *a, struct err 
 		if (!found)
 			r = err_set(e, ERR_NOT_FOUND, "workspace '%s' is not on network '%.64s'", name, args_operand(a, i));
 	}
-	return r < 0 ? r : spec_edit_put(cli, a, name, json_pack("{s:O}", "networks", list), e);
+	return r < 0 ? r : json_object_set(body, "networks", list);
+}
+
+static int disconnect_network(struct cli *cli, const struct args *a, struct err *e)
+{
+	return spec_edit(cli, a, args_operand(a, 0), take_networks, e);
 }
 
 static const struct operand connect_operands[] = { { "WORKSPACE", "workspace", COMPLETE_WORKSPACE }, { "NETWORK", "network", COMPLETE_NETWORK }, { 0 } };

@@ -33,47 +33,44 @@ static int show(struct cli *cli, const struct args *a, struct err *e)
 	return show_object(cli, client_path("/v1/groups/%s", args_operand(a, 0)), e);
 }
 
-static int change(struct cli *cli, const struct args *a, bool add, struct err *e)
+static int join(struct cli *cli, const struct args *a, const char *name, const json_t *spec, json_t *body, struct err *e)
 {
+	own_json json_t *groups = spec_edit_list(spec, "groups");
+
+	(void)cli, (void)name, (void)e;
+	return spec_edit_add(groups, args_operand(a, 0)) ? json_object_set(body, "groups", groups) : 0;
+}
+
+static int leave(struct cli *cli, const struct args *a, const char *name, const json_t *spec, json_t *body, struct err *e)
+{
+	own_json json_t *groups = spec_edit_list(spec, "groups");
 	const char *group = args_operand(a, 0);
+
+	(void)cli;
+	if (!spec_edit_remove(groups, group))
+		return err_set(e, ERR_NOT_FOUND, "workspace '%s' is not in group '%.64s'", name, group);
+	return json_object_set(body, "groups", groups);
+}
+
+static int change(struct cli *cli, const struct args *a, spec_edit_fn *edit, struct err *e)
+{
 	int r = 0;
 
-	for (size_t i = 1; r == 0 && i < a->operand_count; i++) {
-		own_json json_t *groups = NULL;
-		const char *workspace = args_operand(a, i);
-		r = spec_edit_list(cli, workspace, "groups", &groups, e);
-		if (r < 0)
-			break;
-		if (!add && !spec_edit_remove(groups, group))
-			return err_set(e, ERR_NOT_FOUND, "workspace '%s' is not in group '%.64s'", workspace, group);
-		if (add && !spec_edit_add(groups, group))
-			continue;
-		r = spec_edit_put(cli, a, workspace, json_pack("{s:O}", "groups", groups), e);
-	}
+	for (size_t i = 1; r == 0 && i < a->operand_count; i++)
+		r = spec_edit(cli, a, args_operand(a, i), edit, e);
 	return r;
 }
 
-static int add(struct cli *cli, const struct args *a, struct err *e) { return change(cli, a, true, e); }
-static int remove_members(struct cli *cli, const struct args *a, struct err *e) { return change(cli, a, false, e); }
+static int add(struct cli *cli, const struct args *a, struct err *e) { return change(cli, a, join, e); }
+static int remove_members(struct cli *cli, const struct args *a, struct err *e) { return change(cli, a, leave, e); }
 
 static int remove_groups(struct cli *cli, const struct args *a, struct err *e)
 {
 	return change_each(cli, a, "DELETE", "/v1/groups/%s", NULL, e);
 }
 
-static int share(struct cli *cli, const struct args *a, struct err *e)
+static int share_with(const struct args *a, json_t *shared, struct err *e)
 {
-	own_str char *path = client_path("/v1/groups/%s", args_operand(a, 0));
-	own_json json_t *group = NULL, *body = NULL;
-	struct client *client;
-	int r = cli_client(cli, &client, e);
-
-	if (r == 0)
-		r = client_call(client, "GET", path, NULL, &group, e);
-	if (r < 0)
-		return r;
-	body = json_pack("{s:o}", "shared", json_deep_copy(json_object_get(group, "shared")));
-	json_t *shared = json_object_get(body, "shared");
 	for (size_t i = 1; i < a->operand_count; i++) {
 		uint64_t uid;
 		if (str_to_u64(args_operand(a, i), UINT32_MAX, &uid) < 0)
@@ -84,7 +81,33 @@ static int share(struct cli *cli, const struct args *a, struct err *e)
 		if (!args_flag(a, "stop"))
 			(void)json_array_append_new(shared, json_integer((json_int_t)uid));
 	}
-	return client_call(client, "PATCH", path, body, NULL, e);
+	return 0;
+}
+
+static int try_share(struct client *client, const struct args *a, struct err *e)
+{
+	own_str char *path = client_path("/v1/groups/%s", args_operand(a, 0));
+	own_json json_t *group = NULL, *body = NULL;
+	char etag[CLIENT_ETAG_SIZE];
+	int r = client_call_if(client, "GET", path, NULL, NULL, &group, etag, e);
+
+	if (r < 0)
+		return r;
+	body = json_pack("{s:o}", "shared", json_deep_copy(json_object_get(group, "shared")));
+	r = share_with(a, json_object_get(body, "shared"), e);
+	return r < 0 ? r : client_call_if(client, "PATCH", path, etag, body, NULL, NULL, e);
+}
+
+static int share(struct cli *cli, const struct args *a, struct err *e)
+{
+	struct client *client;
+	int r = cli_client(cli, &client, e);
+
+	if (r < 0)
+		return r;
+	for (int i = 0; i < SPEC_EDIT_TRIES && (r = try_share(client, a, e)) < 0 && e->kind == ERR_PRECONDITION; i++)
+		;
+	return r;
 }
 
 static const struct operand one[] = { { "GROUP", "group", COMPLETE_GROUP }, { 0 } };

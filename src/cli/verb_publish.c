@@ -5,14 +5,13 @@
 #include "cli/spec_edit.h"
 #include "model/network.h"
 
-static int publish(struct cli *cli, const struct args *a, struct err *e)
+static int add_ports(struct cli *cli, const struct args *a, const char *name, const json_t *spec, json_t *body, struct err *e)
 {
-	own_json json_t *list = NULL;
-	const char *name = args_operand(a, 0);
-	int r = spec_edit_list(cli, name, "publish", &list, e);
+	own_json json_t *list = spec_edit_list(spec, "publish");
+	bool changed = false;
+	int r = 0;
 
-	if (r < 0)
-		return r;
+	(void)name;
 	if (a->operand_count == 1) {
 		spec_edit_print(cli, list);
 		return 0;
@@ -20,10 +19,12 @@ static int publish(struct cli *cli, const struct args *a, struct err *e)
 	for (size_t i = 1; r == 0 && i < a->operand_count; i++) {
 		r = network_check_publish(args_operand(a, i), e);
 		if (r == 0)
-			(void)spec_edit_add(list, args_operand(a, i));
+			changed |= spec_edit_add(list, args_operand(a, i));
 	}
-	return r < 0 ? r : spec_edit_put(cli, a, name, json_pack("{s:O}", "publish", list), e);
+	return r == 0 && changed ? json_object_set(body, "publish", list) : r;
 }
+
+static int publish(struct cli *cli, const struct args *a, struct err *e) { return spec_edit(cli, a, args_operand(a, 0), add_ports, e); }
 
 /* As it was published, or only its port of the host: "8080", "8080/udp". */
 static bool matches(const char *published, const char *asked)
@@ -39,12 +40,12 @@ static bool matches(const char *published, const char *asked)
 	return str_eq(port, asked) || (!p.udp && str_eq(tcp, asked));
 }
 
-static int unpublish(struct cli *cli, const struct args *a, struct err *e)
+static int take_ports(struct cli *cli, const struct args *a, const char *name, const json_t *spec, json_t *body, struct err *e)
 {
-	own_json json_t *list = NULL;
-	const char *name = args_operand(a, 0);
-	int r = spec_edit_list(cli, name, "publish", &list, e);
+	own_json json_t *list = spec_edit_list(spec, "publish");
+	int r = 0;
 
+	(void)cli;
 	for (size_t i = 1; r == 0 && i < a->operand_count; i++) {
 		bool found = false;
 		for (size_t j = json_array_size(list); j-- > 0;)
@@ -57,8 +58,10 @@ static int unpublish(struct cli *cli, const struct args *a, struct err *e)
 			r = err_hint(e, "carrel publish %s lists what it publishes", name);
 		}
 	}
-	return r < 0 ? r : spec_edit_put(cli, a, name, json_pack("{s:O}", "publish", list), e);
+	return r < 0 ? r : json_object_set(body, "publish", list);
 }
+
+static int unpublish(struct cli *cli, const struct args *a, struct err *e) { return spec_edit(cli, a, args_operand(a, 0), take_ports, e); }
 
 static const struct operand publish_operands[] = { { "WORKSPACE", "workspace", COMPLETE_WORKSPACE },
 						   { "PORT", "[ADDRESS:]OUTSIDE:INSIDE[/tcp|/udp]", .optional = true, .many = true },

@@ -5,33 +5,17 @@
 #include "base/own.h"
 #include "base/str.h"
 #include "cli/change.h"
-
-static int get_spec_list(struct cli *cli, const struct args *a, const char *key, json_t **ret_value, struct err *e)
-{
-	struct client *client;
-	own_json json_t *workspace = NULL;
-	own_str char *path = client_path("/v1/workspaces/%s", args_operand(a, 0));
-	int r = cli_client(cli, &client, e);
-
-	if (r == 0)
-		r = client_call(client, "GET", path, NULL, &workspace, e);
-	if (r == 0)
-		*ret_value = json_deep_copy(json_object_get(json_object_get(workspace, "spec"), key));
-	return r;
-}
+#include "cli/spec_edit.h"
 
 /* KEY=VALUE sets, KEY= removes; labels that are not named stay. */
-static int set_labels(struct cli *cli, const struct args *a, json_t *body, struct err *e)
+static int set_labels(const struct args *a, const json_t *spec, json_t *body, struct err *e)
 {
-	own_json json_t *labels = NULL;
+	own_json json_t *labels = json_deep_copy(json_object_get(spec, "labels"));
 	const char *given;
 	size_t at = 0;
 
 	if (!args_text(a, "label"))
 		return 0;
-	int r = get_spec_list(cli, a, "labels", &labels, e);
-	if (r < 0)
-		return r;
 	if (!labels)
 		labels = json_object();
 	while ((given = args_next(a, "label", &at))) {
@@ -47,18 +31,15 @@ static int set_labels(struct cli *cli, const struct args *a, json_t *body, struc
 	return json_object_set(body, "labels", labels);
 }
 
-static int set_volumes(struct cli *cli, const struct args *a, json_t *body, struct err *e)
+static int set_volumes(const struct args *a, const json_t *spec, json_t *body, struct err *e)
 {
-	own_json json_t *volumes = NULL;
+	own_json json_t *volumes = json_deep_copy(json_object_get(spec, "volumes"));
 	const char *given;
 	size_t at = 0, i;
 	json_t *volume;
 
 	if (!args_text(a, "volume"))
 		return 0;
-	int r = get_spec_list(cli, a, "volumes", &volumes, e);
-	if (r < 0)
-		return r;
 	while ((given = args_next(a, "volume", &at))) {
 		own_str char *name = mem_strndup(given, strcspn(given, ":"));
 		const char *size = strchr(given, ':');
@@ -77,22 +58,24 @@ static int set_volumes(struct cli *cli, const struct args *a, json_t *body, stru
 	return json_object_set(body, "volumes", volumes);
 }
 
-static int set_workspace(struct cli *cli, const struct args *a, struct err *e)
+static int set_spec(struct cli *cli, const struct args *a, const char *name, const json_t *spec, json_t *body, struct err *e)
 {
-	own_json json_t *body = json_object();
-	const char *disk = args_text(a, "disk"), *name = args_operand(a, 0);
-	int r = set_labels(cli, a, body, e);
+	const char *disk = args_text(a, "disk");
+	int r = set_labels(a, spec, body, e);
 
+	(void)cli, (void)name;
 	if (r == 0)
-		r = set_volumes(cli, a, body, e);
+		r = set_volumes(a, spec, body, e);
 	if (r < 0)
 		return r;
 	if (disk)
 		(void)json_object_set_new(body, "resources", json_pack("{s:s}", "disk", disk));
 	if (!json_object_size(body))
 		return err_set(e, ERR_INVALID, "nothing to set: --disk, --volume or --label is expected");
-	return change_run(cli, a, "PATCH", client_path("/v1/workspaces/%s", name), json_incref(body), name, e);
+	return 0;
 }
+
+static int set_workspace(struct cli *cli, const struct args *a, struct err *e) { return spec_edit(cli, a, args_operand(a, 0), set_spec, e); }
 
 static const struct operand operands[] = { { "NAME", "workspace", COMPLETE_WORKSPACE }, { 0 } };
 static const struct option options[] = {

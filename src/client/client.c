@@ -2,6 +2,7 @@
 #include "client/client.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,16 +104,26 @@ static int answer_to_json(struct http_answer *a, json_t **ret_json, struct err *
 
 int client_call(struct client *c, const char *method, const char *path, const json_t *body, json_t **ret_json, struct err *e)
 {
+	return client_call_if(c, method, path, NULL, body, ret_json, NULL, e);
+}
+
+int client_call_if(struct client *c, const char *method, const char *path, const char *etag, const json_t *body, json_t **ret_json,
+		   char *ret_etag, struct err *e)
+{
 	own_str char *text = body ? json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
-	const char *const headers[] = { "Content-Type: application/json", NULL };
-	struct http_request q = { .method = method, .path = path, .body = text, .body_length = text ? strlen(text) : 0,
-				  .headers = text ? headers : NULL };
+	own_str char *match = etag && *etag ? mem_printf("If-Match: %s", etag) : NULL;
+	const char *const headers[] = { text ? "Content-Type: application/json" : match, text ? match : NULL, NULL };
+	struct http_request q = { .method = method, .path = path, .body = text, .body_length = text ? strlen(text) : 0, .headers = headers };
 	struct http_answer a = { 0 };
 
 	if (body && !text)
 		return err_set(e, ERR_INVALID, "a text of the request is not UTF-8");
 	int r = exchange(c, &q, &a, e);
-	return r < 0 ? r : answer_to_json(&a, ret_json, e);
+	if (r < 0)
+		return r;
+	if (ret_etag)
+		(void)snprintf(ret_etag, CLIENT_ETAG_SIZE, "%s", a.etag);
+	return answer_to_json(&a, ret_json, e);
 }
 
 int client_upload(struct client *c, const char *path, long (*read)(void *data, char *buffer, size_t size), void *data,

@@ -39,6 +39,11 @@ char *client_path(const char *fmt, ...) __attribute__((returns_nonnull));
 
 /* `body` (may be NULL) stays the caller's. *ret_json (ret_json may be NULL) is a new reference, json null for an empty answer. */
 int client_call(struct client *c, const char *method, const char *path, const json_t *body, json_t **ret_json, struct err *e) must_check;
+/* The same under the condition that what `path` names has this ETag still (NULL: none): ERR_PRECONDITION when not. ret_etag (may be NULL)
+ * gets the answer's, "" without one. */
+#define CLIENT_ETAG_SIZE 128
+int client_call_if(struct client *c, const char *method, const char *path, const char *etag, const json_t *body, json_t **ret_json,
+		   char *ret_etag, struct err *e) must_check;
 /* The same with an archive or another stream as the body: `read` as in struct http_request. */
 int client_upload(struct client *c, const char *path, long (*read)(void *data, char *buffer, size_t size), void *data,
 		  json_t **ret_json, struct err *e) must_check;

@@ -203,7 +203,7 @@ static int need(struct request *r, bool owned, struct group **ret_group, struct 
 	if (owned && !r->who.admin && g->owner_uid != r->who.uid)
 		return err_set(e, ERR_DENIED, "group '%s' belongs to user %llu", g->name, (unsigned long long)g->owner_uid);
 	*ret_group = g;
-	return 0;
+	return owned ? request_check_match(r, to_json(r->service, g, &r->who), "the group", e) : 0;
 }
 
 int handle_group_show(struct request *r, struct err *e)
@@ -212,7 +212,7 @@ int handle_group_show(struct request *r, struct err *e)
 	int result = need(r, false, &g, e);
 
 	if (result == 0)
-		request_reply_json(r, 200, to_json(r->service, g, &r->who));
+		request_reply_tagged(r, 200, to_json(r->service, g, &r->who));
 	return result;
 }
 
@@ -238,7 +238,7 @@ static void committed(void *data, const struct err *failure)
 	} else if (c->removed || !g) {
 		request_reply_nothing(c->request);
 	} else {
-		request_reply_json(c->request, 200, to_json(c->service, g, &c->request->who));
+		request_reply_tagged(c->request, 200, to_json(c->service, g, &c->request->who));
 	}
 	events_committed(c->service);
 	free(c->name);

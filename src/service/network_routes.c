@@ -91,9 +91,9 @@ static int need(struct request *r, struct net **ret_net, struct err *e)
 	return err_hint(e, "carrel network ls");
 }
 
-static void add_users(json_t *json, struct request *r, const struct net *n)
+static json_t *with_users(const struct request *r, const struct net *n)
 {
-	json_t *users = json_array();
+	json_t *users = json_array(), *json = to_json(n);
 
 	for (size_t i = 0; i < r->service->workspaces.count; i++) {
 		const struct workspace *w = r->service->workspaces.items[i];
@@ -110,6 +110,7 @@ static void add_users(json_t *json, struct request *r, const struct net *n)
 		}
 	}
 	(void)json_object_set_new(json, "workspaces", users);
+	return json;
 }
 
 int handle_network_show(struct request *r, struct err *e)
@@ -119,9 +120,7 @@ int handle_network_show(struct request *r, struct err *e)
 
 	if (result < 0)
 		return result;
-	json_t *json = to_json(n);
-	add_users(json, r, n);
-	request_reply_json(r, 200, json);
+	request_reply_tagged(r, 200, with_users(r, n));
 	return 0;
 }
 
@@ -248,6 +247,8 @@ int handle_network_remove(struct request *r, struct err *e)
 	struct net *n;
 	int result = need(r, &n, e);
 
+	if (result == 0)
+		result = request_check_match(r, with_users(r, n), "the network", e);
 	if (result < 0)
 		return result;
 	if (n->used) {

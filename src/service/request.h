@@ -71,6 +71,10 @@ void request_reply_json(struct request *r, int status, json_t *json); /* takes j
 void request_reply_text(struct request *r, int status, const char *type, char *text, size_t length); /* takes text */
 /* The same for many readers of one text: copied. `etag` may be NULL; answers 304 when If-None-Match has it. */
 void request_reply_cached(struct request *r, int status, const char *text, size_t length, const char *etag);
+/* Takes json; its digest is the ETag: for what is shown rarely. */
+void request_reply_tagged(struct request *r, int status, json_t *json);
+/* If-Match, where the request has it, against what would be shown now (takes json): ERR_PRECONDITION when it is another. `what` names it. */
+int request_check_match(const struct request *r, json_t *json, const char *what, struct err *e) must_check;
 void request_reply_nothing(struct request *r); /* 204 */
 void request_fail(struct request *r, const struct err *e);
 /* The same while the body still comes: answers at once and closes the connection; the rest of the body is not read. */

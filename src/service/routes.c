@@ -86,12 +86,12 @@ const struct route routes[] = {
 
 	{ "GET", "/v1/networks", NEED_READ, handle_networks_list, "List networks", NULL, &network_view_shape, page_query, ROUTE_LIST, 0 },
 	{ "POST", "/v1/networks", NEED_ADMIN, handle_networks_create, "Create a network", &network_create_shape, &network_view_shape, NULL, 0, 201 },
-	{ "GET", "/v1/networks/{network}", NEED_READ, handle_network_show, "Show a network and who is on it", NULL, &network_view_shape, NULL, 0, 0 },
-	{ "DELETE", "/v1/networks/{network}", NEED_ADMIN, handle_network_remove, "Remove a network that nobody uses", NULL, NULL, NULL, 0, 204 },
+	{ "GET", "/v1/networks/{network}", NEED_READ, handle_network_show, "Show a network and who is on it", NULL, &network_view_shape, NULL, ROUTE_TAG, 0 },
+	{ "DELETE", "/v1/networks/{network}", NEED_ADMIN, handle_network_remove, "Remove a network that nobody uses", NULL, NULL, NULL, ROUTE_TAG, 204 },
 	{ "GET", "/v1/groups", NEED_READ, handle_groups_list, "List groups", NULL, &group_view_shape, image_page_query, ROUTE_LIST, 0 },
-	{ "GET", "/v1/groups/{group}", NEED_READ, handle_group_show, "Show a group", NULL, &group_view_shape, NULL, 0, 0 },
-	{ "PATCH", "/v1/groups/{group}", NEED_CHANGE, handle_group_change, "Share a group", &group_change_shape, &group_view_shape, NULL, 0, 0 },
-	{ "DELETE", "/v1/groups/{group}", NEED_CHANGE, handle_group_remove, "Remove a group that nobody is in", NULL, NULL, NULL, 0, 204 },
+	{ "GET", "/v1/groups/{group}", NEED_READ, handle_group_show, "Show a group", NULL, &group_view_shape, NULL, ROUTE_TAG, 0 },
+	{ "PATCH", "/v1/groups/{group}", NEED_CHANGE, handle_group_change, "Share a group", &group_change_shape, &group_view_shape, NULL, ROUTE_TAG, 0 },
+	{ "DELETE", "/v1/groups/{group}", NEED_CHANGE, handle_group_remove, "Remove a group that nobody is in", NULL, NULL, NULL, ROUTE_TAG, 204 },
 
 	{ "GET", "/v1/volumes", NEED_READ, handle_volumes_list, "List kept volumes", NULL, &volume_shape, NULL, ROUTE_LIST, 0 },
 	{ "DELETE", "/v1/volumes/{volume}", NEED_CHANGE, handle_volume_remove, "Remove a kept volume", NULL, NULL, volume_query, 0, 204 },

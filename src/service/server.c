@@ -21,6 +21,7 @@
 #include "base/err_json.h"
 #include "base/fault.h"
 #include "base/fs.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
@@ -244,6 +245,45 @@ void request_reply_cached(struct request *r, int status, const char *text, size_
 	if (etag)
 		(void)MHD_add_response_header(response, "ETag", etag);
 	answer(r, status, response);
+}
+
+static void digest_etag(const char *text, char out[static 32])
+{
+	struct digest d = hash_bytes(text, strlen(text));
+	char hex[DIGEST_HEX_SIZE];
+
+	(void)digest_hex(&d, hex);
+	(void)snprintf(out, 32, "\"%.16s\"", hex);
+}
+
+void request_reply_tagged(struct request *r, int status, json_t *json)
+{
+	own_str char *text = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
+	char etag[32];
+
+	json_decref(json);
+	if (!text) {
+		request_reply_json(r, status, NULL);
+		return;
+	}
+	digest_etag(text, etag);
+	request_reply_cached(r, status, text, strlen(text), etag);
+}
+
+int request_check_match(const struct request *r, json_t *json, const char *what, struct err *e)
+{
+	const char *match = request_header(r, "If-Match");
+	own_str char *text = match ? json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	char etag[32];
+
+	json_decref(json);
+	if (!match || str_eq(match, "*"))
+		return 0;
+	digest_etag(text ? text : "", etag);
+	if (strstr(match, etag))
+		return 0;
+	(void)err_set(e, ERR_PRECONDITION, "%s has changed since (it is %s now)", what, etag);
+	return err_hint(e, "show it again and decide anew");
 }
 
 void request_reply_nothing(struct request *r) { answer(r, MHD_HTTP_NO_CONTENT, text_response(NULL, 0, MHD_RESPMEM_PERSISTENT, NULL)); }

@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../tools"))
-from api import Service, as_user, ask  # noqa: E402
+from api import BUILD, Service, as_user, ask  # noqa: E402
 from pretend_host import PretendHost  # noqa: E402
 
 CONFIG = "everyone: true\naddress-rest: 1h\nworkspaces-per-user: 100000\n"
@@ -275,6 +276,60 @@ def test_groups(service, host):
     assert service.get("/v1/groups/team").json["shared"] == [4712]
     assert user(service, 4711, "DELETE", "/v1/groups/team")[0] == 204
     assert service.get("/v1/groups/team").status == 404
+
+
+def test_etags_of_networks_and_groups(service, host):
+    network(service, "lab")
+    service.deploy("one", groups=["team"], networks=[{"network": "lab"}])
+    for target, change in (("/v1/groups/team", ("PATCH", {"shared": [1, 2]})), ("/v1/networks/lab", None)):
+        seen = service.get(target)
+        tag = seen.headers["ETag"]
+        assert service.get(target, headers={"If-None-Match": tag}).status == 304
+        if change:
+            assert service.ask(change[0], target, change[1], headers={"If-Match": tag}).headers["ETag"] == service.get(target).headers["ETag"]
+            assert service.ask(change[0], target, {"shared": []}, headers={"If-Match": tag}).status == 412
+            assert service.get(target).json["shared"] == [1, 2]
+        else:
+            service.deploy("two", networks=[{"network": "lab"}])
+        refused(service.ask("DELETE", target, headers={"If-Match": tag}), 412, "precondition-failed", "has changed since")
+        assert service.get(target, headers={"If-None-Match": tag}).status == 200
+    remove(service, "one")
+    remove(service, "two")
+    tag = service.get("/v1/networks/lab").headers["ETag"]
+    assert service.ask("DELETE", "/v1/networks/lab", headers={"If-Match": tag}).status == 204
+
+
+def carrel(service, *words, ok=0):
+    child = subprocess.Popen([os.path.join(BUILD, "src/cli/carrel"), *words], env={**os.environ, "CARREL_ADDRESS": f"unix:{service.socket}"},
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def end():
+        out, said = child.communicate(timeout=120)
+        assert child.returncode == ok, (words, said)
+        return out
+    return end
+
+
+def test_changes_at_the_same_time_are_all_kept(service, host):
+    """The command line reads, edits and replaces lists; who was too late does it again."""
+    network(service, "lab")
+    service.deploy("one", networks=[{"network": "lab"}])
+    makers = {"allow": lambda i: ("allow", "one", f"10.1.{i}.0/24"), "from": lambda i: ("allow", "--from", "one", f"group:g{i}"),
+              "groups": lambda i: ("group", "add", f"g{i}", "one"), "publish": lambda i: ("publish", "one", f"{8000 + i}:80"),
+              "labels": lambda i: ("set", "one", "--label", f"l{i}=x")}
+    for end in [carrel(service, *maker(i)) for i in range(6) for maker in makers.values()]:
+        end()
+    spec = service.get("/v1/workspaces/one").json["spec"]
+    assert sorted(spec["groups"]) == [f"g{i}" for i in range(6)]
+    assert {f"10.1.{i}.0/24" for i in range(6)} <= set(spec["allow"]) and len(spec["from"]) == 6 and len(spec["publish"]) == 6
+    assert len(spec["labels"]) == 6
+    for end in [carrel(service, "group", "share", "g1", str(2000 + i)) for i in range(8)]:
+        end()
+    assert sorted(service.get("/v1/groups/g1").json["shared"]) == list(range(2000, 2008))
+    for end in [carrel(service, "deny", "one", f"10.1.{i}.0/24") for i in range(6)] + [carrel(service, "unpublish", "one", f"{8000 + i}") for i in range(6)]:
+        end()
+    spec = service.get("/v1/workspaces/one").json["spec"]
+    assert spec["allow"] == ["wan"] and not spec.get("publish")
 
 
 def test_bridges_are_for_administrators(service, host):
