@@ -10,18 +10,10 @@
  * States: `known` is what the kernel has, as far as we made it; when `whole` is set nothing is known and the next apply is whole.
  * After a failure `whole` is set. The kernel's generation number tells whether anybody changed anything since; a digest whether it
  * was ours.
- *
- * Connections: rules are asked once a connection, so after a change the table of connections is read and those are ended which the
- * judge does not allow any more. This costs nothing per packet, which a generation in the connection's mark would, and answers of
- * an ended connection cannot go on, which with a mark they would until the next packet from the other side.
  */
-#include "network/filter.h"
+#include "network/filter_private.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <ifaddrs.h>
-#include <net/if.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -32,34 +24,7 @@
 #include "base/own.h"
 #include "base/proc.h"
 #include "network/filter_compile.h"
-#include "network/filter_judge.h"
-#include "network/filter_netlink.h"
-
-/* A workspace that was applied: how its elements and counters are found again without the intent. */
-struct seat {
-	char id[20];
-	struct spec rules; /* allow, deny and from only: the words behind the codes */
-	size_t interface_count;
-	struct {
-		char port[IFNAMSIZ], bridge[IFNAMSIZ];
-		uint32_t mark;
-		bool has[2];
-		struct filter_address address[2];
-	} interfaces[NETWORK_INTERFACES];
-};
-
-struct filter {
-	char instance[FILTER_TABLE];
-	struct filter_netlink *netlink;
-	struct filter_ruleset known;
-	struct seat *seats;
-	size_t seat_count, seat_room;
-	bool whole;
-	uint32_t generation; /* after our last change; 0: somebody else came between */
-	uint64_t digest;
-	bool digested;
-	struct filter_counts past; /* of rules and tables that were replaced */
-};
+#include "network/filter_flows.h"
 
 static void seat_done(struct seat *s)
 {
@@ -105,9 +70,9 @@ static void read_all(int fd, struct str *to)
 		str_add(to, bytes, (size_t)got);
 }
 
-static int nft_run(const struct str *text, struct err *e)
+static int nft_run(const struct str *text, bool check_only, struct err *e)
 {
-	static const char *const argv[] = { "nft", "-f", "-", NULL };
+	const char *const argv[] = { "nft", check_only ? "-cf" : "-f", "-", NULL };
 	own_fd int input = memfd_create("nft-input", MFD_CLOEXEC), output = memfd_create("nft-output", MFD_CLOEXEC), pidfd = -1;
 	const struct proc_fd fds[] = { { 0, input }, { 1, output }, { 2, output } };
 	own_strbuf struct str said = { 0 };
@@ -140,16 +105,15 @@ static int open_netlink(struct filter *f, struct err *e)
 	return f->netlink ? 0 : filter_netlink_open(&f->netlink, e);
 }
 
-/* Call before and after a change of ours: if exactly one transaction happened it was ours. */
-static void note_generation(struct filter *f, unsigned transactions)
+void filter_note_generation(struct filter *f, int transactions)
 {
 	uint32_t now = 0;
 	struct err ignored;
 
-	f->digested = false;
+	f->digested &= transactions < 0;
 	if (filter_netlink_generation(f->netlink, &now, &ignored) < 0)
 		now = 0;
-	f->generation = f->generation && now == f->generation + transactions ? now : 0;
+	f->generation = f->generation && (transactions < 0 || now == f->generation + (unsigned)transactions) ? now : 0;
 }
 
 /* Seats. */
@@ -227,6 +191,8 @@ struct counting {
 	struct filter *f;
 	struct filter_counts *to;
 	enum count_key key;
+	enum filter_side side;
+	bool any;
 };
 
 static bool seat_has(const struct seat *s, size_t i, enum count_key kind, const unsigned char *key)
@@ -252,6 +218,7 @@ static void counter_seen(void *context, const unsigned char *key, size_t key_len
 	struct counting *c = context;
 	uint32_t code = CODE_INVALID;
 
+	c->any = true;
 	if (key_length < lengths[c->key])
 		return;
 	if (c->key != KEY_MARK)
@@ -259,32 +226,37 @@ static void counter_seen(void *context, const unsigned char *key, size_t key_len
 	for (size_t s = 0; s < c->f->seat_count; s++)
 		for (size_t i = 0; i < c->f->seats[s].interface_count; i++)
 			if (seat_has(&c->f->seats[s], i, c->key, key)) {
-				count_add(c->to, c->f->seats[s].id, c->key == KEY_IPV4_CODE || c->key == KEY_IPV6_CODE ? FILTER_IN : FILTER_OUT,
-					  code, &c->f->seats[s].rules, packets, bytes);
+				count_add(c->to, c->f->seats[s].id, c->side, code, &c->f->seats[s].rules, packets, bytes);
 				return;
 			}
 }
 
+/* 1: something was counted. */
 static int read_counters(struct filter *f, struct filter_counts *to, struct err *e)
 {
 	static const struct {
 		const char *set;
 		bool bridge;
 		enum count_key key;
+		enum filter_side side;
 	} sets[] = {
-		{ "out_hits", false, KEY_MARK_CODE }, { "invalid", false, KEY_MARK }, { "in_hits4", false, KEY_IPV4_CODE },
-		{ "in_hits6", false, KEY_IPV6_CODE }, { "refused", true, KEY_PORT_CODE },
+		{ "out_hits", false, KEY_MARK_CODE, FILTER_OUT }, { "invalid", false, KEY_MARK, FILTER_OUT },
+		{ "in_hits4", false, KEY_IPV4_CODE, FILTER_IN }, { "in_hits6", false, KEY_IPV6_CODE, FILTER_IN },
+		{ "refused", true, KEY_PORT_CODE, FILTER_OUT }, { "out_hits", true, KEY_PORT_CODE, FILTER_OUT },
+		{ "in_hits", true, KEY_PORT_CODE, FILTER_IN },
 	};
 	char table[FILTER_TABLE];
+	bool any = false;
 
 	if (filter_table_name(f->instance, table, e) < 0 || open_netlink(f, e) < 0)
 		return -EINVAL;
 	for (size_t i = 0; i < ARRAY_SIZE(sets); i++) {
-		struct counting c = { f, to, sets[i].key };
+		struct counting c = { f, to, sets[i].key, sets[i].side, false };
 		if (filter_netlink_counters(f->netlink, sets[i].bridge, table, sets[i].set, counter_seen, &c, e) < 0)
 			return -EIO;
+		any |= c.any;
 	}
-	return 0;
+	return any;
 }
 
 int filter_counters(struct filter *f, struct filter_counts *ret_counts, struct err *e)
@@ -303,92 +275,12 @@ int filter_counters(struct filter *f, struct filter_counts *ret_counts, struct e
 	return 0;
 }
 
-/* Connections. */
-
-struct ending {
-	const struct filter_model *model; /* NULL: all of `seat` end */
-	const struct seat *seat;
-	struct filter_address *hosts;
-	size_t host_count;
-};
-
-static bool among(const struct filter_address *list, size_t count, const struct filter_address *a)
-{
-	for (size_t i = 0; i < count; i++)
-		if (list[i].ipv6 == a->ipv6 && !memcmp(list[i].bytes, a->bytes, 16))
-			return true;
-	return false;
-}
-
-/* The host's own addresses: what it opens or answers itself is not in the forward chain. */
-static void hosts_read(struct ending *end)
-{
-	struct ifaddrs *list = NULL;
-	size_t room = 0;
-
-	if (getifaddrs(&list) < 0)
-		return;
-	for (const struct ifaddrs *i = list; i; i = i->ifa_next) {
-		struct filter_address a = { 0 };
-		if (!i->ifa_addr || (i->ifa_addr->sa_family != AF_INET && i->ifa_addr->sa_family != AF_INET6))
-			continue;
-		a.ipv6 = i->ifa_addr->sa_family == AF_INET6;
-		if (a.ipv6)
-			memcpy(a.bytes, &((const struct sockaddr_in6 *)(const void *)i->ifa_addr)->sin6_addr, 16);
-		else
-			memcpy(a.bytes, &((const struct sockaddr_in *)(const void *)i->ifa_addr)->sin_addr, 4);
-		MEM_PUSH_ROOM(end->hosts, end->host_count, room);
-		end->hosts[end->host_count++] = a;
-	}
-	freeifaddrs(list);
-}
-
-static bool seat_at(const struct seat *s, const struct filter_address *a)
-{
-	for (size_t i = 0; i < s->interface_count; i++)
-		if (s->interfaces[i].has[a->ipv6] && !memcmp(s->interfaces[i].address[a->ipv6].bytes, a->bytes, 16))
-			return true;
-	return false;
-}
-
-static bool connection_ends(void *context, const struct filter_connection *c)
-{
-	const struct ending *end = context;
-	const struct filter_party *whose;
-	enum filter_side side;
-
-	if (!end->model)
-		return seat_at(end->seat, &c->from) || seat_at(end->seat, &c->to);
-	if (among(end->hosts, end->host_count, &c->from) || among(end->hosts, end->host_count, &c->to))
-		return false;
-	struct filter_case k = { .from = filter_model_at(end->model, &c->from), .to = filter_model_at(end->model, &c->to),
-				 .from_address = c->from, .to_address = c->to, .port = c->port, .published = c->published };
-	k.plain = c->protocol != IPPROTO_TCP && c->protocol != IPPROTO_UDP && c->protocol != IPPROTO_ICMP && c->protocol != IPPROTO_ICMPV6;
-	k.protocol = c->protocol == IPPROTO_TCP ? RULE_TCP : c->protocol == IPPROTO_UDP ? RULE_UDP : RULE_ICMP;
-	if (k.protocol == RULE_ICMP)
-		k.port = 0;
-	if ((!k.from || !k.from->local) && (!k.to || !k.to->local))
-		return filter_model_pooled(end->model, &c->from) || filter_model_pooled(end->model, &c->to); /* of a workspace that is gone */
-	return !filter_code_allows(filter_judge_case(end->model, &k, &side, &whose));
-}
-
-static int end_connections(struct filter *f, const struct filter_model *m, const struct seat *seat, struct err *e)
-{
-	struct ending end = { .model = m, .seat = seat };
-
-	if (m)
-		hosts_read(&end);
-	int ended = filter_netlink_connections(f->netlink, connection_ends, &end, e);
-	free(end.hosts);
-	if (ended > 0)
-		log_detail("network filter: %d connections ended that are not allowed any more", ended);
-	return ended < 0 ? ended : 0;
-}
-
 /* Apply. */
 
+/* What is remembered is put back at once; an answer that comes in that moment is sent again. Who is not allowed any more is ended next. */
 static int apply_whole(struct filter *f, struct filter_ruleset *wanted, const char *table, struct err *e)
 {
+	own_flows struct filter_flows flows = { 0 };
 	own_strbuf struct str text = { 0 };
 	struct err ignored;
 
@@ -396,10 +288,16 @@ static int apply_whole(struct filter *f, struct filter_ruleset *wanted, const ch
 		log_warn("network filter: counters of the table that is replaced are lost");
 	if (filter_netlink_generation(f->netlink, &f->generation, &ignored) < 0)
 		f->generation = 0;
-	filter_ruleset_text(wanted, table, &text);
-	if (nft_run(&text, e) < 0)
+	if (wanted->sited && !f->follows && filter_flows_read(f->netlink, table, &flows, e) < 0)
 		return -EIO;
-	note_generation(f, 1);
+	filter_ruleset_text(wanted, table, &text);
+	if (nft_run(&text, false, e) < 0)
+		return -EIO;
+	filter_note_generation(f, 1);
+	if (filter_flows_put(f->netlink, table, &flows, e) < 0)
+		return -EIO;
+	if (flows.count)
+		filter_note_generation(f, -1);
 	return 0;
 }
 
@@ -474,30 +372,31 @@ static void compare_elements(const struct filter_ruleset *old, const struct filt
 static void text_stale(const struct filter_ruleset *stale, const char *table, struct str *to)
 {
 	for (size_t i = 0; i < stale->chain_count; i++)
-		str_printf(to, "delete chain inet %s %s\n", table, stale->chains[i].name);
+		str_printf(to, "delete chain %s %s %s\n", filter_family_of(stale->chains[i].name), table, stale->chains[i].name);
 	for (size_t i = 0; i < stale->peer_count; i++)
-		str_printf(to, "delete set inet %s %s\n", table, stale->peers[i]);
+		str_printf(to, "delete set %s %s %s\n", filter_family_of(stale->peers[i]), table, stale->peers[i]);
 }
 
 /* Codes are read with the rules of their time: before rules change, what was counted is put aside in words. Returns transactions. */
-static unsigned bank_counters(struct filter *f, const char *table)
+static int bank_counters(struct filter *f, const char *table)
 {
 	struct err e;
 
 	if (!f->seat_count)
 		return 0;
-	if (read_counters(f, &f->past, &e) < 0 || filter_netlink_flush_counters(f->netlink, table, &e) < 0) {
+	int any = read_counters(f, &f->past, &e);
+	if (any < 0 || (any > 0 && filter_netlink_flush_counters(f->netlink, table, &e) < 0)) {
 		log_error(&e, "network filter: counters of rules that change are lost");
 		return 0;
 	}
-	return 1;
+	return any > 0; /* to take nothing away is no transaction */
 }
 
 static int apply_parts(struct filter *f, const struct filter_ruleset *wanted, const char *table, struct err *e)
 {
 	__attribute__((cleanup(difference_done))) struct difference d = { 0 };
 	own_strbuf struct str before = { 0 }, after = { 0 };
-	unsigned transactions = 0;
+	int transactions = 0;
 
 	names_only_in(wanted, &f->known, &d.fresh);
 	names_only_in(&f->known, wanted, &d.stale);
@@ -506,14 +405,14 @@ static int apply_parts(struct filter *f, const struct filter_ruleset *wanted, co
 	text_stale(&d.stale, table, &after);
 	if (!before.length && !after.length && !d.gone_count && !d.come_count)
 		return 0;
-	if (before.length && nft_run(&before, e) < 0)
+	if (before.length && nft_run(&before, false, e) < 0)
 		return -EIO;
 	transactions = bank_counters(f, table);
 	if (filter_netlink_change(f->netlink, table, d.gone, d.gone_count, d.come, d.come_count, e) < 0)
 		return -EIO;
-	if (after.length && nft_run(&after, e) < 0)
+	if (after.length && nft_run(&after, false, e) < 0)
 		return -EIO;
-	note_generation(f, transactions + !!before.length + (d.gone_count || d.come_count) + !!after.length);
+	filter_note_generation(f, transactions + !!before.length + (d.gone_count || d.come_count) + !!after.length);
 	return 0;
 }
 
@@ -532,6 +431,19 @@ static void note_digest(struct filter *f, const char *table)
 		      filter_netlink_generation(f->netlink, &now, &ignored) >= 0 && now == f->generation;
 }
 
+/* Only a rule that says so tells: the kernel checks it, and nothing is made. */
+static void ask_follows(struct filter *f)
+{
+	own_strbuf struct str text = { 0 };
+	struct err ignored;
+
+	if (f->asked)
+		return;
+	str_printf(&text, "table bridge carrel_%s_asks {\n\tchain x {\n\t\tct state established accept\n\t}\n}\n", f->instance);
+	f->follows = nft_run(&text, true, &ignored) >= 0;
+	f->asked = true;
+}
+
 int filter_apply(struct filter *f, const struct filter_intent *intent, struct err *e)
 {
 	own_model struct filter_model m = { 0 };
@@ -540,6 +452,9 @@ int filter_apply(struct filter *f, const struct filter_intent *intent, struct er
 
 	if (filter_table_name(f->instance, table, e) < 0 || open_netlink(f, e) < 0 || filter_model_init(&m, intent, NULL, e) < 0)
 		return e && e->number ? -e->number : -EINVAL;
+	if (m.sited)
+		ask_follows(f);
+	m.follows = f->follows;
 	filter_compile_model(&wanted, &m, table);
 	int result = f->whole || !same_skeleton(&f->known, &wanted) ? apply_whole(f, &wanted, table, e) : apply_parts(f, &wanted, table, e);
 	if (result < 0) {
@@ -552,7 +467,7 @@ int filter_apply(struct filter *f, const struct filter_intent *intent, struct er
 	f->known = wanted;
 	seats_set(f, &m);
 	note_digest(f, table);
-	return end_connections(f, &m, NULL, e);
+	return filter_end_connections(f, &m, NULL, e);
 }
 
 /* One workspace. */
@@ -608,7 +523,9 @@ int filter_add(struct filter *f, const struct filter_intent *intent, const char 
 	const struct filter_party *p = filter_model_party(&m, id);
 	if (!p)
 		return err_set(e, ERR_NOT_FOUND, "workspace %s is not in the filter's intent", id);
-	filter_compile_workspace(&r, &m, p);
+	if (m.sited && !f->known.sited)
+		return filter_apply(f, intent, e);
+	filter_compile_workspace(&r, &m, p, f->known.sited);
 	filter_ruleset_seal(&r);
 	filter_compile_member(&r, &f->known, p);
 	filter_ruleset_seal(&r);
@@ -619,7 +536,7 @@ int filter_add(struct filter *f, const struct filter_intent *intent, const char 
 		f->whole = true;
 		return filter_apply(f, intent, e);
 	}
-	note_generation(f, 1);
+	filter_note_generation(f, 1);
 	elements_merge(&f->known, d.come, d.come_count);
 	seat_add(f, p);
 	return 0;
@@ -631,7 +548,7 @@ static bool element_of(const struct filter_element *x, const struct seat *s)
 	const struct filter_set_kind *kind = &filter_set_kinds[x->set];
 
 	for (size_t i = 0; i < s->interface_count; i++) {
-		if (kind->bridge) {
+		if (kind->bridge && kind->parts[0] == PART_IFNAME) {
 			if (!strncmp((const char *)x->key, s->interfaces[i].port, IFNAMSIZ))
 				return true;
 			continue;
@@ -679,7 +596,7 @@ int filter_remove(struct filter *f, const char *id, struct err *e)
 		return 0;
 	if (filter_table_name(f->instance, table, e) < 0)
 		return -EINVAL;
-	unsigned transactions = bank_counters(f, table);
+	int transactions = bank_counters(f, table);
 	for (size_t i = 0; i < f->known.element_count; i++)
 		if (element_of(&f->known.elements[i], s))
 			push_gone(&d, &f->known.elements[i]);
@@ -688,10 +605,10 @@ int filter_remove(struct filter *f, const char *id, struct err *e)
 			return err_wrap(e, "workspace %s", id);
 		f->whole = true; /* somebody else was there first: the next apply replaces everything */
 	}
-	note_generation(f, transactions + 1);
+	filter_note_generation(f, transactions + 1);
 	elements_drop(&f->known, s);
 	forget_counts(&f->past, id);
-	int result = end_connections(f, NULL, s, e);
+	int result = filter_end_connections(f, NULL, s, e);
 	seat_done(s);
 	*s = f->seats[--f->seat_count];
 	return result;
@@ -737,5 +654,5 @@ int filter_remove_all(const char *instance, struct err *e)
 		return -EINVAL;
 	for (int bridge = 0; bridge < 2; bridge++)
 		str_printf(&text, "add table %s %s\ndelete table %s %s\n", bridge ? "bridge" : "inet", table, bridge ? "bridge" : "inet", table);
-	return nft_run(&text, e);
+	return nft_run(&text, false, e);
 }

@@ -44,6 +44,7 @@ struct filter_intent {
 	const struct filter_workspace *workspaces;
 	size_t workspace_count;
 	uint16_t metadata_port;    /* of the metadata server on this host: port 80 of its addresses leads there; 0: none */
+	bool follows;              /* compile only: the kernel follows connections in family bridge; apply asks the kernel */
 	uint64_t connections_most; /* that one workspace may open at a time; 0: FILTER_CONNECTIONS */
 };
 

@@ -72,23 +72,30 @@ static uint32_t mark_of(const struct filter_interface *i) { return (uint32_t)i->
 
 /* Rules. */
 
-static void peers_name(enum rule_peer peer, const char *name, bool ipv6, char out[static FILTER_NAME])
+static void peers_name(enum rule_peer peer, const char *name, bool ipv6, bool site, char out[static FILTER_NAME])
 {
 	char hex[DIGEST_HEX_SIZE];
 	struct digest d = hash_bytes(name, strlen(name));
-	(void)snprintf(out, FILTER_NAME, "%c%c_%.32s", peer == PEER_GROUP ? 'g' : 'w', ipv6 ? '6' : '4', digest_hex(&d, hex));
+	(void)snprintf(out, FILTER_NAME, "%s%c%c_%.32s", site ? "s" : "", peer == PEER_GROUP ? 'g' : 'w', ipv6 ? '6' : '4', digest_hex(&d, hex));
 }
 
+/* Which chains: those of one direction, of family inet or (`site`) of family bridge, where the packet's mark has the code. */
+struct side {
+	bool out, site;
+};
+
 /* What a rule says of the other end's address, in one family; false: it names nobody there. */
-static bool peer_match(struct filter_ruleset *r, const struct filter_model *m, const struct rule *rule, bool out, bool ipv6, struct str *to)
+static bool peer_match(struct filter_ruleset *r, const struct filter_model *m, const struct rule *rule, struct side side, bool ipv6,
+		       struct str *to)
 {
+	bool out = side.out;
 	const char *field = ipv6 ? (out ? "ip6 daddr" : "ip6 saddr") : (out ? "ip daddr" : "ip saddr");
 	char name[FILTER_NAME], text[NETWORK_ADDRESS_SIZE];
 	char family = ipv6 ? '6' : '4';
 
 	switch (rule->peer) {
 	case PEER_ANY:
-		str_printf(to, "meta nfproto ipv%c", family);
+		str_printf(to, side.site ? "ether type %s" : "meta nfproto %s", side.site ? (ipv6 ? "ip6" : "ip") : ipv6 ? "ipv6" : "ipv4");
 		return true;
 	case PEER_NONE:
 		return false;
@@ -96,11 +103,11 @@ static bool peer_match(struct filter_ruleset *r, const struct filter_model *m, c
 		str_printf(to, ipv6 ? "%s " FILTER_WAN6 " %s != @pools6" : "%s != @special4 %s != @pools4", field, field);
 		return true;
 	case PEER_SITE:
-		str_printf(to, ipv6 ? "%s fc00::/7 %s != @pools6" : "%s @private4 %s != @pools4", field, field);
+		str_printf(to, "%s @private%c %s != @ours%c", field, family, field, family);
 		return true;
 	case PEER_GROUP:
 	case PEER_WORKSPACE:
-		peers_name(rule->peer, rule->name, ipv6, name);
+		peers_name(rule->peer, rule->name, ipv6, side.site, name);
 		filter_ruleset_add_peers(r, name);
 		str_printf(to, "%s @%s", field, name);
 		return true;
@@ -141,67 +148,73 @@ static void service_match(const struct rule_service *s, bool ipv6, struct str *t
 	str_puts(to, " }");
 }
 
-static void rule_lines(struct filter_ruleset *r, const struct filter_model *m, const struct rule *rule, bool out, uint32_t code, struct str *to)
+static void rule_lines(struct filter_ruleset *r, const struct filter_model *m, const struct rule *rule, struct side side, uint32_t code,
+		       struct str *to)
 {
+	bool out = side.out;
 	const char *then = filter_code_allows(code) ? (out ? "allowed_out" : "allowed_in") : (out ? "denied_out" : "denied_in");
 
 	for (int ipv6 = 0; ipv6 < 2; ipv6++) {
 		own_strbuf struct str peer = { 0 };
-		if (!peer_match(r, m, rule, out, ipv6, &peer))
+		if (!peer_match(r, m, rule, side, ipv6, &peer))
 			continue;
 		for (unsigned i = 0; i < rule->service_count || !i; i++) {
 			str_printf(to, "\t\t%s", str_text(&peer));
 			if (rule->service_count)
 				service_match(&rule->services[i], ipv6, to);
-			str_printf(to, " ct mark set 0x%x goto %s\n", code, then);
+			str_printf(to, " %s mark set 0x%x goto %s\n", side.site ? "meta" : "ct", code, then);
 		}
 	}
 }
 
-static void rules_lines(struct filter_ruleset *r, const struct filter_model *m, const struct filter_rules *rules, bool out, uint32_t first,
-			struct str *to)
+static void rules_lines(struct filter_ruleset *r, const struct filter_model *m, const struct filter_rules *rules, struct side side,
+			uint32_t first, struct str *to)
 {
 	for (size_t i = 0; i < rules->count; i++)
-		rule_lines(r, m, &rules->items[i], out, first + (uint32_t)i, to);
+		rule_lines(r, m, &rules->items[i], side, first + (uint32_t)i, to);
 }
 
-static void leave_chain(struct filter_ruleset *r, const struct filter_model *m, const struct filter_party *p, char ret_name[static FILTER_NAME])
+static void leave_chain(struct filter_ruleset *r, const struct filter_model *m, const struct filter_party *p, bool site,
+			char ret_name[static FILTER_NAME])
 {
 	own_strbuf struct str body = { 0 };
+	struct side side = { true, site };
 
 	if (p->local->spec->isolated || (!p->allow.count && !p->deny.count)) {
 		(void)snprintf(ret_name, FILTER_NAME, "%s", p->local->spec->isolated ? "isolated_out" : "leave_default");
 		return;
 	}
-	rules_lines(r, m, &p->deny, true, CODE_DENY, &body);
-	rules_lines(r, m, &p->allow, true, CODE_ALLOW, &body);
+	rules_lines(r, m, &p->deny, side, CODE_DENY, &body);
+	rules_lines(r, m, &p->allow, side, CODE_ALLOW, &body);
 	if (p->allow.count)
-		str_printf(&body, "\t\tct mark set 0x%x goto denied_out\n", CODE_DEFAULT);
+		str_printf(&body, "\t\t%s mark set 0x%x goto denied_out\n", site ? "meta" : "ct", CODE_DEFAULT);
 	else
 		str_puts(&body, "\t\tgoto leave_default\n");
-	filter_ruleset_add_chain(r, "out", &body, ret_name);
+	filter_ruleset_add_chain(r, site ? "sout" : "out", &body, ret_name);
 }
 
-static void reach_chain(struct filter_ruleset *r, const struct filter_model *m, const struct filter_party *p, char ret_name[static FILTER_NAME])
+static void reach_chain(struct filter_ruleset *r, const struct filter_model *m, const struct filter_party *p, bool site,
+			char ret_name[static FILTER_NAME])
 {
 	own_strbuf struct str body = { 0 };
+	struct side side = { false, site };
 
 	if (p->local->spec->isolated || (!p->from.count && !p->deny.count && !p->groups->count)) {
 		(void)snprintf(ret_name, FILTER_NAME, "%s", p->local->spec->isolated ? "isolated_in" : "reach_default");
 		return;
 	}
-	rules_lines(r, m, &p->deny, false, CODE_DENY, &body);
-	rules_lines(r, m, &p->from, false, CODE_FROM, &body);
+	rules_lines(r, m, &p->deny, side, CODE_DENY, &body);
+	rules_lines(r, m, &p->from, side, CODE_FROM, &body);
 	for (size_t i = 0; !p->from.count && i < p->groups->count; i++) {
 		struct rule group = { .peer = PEER_GROUP };
 		(void)snprintf(group.name, sizeof group.name, "%s", p->groups->items[i]);
-		rule_lines(r, m, &group, false, CODE_SAME, &body);
+		rule_lines(r, m, &group, side, CODE_SAME, &body);
 	}
 	if (p->from.count)
-		str_printf(&body, "\t\tct mark set 0x%x goto denied_in\n", CODE_DEFAULT);
+		str_printf(&body, "\t\t%s mark set 0x%x goto denied_in\n", site ? "meta" : "ct", CODE_DEFAULT);
 	else
 		str_puts(&body, "\t\tgoto reach_default\n");
-	filter_ruleset_add_chain(r, "in", &body, ret_name);
+	filter_ruleset_add_chain(r, site ? "sin" : "in", &body, ret_name);
 }
 
 /* A workspace. */
@@ -222,18 +235,33 @@ static void source_element(struct filter_ruleset *r, const struct filter_interfa
 	}
 }
 
-static void port_elements(struct filter_ruleset *r, const struct filter_interface *i)
+static void mac_of(const struct filter_interface *i, unsigned char ret_mac[static 6])
 {
 	unsigned b[6];
-	unsigned char mac[6];
-	struct filter_element *e;
 
 	(void)sscanf(i->attachment->mac, "%2x:%2x:%2x:%2x:%2x:%2x", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5]);
 	for (int k = 0; k < 6; k++)
-		mac[k] = (unsigned char)b[k];
+		ret_mac[k] = (unsigned char)b[k];
+}
+
+/* RFC 4291, appendix A: the link-local address that follows from the MAC address. */
+static void link_local(const struct filter_interface *i, unsigned char ret_address[static 16])
+{
+	unsigned char mac[6];
+
+	mac_of(i, mac);
+	memcpy(ret_address, (unsigned char[]){ 0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5] }, 16);
+}
+
+static void port_elements(struct filter_ruleset *r, const struct filter_interface *i)
+{
+	unsigned char mac[6];
+	struct filter_element *e;
+
+	mac_of(i, mac);
 	e = element_new(r, SET_PORTS);
 	key_name(e, i->attachment->port);
-	data_chain(e, i->network->network->kind == NETWORK_BRIDGE ? "site" : "own");
+	data_chain(e, filter_interface_sited(i) ? "site" : "own");
 	key_name(element_new(r, SET_GUARDED), i->attachment->port);
 	e = element_new(r, SET_MACS);
 	key_name(e, i->attachment->port);
@@ -241,24 +269,69 @@ static void port_elements(struct filter_ruleset *r, const struct filter_interfac
 	e = element_new(r, SET_ND_MACS);
 	key_name(e, i->attachment->port);
 	key_add(e, mac, 6, 8);
-	/* RFC 4291, appendix A: the link-local address that follows from the MAC address. */
-	struct filter_address local = { .ipv6 = true, .bytes = { 0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3],
-								 mac[4], mac[5] } };
+	struct filter_address local = { .ipv6 = true };
+	link_local(i, local.bytes);
 	source_element(r, i, mac, &local);
 	for (int f = 0; f < 2; f++)
 		if (i->has[f])
 			source_element(r, i, mac, &i->address[f]);
 }
 
+/* Port, and no more: of the servers that the network has for names, and of addresses that it does not give itself. */
+static void site_elements(struct filter_ruleset *r, const struct filter_party *p, const struct filter_interface *i)
+{
+	const struct texts *dns = &i->network->network->dns;
+	struct filter_address a;
+	unsigned char local[16];
+
+	key_name(element_new(r, SET_SITED), i->attachment->port);
+	struct filter_element *e = element_new(r, SET_SITE_OWNED);
+	key_name(e, i->attachment->port);
+	key_mark(e, (uint32_t)p->owner_uid);
+	for (size_t k = 0; k < dns->count && !p->local->spec->isolated; k++)
+		if (filter_address_parse(dns->items[k], &a) == 0) {
+			e = element_new(r, a.ipv6 ? SET_RESOLVERS6 : SET_RESOLVERS4);
+			key_name(e, i->attachment->port);
+			key_address(e, &a);
+		}
+	if (!i->has[0])
+		key_name(element_new(r, SET_LEARNS), i->attachment->port);
+	if (!i->has[1]) {
+		link_local(i, local);
+		e = element_new(r, SET_EUI6);
+		key_name(e, i->attachment->port);
+		key_add(e, local + 8, 8, 8);
+	}
+}
+
+/* Towards a bridge of the site: what comes from another port there, and what this host forwards. */
+static void site_chains(struct filter_ruleset *r, const struct filter_model *m, const struct filter_party *p, const struct filter_interface *i)
+{
+	char name[FILTER_NAME];
+	struct filter_element *e = element_new(r, SET_SITE_LEAVE);
+
+	key_name(e, i->attachment->port);
+	leave_chain(r, m, p, true, name);
+	data_chain(e, name);
+	reach_chain(r, m, p, true, name);
+	e = element_new(r, SET_SITE_REACH);
+	key_name(e, i->attachment->port);
+	data_chain(e, name);
+}
+
 static void interface_elements(struct filter_ruleset *r, const struct filter_party *p, const struct filter_interface *i, const char *leave,
-			       const char *reach)
+			       const char *reach, bool sited)
 {
 	struct filter_element *e;
 
 	port_elements(r, i);
-	e = element_new(r, SET_LEAVE);
-	key_mark(e, mark_of(i));
-	data_chain(e, leave);
+	if (filter_interface_sited(i)) {
+		site_elements(r, p, i);
+	} else {
+		e = element_new(r, SET_LEAVE);
+		key_mark(e, mark_of(i));
+		data_chain(e, leave);
+	}
 	if (p->local->spec->isolated)
 		key_mark(element_new(r, SET_ISOLATED), mark_of(i));
 	for (int f = 0; f < 2; f++) {
@@ -271,8 +344,11 @@ static void interface_elements(struct filter_ruleset *r, const struct filter_par
 		e = element_new(r, f ? SET_OWNED6 : SET_OWNED4);
 		key_mark(e, (uint32_t)p->owner_uid);
 		key_address(e, &i->address[f]);
-		if (p->from.count && !p->local->spec->isolated)
-			key_address(element_new(r, f ? SET_ASKS6 : SET_ASKS4), &i->address[f]);
+		if (!p->from.count || p->local->spec->isolated)
+			continue;
+		key_address(element_new(r, f ? SET_ASKS6 : SET_ASKS4), &i->address[f]);
+		if (sited)
+			key_address(element_new(r, f ? SET_SITE_ASKS6 : SET_SITE_ASKS4), &i->address[f]);
 	}
 }
 
@@ -322,16 +398,19 @@ static void publish_elements(struct filter_ruleset *r, const struct filter_party
 		}
 }
 
-void filter_compile_workspace(struct filter_ruleset *r, const struct filter_model *m, const struct filter_party *p)
+void filter_compile_workspace(struct filter_ruleset *r, const struct filter_model *m, const struct filter_party *p, bool sited)
 {
 	char leave[FILTER_NAME], reach[FILTER_NAME];
 
 	if (!p->local || !p->interface_count)
 		return;
-	leave_chain(r, m, p, leave);
-	reach_chain(r, m, p, reach);
-	for (size_t i = 0; i < p->interface_count; i++)
-		interface_elements(r, p, &p->interfaces[i], leave, reach);
+	leave_chain(r, m, p, false, leave);
+	reach_chain(r, m, p, false, reach);
+	for (size_t i = 0; i < p->interface_count; i++) {
+		interface_elements(r, p, &p->interfaces[i], leave, reach, sited);
+		if (filter_interface_sited(&p->interfaces[i]))
+			site_chains(r, m, p, &p->interfaces[i]);
+	}
 	if (!p->local->spec->isolated)
 		publish_elements(r, p);
 }
@@ -341,12 +420,22 @@ static void member_element(struct filter_ruleset *r, const struct filter_ruleset
 {
 	char set[FILTER_NAME];
 
-	peers_name(peer, name, a->ipv6, set);
-	if (!filter_ruleset_has_peers(known, set))
-		return;
-	struct filter_element *e = element_new(r, a->ipv6 ? SET_PEERS6 : SET_PEERS4);
-	memcpy(e->name, set, sizeof set);
+	for (int site = 0; site < 2; site++) {
+		peers_name(peer, name, a->ipv6, site, set);
+		if (!filter_ruleset_has_peers(known, set))
+			continue;
+		struct filter_element *e = element_new(r, site ? (a->ipv6 ? SET_SITE_PEERS6 : SET_SITE_PEERS4) :
+								  a->ipv6 ? SET_PEERS6 : SET_PEERS4);
+		memcpy(e->name, set, sizeof set);
+		key_address(e, a);
+	}
+}
+
+static void owner_element(struct filter_ruleset *r, enum filter_set set, const struct filter_address *a, uint64_t owner_uid)
+{
+	struct filter_element *e = element_new(r, set);
 	key_address(e, a);
+	data_mark(e, (uint32_t)owner_uid);
 }
 
 void filter_compile_member(struct filter_ruleset *r, const struct filter_ruleset *known, const struct filter_party *p)
@@ -356,9 +445,9 @@ void filter_compile_member(struct filter_ruleset *r, const struct filter_ruleset
 			const struct filter_address *a = &p->interfaces[i].address[f];
 			if (!p->interfaces[i].has[f])
 				continue;
-			struct filter_element *e = element_new(r, f ? SET_OWNER6 : SET_OWNER4);
-			key_address(e, a);
-			data_mark(e, (uint32_t)p->owner_uid);
+			owner_element(r, f ? SET_OWNER6 : SET_OWNER4, a, p->owner_uid);
+			if (known->sited)
+				owner_element(r, f ? SET_SITE_OWNER6 : SET_SITE_OWNER4, a, p->owner_uid);
 			for (size_t g = 0; g < p->groups->count; g++)
 				member_element(r, known, PEER_GROUP, p->groups->items[g], a);
 			member_element(r, known, PEER_WORKSPACE, p->name, a);
@@ -367,9 +456,10 @@ void filter_compile_member(struct filter_ruleset *r, const struct filter_ruleset
 
 void filter_compile_model(struct filter_ruleset *r, const struct filter_model *m, const char *table)
 {
+	r->sited = m->sited;
 	filter_compile_skeleton(m, table, &r->skeleton);
 	for (size_t i = 0; i < m->party_count; i++)
-		filter_compile_workspace(r, m, &m->parties[i]);
+		filter_compile_workspace(r, m, &m->parties[i], m->sited);
 	filter_ruleset_seal(r);
 	for (size_t i = 0; i < m->party_count; i++)
 		filter_compile_member(r, r, &m->parties[i]);

@@ -72,12 +72,28 @@ static bool open_port(const struct filter_case *c)
 	return false;
 }
 
-static uint32_t leave(const struct filter_model *m, const struct filter_case *c)
+/* On a bridge of the site: servers of names that the network has. */
+static bool asks_names(const struct filter_case *c, const struct filter_interface *from)
+{
+	if (!from || !filter_interface_sited(from) || c->plain || c->port != 53 || c->protocol == RULE_ICMP)
+		return false;
+	const struct texts *dns = &from->network->network->dns;
+	for (size_t i = 0; i < dns->count; i++) {
+		struct filter_address a;
+		if (filter_address_parse(dns->items[i], &a) == 0 && !filter_address_compare(&a, &c->to_address))
+			return true;
+	}
+	return false;
+}
+
+static uint32_t leave(const struct filter_model *m, const struct filter_case *c, const struct filter_interface *from)
 {
 	int index;
 
 	if (c->from->local->spec->isolated)
 		return CODE_ISOLATED;
+	if (asks_names(c, from))
+		return CODE_NAMES;
 	if ((index = match(m, &c->from->deny, c, true)) >= 0)
 		return CODE_DENY + (uint32_t)index;
 	if (c->from->allow.count)
@@ -132,13 +148,14 @@ uint32_t filter_judge_case(const struct filter_model *m, const struct filter_cas
 			   const struct filter_party **ret_whose)
 {
 	bool leaves = c->from && c->from->local, arrives = c->to && c->to->local;
-	const struct filter_interface *from = interface_at(c->from, &c->from_address), *to = interface_at(c->to, &c->to_address);
+	const struct filter_interface *from = c->from_at ? c->from_at : interface_at(c->from, &c->from_address),
+				      *to = c->to_at ? c->to_at : interface_at(c->to, &c->to_address);
 	uint32_t code = CODE_DEFAULT;
 
 	*ret_side = FILTER_OUT;
 	*ret_whose = c->from;
 	if (leaves) {
-		code = sealed(from) && network_of(from) != network_of(to) ? CODE_SEALED : leave(m, c);
+		code = sealed(from) && network_of(from) != network_of(to) ? CODE_SEALED : leave(m, c, from);
 		if (!filter_code_allows(code) || !arrives)
 			return code;
 	}
@@ -148,9 +165,10 @@ uint32_t filter_judge_case(const struct filter_model *m, const struct filter_cas
 	*ret_whose = c->to;
 	if (sealed(to) && network_of(from) != network_of(to))
 		return CODE_SEALED;
-	if (!leaves && filter_model_pooled(m, &c->from_address))
+	bool outside = !leaves || (from && filter_interface_sited(from));
+	if (outside && filter_model_ours(m, &c->from_address))
 		return CODE_FORGED;
-	if (!leaves && to && to->network && to->network->network->kind == NETWORK_NAT && !c->published)
+	if (outside && to && to->network && to->network->network->kind == NETWORK_NAT && !c->published)
 		return CODE_NAT;
 	return reach(m, c);
 }

@@ -8,6 +8,7 @@
 struct filter_case {
 	const struct filter_party *from, *to; /* NULL: outside */
 	struct filter_address from_address, to_address;
+	const struct filter_interface *from_at, *to_at; /* NULL: the one with that address */
 	enum rule_protocol protocol;
 	bool plain;                           /* another protocol than those three: only rules without services match */
 	uint16_t port;

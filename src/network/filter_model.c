@@ -131,6 +131,7 @@ static int add_local(struct filter_model *m, const struct filter_workspace *w, s
 			return err_set(e, ERR_INVALID, "workspace %s: interface without usable port and MAC address", w->id);
 		if (set_addresses(n, a->ipv4, a->ipv6, w->id, e) < 0)
 			return -EINVAL;
+		m->sited |= filter_interface_sited(n);
 	}
 	return 0;
 }
@@ -151,7 +152,7 @@ static int add_member(struct filter_model *m, const struct member *member, struc
 	return 0;
 }
 
-static int compare_addresses(const struct filter_address *a, const struct filter_address *b)
+int filter_address_compare(const struct filter_address *a, const struct filter_address *b)
 {
 	return a->ipv6 != b->ipv6 ? (int)a->ipv6 - (int)b->ipv6 : memcmp(a->bytes, b->bytes, 16);
 }
@@ -159,7 +160,7 @@ static int compare_addresses(const struct filter_address *a, const struct filter
 static int compare_places(const void *a, const void *b)
 {
 	const struct filter_place *left = a, *right = b;
-	int order = compare_addresses(&left->address, &right->address);
+	int order = filter_address_compare(&left->address, &right->address);
 	return order ? order : left->party < right->party ? -1 : left->party > right->party;
 }
 
@@ -178,7 +179,7 @@ static void index_parties(struct filter_model *m)
 
 int filter_model_init(struct filter_model *m, const struct filter_intent *intent, const char *only, struct err *e)
 {
-	*m = (struct filter_model){ .intent = intent };
+	*m = (struct filter_model){ .intent = intent, .follows = intent->follows };
 	for (size_t i = 0; i < intent->network_count; i++)
 		if (add_pool(m, &intent->networks[i], intent->networks[i].network->ipv4, e) < 0 ||
 		    add_pool(m, &intent->networks[i], intent->networks[i].network->ipv6, e) < 0)
@@ -226,21 +227,26 @@ const struct filter_party *filter_model_at(const struct filter_model *m, const s
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
-		if (compare_addresses(&m->places[middle].address, a) < 0)
+		if (filter_address_compare(&m->places[middle].address, a) < 0)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return low < m->place_count && !compare_addresses(&m->places[low].address, a) ? &m->parties[m->places[low].party] : NULL;
+	return low < m->place_count && !filter_address_compare(&m->places[low].address, a) ? &m->parties[m->places[low].party] : NULL;
 }
 
-bool filter_model_pooled(const struct filter_model *m, const struct filter_address *a)
+/* In which pools: -1: any, 0: of our own networks, 1: of the site's bridges. */
+static bool pooled(const struct filter_model *m, const struct filter_address *a, int site)
 {
 	for (size_t i = 0; i < m->pool_count; i++)
-		if (filter_address_within(a, &m->pools[i].prefix, m->pools[i].length))
+		if ((site < 0 || site == (m->pools[i].network->network->kind == NETWORK_BRIDGE)) &&
+		    filter_address_within(a, &m->pools[i].prefix, m->pools[i].length))
 			return true;
 	return false;
 }
+
+bool filter_model_pooled(const struct filter_model *m, const struct filter_address *a) { return pooled(m, a, -1); }
+bool filter_model_ours(const struct filter_model *m, const struct filter_address *a) { return pooled(m, a, 0); }
 
 const struct filter_network *filter_model_network(const struct filter_model *m, const char *name)
 {
@@ -272,12 +278,12 @@ bool filter_is_wan(const struct filter_model *m, const struct filter_address *a)
 
 bool filter_is_site(const struct filter_model *m, const struct filter_address *a)
 {
-	return in_ranges(a, true) && !filter_model_pooled(m, a);
+	return (in_ranges(a, true) || pooled(m, a, 1)) && !filter_model_ours(m, a);
 }
 
 bool filter_code_allows(uint32_t code)
 {
-	return (code >= CODE_WAN && code <= CODE_ASKED) || (code >= CODE_ALLOW && code < CODE_DENY) || code >= CODE_FROM;
+	return (code >= CODE_WAN && code <= CODE_NAMES) || (code >= CODE_ALLOW && code < CODE_DENY) || code >= CODE_FROM;
 }
 
 void filter_code_text(uint32_t code, const struct spec *spec, struct str *to)
@@ -287,11 +293,12 @@ void filter_code_text(uint32_t code, const struct spec *spec, struct str *to)
 		[CODE_CONNECTIONS] = "too many connections", [CODE_NAT] = "not published", [CODE_FORGED] = "forged source address",
 		[CODE_HOST] = "the host itself", [CODE_INVALID] = "belongs to no connection", [CODE_WAN] = "default: wan",
 		[CODE_SAME] = "default: same owner or group", [CODE_PUBLISHED] = "published port",
-		[CODE_ASKED] = "default: whose from names it", [CODE_MAC] = "spoofed MAC address",
+		[CODE_ASKED] = "default: whose from names it", [CODE_NAMES] = "names",
+		[CODE_MAC] = "spoofed MAC address",
 		[CODE_IPV4] = "spoofed IPv4 address", [CODE_IPV6] = "spoofed IPv6 address", [CODE_ARP] = "spoofed ARP",
 		[CODE_ND] = "spoofed neighbour discovery", [CODE_ROUTER] = "router advertisement or redirect",
 		[CODE_DHCP] = "DHCP server", [CODE_TYPE] = "frame that is neither IP nor ARP",
-		[CODE_UNANNOUNCED] = "port that is not known",
+		[CODE_UNANNOUNCED] = "port that is not known", [CODE_PIECE] = "fragment of what was not let through",
 	};
 	const struct texts *list = !spec ? NULL : code >= CODE_FROM ? &spec->from : code >= CODE_DENY ? &spec->deny : &spec->allow;
 	size_t index = code & 0xffff;

@@ -58,7 +58,14 @@ struct filter_model {
 	struct filter_place *places; /* sorted by address */
 	size_t place_count, place_room;
 	struct map by_id; /* party's index + 1 */
+	bool sited;       /* a workspace of this host has a port on a bridge of the site */
+	bool follows;     /* connections are followed in family bridge */
 };
+
+static inline bool filter_interface_sited(const struct filter_interface *i)
+{
+	return i->network && i->network->network->kind == NETWORK_BRIDGE;
+}
 
 /* `only` NULL: everybody; else the workspace with that id alone (networks as always). */
 int filter_model_init(struct filter_model *m, const struct filter_intent *intent, const char *only, struct err *e) must_check;
@@ -67,10 +74,12 @@ void filter_model_done(struct filter_model *m);
 
 int filter_address_parse(const char *text, struct filter_address *ret_address); /* "/LENGTH" behind it is ignored; -EINVAL */
 char *filter_address_text(const struct filter_address *a, char out[static NETWORK_ADDRESS_SIZE]);
+int filter_address_compare(const struct filter_address *a, const struct filter_address *b);
 bool filter_address_within(const struct filter_address *a, const struct filter_address *prefix, unsigned length);
 const struct filter_party *filter_model_party(const struct filter_model *m, const char *id);
 const struct filter_party *filter_model_at(const struct filter_model *m, const struct filter_address *a);
-bool filter_model_pooled(const struct filter_model *m, const struct filter_address *a);
+bool filter_model_pooled(const struct filter_model *m, const struct filter_address *a); /* of any network */
+bool filter_model_ours(const struct filter_model *m, const struct filter_address *a);   /* of a network whose addresses are only workspaces' */
 const struct filter_network *filter_model_network(const struct filter_model *m, const char *name);
 
 /* Ranges that are not the WAN, and among them the site's own; texts for nft, judged from the same table. */
@@ -97,7 +106,9 @@ enum filter_code {
 	CODE_SAME,             /* allowed: same owner, or same group */
 	CODE_PUBLISHED,        /* allowed: a published port */
 	CODE_ASKED,            /* left for a workspace whose `from` decides */
+	CODE_NAMES,            /* allowed: a server of names that the network has */
 	CODE_MAC = 0x21, CODE_IPV4, CODE_IPV6, CODE_ARP, CODE_ND, CODE_ROUTER, CODE_DHCP, CODE_TYPE, CODE_UNANNOUNCED,
+	CODE_PIECE,            /* a fragment of what was not let through */
 	CODE_ALLOW = 0x10000,  /* + index */
 	CODE_DENY = 0x20000,
 	CODE_FROM = 0x30000,

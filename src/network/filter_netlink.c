@@ -372,7 +372,8 @@ int filter_netlink_flush_counters(struct filter_netlink *n, const char *table, s
 	static const struct {
 		const char *name;
 		bool bridge;
-	} sets[] = { { "refused", true }, { "out_hits", false }, { "in_hits4", false }, { "in_hits6", false }, { "invalid", false } };
+	} sets[] = { { "refused", true }, { "out_hits", true }, { "in_hits", true },
+		     { "out_hits", false }, { "in_hits4", false }, { "in_hits6", false }, { "invalid", false } };
 	own_strbuf struct str batch = { 0 };
 	uint32_t first = n->sequence + 1;
 
@@ -388,6 +389,97 @@ int filter_netlink_flush_counters(struct filter_netlink *n, const char *table, s
 	put_edge(n, &batch, NFNL_MSG_BATCH_END);
 	int result = talk(n, batch.bytes, batch.length, first, NULL, NULL);
 	return result < 0 ? err_errno(e, -result, "cannot reset the counters of table %s", table) : 0;
+}
+
+/* Flows. */
+
+struct flowing {
+	filter_flow_seen *seen;
+	void *context;
+};
+
+static int seen_flows(const struct nlmsghdr *header, void *context)
+{
+	const struct nlattr *attrs[16] = { 0 }, *element;
+	struct flowing *f = context;
+
+	(void)mnl_attr_parse(header, sizeof(struct nfgenmsg), attribute, attrs);
+	if (!attrs[NFTA_SET_ELEM_LIST_ELEMENTS])
+		return MNL_CB_OK;
+	mnl_attr_for_each_nested (element, attrs[NFTA_SET_ELEM_LIST_ELEMENTS]) {
+		const struct nlattr *parts[16] = { 0 }, *key[16] = { 0 };
+		struct filter_netlink_flow flow = { 0 };
+		(void)mnl_attr_parse_nested(element, attribute, parts);
+		if (parts[NFTA_SET_ELEM_KEY])
+			(void)mnl_attr_parse_nested(parts[NFTA_SET_ELEM_KEY], attribute, key);
+		if (!key[NFTA_DATA_VALUE] || mnl_attr_get_payload_len(key[NFTA_DATA_VALUE]) > sizeof flow.key)
+			continue;
+		flow.key_length = mnl_attr_get_payload_len(key[NFTA_DATA_VALUE]);
+		memcpy(flow.key, mnl_attr_get_payload(key[NFTA_DATA_VALUE]), flow.key_length);
+		if (parts[NFTA_SET_ELEM_EXPIRATION])
+			flow.left_ms = be64toh(mnl_attr_get_u64(parts[NFTA_SET_ELEM_EXPIRATION])) + 1;
+		f->seen(f->context, &flow);
+	}
+	return MNL_CB_OK;
+}
+
+int filter_netlink_flows(struct filter_netlink *n, const char *table, const char *set, filter_flow_seen *seen, void *context, struct err *e)
+{
+	char request[512];
+	struct flowing f = { seen, context };
+	struct nlmsghdr *header = message(n, request, nft(NFT_MSG_GETSETELEM), NLM_F_DUMP, family_of(true));
+
+	mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_TABLE, table);
+	mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_SET, set);
+	int result = dump(n, request, seen_flows, &f);
+	return result < 0 && result != -ENOENT && result != -EINTR ? err_errno(e, -result, "cannot read what %s remembers", set) : 0;
+}
+
+static size_t put_flows(struct filter_netlink *n, struct str *batch, const char *table, const char *set,
+			const struct filter_netlink_flow *flows, size_t count, bool come)
+{
+	size_t done = 0;
+
+	str_reserve(batch, ELEMENTS_BYTES + 1024);
+	struct nlmsghdr *header = message(n, batch->bytes + batch->length, nft(come ? NFT_MSG_NEWSETELEM : NFT_MSG_DELSETELEM),
+					  NLM_F_ACK | (come ? NLM_F_CREATE : 0), family_of(true));
+	mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_TABLE, table);
+	mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_SET, set);
+	struct nlattr *elements = mnl_attr_nest_start(header, NFTA_SET_ELEM_LIST_ELEMENTS);
+	for (; done < count && header->nlmsg_len < ELEMENTS_BYTES - 256; done++) {
+		struct nlattr *element = mnl_attr_nest_start(header, NFTA_LIST_ELEM), *key = mnl_attr_nest_start(header, NFTA_SET_ELEM_KEY);
+		mnl_attr_put(header, NFTA_DATA_VALUE, flows[done].key_length, flows[done].key);
+		mnl_attr_nest_end(header, key);
+		if (come && flows[done].left_ms)
+			mnl_attr_put_u64(header, NFTA_SET_ELEM_TIMEOUT, htobe64(flows[done].left_ms));
+		mnl_attr_nest_end(header, element);
+	}
+	mnl_attr_nest_end(header, elements);
+	batch->length += header->nlmsg_len;
+	return done;
+}
+
+/* Each message alone, and again by halves when it fails: between reading and now one may have ended by itself. */
+int filter_netlink_change_flows(struct filter_netlink *n, const char *table, const char *set, const struct filter_netlink_flow *flows,
+				size_t count, bool come, struct err *e)
+{
+	for (size_t i = 0; i < count;) {
+		own_strbuf struct str batch = { 0 };
+		uint32_t first = n->sequence + 1;
+		put_edge(n, &batch, NFNL_MSG_BATCH_BEGIN);
+		size_t done = put_flows(n, &batch, table, set, flows + i, count - i, come);
+		put_edge(n, &batch, NFNL_MSG_BATCH_END);
+		int result = talk(n, batch.bytes, batch.length, first, NULL, NULL);
+		if (result == -ENOENT && done > 1) {
+			if (filter_netlink_change_flows(n, table, set, flows + i, done / 2, come, e) < 0 ||
+			    filter_netlink_change_flows(n, table, set, flows + i + done / 2, done - done / 2, come, e) < 0)
+				return -EIO;
+		} else if (result < 0 && result != -ENOENT && result != -EEXIST) {
+			return err_errno(e, -result, "cannot change what %s remembers", set);
+		}
+		i += done;
+	}
+	return 0;
 }
 
 /* Connections. */

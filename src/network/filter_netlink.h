@@ -25,7 +25,7 @@ typedef void filter_counter_seen(void *context, const unsigned char *key, size_t
 int filter_netlink_counters(struct filter_netlink *n, bool bridge, const char *table, const char *set, filter_counter_seen *seen,
 			    void *context, struct err *e) must_check;
 
-/* All counters start anew. */
+/* All counters start anew, in one transaction. */
 int filter_netlink_flush_counters(struct filter_netlink *n, const char *table, struct err *e) must_check;
 
 /* A connection that the kernel follows, as it was opened and as it is answered. */
@@ -38,6 +38,20 @@ struct filter_connection {
 /* Ends the connections for which `ends` says so; returns how many. */
 typedef bool filter_connection_ends(void *context, const struct filter_connection *c);
 int filter_netlink_connections(struct filter_netlink *n, filter_connection_ends *ends, void *context, struct err *e) must_check;
+
+/* An element that packets put into a set and that ends by itself, as family bridge remembers connections. */
+struct filter_netlink_flow {
+	unsigned set, key_length; /* `set` is the caller's */
+	unsigned char key[64];
+	uint64_t left_ms; /* 0: it stays */
+};
+typedef void filter_flow_seen(void *context, const struct filter_netlink_flow *flow);
+/* A set that is not there has none. */
+int filter_netlink_flows(struct filter_netlink *n, const char *table, const char *set, filter_flow_seen *seen, void *context,
+			 struct err *e) must_check;
+/* One that is there already, or not any more, is fine. */
+int filter_netlink_change_flows(struct filter_netlink *n, const char *table, const char *set, const struct filter_netlink_flow *flows,
+				size_t count, bool come, struct err *e) must_check;
 
 /* Base chains of other programs in the forward hook that drop what nobody accepts. */
 typedef void filter_chain_seen(void *context, const char *family, const char *table, const char *chain);

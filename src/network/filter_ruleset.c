@@ -16,6 +16,20 @@ const struct filter_set_kind filter_set_kinds[SET_COUNT] = {
 	[SET_SOURCE6] = { "source6", true, { PART_IFNAME, PART_MAC, PART_IPV6 }, DATA_MARK },
 	[SET_ND_TARGETS] = { "nd_targets", true, { PART_IFNAME, PART_RAW128 }, DATA_NONE },
 	[SET_ND_MACS] = { "nd_macs", true, { PART_IFNAME, PART_RAW48 }, DATA_NONE },
+	[SET_SITED] = { "sited", true, { PART_IFNAME }, DATA_NONE },
+	[SET_SITE_LEAVE] = { "site_leave", true, { PART_IFNAME }, DATA_VERDICT },
+	[SET_SITE_REACH] = { "site_reach", true, { PART_IFNAME }, DATA_VERDICT },
+	[SET_SITE_OWNED] = { "site_owned", true, { PART_IFNAME, PART_MARK }, DATA_NONE },
+	[SET_RESOLVERS4] = { "resolvers4", true, { PART_IFNAME, PART_IPV4 }, DATA_NONE },
+	[SET_RESOLVERS6] = { "resolvers6", true, { PART_IFNAME, PART_IPV6 }, DATA_NONE },
+	[SET_LEARNS] = { "learns", true, { PART_IFNAME }, DATA_NONE },
+	[SET_EUI6] = { "eui6", true, { PART_IFNAME, PART_RAW64 }, DATA_NONE },
+	[SET_SITE_ASKS4] = { "asks4", true, { PART_IPV4 }, DATA_NONE },
+	[SET_SITE_ASKS6] = { "asks6", true, { PART_IPV6 }, DATA_NONE },
+	[SET_SITE_OWNER4] = { "owner4", true, { PART_IPV4 }, DATA_MARK },
+	[SET_SITE_OWNER6] = { "owner6", true, { PART_IPV6 }, DATA_MARK },
+	[SET_SITE_PEERS4] = { NULL, true, { PART_IPV4 }, DATA_NONE },
+	[SET_SITE_PEERS6] = { NULL, true, { PART_IPV6 }, DATA_NONE },
 	[SET_LEAVE] = { "leave", false, { PART_MARK }, DATA_VERDICT },
 	[SET_REACH4] = { "reach4", false, { PART_IFNAME, PART_IPV4 }, DATA_VERDICT },
 	[SET_REACH6] = { "reach6", false, { PART_IFNAME, PART_IPV6 }, DATA_VERDICT },
@@ -172,11 +186,12 @@ static size_t part_text(enum filter_part part, const unsigned char *at, struct s
 		str_printf(to, "%u", at[0] << 8 | at[1]);
 		return 4;
 	case PART_RAW48:
+	case PART_RAW64:
 	case PART_RAW128:
 		str_puts(to, "0x");
-		for (unsigned i = 0; i < (part == PART_RAW48 ? 6 : 16); i++)
+		for (unsigned i = 0; i < (part == PART_RAW48 ? 6 : part == PART_RAW64 ? 8 : 16); i++)
 			str_printf(to, "%02x", at[i]);
-		return part == PART_RAW48 ? 8 : 16;
+		return part == PART_RAW128 ? 16 : 8;
 	case PART_END:
 		break;
 	}
@@ -207,12 +222,16 @@ static void element_text(const struct filter_element *e, struct str *to)
 	}
 }
 
+const char *filter_family_of(const char *name) { return *name == 's' ? "bridge" : "inet"; }
+
 void filter_ruleset_text_sets(const struct filter_ruleset *r, const char *table, struct str *to)
 {
 	for (size_t i = 0; i < r->peer_count; i++)
-		str_printf(to, "add set inet %s %s { type ipv%c_addr; }\n", table, r->peers[i], r->peers[i][1]);
+		str_printf(to, "add set %s %s %s { type ipv%c_addr; }\n", filter_family_of(r->peers[i]), table, r->peers[i],
+			   strchr(r->peers[i], '_')[-1]);
 	for (size_t i = 0; i < r->chain_count; i++)
-		str_printf(to, "table inet %s {\n\tchain %s {\n%s\t}\n}\n", table, r->chains[i].name, r->chains[i].body);
+		str_printf(to, "table %s %s {\n\tchain %s {\n%s\t}\n}\n", filter_family_of(r->chains[i].name), table, r->chains[i].name,
+			   r->chains[i].body);
 }
 
 static void elements_text(const struct filter_ruleset *r, const char *table, struct str *to)

@@ -14,6 +14,8 @@
 /* The sets and maps of the skeleton, and the sets of peers, which are named at run time. */
 enum filter_set {
 	SET_PORTS, SET_GUARDED, SET_MACS, SET_SOURCE4, SET_SOURCE6, SET_ND_TARGETS, SET_ND_MACS, /* family bridge */
+	SET_SITED, SET_SITE_LEAVE, SET_SITE_REACH, SET_SITE_OWNED, SET_RESOLVERS4, SET_RESOLVERS6, SET_LEARNS, SET_EUI6, /* of the site */
+	SET_SITE_ASKS4, SET_SITE_ASKS6, SET_SITE_OWNER4, SET_SITE_OWNER6, SET_SITE_PEERS4, SET_SITE_PEERS6,
 	SET_LEAVE, SET_REACH4, SET_REACH6, SET_ASKS4, SET_ASKS6, SET_OWNER4, SET_OWNER6, SET_OWNED4, SET_OWNED6, /* family inet */
 	SET_OPEN4, SET_OPEN6, SET_SELF4, SET_SELF6, SET_PUBLISH4, SET_PUBLISH6, SET_PUBLISH_AT4, SET_PUBLISH_AT6, SET_ISOLATED,
 	SET_PEERS4, SET_PEERS6,
@@ -21,7 +23,7 @@ enum filter_set {
 };
 
 /* Parts of a key: bytes as in the kernel's registers, each padded to four. */
-enum filter_part { PART_END, PART_IFNAME, PART_MAC, PART_IPV4, PART_IPV6, PART_MARK, PART_PROTOCOL, PART_PORT, PART_RAW48, PART_RAW128 };
+enum filter_part { PART_END, PART_IFNAME, PART_MAC, PART_IPV4, PART_IPV6, PART_MARK, PART_PROTOCOL, PART_PORT, PART_RAW48, PART_RAW64, PART_RAW128 };
 
 enum filter_data { DATA_NONE, DATA_VERDICT, DATA_MARK, DATA_NAT4, DATA_NAT6 };
 
@@ -50,9 +52,10 @@ struct filter_chain {
 
 struct filter_ruleset {
 	struct str skeleton;
+	bool sited; /* with what bridges of the site need */
 	struct filter_chain *chains; /* sorted by name when sealed, each once */
 	size_t chain_count, chain_room;
-	char (*peers)[FILTER_NAME]; /* "g4_...", "w6_...": sets of addresses, sorted, each once */
+	char (*peers)[FILTER_NAME]; /* "g4_...", "w6_...": sets of addresses, sorted, each once; "sg4_...": those of family bridge */
 	size_t peer_count, peer_room;
 	struct filter_element *elements; /* sorted by set and key when sealed; of equal keys the first that was added */
 	size_t element_count, element_room;
@@ -69,6 +72,8 @@ int filter_element_compare(const struct filter_element *a, const struct filter_e
 /* Where it is in the sealed ruleset, or NULL. */
 struct filter_element *filter_ruleset_find(const struct filter_ruleset *r, const struct filter_element *element);
 
+/* "inet" or "bridge": of a chain or a set of peers. */
+const char *filter_family_of(const char *name);
 /* nft's text for new sets of peers and chains, and for the whole: one transaction that replaces both tables. */
 void filter_ruleset_text_sets(const struct filter_ruleset *r, const char *table, struct str *to);
 void filter_ruleset_text(const struct filter_ruleset *r, const char *table, struct str *to);

@@ -20,7 +20,9 @@ static const char bridge_sets[] =
 	"	map source6 { type ifname . ether_addr . ipv6_addr : mark; }\n"
 	"	set nd_targets { typeof iifname . @th,64,128; }\n"
 	"	set nd_macs { typeof iifname . @th,208,48; }\n"
-	"	set refused { type ifname . mark; size 65535; flags dynamic; }\n";
+	"	set refused { type ifname . mark; size 65535; flags dynamic; }\n"
+	"	set out_hits { type ifname . mark; size 65535; flags dynamic; }\n"
+	"	set in_hits { type ifname . mark; size 65535; flags dynamic; }\n";
 
 /* The reason travels in the packet's mark to where it is counted. */
 #define REASON(name, code) "	chain refuse_" name " {\n		meta mark set " code " goto refuse\n	}\n"
@@ -86,8 +88,6 @@ static const char bridge_chains[] =
 	"		ether type ip goto refuse_ipv4\n"
 	"		goto refuse_type\n"
 	"	}\n"
-	/* The site's bridges: closed until their rules can follow connections in this family. */
-	"	chain site {\n		goto refuse_type\n	}\n"
 	"	chain prerouting {\n"
 	"		type filter hook prerouting priority -300; policy accept;\n"
 	"		iifname vmap @ports\n"
@@ -100,6 +100,7 @@ static const char bridge_chains[] =
 
 static const char inet_sets[] =
 	"	set bridges { type ifname; }\n"
+	"	set sites { type ifname; }\n"
 	"	set sealed { type ifname; }\n"
 	"	set hidden { type ifname; }\n"
 	"	set same { type ifname . ifname; }\n"
@@ -160,7 +161,8 @@ static const char inet_reach[] =
 	"		ct mark set 0x1 goto denied_in\n"
 	"	}\n";
 
-/* Everything behind the chain of what leaves; @M and @R stand for what depends on the metadata server. */
+/* Everything behind the chain of what leaves; @M and @R stand for what depends on the metadata server, @S
+ * and @T for bridges of the site. */
 static const char inet_forward[] =
 	"		meta mark vmap @leave\n"
 	"		drop\n"
@@ -175,11 +177,13 @@ static const char inet_forward[] =
 	"		oifname . ip6 daddr vmap @reach6\n"
 	"		drop\n"
 	"	}\n"
+	"@S"
 	"	chain forward {\n"
 	"		type filter hook forward priority 0; policy accept;\n"
 	"		ct state established,related accept\n"
 	"		iifname @bridges jump leaving\n"
 	"		oifname @bridges jump arriving\n"
+	"@T"
 	"	}\n"
 	/* What the host itself answers to a workspace. */
 	"	chain host {\n"
@@ -240,18 +244,33 @@ static const char inet_forward[] =
 	"		oifname != @bridges ip6 saddr @nat6 masquerade\n"
 	"	}\n";
 
-static void range_sets(struct str *to)
+/* On a bridge of the site its machines are among the workspaces. */
+static void site_pools(const struct filter_model *m, bool ipv6, struct str *to)
+{
+	char text[NETWORK_ADDRESS_SIZE];
+
+	for (size_t i = 0; i < m->pool_count; i++)
+		if (m->pools[i].prefix.ipv6 == ipv6 && m->pools[i].network->network->kind == NETWORK_BRIDGE)
+			str_printf(to, ", %s/%u", filter_address_text(&m->pools[i].prefix, text), m->pools[i].length);
+}
+
+static void range_sets(const struct filter_model *m, struct str *to)
 {
 	for (int site = 0; site < 2; site++) {
 		bool first = true;
-		str_printf(to, "	set %s { type ipv4_addr; flags interval; elements = { ", site ? "private4" : "special4");
+		str_printf(to, "	set %s { type ipv4_addr; flags interval; auto-merge; elements = { ", site ? "private4" : "special4");
 		for (const struct filter_range *r = filter_ranges; r->prefix; r++)
 			if (!r->ipv6 && (r->site || !site)) {
 				str_printf(to, "%s%s", first ? "" : ", ", r->prefix);
 				first = false;
 			}
+		if (site)
+			site_pools(m, false, to);
 		str_puts(to, " } }\n");
 	}
+	str_puts(to, "	set private6 { type ipv6_addr; flags interval; auto-merge; elements = { fc00::/7");
+	site_pools(m, true, to);
+	str_puts(to, " } }\n");
 }
 
 static void add_element(struct str *to, const char *table, const char *set, const char *element)
@@ -261,17 +280,28 @@ static void add_element(struct str *to, const char *table, const char *set, cons
 
 static bool pool_in(unsigned set, const struct filter_pool *p)
 {
-	return !set || (p->network->bridge && (set == 1 || p->network->network->kind == NETWORK_NAT));
+	unsigned kind = p->network->network->kind;
+
+	switch (set) {
+	case 0:
+		return true;
+	case 1:
+		return kind != NETWORK_BRIDGE;
+	case 2:
+		return kind != NETWORK_BRIDGE && p->network->bridge;
+	default:
+		return kind == NETWORK_NAT && p->network->bridge;
+	}
 }
 
-/* Of all networks, of those that this host carries, and of those that hide behind its addresses. Written where the sets are made:
+/* Of all networks; of our own; of those that this host carries, and of those that hide behind its addresses. Written where the sets are made:
  * nft 1.0.6 fails on a transaction that adds to a set of ranges twice. */
-static void pool_sets(const struct filter_model *m, struct str *to)
+static void pool_sets(const struct filter_model *m, unsigned count, struct str *to)
 {
-	static const char *const names[] = { "pools", "carried", "nat" };
+	static const char *const names[] = { "pools", "ours", "carried", "nat" };
 	char text[NETWORK_ADDRESS_SIZE];
 
-	for (unsigned set = 0; set < 3; set++)
+	for (unsigned set = 0; set < count; set++)
 		for (int ipv6 = 0; ipv6 < 2; ipv6++) {
 			const char *before = " elements = { ", *end = "";
 			str_printf(to, "	set %s%c { type ipv%c_addr; flags interval; auto-merge;", names[set], ipv6 ? '6' : '4', ipv6 ? '6' : '4');
@@ -298,10 +328,14 @@ static void pool_elements(const char *table, const struct filter_network *n, con
 	add_element(to, table, family == '6' ? "gates6" : "gates4", element);
 }
 
-static void network_elements(const char *table, const struct filter_network *n, struct str *to)
+static void network_elements(const struct filter_model *m, const char *table, const struct filter_network *n, struct str *to)
 {
 	char device[NETWORK_DEVICE_LENGTH + 3], element[128];
 
+	if (m->sited && n->bridge && n->network->kind == NETWORK_BRIDGE) {
+		(void)snprintf(device, sizeof device, "\"%s\"", n->bridge);
+		add_element(to, table, "sites", device);
+	}
 	if (n->network->ipv4)
 		pool_elements(table, n, n->network->ipv4, to);
 	if (n->network->ipv6)
@@ -337,11 +371,24 @@ static void metadata_lines(char what, unsigned port, struct str *to)
 			   port, port);
 }
 
-static void forward_text(unsigned metadata_port, struct str *to)
+/* What the host forwards to a bridge of the site: by the address if that is a workspace's, else family bridge judges it. */
+static const char site_chain[] =
+	"	chain to_site {\n"
+	"		oifname . ip daddr vmap @reach4\n"
+	"		oifname . ip6 daddr vmap @reach6\n"
+	"		meta mark set meta mark | " FILTER_FORWARDED "\n"
+	"	}\n";
+
+static void forward_text(const struct filter_model *m, struct str *to)
 {
 	for (const char *at = inet_forward; *at;) {
+		if (!strncmp(at, "@S", 2) || !strncmp(at, "@T", 2)) {
+			str_puts(to, !m->sited ? "" : at[1] == 'S' ? site_chain : "		oifname @sites goto to_site\n");
+			at += 2;
+			continue;
+		}
 		if (!strncmp(at, "@M", 2) || !strncmp(at, "@R", 2)) {
-			metadata_lines(at[1], metadata_port, to);
+			metadata_lines(at[1], m->intent->metadata_port, to);
 			at += 2;
 			continue;
 		}
@@ -352,14 +399,28 @@ static void forward_text(unsigned metadata_port, struct str *to)
 	}
 }
 
+static void bridge_table(const struct filter_model *m, const char *table, uint64_t connections_most, struct str *to)
+{
+	str_printf(to, "table bridge %s {\n%s", table, bridge_sets);
+	if (m->sited) {
+		filter_compile_site_sets(m->follows, to);
+		range_sets(m, to);
+		pool_sets(m, 2, to);
+	}
+	str_puts(to, bridge_chains);
+	if (m->sited)
+		filter_compile_site_chains(connections_most, m->follows, to);
+	str_puts(to, "}\n");
+}
+
 void filter_compile_skeleton(const struct filter_model *m, const char *table, struct str *to)
 {
 	uint64_t most = m->intent->connections_most ? m->intent->connections_most : FILTER_CONNECTIONS;
 
-	str_printf(to, "table bridge %s {\n%s%s}\n", table, bridge_sets, bridge_chains);
+	bridge_table(m, table, most, to);
 	str_printf(to, "table inet %s {\n%s", table, inet_sets);
-	range_sets(to);
-	pool_sets(m, to);
+	range_sets(m, to);
+	pool_sets(m, 4, to);
 	str_puts(to, inet_ends);
 	str_puts(to, "		ip daddr != @special4 ip daddr != @pools4 goto leave_wan\n"
 		     "		ip6 daddr " FILTER_WAN6 " ip6 daddr != @pools6 goto leave_wan\n");
@@ -370,8 +431,8 @@ void filter_compile_skeleton(const struct filter_model *m, const char *table, st
 		   "		iifname @sealed iifname . oifname != @same ct mark set 0x3 goto denied_out\n"
 		   "		add @connections { meta mark ct count over %llu } ct mark set 0x4 goto denied_out\n",
 		   (unsigned long long)most);
-	forward_text(m->intent->metadata_port, to);
+	forward_text(m, to);
 	str_puts(to, "}\n");
 	for (size_t i = 0; i < m->intent->network_count; i++)
-		network_elements(table, &m->intent->networks[i], to);
+		network_elements(m, table, &m->intent->networks[i], to);
 }

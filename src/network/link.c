@@ -23,6 +23,7 @@
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
 #include <linux/veth.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -155,6 +156,53 @@ int link_forwarding(struct err *e)
 
 unsigned link_index(const char *name) { return if_nametoindex(name); }
 
+struct found {
+	bool bridge, filters; /* VLANs */
+	uint16_t pvid;
+	uint32_t mtu;
+};
+
+static void seen_link(void *data, const struct nlmsghdr *message)
+{
+	struct found *f = data;
+	const unsigned char *at = (const unsigned char *)NLMSG_DATA(message) + NLMSG_ALIGN(sizeof(struct ifinfomsg)),
+			    *end = (const unsigned char *)message + message->nlmsg_len;
+	const struct nlattr *mtu = netlink_find(at, end, IFLA_MTU), *info = netlink_find(at, end, IFLA_LINKINFO);
+
+#define INSIDE(a, type) netlink_find((const unsigned char *)(a) + NLA_HDRLEN, (const unsigned char *)(a) + (a)->nla_len, type)
+#define READ(a, to) memcpy(to, (const unsigned char *)(a) + NLA_HDRLEN, sizeof *(to))
+	if (mtu)
+		READ(mtu, &f->mtu);
+	const struct nlattr *kind = info ? INSIDE(info, IFLA_INFO_KIND) : NULL, *data_of = info ? INSIDE(info, IFLA_INFO_DATA) : NULL;
+	f->bridge = kind && str_eq((const char *)kind + NLA_HDRLEN, "bridge");
+	const struct nlattr *filters = f->bridge && data_of ? INSIDE(data_of, IFLA_BR_VLAN_FILTERING) : NULL,
+			    *pvid = f->bridge && data_of ? INSIDE(data_of, IFLA_BR_VLAN_DEFAULT_PVID) : NULL;
+	f->filters = filters && *((const unsigned char *)filters + NLA_HDRLEN);
+	if (pvid)
+		READ(pvid, &f->pvid);
+#undef INSIDE
+#undef READ
+}
+
+/* Asked, not read from /sys, which shows the network namespace that it was mounted in. */
+static struct found find(const char *name)
+{
+	const struct ifinfomsg header = { .ifi_family = AF_UNSPEC };
+	struct found f = { 0 };
+	struct netlink n;
+	struct err ignored;
+
+	if (netlink_open(&n, -1, &ignored) < 0)
+		return f;
+	netlink_begin(&n, RTM_GETLINK, 0, "ask for a link", &header, sizeof header);
+	netlink_text(&n, IFLA_IFNAME, name);
+	(void)!netlink_ask(&n, ENODEV, seen_link, &f, &ignored);
+	netlink_close(&n);
+	return f;
+}
+
+bool link_is_bridge(const char *name) { return find(name).bridge; }
+
 static void put_bridge(struct netlink *n, const struct link_bridge *b)
 {
 	const struct ifinfomsg header = { .ifi_family = AF_UNSPEC, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
@@ -226,6 +274,30 @@ static bool read_mac(const char *text, unsigned char ret_mac[static 6])
 	return true;
 }
 
+/* A bridge takes the least of its ports' hardware addresses and of their packet sizes for its own, unless it was told: a port of ours
+ * must not be that. `fe` is what others (libvirt) begin with for the same reason. */
+static void keep_bridge(const struct link_port *p, unsigned char ret_mac[static 6], uint32_t *ret_mtu)
+{
+	const struct found bridge = find(p->bridge);
+
+	if (!p->mac || !read_mac(p->mac, ret_mac))
+		memset(ret_mac, 0xfe, 6);
+	ret_mac[0] = 0xfe;
+	*ret_mtu = bridge.mtu ? bridge.mtu : p->mtu;
+}
+
+static void put_outside(struct netlink *n, const struct link_port *p)
+{
+	unsigned char mac[6];
+	uint32_t mtu = p->mtu;
+
+	if (!p->isolated) {
+		keep_bridge(p, mac, &mtu);
+		netlink_put(n, IFLA_ADDRESS, mac, sizeof mac);
+	}
+	netlink_u32(n, IFLA_MTU, mtu);
+}
+
 static void put_port(struct netlink *n, const struct link_port *p, unsigned master, int namespace_fd)
 {
 	const struct ifinfomsg header = { .ifi_family = AF_UNSPEC }, peer_header = { .ifi_index = (int)p->index };
@@ -233,7 +305,7 @@ static void put_port(struct netlink *n, const struct link_port *p, unsigned mast
 
 	netlink_begin(n, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, "make a port", &header, sizeof header);
 	netlink_text(n, IFLA_IFNAME, p->port);
-	netlink_u32(n, IFLA_MTU, p->mtu);
+	put_outside(n, p);
 	netlink_u32(n, IFLA_MASTER, master);
 	struct nlattr *info = netlink_nest(n, IFLA_LINKINFO);
 	netlink_text(n, IFLA_INFO_KIND, "veth");
@@ -293,23 +365,15 @@ static void put_vlan(struct netlink *n, unsigned index, uint16_t type, const cha
 /* The port leaves the bridge's default VLAN for its own. Turning the filtering on would change what the site's other ports reach. */
 static int join_vlan(struct netlink *n, const struct link_port *p, unsigned index, struct err *e)
 {
-	own_str char *path = mem_printf("/sys/class/net/%s/bridge/", p->bridge), *filtering = mem_printf("%svlan_filtering", path);
-	own_strbuf struct str on = { 0 };
-
 	if (!p->vlan)
 		return 0;
-	if (fs_read_file(AT_FDCWD, filtering, 16, &on, NULL) < 0 || !str_eq(str_text(&on), "1\n")) {
+	const struct found bridge = find(p->bridge);
+	if (!bridge.filters) {
 		(void)err_set(e, ERR_UNSUPPORTED, "bridge %s does not filter VLANs, so a port cannot be in VLAN %u", p->bridge, p->vlan);
 		return err_hint(e, "set vlan_filtering on it, or name a bridge that is connected to the VLAN alone");
 	}
-	own_str char *pvid = mem_printf("%sdefault_pvid", path);
-	uint64_t other = 0;
-	str_clear(&on);
-	if (fs_read_file(AT_FDCWD, pvid, 16, &on, NULL) >= 0 && on.length) {
-		on.bytes[on.length - 1] = '\0';
-		if (str_to_u64(str_text(&on), 4094, &other) == 0 && other && other != p->vlan)
-			put_vlan(n, index, RTM_DELLINK, "leave the default VLAN", (struct bridge_vlan_info){ .vid = (uint16_t)other });
-	}
+	if (bridge.pvid && bridge.pvid != p->vlan)
+		put_vlan(n, index, RTM_DELLINK, "leave the default VLAN", (struct bridge_vlan_info){ .vid = bridge.pvid });
 	put_vlan(n, index, RTM_SETLINK, "join a VLAN",
 		 (struct bridge_vlan_info){ .flags = BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED, .vid = p->vlan });
 	return 0;
@@ -321,7 +385,7 @@ static void put_inside(struct netlink *n, const struct link_port *p)
 
 	netlink_begin(n, RTM_NEWLINK, 0, "bring an interface up", &up, sizeof up);
 	put_address(n, p->index, p->ipv4, false);
-	put_address(n, p->index, p->ipv6, true);
+	put_address(n, p->index, p->ipv6, p->isolated); /* neighbours are asked for on a bridge of the site only */
 	put_default_route(n, p->index, p->gateway4);
 	put_default_route(n, p->index, p->gateway6);
 }
@@ -351,6 +415,19 @@ static int make_ports(struct netlink *n, const struct link_port *ports, size_t c
 	return r < 0 ? r : netlink_run(n, 0, e);
 }
 
+/* An address that a router's advertisement makes is not this workspace's when the network gives them: nobody would hear it. */
+static int no_other_addresses(const struct link_port *p, int namespace_fd, struct err *e)
+{
+	own_fd int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+
+	if (home < 0 || setns(namespace_fd, CLONE_NEWNET) < 0)
+		return err_errno(e, errno, "enter a network namespace");
+	int r = set("ipv6", p->device, "autoconf", "0", e);
+	if (setns(home, CLONE_NEWNET) < 0)
+		return err_errno(e, errno, "return from a network namespace");
+	return r;
+}
+
 static int configure(const struct link_port *ports, size_t count, int namespace_fd, struct err *e)
 {
 	struct netlink n;
@@ -358,9 +435,13 @@ static int configure(const struct link_port *ports, size_t count, int namespace_
 
 	if (r < 0)
 		return r;
+	for (size_t i = 0; i < count && r == 0; i++)
+		if (!ports[i].isolated && ports[i].ipv6)
+			r = no_other_addresses(&ports[i], namespace_fd, e);
 	for (size_t i = 0; i < count; i++)
 		put_inside(&n, &ports[i]);
-	r = netlink_run(&n, 0, e);
+	if (r == 0)
+		r = netlink_run(&n, 0, e);
 	netlink_close(&n);
 	return r;
 }
@@ -409,7 +490,7 @@ static int connect_tap(const struct link_port *p, struct err *e)
 	unsigned index = link_index(p->port);
 	netlink_begin(&n, RTM_NEWLINK, 0, "connect a tap", &header, sizeof header);
 	netlink_text(&n, IFLA_IFNAME, p->port);
-	netlink_u32(&n, IFLA_MTU, p->mtu);
+	put_outside(&n, p);
 	netlink_u32(&n, IFLA_MASTER, master);
 	if ((r = join_vlan(&n, p, index, e)) == 0) {
 		put_port_up(&n, p, index);

@@ -29,7 +29,7 @@ struct link_port {
 	const char *device, *mac;  /* inside */
 	uint32_t index;            /* inside: LINK_INSIDE_FIRST and up */
 	uint32_t mtu;
-	bool isolated;             /* from other ports: networks of our own */
+	bool isolated;             /* from other ports: networks of our own; else a bridge of the site, which stays as it is */
 	const char *ipv4, *ipv6;         /* ADDRESS/LENGTH; NULL: none */
 	const char *gateway4, *gateway6; /* of the default route; NULL: none by this interface */
 	uint16_t vlan;             /* on a site's bridge, which must filter VLANs; 0: none */
@@ -41,6 +41,7 @@ int link_bridge_make(const struct link_bridge *b, struct err *e) must_check;
 int link_remove(const char *name, struct err *e) must_check;
 /* 0: there is none of that name. */
 unsigned link_index(const char *name);
+bool link_is_bridge(const char *name);
 /* Cables into the namespace, configured and up at both ends; on failure none of them is left. A port of that name from an earlier
  * run, whose namespace the kernel has not taken apart yet, is replaced. */
 int link_ports_make(const struct link_port *ports, size_t count, int namespace_fd, struct err *e) must_check;

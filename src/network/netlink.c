@@ -151,7 +151,24 @@ static int judge(struct netlink *n, const struct nlmsghdr *answer, int fine, str
 	return said ? err_errno(e, -error->error, "%s (%s)", what, said) : err_errno(e, -error->error, "%s", what);
 }
 
-int netlink_run(struct netlink *n, int fine, struct err *e)
+const struct nlattr *netlink_find(const void *at, const void *end, uint16_t type)
+{
+	const unsigned char *p = at;
+	const struct nlattr *a;
+
+	for (; p + NLA_HDRLEN <= (const unsigned char *)end; p += NLA_ALIGN(a->nla_len)) {
+		a = (const struct nlattr *)p;
+		if (a->nla_len < NLA_HDRLEN || p + a->nla_len > (const unsigned char *)end)
+			return NULL;
+		if ((a->nla_type & NLA_TYPE_MASK) == type)
+			return a;
+	}
+	return NULL;
+}
+
+int netlink_run(struct netlink *n, int fine, struct err *e) { return netlink_ask(n, fine, NULL, NULL, e); }
+
+int netlink_ask(struct netlink *n, int fine, netlink_seen *seen, void *data, struct err *e)
 {
 	_Alignas(8) unsigned char bytes[16384];
 	uint32_t missing = n->sequence - n->first + 1;
@@ -171,8 +188,13 @@ int netlink_run(struct netlink *n, int fine, struct err *e)
 			return err_errno(e, got < 0 ? errno : EPIPE, "hear from rtnetlink");
 		int left = (int)got;
 		for (const struct nlmsghdr *answer = (void *)bytes; NLMSG_OK(answer, left); answer = NLMSG_NEXT(answer, left)) {
-			if (answer->nlmsg_type != NLMSG_ERROR || answer->nlmsg_seq - n->first > n->sequence - n->first)
+			if (answer->nlmsg_seq - n->first > n->sequence - n->first)
 				continue; /* of an earlier run that was given up */
+			if (answer->nlmsg_type != NLMSG_ERROR) {
+				if (seen)
+					seen(data, answer);
+				continue;
+			}
 			missing--;
 			if (r == 0)
 				r = judge(n, answer, fine, e);

@@ -45,5 +45,10 @@ void netlink_end(struct netlink *n, struct nlattr *nest);
 
 /* The first request that fails is the error, unless its errno is `fine` (0: none is). */
 int netlink_run(struct netlink *n, int fine, struct err *e) must_check;
+/* The same; `seen` gets what the kernel tells besides. */
+typedef void netlink_seen(void *data, const struct nlmsghdr *message);
+int netlink_ask(struct netlink *n, int fine, netlink_seen *seen, void *data, struct err *e) must_check;
+/* An attribute among those between `at` and `end`, or NULL. What is in it: NLA_HDRLEN behind its begin. */
+const struct nlattr *netlink_find(const void *at, const void *end, uint16_t type);
 
 #endif

@@ -126,6 +126,18 @@ static int put_names(struct networks *s, const struct network *w, const char *br
 	return r < 0 ? r : 0;
 }
 
+/* The site's: it is only looked at. */
+static int find_site_bridge(const struct network *w, const char *bridge, struct err *e)
+{
+	if (!link_index(bridge)) {
+		(void)err_set(e, ERR_NOT_FOUND, "network %s: this host has no bridge %s of the site", w->name, bridge);
+		return err_hint(e, "make it, or start the workspace on a host that has it");
+	}
+	if (str_starts(bridge, "crn") || !link_is_bridge(bridge))
+		return err_set(e, ERR_INVALID, "network %s: interface %s is not a bridge of the site", w->name, bridge);
+	return 0;
+}
+
 /* Its bridge is there, and who answers on it. */
 static int carry(struct networks *s, const struct network *w, struct carried **ret_carried, struct err *e)
 {
@@ -140,11 +152,8 @@ static int carry(struct networks *s, const struct network *w, struct carried **r
 	}
 	c->idle_since_ms = 0;
 	*ret_carried = c;
-	if (!c->ours && !link_index(c->bridge))
-		return err_set(e, ERR_NOT_FOUND, "network %s: this host has no bridge %s of the site", w->name, c->bridge);
-	if (!c->ours) /* better refused than dead: the filter lets nothing pass there */
-		return err_set(e, ERR_UNSUPPORTED, "network %s: the rules for bridges of the site are missing, so nothing may join %s", w->name,
-			       c->bridge);
+	if (!c->ours)
+		return find_site_bridge(w, c->bridge, e);
 	if (!link_index(c->bridge)) {
 		c->names = false;
 		int r = make_bridge(s, w, c->bridge, e);
@@ -233,7 +242,15 @@ static char *gateway_or_null(const char *pool)
 	return mem_strdup(address);
 }
 
-/* What stands in one is its own. The default route goes by the first interface. */
+static const char *name_server(const struct network *w, bool ipv6)
+{
+	for (size_t i = 0; i < w->dns.count; i++)
+		if ((strchr(w->dns.items[i], ':') != NULL) == ipv6)
+			return w->dns.items[i];
+	return NULL;
+}
+
+/* What stands in one is its own. The default route goes by the first interface; on a bridge of the site IPv6's comes by advertisement. */
 static void fill_interface(const struct network *w, const char *bridge, const struct attachment *a, bool first, struct launch_interface *out)
 {
 	char zone[80];
@@ -242,12 +259,15 @@ static void fill_interface(const struct network *w, const char *bridge, const st
 	*out = (struct launch_interface){ .port = mem_strdup(a->port), .bridge = mem_strdup(bridge), .device = mem_strdup(a->device),
 					  .mac = mem_strdup(a->mac), .mtu = (uint32_t)w->mtu, .isolated = ours, .vlan = (uint16_t)w->vlan,
 					  .ipv4 = copy_or_null(a->ipv4), .ipv6 = copy_or_null(a->ipv6) };
-	if (!ours)
+	out->gateway4 = first && a->ipv4 ? gateway_or_null(w->ipv4) : NULL;
+	if (!ours) {
+		out->dns[0] = copy_or_null(name_server(w, false));
+		out->dns[1] = copy_or_null(name_server(w, true));
 		return;
+	}
 	out->zone = mem_strdup(network_zone(w, zone));
 	out->dns[0] = gateway_or_null(w->ipv4);
 	out->dns[1] = gateway_or_null(w->ipv6);
-	out->gateway4 = first && a->ipv4 ? gateway_or_null(w->ipv4) : NULL;
 	out->gateway6 = first && a->ipv6 ? mem_strdup("fe80::1") : NULL;
 }
 
@@ -396,33 +416,59 @@ static int remove_links(const struct assignment *before, const struct assignment
 
 /* --- the job: everything as directory and locals say --- */
 
-static int work_all(struct networks *s, struct err *e)
+/* The first of several errors is told. */
+static void keep_first(int r, struct err *one, int *first, struct err *e)
+{
+	if (r < 0 && *first == 0) {
+		*first = r;
+		if (e)
+			*e = *one;
+	}
+}
+
+/* Networks of workspaces that were found running. */
+static int carry_all(const struct local *l, struct networks *s, struct err *e)
+{
+	const struct attachment *all = l->wish.attachments.items;
+	int r = 0;
+
+	for (size_t j = 0; j < l->wish.attachments.count && r == 0; j++) {
+		struct carried *c;
+		const struct network *w = network_of(s, &all[j], e);
+		r = w ? carry(s, w, &c, e) : -ENOENT;
+	}
+	return r;
+}
+
+static int follow_links(struct networks *s, struct local *l, struct err *e)
 {
 	int r = 0;
 
-	for (size_t i = 0; i < s->locals.capacity && r == 0; i++) { /* networks of workspaces that were found running */
-		struct local *l = s->locals.entries[i].key ? s->locals.entries[i].value : NULL;
-		const struct attachment *all = l ? l->wish.attachments.items : NULL;
-		struct carried *c;
-		for (size_t j = 0; l && j < l->wish.attachments.count && r == 0; j++) {
-			const struct network *w = network_of(s, &all[j], e);
-			r = w ? carry(s, w, &c, e) : -ENOENT;
-		}
-	}
-	if (r == 0 && (s->locals.count || s->applied))
-		r = apply(s, NULL, e);
-	for (size_t i = 0; i < s->locals.capacity && r == 0; i++) {
-		struct local *l = s->locals.entries[i].key ? s->locals.entries[i].value : NULL;
-		if (l && l->machine)
-			l->machine_due |= l->links_due && l->pid;
-		else if (l && l->links_due && l->pid)
-			r = compare_links(s, l, e);
-		if (l && r == 0)
-			l->links_due = false;
-	}
-	if (r == 0)
-		r = network_keep_rates(s, e);
-	return r == 0 ? look_after_carried(s, e) : r;
+	if (l->machine)
+		l->machine_due |= l->links_due && l->pid;
+	else if (l->links_due && l->pid)
+		r = compare_links(s, l, e);
+	l->links_due &= r < 0;
+	return r;
+}
+
+/* What fails for one workspace or network (a bridge of the site that is gone) does not hold up the others; no port is made without rules. */
+static int work_all(struct networks *s, struct err *e)
+{
+	struct err one;
+	int first = 0;
+
+	for (size_t i = 0; i < s->locals.capacity; i++)
+		if (s->locals.entries[i].key)
+			keep_first(carry_all(s->locals.entries[i].value, s, &one), &one, &first, e);
+	int r = s->locals.count || s->applied ? apply(s, NULL, &one) : 0;
+	keep_first(r, &one, &first, e);
+	for (size_t i = 0; i < s->locals.capacity && r == 0; i++)
+		if (s->locals.entries[i].key)
+			keep_first(follow_links(s, s->locals.entries[i].value, &one), &one, &first, e);
+	keep_first(look_after_carried(s, &one), &one, &first, e);
+	keep_first(s->rates_failed = network_keep_rates(s, &one), &one, &first, e);
+	return first;
 }
 
 /* What an agent before this one carried and nobody uses now. */
@@ -482,7 +528,8 @@ static void job_run(void *data)
 	(void)pthread_mutex_unlock(&s->lock);
 	if (r == 0)
 		r = network_connect_machines(s, NULL, &e);
-	s->failed = r < 0;
+	s->failed = r < 0 && strncmp(s->said, e.message, sizeof s->said - 1) != 0; /* the same again is neither news nor urgent: the next look tries it */
+	(void)snprintf(s->said, sizeof s->said, "%s", r < 0 ? e.message : "");
 	if (s->failed)
 		log_error(&e, "networks");
 }
@@ -697,6 +744,8 @@ int networks_settle(struct networks *s, const char *id, struct err *e)
 	(void)pthread_mutex_lock(&s->lock);
 	const struct local *l = map_get(&s->locals, id);
 	int r = l && l->links_due ? work_all(s, e) : 0;
+	if (r < 0 && s->applied && !s->rates_failed && !l->links_due)
+		r = 0; /* of another one */
 	(void)pthread_mutex_unlock(&s->lock);
 	return r < 0 ? r : network_connect_machines(s, id, e);
 }

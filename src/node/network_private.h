@@ -41,6 +41,8 @@ struct networks {
 	struct filter *filter;
 	struct shaper *shaper;
 	bool applied, forwarding, swept, shaped;
+	int rates_failed; /* they do not fit any more; those before are kept */
+	char said[256];   /* the error that was logged last, as far as it fits */
 	/* loop thread only */
 	struct metadata_server *metadata;
 	void (*tell)(void *data, json_t *message);

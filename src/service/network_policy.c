@@ -116,7 +116,7 @@ int network_check_new(const struct service *s, const struct network *n, struct e
 		return err_set(e, ERR_NO_CAPACITY, "the site has %d networks, the most", NETWORK_MOST);
 	if (network_by_name(s, n->name))
 		return err_set(e, ERR_EXISTS, "network '%s' exists", n->name);
-	if (!n->ipv4 && !n->ipv6)
+	if (!n->ipv4 && !n->ipv6 && n->kind != NETWORK_BRIDGE) /* there the site's own DHCP gives addresses */
 		return err_set(e, ERR_INVALID, "a network of kind %s names its pools: --ipv4, --ipv6 or both", network_kind_names[n->kind]);
 	struct route_list routes = routes_of_hosts(s);
 	int r = check_pool(s, n, n->ipv4, &routes, e);
@@ -242,10 +242,26 @@ static bool listed(const struct texts *list, const char *text)
 	return false;
 }
 
+/* A port of the host leads to a network that the host hides or routes; the default network is one of those, or has no ports. */
+static int check_publish_network(const struct request *r, const struct spec *spec, struct err *e)
+{
+	const struct spec_interface *wanted = spec->networks.items;
+
+	for (size_t i = 0; i < spec->networks.count; i++) {
+		const struct net *n = network_by_name(r->service, wanted[i].network);
+		if (!n || n->def.kind == NETWORK_NAT || n->def.kind == NETWORK_ROUTED)
+			return 0;
+	}
+	if (!spec->publish.count || !spec->networks.count)
+		return 0;
+	(void)err_set(e, ERR_INVALID, "ports are published on networks of kind nat or routed, and this workspace is on none");
+	return err_hint(e, "on a bridge of the site it is reached at its own address: say who may with 'from'");
+}
+
 static int check_publish(const struct request *r, const struct workspace *w, const struct spec *spec, struct err *e)
 {
 	struct network_publish p, other;
-	int result = 0;
+	int result = check_publish_network(r, spec, e);
 
 	for (size_t i = 0; result == 0 && i < spec->publish.count; i++) {
 		result = network_parse_publish(spec->publish.items[i], &p, e);

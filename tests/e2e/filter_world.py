@@ -81,8 +81,9 @@ class Workspace:
             n = number * 8 + index
             pool = world.networks[network]
             self.attachments.append({
-                "network": network, "number": n, "device": f"eth{index}", "port": f"cr{n:x}", "mac": f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}",
-                "ipv4": f"{pool['base4']}{number + 9}/24", "ipv6": f"{pool['base6']}{number + 9:x}/64"})
+                "network": network, "number": n, "device": f"eth{index}", "port": f"cr{n:x}", "mac": f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}"})
+            if pool.get("pools", True):
+                self.attachments[-1] |= {"ipv4": f"{pool['base4']}{number + 9}/24", "ipv6": f"{pool['base6']}{number + 9:x}/64"}
 
     @property
     def ipv4(self):
@@ -108,8 +109,8 @@ class Workspace:
 
     def member(self):
         return {"id": self.id, "name": self.name, "owner": self.owner, "groups": self.spec.get("groups", []), "addresses": [
-            {"network": a["network"], "number": a["number"], "ipv4": a["ipv4"].split("/")[0], "ipv6": a["ipv6"].split("/")[0], "mac": a["mac"]}
-            for a in self.attachments]}
+            {"network": a["network"], "number": a["number"], "mac": a["mac"],
+             **{family: a[family].split("/")[0] for family in ("ipv4", "ipv6") if family in a}} for a in self.attachments]}
 
 
 class World:
@@ -160,6 +161,33 @@ class World:
             run("ip", "-n", namespace, "-4", "route", "add", "10.0.0.0/8" if namespace == self.wan else "default", "via", four)
             run("ip", "-n", namespace, "-6", "route", "add", "fd00:88::/32" if namespace == self.wan else "default", "via", six)
 
+    def site(self, name, pools=True, dns=()):
+        """A network of kind bridge: a bridge of the site with the host on it (.2) and two machines of the site (.200, .201)."""
+        number = len(self.networks) + 1
+        device = f"br{number}"
+        base4, base6 = f"10.88.{number}.", f"fd00:88:0:{number}::"
+        network = {"name": name, "kind": "bridge", "number": number, "bridge": device, "dns": list(dns)}
+        if pools:
+            network |= {"ipv4": base4 + "0/24", "ipv6": base6 + "/64"}
+        self.networks[name] = {"base4": base4, "base6": base6, "device": device, "site": True, "pools": pools, "network": network}
+        self.ip(self.host, "link", "add", device, "type", "bridge", "forward_delay", "0")
+        self.ip(self.host, "addr", "add", base4 + "2/24", "dev", device)
+        self.ip(self.host, "addr", "add", base6 + "2/64", "dev", device, "nodad")
+        self.ip(self.host, "link", "set", device, "up")
+        machines = []
+        for end in (200, 201):
+            space = f"{self.prefix}site{number}-{end}"
+            self.make_namespace(space)
+            port = f"site{number}-{end}"
+            self.ip(self.host, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", space)
+            self.ip(self.host, "link", "set", port, "master", device)
+            self.ip(self.host, "link", "set", port, "up")
+            self.ip(space, "addr", "add", f"{base4}{end}/24", "dev", "eth0")
+            self.ip(space, "addr", "add", f"{base6}{end}/64", "dev", "eth0", "nodad")
+            self.ip(space, "link", "set", "eth0", "up")
+            machines.append((space, f"{base4}{end}", f"{base6}{end}"))
+        return machines
+
     def network(self, name, kind="nat"):
         number = len(self.networks) + 1
         device = f"crb{number}"
@@ -190,9 +218,18 @@ class World:
             pool = self.networks[a["network"]]
             self.ip(self.host, "link", "add", a["port"], "type", "veth", "peer", "name", a["device"], "netns", w.namespace)
             self.ip(self.host, "link", "set", a["port"], "master", device)
-            self.ip(self.host, "link", "set", a["port"], "type", "bridge_slave", "isolated", "on")
+            if not pool.get("site"):
+                self.ip(self.host, "link", "set", a["port"], "type", "bridge_slave", "isolated", "on")
             self.ip(self.host, "link", "set", a["port"], "up")
             self.ip(w.namespace, "link", "set", a["device"], "address", a["mac"])
+            if pool.get("site"):
+                for address in filter(None, (a.get("ipv4"), a.get("ipv6"))):
+                    self.ip(w.namespace, "addr", "add", address, "dev", a["device"], *(["nodad"] if ":" in address else []))
+                self.ip(w.namespace, "link", "set", a["device"], "up")
+                if pool["pools"]:
+                    self.ip(w.namespace, "route", "add", "default", "via", pool["base4"] + "2")
+                    run("ip", "-n", w.namespace, "-6", "route", "add", "default", "via", pool["base6"] + "2")
+                continue
             self.ip(w.namespace, "addr", "add", a["ipv4"], "dev", a["device"])
             self.ip(w.namespace, "addr", "add", a["ipv6"].split("/")[0] + "/128", "dev", a["device"], "nodad")
             self.ip(w.namespace, "link", "set", a["device"], "up")
@@ -216,6 +253,8 @@ class World:
     def settle(self):
         """Waits until everybody has resolved its neighbours: the first IPv6 packets wait for the kernel's own timers."""
         for w in self.workspaces.values():
+            if self.networks[w.attachments[0]["network"]].get("site"):
+                continue
             if "10.88" in w.ipv4 and pathlib.Path(f"/run/netns/{w.namespace}").exists():
                 gateway = self.networks[w.attachments[0]["network"]]["base6"] + "1"
                 assert any(ping(w, gateway, 0.3) for _ in range(30)), f"{w.name} does not reach its gateway"

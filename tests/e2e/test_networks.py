@@ -205,18 +205,3 @@ def test_a_guarantee_that_does_not_fit_is_refused(net):
         pass
     net.api("DELETE", "/v1/workspaces/greedy?force=1")
     net.wait(lambda: net.workspace("greedy") is None, what="removal of greedy")
-
-
-def test_a_bridge_of_the_site_is_refused(net, world):
-    world.run("host", "ip", "link", "add", "dev", "site0", "type", "bridge")
-    make_network(net, "tagged", kind="bridge", bridge="site0", vlan=7, ipv4="10.91.0.0/24")
-    spec = {"name": "seven", "image": "busybox", "command": ["sleep", "9"], "resources": {"disk": "32M"}, "networks": [{"network": "tagged"}]}
-    try:
-        assert net.api("POST", "/v1/workspaces", {"spec": spec})[0] == 201
-        found = net.wait(lambda: (net.workspace("seven") or {}).get("error"), what="refusal of what would be unprotected")
-        assert "rules for bridges of the site" in found["message"] and found["step"] == "network"
-        net.api("DELETE", "/v1/workspaces/seven?force=1")
-        net.wait(lambda: net.workspace("seven") is None, what="removal of seven")
-        net.carrel("network", "rm", "tagged")
-    finally:
-        world.run("host", "ip", "link", "delete", "dev", "site0")

@@ -39,6 +39,25 @@ static struct filter_workspace workspaces[] = {
 static const struct filter_intent intent = { .instance = "t", .networks = carried, .network_count = 3, .workspaces = workspaces,
 					     .workspace_count = 4, .metadata_port = 8180 };
 
+static char *servers[] = { T("192.168.77.53"), T("2001:db8::53") };
+static struct network site_networks[] = {
+	{ .name = T("default"), .kind = NETWORK_NAT, .number = 1, .ipv4 = T("10.88.0.0/24") },
+	{ .name = T("office"), .kind = NETWORK_BRIDGE, .number = 2, .bridge = T("br0"), .ipv4 = T("192.168.77.0/24"), .ipv6 = T("2001:db8::/64"),
+	  .dns = { servers, 2 } },
+	{ .name = T("leased"), .kind = NETWORK_BRIDGE, .number = 3, .bridge = T("br1") },
+};
+static const struct filter_network on_site[] = { { &site_networks[0], "crbt1" }, { &site_networks[1], "br0" }, { &site_networks[2], "br1" } };
+static struct attachment site_attachments[] = {
+	{ T("office"), 16, T("eth0"), T("cr10"), T("02:00:00:00:00:10"), T("192.168.77.16/24"), T("2001:db8::10/64"), NULL },
+	{ T("leased"), 17, T("eth0"), T("cr11"), T("02:00:00:00:00:11"), NULL, NULL, NULL },
+	{ T("default"), 18, T("eth0"), T("cr12"), T("02:00:00:00:00:12"), T("10.88.0.18/24"), NULL, NULL },
+};
+static struct filter_workspace site_workspaces[] = {
+	{ "0000000000000002", &specs[1], &site_attachments[0], 1, 1000 },
+	{ "0000000000000003", &specs[2], &site_attachments[1], 1, 1000 },
+	{ "0000000000000001", &specs[0], &site_attachments[2], 1, 1000 },
+};
+
 static int setup(void **state)
 {
 	static const char *const texts[] = {
@@ -63,17 +82,33 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void golden(void **state)
+static void compare(const struct filter_intent *what, const char *name)
 {
 	own_strbuf struct str text = { 0 }, expected = { 0 };
-	own_str char *path = mem_printf("%s/tests/unit/network/golden/filter.nft", getenv("CARREL_SOURCE_ROOT"));
+	own_str char *path = mem_printf("%s/tests/unit/network/golden/%s.nft", getenv("CARREL_SOURCE_ROOT"), name);
 
-	(void)state;
-	assert_ok(filter_compile(&intent, &text, &e), &e);
+	assert_ok(filter_compile(what, &text, &e), &e);
 	if (getenv("GOLDEN_UPDATE"))
 		assert_ok(fs_write_file(AT_FDCWD, path, text.bytes, text.length, 0644, false, &e), &e);
 	assert_ok(fs_read_file(AT_FDCWD, path, 1 << 20, &expected, &e), &e);
 	assert_string_equal(text.bytes, expected.bytes);
+}
+
+static void golden(void **state)
+{
+	(void)state;
+	compare(&intent, "filter");
+}
+
+/* On a bridge of the site: reflexive rules, and those for kernels that follow connections there. */
+static void golden_site(void **state)
+{
+	struct filter_intent site = { .instance = "t", .networks = on_site, .network_count = 3, .workspaces = site_workspaces, .workspace_count = 3 };
+
+	(void)state;
+	compare(&site, "site");
+	site.follows = true;
+	compare(&site, "site-followed");
 }
 
 /* Rules and names reach nft as digests and numbers only. */
@@ -145,6 +180,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(golden),
+		cmocka_unit_test(golden_site),
 		cmocka_unit_test(no_text_of_a_user),
 		cmocka_unit_test(judged),
 	};
