@@ -319,6 +319,7 @@ int isolate_status(struct node *n, const char *id, struct isolate_status *ret_st
 	*ret_status = (struct isolate_status){
 		.ended = s.state == RUNNER_ENDED && s.exit_status >= 0,
 		.paused = s.state == RUNNER_PAUSED,
+		.killed_for_memory = s.killed_for_memory,
 		.run = s.run,
 		.pid = s.pid > 0 ? (uint64_t)s.pid : 0,
 		.started_ms = s.started_ms,

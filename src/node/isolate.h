@@ -40,6 +40,7 @@ void isolate_parts_done(struct isolate_parts *p);
 struct isolate_status {
 	bool ended; /* exit_status counts */
 	bool paused;
+	bool killed_for_memory; /* the kernel killed a process of it */
 	uint64_t run, pid, started_ms, ended_ms;
 	int exit_status;
 };

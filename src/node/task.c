@@ -320,6 +320,10 @@ static int do_reap(struct work *w, struct err *e)
 	report->ended_ms = known && status.ended_ms ? status.ended_ms : unix_ms();
 	if (known && status.started_ms)
 		report->started_ms = status.started_ms;
+	if (known && status.killed_for_memory) {
+		free(report->notice);
+		report->notice = mem_strdup("the kernel killed a process of it, which had reached the memory limit");
+	}
 	if (task_wants_restart(&w->record->wish, t, report->exit_status))
 		plan_restart(t);
 	else

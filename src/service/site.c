@@ -151,6 +151,8 @@ static json_t *why(struct service *s, const struct workspace *w)
 		str_printf(&text, "nothing is left to do: it is %s, as wished", state_names[w->truth.state]);
 		if (w->truth.state == STATE_STOPPED && w->truth.exit_status != FIELD_NO_PRESET)
 			str_printf(&text, " (its program ended with status %llu)", (unsigned long long)w->truth.exit_status);
+		if (w->truth.notice)
+			str_printf(&text, "; %s", w->truth.notice);
 		return reason("settled", text.bytes, NULL);
 	}
 	if (!h || !host_connected(h)) {

@@ -31,6 +31,13 @@ def test_memory_beyond_the_limit_ends_the_eater_only(here, name):
     here.carrel("rm", "-f", name)
 
 
+def test_a_program_killed_for_memory_is_told(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "-m", "48MiB", "--", "sh", "-c", "exec tail /dev/zero")
+    assert here.wait_state(name, "stopped", "failed")["exit_status"] == 137
+    assert "reached the memory limit" in here.carrel("why", name).stdout
+    here.carrel("rm", name)
+
+
 def test_fork_bomb_is_contained(here, name):
     here.carrel("deploy", "busybox", "--name", name, "--processes", "40", "--cpu", "0.5", "--", "sleep", "1000")
     # Each shell begets others until no more can be made; those that exist stay.

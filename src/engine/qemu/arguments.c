@@ -18,6 +18,7 @@
 #include "engine/qemu/arguments_private.h"
 
 #define DEFAULT_MEMORY (UINT64_C(512) << 20)
+#define TRANSLATED_MIB 96 /* a part of MACHINE_ALLOWANCE; what no longer fits is translated again. QEMU itself would take a gigabyte */
 
 void machine_word(struct machine_words *w, const char *fmt, ...)
 {
@@ -62,7 +63,10 @@ static void add_board(struct machine_words *w, const struct qemu_machine *m)
 	machine_word(w, "-machine");
 	machine_word(w, "%s,memory-backend=memory,%s", m->type, m->board->options);
 	machine_word(w, "-accel");
-	machine_word(w, "%s", m->kvm ? "kvm" : "tcg,thread=multi");
+	if (m->kvm)
+		machine_word(w, "kvm");
+	else
+		machine_word(w, "tcg,thread=multi,tb-size=%u", TRANSLATED_MIB);
 	machine_word(w, "-cpu");
 	machine_word(w, "%s", m->kvm ? "host" : "max");
 	machine_word(w, "-smp");
