@@ -56,6 +56,7 @@ struct launch_machine {
 	const char *type;               /* the newest board: "pc-q35-7.2" */
 	const char *kernel, *initramfs; /* files */
 	unsigned processors;            /* of the host */
+	uint64_t boot_ms;               /* that it may take to boot */
 	bool kvm;
 	bool vhost;                     /* /dev/vhost-net is there */
 	const int *partition_fds;       /* as launch.partitions, open for reading */

@@ -225,6 +225,7 @@ int machines_host(struct machines *m, const struct machine_wanted *wanted, struc
 	if (r >= 0)
 		*ret_host = (struct launch_machine){ .board = board, .type = type, .kernel = files->kernel, .initramfs = files->initramfs,
 						     .processors = processors > 0 ? (unsigned)processors : 1, .kvm = wanted->kvm,
+						     .boot_ms = m->node->config.boot_ms,
 						     .vhost = wanted->kvm && access("/dev/vhost-net", R_OK | W_OK) == 0 };
 	(void)pthread_mutex_unlock(&m->lock);
 	return r < 0 ? r : 0;

@@ -197,8 +197,9 @@ static void no_hello(void *data)
 		return;
 	}
 	own_str char *lines = last_lines(m);
-	(void)err_set(&e, ERR_TIMEOUT, "the machine %s after %llu s; it said last: %s", m->heard ? "does not run its program" : "did not boot",
-		      (unsigned long long)m->plan.boot_ms / 1000, lines);
+	const char *times = m->attempt < ATTEMPTS ? "" : " (twice)";
+	(void)err_set(&e, ERR_TIMEOUT, "the machine %s after %llu s%s; it said last: %s", m->heard ? "does not run its program" : "did not boot",
+		      (unsigned long long)m->plan.boot_ms / 1000, times, *lines ? lines : "nothing");
 	settle_badly(m, &e);
 }
 
@@ -287,12 +288,37 @@ void machine_kill(struct machine *m)
 
 /* --- what QEMU and the guest say --- */
 
+/* Such a machine stands still for ever, and QEMU does not end by itself. */
+static void processor_failed(struct machine *m)
+{
+	struct err e;
+
+	(void)err_set(&e, ERR_UNAVAILABLE, "the machine's processor met something that this host cannot run (QEMU: internal-error)");
+	(void)err_hint(&e, "use the engine emulator");
+	log_error(&e, "workspace %s", m->runner->plan.id);
+	settle_badly(m, &e);
+	machine_kill(m);
+}
+
+static void status_known(void *data, int result, struct qmp_value value, const struct err *e)
+{
+	struct machine *m = data;
+	char status[32] = "";
+
+	(void)e;
+	if (result >= 0 && qmp_text(value, "status", status, sizeof status) &&
+	    (strcmp(status, "internal-error") == 0 || fault_point("runner.processor")))
+		processor_failed(m);
+}
+
 static void qmp_event(void *data, const char *name, struct qmp_value value)
 {
 	struct machine *m = data;
 	char reason[32] = "";
 
 	machine_network_event(m->network, name, value);
+	if (strcmp(name, "STOP") == 0)
+		qmp_send(m->qmp, "query-status", NULL, QMP_DEADLINE_MS, status_known, m);
 	if (strcmp(name, "SHUTDOWN") != 0)
 		return;
 	(void)qmp_text(value, "reason", reason, sizeof reason);
@@ -370,7 +396,7 @@ static void configured(void *data, int result, const struct err *e)
 {
 	struct machine *m = data;
 
-	if (result < 0)
+	if (result < 0 && !m->quiet) /* of an attempt that is taken down */
 		settle_badly(m, e);
 }
 

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Workspaces as virtual machines, under QEMU's emulator: the same image, the same verbs."""
+import contextlib
 import json
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
+import subprocess
 import uuid
 
 import pytest
 
+from conftest import import_image
 from guest_tools import kernel_package
 
 RUN = ("run", "--engine", "emulator")
@@ -139,3 +142,47 @@ def test_volumes_and_no_kept_ones(here, name):
     spec["volumes"][0]["keep"] = True
     assert "no kept volumes" in here.carrel("deploy", "-", input=json.dumps(spec), ok=None).stderr
     here.carrel("rm", "-f", name, ok=None)
+
+
+def hanging_kernel(package, folder):
+    """The distribution's kernel whose first instruction, in real mode, jumps to itself."""
+    subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+    image = next(folder.glob("boot/vmlinuz-*"))
+    content = bytearray(image.read_bytes())
+    assert content[0x202:0x206] == b"HdrS"
+    content[0x200:0x202] = b"\xeb\xfe"
+    image.write_bytes(content)
+    return folder
+
+
+def test_a_machine_that_does_not_boot_is_started_once_more_and_then_given_up(kernel, new_site, busybox_tar, name, tmp_path):
+    here = new_site(node_args=["--boot-timeout", "3s"])
+    import_image(here, "busybox", busybox_tar)
+    here.carrel("kernel", "import", "hanging", hanging_kernel(kernel, tmp_path / "files"))
+    failed = here.carrel("deploy", "--engine", "emulator", "--network", "none", "--name", name, "busybox", "--", "true", ok=None)
+    assert failed.returncode and "did not boot after 3 s (twice)" in failed.stderr
+    assert here.wait_state(name, "failed")["error"]["step"] == "launch"
+    assert here.node.log().count("once more") == 1
+    here.carrel("kernel", "import", "linux", kernel)
+    here.carrel("kernel", "default", "linux")
+    here.carrel("rm", name)
+
+
+def test_a_processor_that_gave_up_ends_the_machine(kernel, new_site, busybox_tar, name, tmp_path):
+    """QEMU's state internal-error, which KVM brings it into: nothing would ever happen any more."""
+    plan = tmp_path / "faults"
+    plan.write_text("")
+    here = new_site(env={"CARREL_FAULTS": str(plan)})
+    import_image(here, "busybox", busybox_tar)
+    here.carrel("kernel", "import", "linux", kernel)
+    here.carrel(*RUN, "-d", "--network", "none", "--name", name, "busybox", "--", "sleep", "1000")
+    here.wait_state(name, "running")
+    plan.write_text("runner.processor EIO\n")
+    here.carrel("pause", name, ok=None)
+    with contextlib.suppress(AssertionError):  # QEMU is asked after the pause was answered
+        here.wait(lambda: "EIO" not in plan.read_text(), timeout=10)
+    if "EIO" in plan.read_text():
+        pytest.skip("no fault points: this build has none (meson setup -Dfaults=true)")
+    here.wait(lambda: here.workspace(name)["state"] in ("stopped", "failed"))
+    assert here.workspace(name)["exit_status"] == 137
+    here.carrel("rm", name)

@@ -16,7 +16,6 @@
 #include "engine/workspace/describe.h"
 #include "engine/workspace/request.h"
 
-#define BOOT_MS 60000
 #define SERIAL_SIZE (GUEST_SERIAL_LONGEST + 1)
 
 struct disks {
@@ -158,7 +157,7 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 					.kernel = (char *)(uintptr_t)of->kernel, .initramfs = (char *)(uintptr_t)of->initramfs,
 					.disks = d->count,
 					.queues = queues_of(l).count, .vhost = of->vhost, .id = l->first_id + LAUNCH_IDS - 1,
-					.kvm = of->kvm, .boot_ms = BOOT_MS };
+					.kvm = of->kvm, .boot_ms = of->boot_ms };
 	machine_plan_encode(&p, out);
 	machine_arguments_free(argv);
 	return 0;
