@@ -94,13 +94,16 @@ static int send_volumes(int socket, const struct launch *l, struct err *e)
 /* A machine's disks are the files themselves, in messages of as many as one takes. */
 static int send_disks(int socket, const struct launch *l, struct err *e)
 {
-	size_t count = l->partition_count + 1 + l->volume_count, n = 0;
+	size_t count = l->disk_fd_count ? l->disk_fd_count : l->partition_count + 1 + l->volume_count, n = 0;
 	own_str int *fds = mem_alloc_array(count, sizeof *fds);
 
-	for (size_t i = 0; i < l->partition_count; i++)
+	for (size_t i = 0; i < l->disk_fd_count; i++)
+		fds[n++] = l->disk_fds[i];
+	for (size_t i = 0; n < count && i < l->partition_count; i++)
 		fds[n++] = l->host_machine->partition_fds[i];
-	fds[n++] = l->root_fd;
-	for (size_t i = 0; i < l->volume_count; i++)
+	if (n < count)
+		fds[n++] = l->root_fd;
+	for (size_t i = 0; n < count && i < l->volume_count; i++)
 		fds[n++] = l->volumes[i].fd;
 	for (size_t at = 0; at < count; at += PLAN_FDS_MOST) {
 		int r = send_fds(socket, fds + at, count - at < PLAN_FDS_MOST ? count - at : PLAN_FDS_MOST, e);

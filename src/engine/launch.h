@@ -82,6 +82,8 @@ struct launch {
 	size_t interface_count;
 	const char *run_dir;            /* RUN/node/workspaces/ID, exists: run.sock and status are made there */
 	const char *log_path;           /* log file (docs/formats/log.md); its folder exists */
+	const int *disk_fds;            /* of an image that is a disk, in the order of engine/qemu/disk_machine.h; then no other disk is used */
+	size_t disk_fd_count;
 	uint64_t run;                   /* number of this run, for the status file */
 	struct launch_cgroups cgroups;
 	const struct launch_machine *host_machine; /* for engines with `machine`; NULL: this host has none */

@@ -108,14 +108,14 @@ static int ask(const char *run_dir, struct runner_request q, const struct str *t
 
 static int command(const char *run_dir, enum runner_kind kind, uint64_t number, struct err *e)
 {
-	struct runner_answer a;
+	struct runner_answer a = { 0 };
 
 	return ask(run_dir, (struct runner_request){ .kind = kind, .number = number }, NULL, NULL, &a, NULL, e);
 }
 
 int runner_status(const char *run_dir, struct runner_status *ret_status, struct err *e)
 {
-	struct runner_answer a;
+	struct runner_answer a = { 0 };
 	int r = ask(run_dir, (struct runner_request){ .kind = RUNNER_STATUS }, NULL, NULL, &a, NULL, e);
 
 	if (r >= 0)
@@ -163,7 +163,7 @@ int runner_read_status(const char *run_dir, struct runner_status *ret_status, st
 
 int runner_watch(const char *run_dir, int *ret_fd, struct err *e)
 {
-	struct runner_answer a;
+	struct runner_answer a = { 0 };
 
 	return ask(run_dir, (struct runner_request){ .kind = RUNNER_WATCH }, NULL, ret_fd, &a, NULL, e);
 }
@@ -189,7 +189,7 @@ int runner_resume(const char *run_dir, struct err *e) { return command(run_dir, 
 
 int runner_attach(const char *run_dir, unsigned rows, unsigned columns, bool input, int *ret_fd, struct err *e)
 {
-	struct runner_answer a;
+	struct runner_answer a = { 0 };
 	struct runner_request q = { .kind = RUNNER_ATTACH, .flags = input ? RUNNER_INPUT : 0, .rows = rows, .columns = columns };
 
 	return ask(run_dir, q, NULL, ret_fd, &a, NULL, e);
@@ -197,8 +197,16 @@ int runner_attach(const char *run_dir, unsigned rows, unsigned columns, bool inp
 
 int runner_console(const char *run_dir, unsigned rows, unsigned columns, bool input, int *ret_fd, struct err *e)
 {
-	struct runner_answer a;
+	struct runner_answer a = { 0 };
 	struct runner_request q = { .kind = RUNNER_CONSOLE, .flags = input ? RUNNER_INPUT : 0, .rows = rows, .columns = columns };
+
+	return ask(run_dir, q, NULL, ret_fd, &a, NULL, e);
+}
+
+int runner_display(const char *run_dir, int *ret_fd, struct err *e)
+{
+	struct runner_answer a = { 0 };
+	struct runner_request q = { .kind = RUNNER_DISPLAY };
 
 	return ask(run_dir, q, NULL, ret_fd, &a, NULL, e);
 }
@@ -210,7 +218,7 @@ static void add_text(struct str *out, const char *text)
 
 int runner_connect(const char *run_dir, const struct launch_interface *interfaces, size_t count, struct err *e)
 {
-	struct runner_answer a;
+	struct runner_answer a = { 0 };
 	own_strbuf struct str texts = { 0 };
 
 	for (size_t i = 0; i < count; i++) {
@@ -224,7 +232,7 @@ int runner_connect(const char *run_dir, const struct launch_interface *interface
 
 int runner_exec(const char *run_dir, const struct runner_exec *what, int *ret_fd, struct err *e)
 {
-	struct runner_answer a;
+	struct runner_answer a = { 0 };
 	own_strbuf struct str texts = { 0 };
 	struct runner_request q = { .kind = RUNNER_EXEC, .rows = what->rows, .columns = what->columns,
 				    .flags = (what->terminal ? RUNNER_TERMINAL : 0) | (what->input ? RUNNER_INPUT : 0) };
@@ -240,7 +248,7 @@ int runner_exec(const char *run_dir, const struct runner_exec *what, int *ret_fd
 
 static int copy(const char *run_dir, enum runner_kind kind, const char *path, int *ret_fd, struct err *e)
 {
-	struct runner_answer a;
+	struct runner_answer a = { 0 };
 	own_strbuf struct str texts = { 0 };
 
 	add_text(&texts, path);
@@ -259,7 +267,7 @@ int runner_copy_out(const char *run_dir, const char *path, int *ret_fd, struct e
 
 int runner_volume(const char *run_dir, const char *name, int *ret_mount_fd, int *ret_loop_fd, struct err *e)
 {
-	struct runner_answer a;
+	struct runner_answer a = { 0 };
 	own_strbuf struct str texts = { 0 };
 	int fds[2] = { -1, -1 };
 

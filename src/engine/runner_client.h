@@ -48,6 +48,7 @@ struct runner_exec {
  * frames start with the channel 0, 1 or 2, texts with '{'. The last message is {"exit":N} or {"error":{...}}, then end of file.
  * Errors that are known at once (no such command, no such user) come back from the call. */
 int runner_attach(const char *run_dir, unsigned rows, unsigned columns, bool input, int *ret_fd, struct err *e) must_check;
+int runner_display(const char *run_dir, int *ret_fd, struct err *e) must_check; /* RFB, see RUNNER_DISPLAY */
 int runner_console(const char *run_dir, unsigned rows, unsigned columns, bool input, int *ret_fd, struct err *e) must_check;
 int runner_exec(const char *run_dir, const struct runner_exec *what, int *ret_fd, struct err *e) must_check;
 int runner_copy_in(const char *run_dir, const char *path, int *ret_fd, struct err *e) must_check;

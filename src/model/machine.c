@@ -43,3 +43,8 @@ struct machine_wish machine_choose(const struct machine_wish *wish, const struct
 	return (struct machine_wish){ first(w->firmware, i->firmware, FIRMWARE_BIOS), first(w->disk_bus, i->disk_bus, BUS_VIRTIO),
 				      first(w->nic, i->nic, NIC_VIRTIO), first(w->display, DISPLAY_AUTO, DISPLAY_VGA) };
 }
+
+uint64_t machine_memory_wish(uint64_t spec_bytes, const struct image_machine *image)
+{
+	return spec_bytes || !image ? spec_bytes : image->memory_bytes;
+}

@@ -28,5 +28,6 @@ extern const struct shape machine_wish_shape, image_machine_shape;
 
 /* The wish, else the image's; nothing of it is AUTO. */
 struct machine_wish machine_choose(const struct machine_wish *wish, const struct image_machine *image);
+uint64_t machine_memory_wish(uint64_t spec_bytes, const struct image_machine *image);
 
 #endif

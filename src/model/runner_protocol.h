@@ -38,6 +38,7 @@ enum runner_kind {
 	RUNNER_COPY_OUT, /* text: path */
 	RUNNER_VOLUME,   /* text: name; the answer carries two descriptors: mount, loop device */
 	RUNNER_CONNECT,  /* of a machine: texts of all interfaces it shall have (engine/workspace/plan.h); what differs is plugged in or out */
+	RUNNER_DISPLAY = 32, /* the screen of a machine: frames of channels 0 and 1 are RFB (RFC 6143) */
 };
 
 enum runner_flag { RUNNER_TERMINAL = 1, RUNNER_INPUT = 2 };

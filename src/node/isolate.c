@@ -25,6 +25,7 @@
 #include "engine/launch.h"
 #include "engine/qemu/arguments.h"
 #include "engine/runner_client.h"
+#include "node/disk.h"
 #include "node/foreign.h"
 #include "node/kvm.h"
 #include "node/machine.h"
@@ -33,9 +34,12 @@ struct isolator {
 	struct enforce_layout layout; /* constant */
 };
 
+/* A disk is no set of programs: only a machine makes something of it. */
+static bool runs_programs(const struct image *image) { return !image->machine && foreign_runs(image->architecture); }
+
 bool isolate_is_machine(const struct assignment *a)
 {
-	return a->spec && engine_wants_machine(a->spec, !a->image || foreign_runs(a->image->architecture));
+	return a->spec && engine_wants_machine(a->spec, !a->image || runs_programs(a->image));
 }
 
 static bool is_native(const struct assignment *a)
@@ -46,11 +50,15 @@ static bool is_native(const struct assignment *a)
 /* *ret_notice: what the user should know about the choice, or NULL. */
 static int choose_engine(const struct node *n, const struct assignment *a, const struct engine **ret_engine, char **ret_notice, struct err *e)
 {
-	struct engine_host host = { .programs = foreign_runs(a->image->architecture) };
+	struct engine_host host = { .programs = runs_programs(a->image) };
 	const struct machine_board *board = a->image->architecture ? machine_board(a->image->architecture) : machine_board_here();
 	struct err why = { 0 };
 	bool automatic = a->spec->engine == ENGINE_AUTO && isolate_is_machine(a);
 
+	if (a->spec->engine == ENGINE_WORKSPACE && disk_is_one(a)) {
+		(void)err_set(e, ERR_INVALID, "the image is a disk, which only a machine can boot");
+		return err_hint(e, "use engine emulator or kvm, or leave it out");
+	}
 	if (a->spec->engine == ENGINE_WORKSPACE && !host.programs) {
 		if (!board)
 			return err_set(e, ERR_UNSUPPORTED, "programs of %s do not run here", a->image->architecture);
@@ -121,7 +129,8 @@ static int make_plan(const struct node *n, const char *name, const struct assign
 		struct spec_resources wanted = spec_resources_or_default(a->spec);
 		limits = (struct enforce_limits){ wanted.cpu_milli, wanted.memory_bytes, wanted.processes };
 		if (isolate_is_machine(a))
-			limits.memory_bytes = machine_memory(wanted.memory_bytes) + MACHINE_ALLOWANCE;
+			limits.memory_bytes = machine_memory(machine_memory_wish(wanted.memory_bytes, a->image ? a->image->machine : NULL)) +
+					      MACHINE_ALLOWANCE;
 	}
 	return enforce_plan(&n->isolator->layout, n->config.cgroup, name, &limits, (uint32_t)first_id, ret_plan, e);
 }
@@ -148,6 +157,7 @@ void isolate_parts_done(struct isolate_parts *p)
 		volume_mount_close(&p->volumes[i].mount);
 		free(p->volumes[i].path);
 	}
+	disk_close_files(&p->disk);
 	for (size_t i = 0; p->partition_fds && i < p->lower_count; i++)
 		own_close(&p->partition_fds[i]);
 	free(p->partition_fds);
@@ -234,6 +244,7 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	own_plan struct enforce_plan plan = { 0 };
 	own_str char *run = run_folder(n, r->id), *log_folder = record_path(r, "log"), *log = record_path(r, "log/output");
 	own_str struct launch_volume *volumes = mem_alloc_array(parts->volume_count + 1, sizeof *volumes);
+	own_str int *disk_fds = NULL;
 	struct launch_result result = { 0 };
 	struct launch_machine host = { 0 };
 	own_str char *notice = NULL;
@@ -260,6 +271,9 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	done = choose_engine(n, &r->wish, &l.engine, &notice, e);
 	if (done == 0 && l.engine->machine)
 		done = find_machine(n, &r->wish, parts, &l, &host, e);
+	if (done == 0 && disk_is_one(&r->wish))
+		done = disk_launch_fds(r, parts, &disk_fds, &l.disk_fd_count, e);
+	l.disk_fds = disk_fds;
 	if (done == 0) {
 		l.runner = ready_runner(n->ready);
 		done = engine_launch(&l, &result, e);

@@ -21,6 +21,15 @@ struct isolate_volume {
 	struct volume_mount mount; /* of a new root volume that was made ready; -1, -1 otherwise */
 };
 
+/* Of a workspace that boots a disk, beside the root disk (node/disk.h). */
+struct isolate_disk {
+	int *others; /* disks above the image's further partitions */
+	size_t count;
+	int firmware, variables; /* -1: BIOS */
+	int seed;                /* -1: not made yet */
+	bool is_one;
+};
+
 /* What the steps before `launch` left for it. */
 struct isolate_parts {
 	char **lowers; /* mount points of partitions, lowest first */
@@ -30,6 +39,7 @@ struct isolate_parts {
 	int kernel_fd;      /* with has_kernel: the kernel partition's file */
 	struct isolate_volume *volumes;
 	size_t volume_count;
+	struct isolate_disk disk;
 	struct launch_interface *interfaces; /* what stands in them is their own */
 	size_t interface_count;
 	const struct memory_manifest *memory; /* of a workspace that goes on from memory; NULL: it begins */

@@ -59,8 +59,8 @@ char *record_path(const struct record *r, const char *inner) { return mem_printf
 
 char *record_volume_path(const struct record *r, const char *kept_folder, const struct spec_volume *v)
 {
-	if (!v)
-		return record_path(r, "volumes/root.ext4");
+	if (!v) /* of an image that is a disk: node/disk.h */
+		return record_path(r, r->wish.image && r->wish.image->machine ? "volumes/root.qcow2" : "volumes/root.ext4");
 	if (v->keep)
 		return mem_printf("%s/%" PRIu64 "/%s.ext4", kept_folder, r->wish.owner_uid, v->name);
 	return mem_printf("%s/volumes/%s.ext4", r->folder, v->name);

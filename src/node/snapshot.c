@@ -25,6 +25,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "node/disk.h"
 #include "store/volume.h"
 
 static int copy_progress(void *data, uint64_t done, uint64_t total)
@@ -43,8 +44,8 @@ static bool next_volume(const struct node *n, const struct record *r, size_t at,
 	const struct spec_volume *v = at == 0 || at > volumes->count ? NULL : (const struct spec_volume *)volumes->items + (at - 1);
 
 	free(TAKE(*ret_path));
-	if (at > volumes->count)
-		return false;
+	if (at > volumes->count) /* then further disks, and what UEFI remembers */
+		return (*ret_path = disk_file_path(r, at - volumes->count, ret_name)) != NULL;
 	*ret_path = record_volume_path(r, n->kept, v);
 	if (ret_name)
 		*ret_name = v ? v->name : "root";
@@ -70,7 +71,8 @@ static int make_snapshot(struct work *w, const char *id, struct err *e)
 {
 	own_str char *folder = record_path(w->record, "snapshots");
 	own_str char *final = mem_printf("%s/%s", folder, id), *unfinished = mem_printf("%s.new", final);
-	bool paused = w->record->truth.report->state == STATE_PAUSED;
+	/* a machine that stands has written everything that it was told to (QEMU: vm_stop) */
+	bool paused = w->record->truth.report->state == STATE_PAUSED && !isolate_is_machine(&w->record->wish);
 	int fault, r = fs_mkdirs(unfinished, 0700, e);
 
 	if (r == 0 && paused)
@@ -181,7 +183,7 @@ int restore_do(struct work *w, struct err *e)
 	struct record *r = w->record;
 	const char *from = r->wish.restore_from ? r->wish.restore_from : "";
 	own_str char *folder = mem_printf("%s/snapshots/%s", r->folder, from);
-	size_t count = r->wish.spec->volumes.count + 1;
+	size_t count = r->wish.spec->volumes.count + 2 + r->wish.image->partitions.count;
 	own_str int *locks = mem_alloc_array(count, sizeof *locks);
 	int fault = fault_point("restore-begin"), done = fault ? err_errno(e, fault, "restore") : 0;
 

@@ -22,6 +22,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "node/disk.h"
 #include "node/network.h"
 #include "store/check.h"
 
@@ -103,10 +104,12 @@ static int stage_run(struct work *w, struct err *e)
 
 	if (parts->lowers)
 		return 0;
-	if (image->machine)
-		return err_set(e, ERR_UNSUPPORTED, "the image is a disk, which this version cannot boot yet");
 	if (isolate_is_machine(&w->record->wish))
 		return stage_files(w, e);
+	if (disk_is_one(&w->record->wish)) {
+		(void)err_set(e, ERR_INVALID, "the image is a disk, which only a machine can boot");
+		return err_hint(e, "use engine emulator or kvm, or leave it out");
+	}
 	parts->lowers = mem_alloc_array(image->partitions.count + 1, sizeof *parts->lowers);
 	for (size_t i = 0; i < image->partitions.count; i++) {
 		struct digest d;
@@ -279,6 +282,21 @@ static int volume_run(struct work *w, const struct spec_volume *v, struct isolat
 	return r < 0 ? err_wrap(e, "volume %s", name) : 0;
 }
 
+/* In place of the root volume: the workspace's own disk above its image's, with what belongs to it. */
+static int disk_run(struct work *w, struct isolate_volume *out, struct err *e)
+{
+	int r = disk_make(w->record, wanted_bytes(&w->record->wish, NULL), e);
+
+	out->fd = -1;
+	out->mount = (struct volume_mount){ -1, -1 };
+	out->path = record_volume_path(w->record, w->node->kept, NULL);
+	if (r >= 0)
+		r = open_volume(out->path, &out->fd, e);
+	if (r >= 0)
+		r = disk_open_files(w->record, &w->parts.disk, e);
+	return r < 0 ? err_wrap(e, "the disk") : 0;
+}
+
 static int volumes_run(struct work *w, struct err *e)
 {
 	const struct objects *wanted = &w->record->wish.spec->volumes;
@@ -290,7 +308,8 @@ static int volumes_run(struct work *w, struct err *e)
 		return r;
 	w->parts.volumes = mem_alloc_array(wanted->count + 1, sizeof *w->parts.volumes);
 	for (size_t i = 0; i <= wanted->count && r == 0; i++, w->parts.volume_count++)
-		r = volume_run(w, i == 0 ? NULL : &specs[i - 1], &w->parts.volumes[i], e);
+		r = i == 0 && disk_is_one(&w->record->wish) ? disk_run(w, &w->parts.volumes[i], e) :
+							      volume_run(w, i == 0 ? NULL : &specs[i - 1], &w->parts.volumes[i], e);
 	return r;
 }
 
@@ -430,8 +449,12 @@ int steps_undo_all(struct work *w, struct err *e)
 int steps_maintain(struct work *w, struct err *e)
 {
 	uint64_t pid = 0;
-	int r = stage_run(w, e);
 
+	if (disk_is_one(&w->record->wish)) {
+		(void)err_set(e, ERR_UNSUPPORTED, "the workspace boots a disk as it is, whose files nobody reads from outside");
+		return err_hint(e, "start it, and copy over its network");
+	}
+	int r = stage_run(w, e);
 	if (r == 0)
 		r = ids_run(w, e);
 	if (r == 0)
@@ -456,6 +479,13 @@ int steps_grow(struct work *w, bool live, struct err *e)
 
 	for (size_t i = 0; i <= wanted->count; i++) {
 		const struct spec_volume *v = i == 0 ? NULL : &specs[i - 1];
+		if (!v && disk_is_one(&w->record->wish)) {
+			int grown = disk_grow(w->record, wanted_bytes(&w->record->wish, NULL), live, e);
+			if (grown < 0)
+				return err_wrap(e, "the disk");
+			waits |= grown;
+			continue;
+		}
 		own_str char *path = record_volume_path(w->record, w->node->kept, v);
 		uint64_t size, used, bytes = wanted_bytes(&w->record->wish, v);
 		int r = volume_measure(path, &size, &used, e);

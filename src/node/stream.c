@@ -171,6 +171,8 @@ static int open_runner(struct stream *s, struct err *e)
 
 	if (str_eq(s->kind, "attach"))
 		return runner_attach(run, rows, columns, bool_of(s->request, "stdin"), &s->runner_fd, e);
+	if (str_eq(s->kind, "display"))
+		return runner_display(run, &s->runner_fd, e);
 	if (str_eq(s->kind, "console"))
 		return runner_console(run, rows, columns, bool_of(s->request, "stdin"), &s->runner_fd, e);
 	if (str_eq(s->kind, "exec"))

@@ -185,6 +185,15 @@ static int copy(struct runner *r, const struct runner_request *q, const char *pa
 	return 0;
 }
 
+static int display(struct runner *r, struct session **ret_session, struct err *e)
+{
+	const struct session_options how = { .patient = true, .single = true, .done = extra_ended, .data = r };
+
+	if (r->status.state == RUNNER_ENDED || r->status.state == RUNNER_STARTING)
+		return err_set(e, ERR_CONFLICT, "the workspace is not running");
+	return r->machine ? machine_display(r->machine, &how, ret_session, e) : err_set(e, ERR_UNSUPPORTED, "the workspace is no machine");
+}
+
 /* --- requests --- */
 
 /* A machine answers when QEMU has. */
@@ -350,6 +359,9 @@ static bool handle(struct runner *r, int fd, const struct request *request)
 	case RUNNER_COPY_OUT:
 		result = copy(r, q, text, &session, &e);
 		break;
+	case RUNNER_DISPLAY:
+		result = display(r, &session, &e);
+		break;
 	case RUNNER_VOLUME:
 		result = find_volume(r, text, fds, &e);
 		answer(r, fd, result, &e, fds, result < 0 ? 0 : 2);
@@ -361,7 +373,7 @@ static bool handle(struct runner *r, int fd, const struct request *request)
 	answer(r, fd, result, &e, NULL, 0);
 	if (!session)
 		return false;
-	session_add_client(session, fd, q->flags & RUNNER_INPUT || q->kind == RUNNER_COPY_IN, q->rows, q->columns);
+	session_add_client(session, fd, q->flags & RUNNER_INPUT || q->kind == RUNNER_COPY_IN || q->kind == RUNNER_DISPLAY, q->rows, q->columns);
 	return true;
 }
 

@@ -33,6 +33,7 @@
 #include "engine/qemu/confine.h"
 #include "engine/qemu/qmp.h"
 #include "runner/machine_channel.h"
+#include "runner/machine_disk.h"
 #include "runner/machine_network.h"
 #include "runner/runner.h"
 
@@ -53,6 +54,7 @@ struct machine {
 	struct loop_source *ended;
 	struct qmp *qmp;
 	struct channel *channel;
+	struct machine_disk *disk; /* it boots a disk of its own: the channel is a dead one; NULL: carrel-init is inside */
 	struct machine_network *network;
 	int console, errors; /* of the present attempt */
 	struct loop_source *console_source, *errors_source, *timer, *last_timer;
@@ -168,6 +170,7 @@ static void take_down(struct machine *m)
 	loop_remove(m->errors_source);
 	loop_remove(m->timer);
 	m->ended = m->console_source = m->errors_source = m->timer = NULL;
+	machine_disk_free(TAKE(m->disk));
 	channel_free(m->channel);
 	qmp_free(m->qmp);
 	m->channel = NULL;
@@ -257,6 +260,8 @@ static void qemu_ended(void *data, uint32_t events)
 	if (r->session && !m->reported)
 		session_end(r->session, m->exit_status);
 	channel_end(m->channel, &e);
+	if (m->disk)
+		machine_disk_end(m->disk, &e);
 	if (r->session)
 		session_end(r->session, m->exit_status);
 	try_end(m);
@@ -434,6 +439,42 @@ static int open_program(struct machine *m, struct err *e)
 	return r->session ? 0 : -EIO;
 }
 
+/* A disk of its own has started when its first instruction may be executed; what it makes of that is its own affair. */
+static void disk_started(void *data, int result, struct qmp_value value, const struct err *e)
+{
+	(void)value;
+	if (result < 0)
+		settle_badly(data, e);
+	else
+		settle(data);
+}
+
+/* Nobody of ours listens inside: what is said to the channel goes nowhere. */
+static int open_dead_channel(struct machine *m, struct err *e)
+{
+	static const struct channel_events none;
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+		return err_errno(e, errno, "make a socket pair");
+	(void)close(pair[1]);
+	m->channel = channel_new(m->runner->loop, pair[0], &none);
+	return 0;
+}
+
+static int begin_disk(struct machine *m, int agent, struct err *e)
+{
+	m->disk = machine_disk_new(m->runner->loop, agent);
+	int r = open_dead_channel(m, e);
+	if (r < 0)
+		return r;
+	m->heard = true;
+	m->runner->status.pid = m->pid;
+	if (!(m->runner->plan.flags & PLAN_PAUSED))
+		qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, disk_started, m);
+	return 0;
+}
+
 static int make_lines(int ours[3], int theirs[3], struct err *e)
 {
 	for (int i = 0; i < 3; i++) {
@@ -488,12 +529,15 @@ static int begin(struct machine *m, struct err *e)
 	const struct qmp_events qmp = { .event = qmp_event, .closed = qmp_closed, .data = m };
 	const struct channel_events channel = { .hello = guest_hello, .state = guest_state, .data = m };
 	m->qmp = qmp_new(l, ours[0], &qmp);
-	m->channel = channel_new(l, ours[1], &channel);
+	if (!m->plan.boots_disk)
+		m->channel = channel_new(l, ours[1], &channel);
 	m->console = ours[2];
 	m->console_source = loop_add_fd(l, m->console, EPOLLIN, console_ready, m);
 	m->errors_source = loop_add_fd(l, m->errors, EPOLLIN, errors_ready, m);
 	m->ended = loop_add_fd(l, m->pidfd, EPOLLIN, qemu_ended, m);
 	m->heard = false;
+	if (m->plan.boots_disk)
+		return begin_disk(m, ours[1], e);
 	send_config(m);
 	if (has_program(m) && (r = open_program(m, e)) < 0)
 		return r;
@@ -533,7 +577,7 @@ static int decode(struct machine *m, const void *bytes, size_t length, struct er
 	if (result < 0)
 		return result;
 	result = plan_decode(m->plan.host.bytes, m->plan.host.length, &r->plan, e);
-	if (result >= 0)
+	if (result >= 0 && !m->plan.boots_disk)
 		result = guest_decode(&guest_config_shape, m->plan.config.bytes, m->plan.config.length, &m->config, e);
 	if (result >= 0 && m->plan.disks > MACHINE_DISKS_MOST)
 		result = err_set(e, ERR_INVALID, "a plan with %llu disks", (unsigned long long)m->plan.disks);
@@ -652,8 +696,22 @@ int machine_open(struct machine *m, const struct runner_request *q, const char *
 	}
 	if (m->gone)
 		return err_set(e, ERR_CONFLICT, "the workspace is not running");
+	if (m->disk && q->kind == RUNNER_EXEC)
+		return machine_disk_exec(m->disk, q, texts, count, how, ret_session, e);
+	if (m->disk) {
+		(void)err_set(e, ERR_UNSUPPORTED, "the machine boots a disk of its own, where nobody copies files");
+		return err_hint(e, "copy over its network, or run tar in it with carrel exec");
+	}
 	*ret_session = channel_open(m->channel, &o, how, e);
 	return *ret_session ? 0 : -EIO;
+}
+
+int machine_display(struct machine *m, const struct session_options *how, struct session **ret_session, struct err *e)
+{
+	if (m->gone || !m->disk)
+		return m->gone ? err_set(e, ERR_CONFLICT, "the workspace is not running") :
+				 err_set(e, ERR_UNSUPPORTED, "the workspace has no display: it boots no disk of its own");
+	return machine_disk_display(m->disk, m->qmp, how, ret_session, e);
 }
 
 /* --- control --- */
@@ -664,6 +722,10 @@ void machine_stop(struct machine *m, uint64_t timeout_ms)
 
 	guest_put_u32(bytes, timeout_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)timeout_ms);
 	qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, NULL, NULL);
+	if (m->disk) {
+		machine_disk_stop(m->disk, m->qmp);
+		return;
+	}
 	channel_request(m->channel, GUEST_SHUTDOWN, bytes, sizeof bytes, timeout_ms + STOP_GRACE_MS, NULL, NULL);
 }
 
@@ -686,7 +748,7 @@ void machine_freeze(struct machine *m, bool frozen, void (*done)(void *data, int
 	struct freezing *f = mem_alloc(sizeof *f);
 
 	*f = (struct freezing){ done, data };
-	if (!frozen && !m->runner->released && !m->timer)
+	if (!frozen && !m->runner->released && !m->timer && !m->disk)
 		m->timer = loop_add_timer(m->runner->loop, m->plan.boot_ms, no_hello, m);
 	qmp_send(m->qmp, frozen ? "stop" : "cont", NULL, QMP_DEADLINE_MS, frozen_now, f);
 }
@@ -696,7 +758,8 @@ void machine_connect(struct machine *m, const char *const *interfaces, channel_d
 	struct err e;
 
 	if (!m->gone && m->qmp) {
-		machine_network_set(m->network, m->qmp, m->channel, interfaces, m->runner->status.state == RUNNER_RUNNING, done, data);
+		machine_network_set(m->network, m->qmp, m->channel, interfaces,
+				    !m->disk && m->runner->status.state == RUNNER_RUNNING, done, data);
 		return;
 	}
 	int r = err_set(&e, ERR_CONFLICT, "the workspace is not running");

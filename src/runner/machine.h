@@ -32,4 +32,7 @@ void machine_connect(struct machine *m, const char *const *interfaces, channel_d
 int machine_open(struct machine *m, const struct runner_request *q, const char *const *texts, size_t count,
 		 const struct session_options *how, struct session **ret_session, struct err *e) must_check;
 
+/* A viewer of its screen. */
+int machine_display(struct machine *m, const struct session_options *how, struct session **ret_session, struct err *e) must_check;
+
 #endif

@@ -61,7 +61,7 @@ struct machine_network *machine_network_new(const struct plan *host, const struc
 {
 	struct machine_network *n = mem_alloc(sizeof *n);
 
-	*n = (struct machine_network){ .host = host, .queues = { (unsigned)machine->queues, machine->vhost != 0 } };
+	*n = (struct machine_network){ .host = host, .queues = { (unsigned)machine->queues, machine->vhost != 0, machine->e1000 != 0 } };
 	for (size_t i = 0; i < MACHINE_LINKS_MOST; i++)
 		n->places[i].network = n;
 	return n;

@@ -255,6 +255,8 @@ static void pump(void *data, uint32_t events)
 		close_output(o);
 	if (s->status >= 0)
 		drain(s);
+	else if (r < 0 && s->how.ends_with_output)
+		session_end(s, 0);
 	else
 		watch_outputs(s);
 }
@@ -362,6 +364,10 @@ static void input_writable(void *data, uint32_t events)
 
 static void end_input(struct session *s)
 {
+	if (s->how.streams.terminal >= 0 && s->how.ends_with_output) {
+		(void)shutdown(s->how.streams.terminal, SHUT_WR);
+		return;
+	}
 	if (s->how.streams.terminal >= 0) {
 		(void)!write(s->how.streams.terminal, "\004", 1); /* ^D: what ends a terminal's input */
 		return;

@@ -34,6 +34,7 @@ struct session_options {
 	bool held;            /* reads no output before the first client, and does not end before it, for SESSION_HELD_MS */
 	bool errors_are_text; /* stderr becomes the sentence of an error message when the program fails (copies) */
 	bool system;          /* an init: SIGINT and SIGHUP are how the kernel says power-off and reboot, status 0 and 133 */
+	bool ends_with_output; /* a socket in place of a terminal, without a child: its end is the session's, with status 0 */
 	bool single;          /* belongs to its one client: when that goes away, the program is ended */
 	void (*done)(void *data, struct session *s, int status);
 	void *data;

@@ -40,6 +40,9 @@ static const struct parameter kernel_query[] = { { "name", "name of the kernel",
 static const struct parameter image_page_query[] = { LIMIT_PARAMETER,
 						     { "after", "name of the last item of the page before", false },
 						     { 0 } };
+static const struct parameter display_query[] = {
+	{ "raw", "1: messages are RFB as they are, as viewers in a browser speak it; else frames as in all streams", false }, { 0 }
+};
 static const struct parameter export_query[] = { { "format", "oci, oci-zstd, partitions or tar", false }, { 0 } };
 
 #define W "/v1/workspaces/{workspace}"
@@ -68,6 +71,8 @@ const struct route routes[] = {
 	  &operation_shape, NULL, 0, 202 },
 	{ "GET", W "/why", NEED_READ, handle_workspace_why, "What it waits for, or why it failed", NULL, &why_shape, NULL, 0, 0 },
 	{ "GET", W "/attach", NEED_CHANGE, handle_workspace_stream, "Input and output of its program", NULL, NULL, NULL, STREAM, 0 },
+	{ "GET", W "/display", NEED_CHANGE, handle_workspace_stream, "The screen of a machine that boots a disk (RFB, RFC 6143)", NULL, NULL,
+	  display_query, STREAM, 0 },
 	{ "GET", W "/console", NEED_CHANGE, handle_workspace_stream, "Its console", NULL, NULL, NULL, STREAM, 0 },
 	{ "GET", W "/exec", NEED_CHANGE, handle_workspace_stream, "Run one more program in it", NULL, NULL, NULL, STREAM, 0 },
 	{ "GET", W "/logs", NEED_READ, handle_workspace_stream, "What its program wrote", NULL, NULL, NULL, STREAM, 0 },

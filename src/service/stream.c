@@ -21,6 +21,7 @@
 #include "service/views.h"
 
 #define MESSAGE_MOST (128 << 10)
+#define RAW_PIECE 16384
 #define PAIR_WAIT_MS 30000
 #define REQUEST_WAIT_MS 10000
 #define CLOSE_WAIT_MS 10000
@@ -39,11 +40,12 @@ struct stream {
 	struct side client, node;
 	json_t *request; /* the client's first message; NULL: it has not come yet */
 	bool counted, told; /* told: the host knows */
+	bool raw;           /* the client speaks without channels, as viewers in a browser do: bytes of channel 0 there, of channel 1 here */
 	struct loop_source *timer;
 	struct stream *next;
 };
 
-static const char *const kinds[] = { "attach", "console", "exec", "logs", "copy-in", "copy-out" };
+static const char *const kinds[] = { "attach", "console", "exec", "logs", "copy-in", "copy-out", "display" };
 
 static struct stream *find(struct service *s, const char *id)
 {
@@ -159,6 +161,24 @@ static void take_request(struct stream *t, bool text, const char *bytes, size_t 
 		refuse(t, json_pack("{s:s, s:s}", "kind", "not-found", "message", "the workspace is gone"));
 }
 
+/* The end is the WebSocket's own; a reason is passed on as it is. */
+static void relay_raw(struct stream *t, struct side *from, bool text, const char *bytes, size_t length)
+{
+	if (from == &t->node) {
+		if (text && length > 8 && memcmp(bytes, "{\"error\"", 8) == 0)
+			ws_send(t->client.ws, true, bytes, length);
+		else if (!text && length > 1)
+			ws_send(t->client.ws, false, bytes + 1, length - 1);
+		return;
+	}
+	for (size_t n; length > 0 && !text; bytes += n, length -= n) {
+		char frame[1 + RAW_PIECE] = { 0 };
+		n = length < RAW_PIECE ? length : RAW_PIECE;
+		memcpy(frame + 1, bytes, n);
+		ws_send(t->node.ws, false, frame, n + 1);
+	}
+}
+
 static void side_message(void *data, bool text, const char *bytes, size_t length)
 {
 	struct side *side = data, *peer = other(side);
@@ -170,7 +190,10 @@ static void side_message(void *data, bool text, const char *bytes, size_t length
 	}
 	if (!peer->ws)
 		return;
-	ws_send(peer->ws, text, bytes, length);
+	if (t->raw)
+		relay_raw(t, side, text, bytes, length);
+	else
+		ws_send(peer->ws, text, bytes, length);
 	if (ws_congested(peer->ws))
 		ws_pause(side->ws);
 }
@@ -267,7 +290,10 @@ static void client_opened(void *data, struct ws *ws, void *handle)
 
 	side->ws = ws;
 	side->handle = handle;
-	set_timer(side->stream, REQUEST_WAIT_MS, no_request);
+	if (side->stream->raw) /* it asks for nothing */
+		take_request(side->stream, true, "{}", 2);
+	else
+		set_timer(side->stream, REQUEST_WAIT_MS, no_request);
 }
 
 /* Gone before the upgrade. */
@@ -315,6 +341,7 @@ int handle_workspace_stream(struct request *r, struct err *e)
 	}
 	struct stream *t = mem_alloc(sizeof *t);
 	*t = (struct stream){ .service = r->service, .kind = kind, .host = mem_strdup(w->host), .next = r->service->streams };
+	t->raw = str_eq(kind, "display") && request_query(r, "raw");
 	id_new(t->id);
 	(void)snprintf(t->workspace, sizeof t->workspace, "%s", w->id);
 	t->client.stream = t->node.stream = t;

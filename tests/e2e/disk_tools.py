@@ -88,3 +88,13 @@ def sha256(data):
 
 def allocated(path):
     return os.stat(path).st_blocks * 512
+
+
+def boot_disk(message, megabytes=2):
+    """A raw disk whose boot sector writes `message` to the screen and the first serial line, and halts."""
+    # cli; ds, es, ss = 0; sp = 0x7c00; sti; cld; si = 0x7c80
+    # next: lodsb; test al, al; jz halt; teletype by int 0x10; wait for the line (0x3fd, bit 5); out 0x3f8; jmp next
+    # halt: hlt; jmp halt
+    code = bytes.fromhex("fa31c08ed88ec08ed0bc007cfbfcbe807c ac84c0741bb40ebb070050cd1058 88c4bafd03eca82074fb 88e0baf803ee ebe0 f4ebfd")
+    sector = code.ljust(0x80, b"\x90") + message + b"\r\n\0"
+    return sector.ljust(510, b"\0") + b"\x55\xaa" + bytes(megabytes * MIB - 512)

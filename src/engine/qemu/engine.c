@@ -12,6 +12,7 @@
 #include "base/own.h"
 #include "engine/engine.h"
 #include "engine/qemu/arguments.h"
+#include "engine/qemu/disk_engine.h"
 #include "engine/qemu/machine_plan.h"
 #include "engine/workspace/describe.h"
 #include "engine/workspace/request.h"
@@ -179,6 +180,8 @@ static int machine_plan_bytes(const struct launch *l, struct str *ret_plan, stru
 
 	if (r < 0)
 		return r;
+	if (l->image->machine)
+		return disk_engine_plan(l, ret_plan, e);
 	list_disks(l, &d);
 	struct launch l_inside = launch_inside(l, &d), l_whole = *l;
 	l_whole.machine = true;
@@ -217,6 +220,8 @@ static int machine_describe(const struct launch *l, json_t **ret_plan, struct er
 
 	if (r < 0)
 		return r;
+	if (l->image->machine)
+		return disk_engine_describe(l, ret_plan, e);
 	list_disks(l, &d);
 	struct launch l_inside = launch_inside(l, &d);
 	if ((r = request_plan(&l_inside, &inside, e)) < 0)

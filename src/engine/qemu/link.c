@@ -120,12 +120,13 @@ static void describe_link(const struct machine_link *l, struct machine_queues q,
 		pair_true(netdev, "vhost");
 		pair(netdev, "vhostfds", vhosts, true);
 	}
-	pair(device, "driver", "virtio-net-pci", true);
+	pair(device, "driver", q.e1000 ? "e1000" : "virtio-net-pci", true);
 	pair_number(device, "id", "link", l->place);
 	pair_number(device, "netdev", "net", l->place);
 	pair(device, "mac", l->mac, true);
 	pair(device, "romfile", "", true);
-	pair(device, "disable-legacy", "on", true);
+	if (!q.e1000)
+		pair(device, "disable-legacy", "on", true);
 	pair(device, "bus", MACHINE_LINK_BUS, true);
 	pair(device, "addr", place, true);
 	if (q.count > 1) {

@@ -26,6 +26,7 @@ struct machine_link {
 struct machine_queues {
 	unsigned count; /* 1-MACHINE_QUEUES_MOST for each link */
 	bool vhost;     /* the host's kernel carries the packets */
+	bool e1000;     /* the card of a guest that may know no virtio; then one queue, without vhost */
 };
 
 /* More than one queue costs, without a kernel that serves them side by side. */

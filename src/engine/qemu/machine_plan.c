@@ -20,6 +20,8 @@ static const struct guest_field fields[] = {
 	{ 10, GUEST_NUMBER, P(boot_ms), 0, NULL },
 	{ 11, GUEST_NUMBER, P(queues), 0, NULL },
 	{ 12, GUEST_NUMBER, P(vhost), 0, NULL },
+	{ 20, GUEST_NUMBER, P(boots_disk), 0, NULL },
+	{ 21, GUEST_NUMBER, P(e1000), 0, NULL },
 	{ 0 },
 };
 static const struct guest_shape shape = { sizeof(struct machine_plan), fields };

@@ -24,6 +24,8 @@ struct machine_plan {
 	uint64_t kvm;              /* 0 or 1: it gets /dev/kvm */
 	uint64_t queues;           /* of each interface in `host`: taps, made by the runner, after the disks */
 	uint64_t vhost;            /* 0 or 1: and as many descriptors of /dev/vhost-net */
+	uint64_t boots_disk;       /* 0 or 1: nobody of ours is inside: no config, kernel and initramfs are empty */
+	uint64_t e1000;            /* 0 or 1: interfaces are this card's in place of virtio's */
 	uint64_t boot_ms;          /* until carrel-init must have said hello; then it is started once more */
 };
 

@@ -43,6 +43,7 @@ struct qmp {
 	struct passed *passed; /* by `at` */
 	uint64_t last_id;
 	bool ready;
+	bool agent, passing_over; /* the rest of a line that is too long */
 };
 
 static void command_end(struct command *c, int result, struct qmp_value value, const struct err *e)
@@ -135,7 +136,8 @@ static void answered(struct qmp *q, const struct qmp_message *m)
 	for (struct command *c = q->commands; c; c = c->next)
 		if (c->id == m->id) {
 			enum err_kind kind = str_eq(m->name, "DeviceNotFound") ? ERR_NOT_FOUND : ERR_INTERNAL;
-			int r = m->kind == QMP_RETURN ? 0 : err_set(&e, kind, "QEMU refuses %s: %s", c->name, m->text);
+			const char *who = q->agent ? "the guest's agent" : "QEMU";
+			int r = m->kind == QMP_RETURN ? 0 : err_set(&e, kind, "%s refuses %s: %s", who, c->name, m->text);
 			command_end(c, r, m->value, r < 0 ? &e : NULL);
 			return;
 		}
@@ -170,15 +172,39 @@ static int take_line(struct qmp *q, const char *line, size_t length, struct err 
 	return 0;
 }
 
+/* Whose answer it was is not known: all that wait end. */
+static void pass_over(struct qmp *q)
+{
+	struct err e;
+
+	str_clear(&q->received);
+	if (q->passing_over)
+		return;
+	q->passing_over = true;
+	int r = err_set(&e, ERR_TOO_LARGE, "the guest's agent answered more than %u bytes", QMP_LINE_LONGEST);
+	while (q->commands)
+		command_end(q->commands, r, (struct qmp_value){ 0 }, &e);
+}
+
 static int take_lines(struct qmp *q, struct err *e)
 {
+	int r;
+
 	for (char *end; q->received.length && (end = memchr(q->received.bytes, '\n', q->received.length));) {
 		size_t length = (size_t)(end - q->received.bytes);
 		own_str char *line = mem_strndup(q->received.bytes, length);
 		str_drop_front(&q->received, length + 1);
-		int r = take_line(q, line, length, e);
-		if (r < 0)
+		bool rest = q->passing_over;
+		q->passing_over = false;
+		if (rest)
+			continue;
+		r = take_line(q, line, length, e);
+		if (r < 0 && !q->agent) /* what a guest says is no reason to end its line */
 			return r;
+	}
+	if (q->agent && (q->passing_over || q->received.length > QMP_LINE_LONGEST)) {
+		pass_over(q);
+		return 0;
 	}
 	return q->received.length > QMP_LINE_LONGEST ? err_set(e, ERR_TOO_LARGE, "QEMU's line has no end") : 0;
 }
@@ -211,6 +237,14 @@ struct qmp *qmp_new(struct loop *l, int fd, const struct qmp_events *events)
 
 	*q = (struct qmp){ .loop = l, .events = *events, .fd = fd };
 	q->source = loop_add_fd(l, fd, EPOLLIN, ready, q);
+	return q;
+}
+
+struct qmp *qmp_new_agent(struct loop *l, int fd, const struct qmp_events *events)
+{
+	struct qmp *q = qmp_new(l, fd, events);
+
+	q->ready = q->agent = true;
 	return q;
 }
 

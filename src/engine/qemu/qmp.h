@@ -27,6 +27,9 @@ struct qmp_events {
 
 /* Takes the socket. Commands may be sent at once: they wait for QEMU's greeting. */
 struct qmp *qmp_new(struct loop *l, int fd, const struct qmp_events *events);
+/* The same language on the line of a guest's agent (qemu-ga): no greeting comes, and an answer that is too long is passed over, which ends
+ * its command and not the line. */
+struct qmp *qmp_new_agent(struct loop *l, int fd, const struct qmp_events *events);
 void qmp_free(struct qmp *q); /* without any call */
 /* `arguments`: a JSON object as text, or NULL. `done` may be NULL. */
 void qmp_send(struct qmp *q, const char *command, const char *arguments, uint64_t deadline_ms, qmp_done_fn *done, void *data);

@@ -14,7 +14,7 @@
 
 #include "base/err.h"
 
-#define QMP_LINE_LONGEST 262144
+#define QMP_LINE_LONGEST (4U << 20)
 #define QMP_DEPTH_MOST 32
 
 /* A JSON value inside the line. */

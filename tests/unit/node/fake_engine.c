@@ -250,6 +250,11 @@ int runner_console(const char *run_dir, unsigned rows, unsigned columns, bool in
 	(void)run_dir, (void)rows, (void)columns, (void)input, (void)ret_fd;
 	return no_stream(e);
 }
+int runner_display(const char *run_dir, int *ret_fd, struct err *e)
+{
+	(void)run_dir, (void)ret_fd;
+	return no_stream(e);
+}
 int runner_exec(const char *run_dir, const struct runner_exec *what, int *ret_fd, struct err *e)
 {
 	(void)run_dir, (void)what, (void)ret_fd;
