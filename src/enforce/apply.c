@@ -125,7 +125,7 @@ int enforce_apply(const struct enforce_plan *p, struct err *e)
 	if (r == 0)
 		r = apply_writes(p, e);
 	if (r == 0 && p->device_program)
-		r = enforce_devices_attach(p->v2, e);
+		r = enforce_devices_attach(p->v2, p->kvm, e);
 	return r;
 }
 

@@ -50,7 +50,7 @@ static size_t add_rule(struct bpf_insn *out, const struct enforce_device *d)
 	return n;
 }
 
-static size_t make_program(struct bpf_insn *out)
+static size_t make_program(struct bpf_insn *out, bool kvm)
 {
 	size_t n = 0;
 
@@ -62,17 +62,19 @@ static size_t make_program(struct bpf_insn *out)
 	out[n++] = op(BPF_LDX | BPF_W | BPF_MEM, 5, 1, offsetof(struct bpf_cgroup_dev_ctx, minor), 0);
 	for (const struct enforce_device *d = enforce_devices; d->type; d++)
 		n += add_rule(out + n, d);
+	if (kvm)
+		n += add_rule(out + n, &enforce_kvm);
 	out[n++] = op(BPF_ALU | BPF_MOV | BPF_K, 0, 0, 0, 0);
 	out[n++] = op(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
 	return n;
 }
 
-int enforce_devices_attach(const char *group, struct err *e)
+int enforce_devices_attach(const char *group, bool kvm, struct err *e)
 {
 	struct bpf_insn program[INSTRUCTIONS_MOST];
 	own_fd int folder = open(group, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	union bpf_attr load = { .prog_type = BPF_PROG_TYPE_CGROUP_DEVICE, .insns = (uintptr_t)program,
-				.insn_cnt = (uint32_t)make_program(program), .license = (uintptr_t) "Apache-2.0" };
+				.insn_cnt = (uint32_t)make_program(program, kvm), .license = (uintptr_t) "Apache-2.0" };
 
 	if (folder < 0)
 		return err_errno(e, errno, "open group %s", group);

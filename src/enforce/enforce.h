@@ -30,6 +30,7 @@ struct enforce_limits {
 	uint64_t cpu_milli;    /* 0: no limit */
 	uint64_t memory_bytes; /* 0: no limit */
 	uint64_t processes;    /* 0: no limit */
+	bool kvm;              /* it is a machine, whose QEMU opens /dev/kvm */
 };
 
 struct enforce_write {
@@ -47,6 +48,7 @@ struct enforce_plan {
 	const char *freeze_text, *thaw_text;
 	uint32_t owner_id;   /* the workspace's root, who may make folders below v2; 0: nobody */
 	bool device_program; /* v2: the device rules become a program on the folder */
+	bool kvm;            /* among them: /dev/kvm */
 	struct { /* where enforce_usage reads; NULL: not known here */
 		char *cpu, *memory, *pids;
 		bool cpu_v2, memory_v2;
@@ -81,8 +83,9 @@ struct enforce_device {
 	const char *access; /* of "rwm" */
 };
 extern const struct enforce_device enforce_devices[]; /* ends with type 0 */
+extern const struct enforce_device enforce_kvm;       /* one more for machines */
 /* Attaches the rules to a v2 folder as a program (BPF_CGROUP_DEVICE); everything else is refused. */
-int enforce_devices_attach(const char *folder, struct err *e) must_check;
+int enforce_devices_attach(const char *folder, bool kvm, struct err *e) must_check;
 
 struct enforce_usage {
 	uint64_t cpu_us, memory_bytes, memory_peak_bytes, processes, out_of_memory_kills; /* UINT64_MAX: not known here */

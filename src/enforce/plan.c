@@ -41,6 +41,8 @@ const struct enforce_device enforce_devices[] = {
 	{ 0 },
 };
 
+const struct enforce_device enforce_kvm = { 'c', 10, 232, "rwm" };
+
 /* --- the layout --- */
 
 static bool has_word(const char *list, const char *word, const char *separators)
@@ -142,9 +144,11 @@ static void add_limit(struct enforce_plan *p, const char *folder, const char *fi
 		add_write(p, false, folder, file, "%s", none);
 }
 
-static void plan_v1_devices(struct enforce_plan *p, const char *folder)
+static void plan_v1_devices(struct enforce_plan *p, const char *folder, bool kvm)
 {
 	add_write(p, false, folder, "devices.deny", "a");
+	if (kvm)
+		add_write(p, false, folder, "devices.allow", "%c %d:%d %s", enforce_kvm.type, enforce_kvm.major, enforce_kvm.minor, enforce_kvm.access);
 	for (const struct enforce_device *d = enforce_devices; d->type; d++) {
 		if (d->minor < 0)
 			add_write(p, false, folder, "devices.allow", "%c %d:* %s", d->type, d->major, d->access);
@@ -179,7 +183,7 @@ static void plan_v1_controller(struct enforce_plan *p, enum enforce_controller c
 		p->thaw_text = "THAWED";
 		break;
 	default:
-		plan_v1_devices(p, folder);
+		plan_v1_devices(p, folder, limits->kvm);
 	}
 }
 
@@ -262,7 +266,7 @@ static bool parent_valid(const char *parent)
 int enforce_plan(const struct enforce_layout *l, const char *parent, const char *id, const struct enforce_limits *limits,
 		 uint32_t owner_id, struct enforce_plan *ret_plan, struct err *e)
 {
-	struct enforce_plan p = { .owner_id = owner_id };
+	struct enforce_plan p = { .owner_id = owner_id, .kvm = limits->kvm };
 
 	if (!parent_valid(parent) || !*id || strchr(id, '/') || str_starts(id, "."))
 		return err_set(e, ERR_INVALID, "'%s/%s' is no name for control groups", parent, id);
@@ -282,7 +286,7 @@ void enforce_plan_print(const struct enforce_plan *p, struct str *out)
 	for (size_t i = 0; i < p->write_count; i++)
 		str_printf(out, "write %s %s\n", p->writes[i].path, p->writes[i].text);
 	if (p->device_program)
-		str_printf(out, "device rules on %s\n", p->v2);
+		str_printf(out, "device rules on %s%s\n", p->v2, p->kvm ? ", with /dev/kvm" : "");
 }
 
 static void free_paths(char **list)

@@ -127,7 +127,8 @@ static int make_plan(const struct node *n, const char *name, const struct assign
 
 	if (a && a->spec) {
 		struct spec_resources wanted = spec_resources_or_default(a->spec);
-		limits = (struct enforce_limits){ wanted.cpu_milli, wanted.memory_bytes, wanted.processes };
+		limits = (struct enforce_limits){ wanted.cpu_milli, wanted.memory_bytes, wanted.processes, false };
+		limits.kvm = isolate_is_machine(a) && a->spec->engine != ENGINE_EMULATOR;
 		if (isolate_is_machine(a))
 			limits.memory_bytes = machine_memory(machine_memory_wish(wanted.memory_bytes, a->image ? a->image->machine : NULL)) +
 					      MACHINE_ALLOWANCE;

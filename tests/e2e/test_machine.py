@@ -132,16 +132,13 @@ def test_data_stays_over_a_restart_and_a_disk_grows_at_the_next(here, name, tmp_
     here.carrel("rm", "-f", name)
 
 
-def test_volumes_and_no_kept_ones(here, name):
+def test_volumes(here, name):
     spec = {"name": name, "image": "busybox", "engine": "emulator", "command": ["sleep", "1000"],
             "volumes": [{"name": "data", "size": "64M", "mount": "/srv"}]}
     here.carrel("deploy", "-", input=json.dumps(spec))
     here.wait_state(name, "running")
     assert "/srv" in here.carrel("exec", name, "--", "sh", "-c", "echo x > /srv/x && df /srv").stdout
     here.carrel("rm", "-f", name)
-    spec["volumes"][0]["keep"] = True
-    assert "no kept volumes" in here.carrel("deploy", "-", input=json.dumps(spec), ok=None).stderr
-    here.carrel("rm", "-f", name, ok=None)
 
 
 def hanging_kernel(package, folder):

@@ -197,6 +197,42 @@ static void limits_hold(void **state)
 	enforce_plan_done(&p);
 }
 
+/* The number of /dev/kvm is allowed with it and refused without; a device that nobody is given stays refused. */
+static void body_make_kvm(void)
+{
+	bool wanted = getenv("DEVICE_KVM") != NULL;
+	own_str char *kvm = mem_printf("%s/kvm", getenv("DEVICE_FOLDER")), *other = mem_printf("%s/other", getenv("DEVICE_FOLDER"));
+
+	if ((mknod(kvm, S_IFCHR | 0600, makedev(10, 232)) == 0) != wanted)
+		_exit(1);
+	_exit(mknod(other, S_IFCHR | 0600, makedev(10, 231)) == 0 ? 2 : 0);
+}
+
+static void kvm_is_for_machines(void **state)
+{
+	(void)state;
+	char folder[] = "/tmp/carrel-test-kvm-XXXXXX";
+	if (!layout.v2) {
+		print_message("this host has no cgroup2 tree\n");
+		skip();
+	}
+	assert_non_null(mkdtemp(folder));
+	assert_int_equal(setenv("DEVICE_FOLDER", folder, 1), 0);
+	for (int kvm = 0; kvm < 2; kvm++) {
+		own_str char *group = mem_printf("%s/%s/kvm-%d", layout.v2, parent, kvm);
+		struct enforce_plan only_v2 = { .v2 = group };
+		assert_ok(fs_mkdirs(group, 0755, &e), &e);
+		assert_ok(enforce_devices_attach(group, kvm, &e), &e);
+		if (kvm)
+			assert_int_equal(setenv("DEVICE_KVM", "1", 1), 0);
+		int status = status_of(start_inside(&only_v2, body_make_kvm));
+		assert_int_equal(rmdir(group), 0);
+		assert_true(WIFEXITED(status));
+		assert_int_equal(WEXITSTATUS(status), 0);
+	}
+	assert_ok(fs_remove_tree(AT_FDCWD, folder, &e), &e);
+}
+
 static void device_rules_by_program(void **state)
 {
 	(void)state;
@@ -208,7 +244,7 @@ static void device_rules_by_program(void **state)
 	assert_non_null(mkdtemp(folder));
 	own_str char *group = mem_printf("%s/%s/program", layout.v2, parent);
 	assert_ok(fs_mkdirs(group, 0755, &e), &e);
-	assert_ok(enforce_devices_attach(group, &e), &e);
+	assert_ok(enforce_devices_attach(group, false, &e), &e);
 	assert_int_equal(setenv("DEVICE_FOLDER", folder, 1), 0);
 	struct enforce_plan only_v2 = { .v2 = group };
 	int status = status_of(start_inside(&only_v2, body_use_devices));
@@ -222,7 +258,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(everything_goes_away_again),
 					    cmocka_unit_test(a_frozen_workspace_can_be_killed), cmocka_unit_test(limits_hold),
-					    cmocka_unit_test(device_rules_by_program) };
+					    cmocka_unit_test(device_rules_by_program), cmocka_unit_test(kvm_is_for_machines) };
 	if (geteuid() != 0) {
 		(void)printf("1..0 # SKIP control groups can be made by root only\n");
 		return 0;

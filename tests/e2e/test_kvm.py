@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The engine kvm for real: an emulated machine whose processor has SVM is a host, with our own programs in it, and starts a machine by KVM.
+
+The state of the site inside (an image and a kernel, imported) is made outside, where it takes no time.
+"""
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from conftest import Site, import_image
+from guest_tools import kernel_package
+
+PROGRAMS = ("mkfs.ext4", "resize2fs", "tune2fs", "qemu-system-x86_64")
+FIRMWARE = ("bios-256k.bin", "linuxboot_dma.bin", "kvmvapic.bin")
+MODULES = ("irqbypass", "kvm", "kvm-amd", "loop")
+INIT = r"""#!/bin/sh
+exec >/dev/console 2>&1
+export PATH=/carrel/bin:/carrel/sbin:/bin:/usr/sbin:/sbin:/usr/bin CARREL_PREFIX=/carrel CARREL_ADDRESS=unix:/run/carreld.sock NO_COLOR=1
+mount -t tmpfs run /run
+mount -t tmpfs tmp /tmp
+mount -t cgroup2 cgroup /sys/fs/cgroup
+for m in irqbypass kvm kvm-amd loop; do insmod /modules/$m.ko; done
+echo "probe: $(/carrel/libexec/carrel/carrel-kvm)"
+carreld --state /state --run /run --log-level warn &
+carrel-node --state /state --run /run --blanks 0 --ahead 0 --service unix:/run/carreld.sock --log-level warn &
+i=0; until carrel doctor 2>/dev/null | grep -q ': connected'; do i=$((i+1)); [ $i -lt 600 ] || break; sleep 0.1; done
+carrel doctor | grep engine-kvm
+carrel run --name auto --isolation machine --memory 256M --disk 64M --network none busybox -- sh -c 'echo "inside: $(uname -r) $(cat /sys/class/dmi/id/sys_vendor)"; exit 5'
+echo "status: $?"
+echo "engine: $(carrel show auto --format json | grep -o '"engine": *"[a-z]*"' | tr -d ' \n')"
+poweroff -f
+"""
+
+
+def libraries(program):
+    return set(re.findall(r"(/\S+)", subprocess.run(["ldd", program], capture_output=True, text=True).stdout))
+
+
+def add_programs(files, prefix):
+    programs = {shutil.which(p): shutil.which(p) for p in PROGRAMS}
+    for folder in ("bin", "sbin", "libexec/carrel"):
+        for path in (prefix / folder).iterdir():
+            programs[f"/carrel/{folder}/{path.name}"] = str(path)
+    for inside, program in programs.items():
+        files[inside] = (0o755, pathlib.Path(program).read_bytes())
+        for library in libraries(program):
+            files[library] = (0o755, pathlib.Path(library).read_bytes())
+    for name in FIRMWARE:
+        found = [p for p in (pathlib.Path("/usr/share/seabios") / name, pathlib.Path("/usr/share/qemu") / name) if p.exists()]
+        files[f"/usr/share/{found[0].parent.name}/{name}"] = found[0].read_bytes()
+
+
+def add_state(files, prefix, busybox_tar, package):
+    inner = Site(prefix, node=False)
+    try:
+        import_image(inner, "busybox", busybox_tar)
+        inner.carrel("kernel", "import", "linux", package)
+        inner.service.stop()
+        for path in inner.state.rglob("*"):
+            if path.is_file():
+                files["/state/" + str(path.relative_to(inner.state))] = path.read_bytes()
+    finally:
+        inner.close()
+
+
+@pytest.fixture(scope="module")
+def host_files(prefix, busybox_tar, tmp_path_factory):
+    package = kernel_package()
+    if not shutil.which("qemu-system-x86_64") or not package:
+        pytest.skip("needs qemu-system-x86 and a package of a cloud kernel")
+    files = {"/sbin/init": (0o755, INIT.encode()), "/run/.keep": b"", "/sys/.keep": b"", "/tmp/.keep": b""}
+    add_programs(files, prefix)
+    add_state(files, prefix, busybox_tar, package)
+    folder = tmp_path_factory.mktemp("kernel")
+    subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+    for name in MODULES:
+        files[f"/modules/{name}.ko"] = next(folder.glob(f"lib/modules/**/{name}.ko")).read_bytes()
+    return files
+
+
+def test_a_machine_by_kvm(shared_site, host_files, make_image):
+    package = kernel_package()
+    shared_site.carrel("kernel", "import", "linux", package)
+    make_image(shared_site, "host", host_files)
+    spec = {"name": "host", "image": "host", "engine": "emulator", "mode": "system", "network": "none",
+            "resources": {"memory": "1G", "cpu": 1, "disk": "1G"}}
+    shared_site.carrel("deploy", "-", input=json.dumps(spec))
+    try:
+        shared_site.wait_state("host", "stopped", timeout=400)
+    finally:
+        log = shared_site.carrel("logs", "host").stdout
+        print(log[-6000:], shared_site.carrel("why", "host").stdout)
+    assert "probe: usable" in log
+    assert re.search(r"yes +engine-kvm", log)
+    assert "inside: 6." in log and "QEMU" in log and "status: 5" in log
+    assert 'engine: "engine":"kvm"' in log or '"engine":"auto""engine":"kvm"' in log
+    shared_site.carrel("rm", "host")
