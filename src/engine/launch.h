@@ -38,6 +38,7 @@ struct launch_interface {
 	uint16_t vlan;             /* of its port on the bridge; 0: none */
 	const char *ipv4, *ipv6;
 	const char *gateway4, *gateway6; /* of the default route by this interface, without length */
+	const char *pool6;               /* what else is reached by the network's router, where that is not the default route */
 	const char *zone;                /* searched for names */
 	const char *dns[2];              /* servers, IPv4 and IPv6 */
 };

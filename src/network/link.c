@@ -79,15 +79,18 @@ static void put_address(struct netlink *n, unsigned index, const char *text, boo
 	netlink_put(n, IFA_ADDRESS, p.bytes, p.size);
 }
 
-static void put_default_route(struct netlink *n, unsigned index, const char *gateway)
+/* `pool` NULL: the default route. */
+static void put_route(struct netlink *n, unsigned index, const char *pool, const char *gateway)
 {
-	struct prefix p;
+	struct prefix p, to = { 0 };
 
-	if (!read_prefix(gateway, &p))
+	if (!read_prefix(gateway, &p) || (pool && !read_prefix(pool, &to)))
 		return;
-	const struct rtmsg header = { .rtm_family = p.family, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
+	const struct rtmsg header = { .rtm_family = p.family, .rtm_dst_len = to.length, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
 				      .rtm_scope = RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST, .rtm_flags = RTNH_F_ONLINK };
-	netlink_begin(n, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, "set the default route", &header, sizeof header);
+	netlink_begin(n, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, "set a route", &header, sizeof header);
+	if (to.length)
+		netlink_put(n, RTA_DST, to.bytes, to.size);
 	netlink_put(n, RTA_GATEWAY, p.bytes, p.size);
 	netlink_u32(n, RTA_OIF, index);
 }
@@ -386,8 +389,9 @@ static void put_inside(struct netlink *n, const struct link_port *p)
 	netlink_begin(n, RTM_NEWLINK, 0, "bring an interface up", &up, sizeof up);
 	put_address(n, p->index, p->ipv4, false);
 	put_address(n, p->index, p->ipv6, p->isolated); /* neighbours are asked for on a bridge of the site only */
-	put_default_route(n, p->index, p->gateway4);
-	put_default_route(n, p->index, p->gateway6);
+	put_route(n, p->index, NULL, p->gateway4);
+	put_route(n, p->index, NULL, p->gateway6);
+	put_route(n, p->index, p->pool6, p->pool6 ? LINK_GATEWAY6 : NULL); /* neighbours of a /128 are behind it too */
 }
 
 static int find_bridge(const struct link_port *p, unsigned *ret_index, struct err *e)

@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/str.h"
 
+#define LINK_GATEWAY6 "fe80::1" /* of every network of ours */
 #define LINK_INSIDE_FIRST 2 /* index of eth0 in a workspace; eth1 is 3, ... */
 
 struct link_bridge {
@@ -32,6 +33,7 @@ struct link_port {
 	bool isolated;             /* from other ports: networks of our own; else a bridge of the site, which stays as it is */
 	const char *ipv4, *ipv6;         /* ADDRESS/LENGTH; NULL: none */
 	const char *gateway4, *gateway6; /* of the default route; NULL: none by this interface */
+	const char *pool6;         /* ADDRESS/LENGTH that is reached by fe80::1 here, without a default route; NULL: none */
 	uint16_t vlan;             /* on a site's bridge, which must filter VLANs; 0: none */
 };
 

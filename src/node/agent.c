@@ -173,7 +173,7 @@ static void take_wish(struct workspace *w)
 	r->wish = w->next;
 	w->next = empty;
 	if (state_is_live((enum state)r->truth.report->state))
-		networks_update(w->agent->node->networks, &r->wish, r->truth.report->pid);
+		networks_update(w->agent->node->networks, &r->wish, r->truth.report);
 	bool nothing_to_keep = r->wish.wish == WISH_REMOVED && !r->on_disk;
 	w->job_failed = !nothing_to_keep && record_save_wish(r, &w->job_error) < 0;
 }

@@ -119,7 +119,7 @@ static void find_runner(struct workspace *w)
 		report->state = status.paused ? STATE_PAUSED : STATE_RUNNING;
 	agent_watch(w, control);
 	report->pid = status.pid;
-	networks_adopt(w->agent->node->networks, &r->wish, status.pid);
+	networks_adopt(w->agent->node->networks, &r->wish, report);
 	(void)!isolate_freeze_volumes(w->agent->node, r, false, NULL); /* a snapshot may have been under way */
 	if (report->state == STATE_STARTING || report->state == STATE_STOPPING) /* a stop is then said again */
 		report->state = r->wish.wish == WISH_PAUSED && report->state == STATE_STARTING ? STATE_PAUSED : STATE_RUNNING;

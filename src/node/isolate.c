@@ -139,7 +139,7 @@ static int make_plan(const struct node *n, const char *name, const struct assign
 void isolate_interface_done(struct launch_interface *f)
 {
 	const char *const own[] = { f->port, f->bridge,	  f->device, f->mac,   f->ipv4,	  f->ipv6,
-				    f->gateway4, f->gateway6, f->zone,	 f->dns[0], f->dns[1] };
+				    f->gateway4, f->gateway6, f->pool6, f->zone,	 f->dns[0], f->dns[1] };
 
 	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
 		free((char *)(uintptr_t)own[i]);

@@ -71,7 +71,6 @@ static struct local *put_local(struct networks *s, const struct assignment *a, s
 		return NULL;
 	}
 	before = map_remove(&s->locals, a->id);
-	l->machine = before ? before->machine : isolate_is_machine(&l->wish);
 	if (before)
 		l->pid = before->pid;
 	local_free(before);
@@ -268,7 +267,8 @@ static void fill_interface(const struct network *w, const char *bridge, const st
 	out->zone = mem_strdup(network_zone(w, zone));
 	out->dns[0] = gateway_or_null(w->ipv4);
 	out->dns[1] = gateway_or_null(w->ipv6);
-	out->gateway6 = first && a->ipv6 ? mem_strdup("fe80::1") : NULL;
+	out->gateway6 = first && a->ipv6 ? mem_strdup(LINK_GATEWAY6) : NULL;
+	out->pool6 = !first && a->ipv6 ? copy_or_null(w->ipv6) : NULL;
 }
 
 static const struct network *network_of(struct networks *s, const struct attachment *a, struct err *e)
@@ -385,7 +385,7 @@ static int add_interface(struct networks *s, const struct local *l, const struct
 	uint32_t number = (uint32_t)strtoul(a->device + strcspn(a->device, "0123456789"), NULL, 10);
 	const struct link_port p = { .port = f.port, .bridge = f.bridge, .owner = l->wish.id, .device = f.device, .mac = f.mac,
 				     .index = LINK_INSIDE_FIRST + number, .mtu = f.mtu, .isolated = f.isolated, .vlan = f.vlan,
-				     .ipv4 = f.ipv4, .ipv6 = f.ipv6, .gateway4 = f.gateway4, .gateway6 = f.gateway6 };
+				     .ipv4 = f.ipv4, .ipv6 = f.ipv6, .gateway4 = f.gateway4, .gateway6 = f.gateway6, .pool6 = f.pool6 };
 	r = link_ports_make(&p, 1, space, e);
 	isolate_interface_done(&f);
 	return r;
@@ -680,15 +680,21 @@ void networks_free(struct networks *s)
 	free(s);
 }
 
-void networks_adopt(struct networks *s, const struct assignment *a, uint64_t pid)
+/* What runs: the wish may be another engine already. */
+static void set_running(struct local *l, const struct report *r)
+{
+	l->pid = r->pid;
+	l->machine = r->engine ? isolate_ran_as_machine(r) : isolate_is_machine(&l->wish);
+	l->links_due = true;
+}
+
+void networks_adopt(struct networks *s, const struct assignment *a, const struct report *r)
 {
 	struct err e = { 0 };
 	struct local *l = a->attachments.count ? put_local(s, a, &e) : NULL;
 
-	if (l) {
-		l->pid = pid;
-		l->links_due = true;
-	}
+	if (l)
+		set_running(l, r);
 }
 
 void networks_start(struct networks *s, void (*tell)(void *data, json_t *message), void *data)
@@ -721,7 +727,7 @@ void networks_take(struct networks *s, json_t *message)
 		job_start(s);
 }
 
-void networks_update(struct networks *s, const struct assignment *a, uint64_t pid)
+void networks_update(struct networks *s, const struct assignment *a, const struct report *report)
 {
 	struct err e = { 0 };
 
@@ -730,10 +736,8 @@ void networks_update(struct networks *s, const struct assignment *a, uint64_t pi
 	int r = before ? remove_links(&before->wish, a, &e) : 0;
 	if (r == 0 && (before || a->attachments.count))
 		l = put_local(s, a, &e);
-	if (l) {
-		l->pid = pid;
-		l->links_due = true;
-	}
+	if (l)
+		set_running(l, report);
 	(void)pthread_mutex_unlock(&s->lock);
 	if (r < 0)
 		log_error(&e, "workspace %s", a->id);

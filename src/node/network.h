@@ -23,15 +23,15 @@ int networks_new(struct node *n, struct networks **ret_networks, struct err *e) 
 void networks_stop(struct networks *s);
 void networks_free(struct networks *s);
 
-/* A workspace that was found running: before networks_start. */
-void networks_adopt(struct networks *s, const struct assignment *a, uint64_t pid);
+/* A workspace that was found running: before networks_start. `r`: with the engine that it runs under, whatever the wish is. */
+void networks_adopt(struct networks *s, const struct assignment *a, const struct report *r);
 /* From now on rules are kept right. `tell` gets messages for the service (takes them); loop thread. */
 void networks_start(struct networks *s, void (*tell)(void *data, json_t *message), void *data);
 
 /* The service's message "networks". Loop thread. */
 void networks_take(struct networks *s, json_t *message);
-/* A newer wish for a workspace that runs is noted. Loop thread; `pid`: its first process. */
-void networks_update(struct networks *s, const struct assignment *a, uint64_t pid);
+/* A newer wish for a workspace that runs is noted. Loop thread. */
+void networks_update(struct networks *s, const struct assignment *a, const struct report *r);
 /* Its rules, interfaces and rates are as was noted last; with those of all others that were noted since. A worker's thread. */
 int networks_settle(struct networks *s, const char *id, struct err *e) must_check;
 /* The answer to the service's message "judge"; takes nothing. Loop thread. */

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "base/fault.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
@@ -249,11 +249,13 @@ static void plug_in(struct change *c, const char *const *interface, const struct
 	int fds[MACHINE_QUEUES_MOST * 2];
 	struct err e;
 
-	if (network_tap_make(interface, n->host->id, n->queues.count, n->queues.vhost, fds, &e) < 0) {
+	int r = network_tap_make(interface, n->host->id, n->queues.count, n->queues.vhost, fds, &e);
+	if (r < 0) {
 		if (!c->error.kind)
 			c->error = e;
 		return;
 	}
+	(void)fault_point("runner.plug");
 	n->places[link->place].port = mem_strdup(interface[INTERFACE_PORT]);
 	send_fds(c, "tap", fds, n->queues.count, &taps);
 	if (n->queues.vhost)

@@ -19,7 +19,7 @@ static struct link_port read_port(const char *const *at, const char *owner, size
 				   .mtu = (uint32_t)strtoul(at[INTERFACE_MTU], NULL, 10), .isolated = at[INTERFACE_ISOLATED][0] == '1',
 				   .ipv4 = or_null(at[INTERFACE_IPV4]), .ipv6 = or_null(at[INTERFACE_IPV6]),
 				   .gateway4 = or_null(at[INTERFACE_GATEWAY4]), .gateway6 = or_null(at[INTERFACE_GATEWAY6]),
-				   .vlan = (uint16_t)strtoul(at[INTERFACE_VLAN], NULL, 10) };
+				   .pool6 = or_null(at[INTERFACE_POOL6]), .vlan = (uint16_t)strtoul(at[INTERFACE_VLAN], NULL, 10) };
 }
 
 static int read_interfaces(const struct plan *p, struct link_port *ports, size_t *ret_count, struct err *e)

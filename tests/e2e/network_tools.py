@@ -16,7 +16,7 @@ import subprocess
 import sys
 
 ECHO = """
-import socket, sys, threading
+import contextlib, socket, sys, threading
 port, udp, six = int(sys.argv[1]), sys.argv[2] == "udp", socket.AF_INET6
 s = socket.socket(six, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
 s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -24,10 +24,10 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s.bind(("::", port))
 def plain(a): return a[7:] if a.startswith("::ffff:") else a
 def talk(c, a):
-    c.sendall(plain(a[0]).encode() + b"\\n")
-    while (data := c.recv(4096)):
-        c.sendall(data)
-    c.close()
+    with c, contextlib.suppress(OSError):
+        c.sendall(plain(a[0]).encode() + b"\\n")
+        while (data := c.recv(4096)):
+            c.sendall(data)
 if not udp: s.listen(64)
 print("ready", flush=True)
 while True:

@@ -283,9 +283,9 @@ def icmpv6(source, target, payload, hops=255):
     return ipv6_packet(source, target, 58, payload, hops)
 
 
-def spoofed(a, b):
+def spoofed(a, b, gate="02:ff:00:00:00:01", local=None):
     """(name, frame, what counts it): everything that workspace `a` must not be able to send."""
-    own, gate, other, all_ = mac(a.mac), mac("02:ff:00:00:00:01"), mac(b.mac), b"\xff" * 6
+    own, gate, other, all_ = mac(a.mac), mac(gate), mac(b.mac), b"\xff" * 6
     six = socket.AF_INET6
     target = lambda address: socket.inet_pton(six, address)
     udp67 = struct.pack("!HHHH", 67, 68, 20, 0) + b"dhcp-offer.."
@@ -296,7 +296,7 @@ def spoofed(a, b):
     good = ipv4_packet(a.ipv4, "10.88.1.1")
     router = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + b"\1\1" + own
     redirect = struct.pack("!BBHI", 137, 0, 0, 0) + target(b.ipv6) + target(world_wan6)
-    local = "fe80::ff:fe00:%x" % a.attachments[0]["number"]
+    local = local or "fe80::ff:fe00:%x" % a.attachments[0]["number"]
     hidden_router = struct.pack("!BBHI", 58, 0, 0, 7)  # a fragment header, whole in one fragment
     yield "wrong MAC", eth(other, 0x800, good), "spoofed MAC address"
     yield "wrong IPv4", eth(own, 0x800, ipv4_packet(b.ipv4, "10.88.1.1")), "spoofed IPv4 address"

@@ -61,10 +61,14 @@ void machine_links_inside(const char *const *interfaces, struct guest_objects *r
 					       .mtu = strtoull(at[INTERFACE_MTU], NULL, 10) };
 		if (*at[INTERFACE_IPV4])
 			add_text(&g->addresses, mem_strdup(at[INTERFACE_IPV4]));
-		if (*at[INTERFACE_IPV6]) /* alone on its link, as in a namespace */
+		if (*at[INTERFACE_IPV6] && *at[INTERFACE_ISOLATED] == '1') /* alone on its link, as in a namespace */
 			add_text(&g->addresses, mem_printf("%.*s/128", (int)strcspn(at[INTERFACE_IPV6], "/"), at[INTERFACE_IPV6]));
+		else if (*at[INTERFACE_IPV6])
+			add_text(&g->addresses, mem_strdup(at[INTERFACE_IPV6]));
 		add_route(&g->routes, at[INTERFACE_GATEWAY4]);
 		add_route(&g->routes, at[INTERFACE_GATEWAY6]);
+		if (*at[INTERFACE_POOL6])
+			add_text(&g->routes, mem_printf("%s via fe80::1", at[INTERFACE_POOL6]));
 	}
 	*ret_interfaces = (struct guest_objects){ list, count };
 }

@@ -108,7 +108,7 @@ static json_t *describe_flags(uint64_t flags)
 static json_t *describe_interfaces(const struct plan *p)
 {
 	static const char *const keys[INTERFACE_TEXTS] = { "port", "bridge", "device", "mac",	   "mtu",
-							   "isolated", "ipv4", "ipv6", "gateway4", "gateway6", "vlan" };
+							   "isolated", "ipv4", "ipv6", "gateway4", "gateway6", "vlan", "pool6" };
 	json_t *array = p->interfaces && p->interfaces[0] ? json_array() : NULL;
 
 	for (const char **at = p->interfaces; array && *at; at += INTERFACE_TEXTS) {

@@ -360,6 +360,7 @@ void request_interface(const struct launch_interface *f, struct request_interfac
 	at[INTERFACE_GATEWAY4] = f->gateway4;
 	at[INTERFACE_GATEWAY6] = f->gateway6;
 	at[INTERFACE_VLAN] = ret_interface->vlan;
+	at[INTERFACE_POOL6] = f->pool6;
 	for (size_t i = 0; i < INTERFACE_TEXTS; i++)
 		if (!at[i])
 			at[i] = "";

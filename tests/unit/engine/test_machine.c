@@ -134,15 +134,16 @@ static void test_plug(void **state)
 static void test_inside(void **state)
 {
 	static const char *const plan[] = { "cr1", "crn1", "eth0", "02:00:00:00:00:01", "1400", "1", "10.0.0.2/24", "fd00::2/64", "10.0.0.1",
-					    "fe80::1", "0",
-					    "cr2", "crn2", "eth7", "02:00:00:00:00:02", "1500", "1", "10.1.0.2/24", "", "", "", "0", NULL };
-	static const char *const beyond[] = { "cr3", "crn2", "eth8", "02:00:00:00:00:03", "1500", "1", "", "", "", "", "0", NULL };
+					    "fe80::1", "0", "",
+					    "cr2", "crn2", "eth7", "02:00:00:00:00:02", "1500", "1", "10.1.0.2/24", "", "", "", "0",
+					    "fd01::/64", NULL };
+	static const char *const beyond[] = { "cr3", "crn2", "eth8", "02:00:00:00:00:03", "1500", "1", "", "", "", "", "0", "", NULL };
 	struct guest_objects inside;
 	struct machine_link link;
 
 	(void)state;
 	assert_int_equal(machine_link_count(plan), 2);
-	assert_ok(machine_link_read(plan + 11, &link, &e), &e);
+	assert_ok(machine_link_read(plan + 12, &link, &e), &e);
 	assert_int_equal(link.place, 7);
 	assert_string_equal(link.mac, "02:00:00:00:00:02");
 	assert_true(machine_link_read(beyond, &link, &e) < 0);
@@ -158,7 +159,8 @@ static void test_inside(void **state)
 	assert_string_equal(g[0].routes.items[0], "default via 10.0.0.1");
 	assert_string_equal(g[0].routes.items[1], "default via fe80::1");
 	assert_int_equal(g[1].addresses.count, 1);
-	assert_int_equal(g[1].routes.count, 0);
+	assert_int_equal(g[1].routes.count, 1);
+	assert_string_equal(g[1].routes.items[0], "fd01::/64 via fe80::1");
 	machine_links_inside_done(&inside);
 }
 

@@ -22,7 +22,7 @@ static int spaces[2] = { -1, -1 }, home = -1;
 static const struct link_bridge lab = { "crb1", "10.88.0.1/24", "fd00:88::1/64", 1, 1500 };
 static const struct link_port ports[2] = {
 	{ "cr1", "crb1", "aa", "eth0", "02:00:00:00:00:01", 2, 1500, true, "10.88.0.2/24", "fd00:88::2/64", "10.88.0.1", "fe80::1", 0 },
-	{ "cr2", "crb1", "bb", "eth0", "02:00:00:00:00:02", 2, 1500, true, "10.88.0.3/24", "fd00:88::3/64", "10.88.0.1", "fe80::1", 0 },
+	{ "cr2", "crb1", "bb", "eth0", "02:00:00:00:00:02", 2, 1500, true, "10.88.0.3/24", "fd00:88::3/64", "10.88.0.1", "fe80::1", "fd01::/64", 0 },
 };
 
 static void enter(int space) { assert_int_equal(setns(space, CLONE_NEWNET), 0); }
@@ -75,6 +75,8 @@ static void cables_are_made_and_configured(void **state)
 	says("ip address show dev eth0", "02:00:00:00:00:01");
 	says("ip route", "default via 10.88.0.1 dev eth0");
 	says("ip -6 route", "default via fe80::1 dev eth0");
+	enter(spaces[1]);
+	says("ip -6 route", "fd01::/64 via fe80::1 dev eth0");
 	enter(home);
 }
 
