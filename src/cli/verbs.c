@@ -3,8 +3,8 @@
 #include "cli/cli.h"
 
 #define VERBS(X)                                                                                                       \
-	X(run) X(deploy) X(ls) X(show) X(start) X(stop) X(restart) X(pause) X(resume) X(suspend) X(move) X(exec)       \
-	X(console) X(display)                                                                                          \
+	X(run) X(deploy) X(ls) X(show) X(start) X(stop) X(restart) X(pause) X(resume) X(suspend) X(move)              \
+	X(export) X(import) X(exec) X(console) X(display)                                                              \
 	X(logs) X(cp) X(rename) X(set) X(connect) X(disconnect) X(allow) X(deny) X(publish) X(unpublish) X(rm)         \
 	X(why) X(events) X(doctor) X(version) X(completion) X(snapshot_create) X(snapshot_restore)                     \
 	X(snapshot_ls) X(snapshot_rm) X(operation_ls) X(operation_show) X(operation_wait) X(operation_cancel)          \

@@ -461,7 +461,7 @@ json_t *agent_suspend_check(struct agent *a, const char *id)
 	return suspend_check(a->node, w->record);
 }
 
-int agent_borrow(struct agent *a, const char *id, struct record **ret_record, struct err *e)
+int agent_borrow(struct agent *a, const char *id, bool suspended, struct record **ret_record, struct err *e)
 {
 	struct workspace *w = find(a, id);
 	const struct report *report = w ? w->record->truth.report : NULL;
@@ -472,7 +472,7 @@ int agent_borrow(struct agent *a, const char *id, struct record **ret_record, st
 		(void)err_set(e, ERR_PRECONDITION, "the workspace is being worked on");
 		return err_hint(e, "try again in a moment");
 	}
-	if (report->state != STATE_STOPPED && report->state != STATE_PREPARED)
+	if (report->state != STATE_STOPPED && report->state != STATE_PREPARED && !(suspended && report->state == STATE_SUSPENDED))
 		return err_set(e, ERR_CONFLICT, "the workspace is %s and has no files yet", state_names[report->state]);
 	w->busy = true;
 	*ret_record = w->record;
@@ -486,6 +486,8 @@ void agent_give_back(struct agent *a, const char *id)
 	if (!w)
 		return;
 	w->busy = false;
+	if (!w->record->lost_wish && w->report)
+		publish(w, encode(&report_shape, w->record->truth.report)); /* an import may have brought a memory state */
 	agent_look_for_idle(a);
 	agent_consider(w);
 }

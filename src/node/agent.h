@@ -45,7 +45,7 @@ bool agent_exit_status(struct agent *a, const char *id, uint64_t *ret_status);
 json_t *agent_suspend_check(struct agent *a, const char *id);
 /* The record of a workspace that has volumes and no process, for a copy: the agent leaves it alone until it is given back, and then does
  * what was wished meanwhile. ERR_PRECONDITION while it is being worked on, ERR_CONFLICT when it was never prepared. */
-int agent_borrow(struct agent *a, const char *id, struct record **ret_record, struct err *e) must_check;
+int agent_borrow(struct agent *a, const char *id, bool suspended, struct record **ret_record, struct err *e) must_check;
 void agent_give_back(struct agent *a, const char *id);
 
 #endif

@@ -26,6 +26,7 @@
 #include "base/str.h"
 #include "base/ws.h"
 #include "engine/runner_client.h"
+#include "node/bundle.h"
 #include "node/logs.h"
 #include "node/steps.h"
 
@@ -51,7 +52,8 @@ struct stream {
 	size_t kept_length;
 	bool ended;
 	struct logs *logs;
-	struct work work; /* work.record: borrowed for maintenance */
+	struct work work; /* work.record: borrowed for maintenance, or for a bundle */
+	struct bundle_job *bundle;
 	struct stream *next;
 };
 
@@ -90,12 +92,15 @@ static void stream_drop(struct stream *s)
 	free(s);
 }
 
+static bool is_bundle(const struct stream *s) { return str_eq(s->kind, "export") || str_eq(s->kind, "import"); }
+
 static void end_maintenance(void *data)
 {
 	struct stream *s = data;
 	struct err e = { 0 };
 
-	if (steps_undo_start(&s->work, &e) < 0)
+	bundle_job_free(s->bundle);
+	if (!is_bundle(s) && steps_undo_start(&s->work, &e) < 0)
 		log_error(&e, "end of a copy");
 }
 
@@ -200,6 +205,10 @@ static void runner_job(void *data)
 {
 	struct stream *s = data;
 
+	if (is_bundle(s)) {
+		(void)!(str_eq(s->kind, "export") ? bundle_export : bundle_import)(&s->work, s->request, &s->runner_fd, &s->bundle, &s->why);
+		return;
+	}
 	if (s->work.record && steps_maintain(&s->work, &s->why) < 0)
 		return;
 	if (open_runner(s, &s->why) == -EHOSTUNREACH) {
@@ -241,6 +250,38 @@ static int send_to_runner(struct stream *s, const char *bytes, size_t length)
 	return n >= 0 || (errno != EAGAIN && errno != ENOBUFS); /* a runner that is gone shows when it is read */
 }
 
+/* What was imported takes its place before the client hears of it. */
+static void import_job(void *data)
+{
+	struct stream *s = data;
+	(void)!bundle_import_finish(&s->work, s->bundle, &s->why);
+}
+
+static void import_done(void *data)
+{
+	static const char done[] = "{\"exit\":0}";
+	struct stream *s = data;
+
+	s->busy = false;
+	if (s->gone) {
+		stream_free(s);
+		return;
+	}
+	if (s->why.kind) {
+		finish_with(s, &s->why);
+		return;
+	}
+	ws_send(s->ws, true, done, sizeof done - 1);
+	finish(s);
+}
+
+static void finish_import(struct stream *s)
+{
+	s->busy = true;
+	loop_remove(TAKE(s->source));
+	workers_run(s->node->workers, import_job, import_done, s, false);
+}
+
 static void read_runner(struct stream *s)
 {
 	static char buffer[RUNNER_FRAME_LONGEST + 1]; /* loop thread only */
@@ -253,6 +294,10 @@ static void read_runner(struct stream *s)
 			continue;
 		if (n <= 0) {
 			finish(s);
+			return;
+		}
+		if (s->bundle && bundle_is_import(s->bundle) && str_starts(buffer, "{\"exit\"")) {
+			finish_import(s);
 			return;
 		}
 		ws_send(s->ws, buffer[0] == '{', buffer, (size_t)n);
@@ -382,9 +427,9 @@ static void begin_again(void *data)
 /* False: it is being worked on - the copy before this one may still be ending - and looked at again in a moment. */
 static bool borrow(struct stream *s)
 {
-	if (!agent_look(s->agent, s->id, NULL, &s->state) || state_is_live(s->state))
+	if (!agent_look(s->agent, s->id, NULL, &s->state) || (state_is_live(s->state) && !is_bundle(s)))
 		return true;
-	(void)!agent_borrow(s->agent, s->id, &s->work.record, &s->why);
+	(void)!agent_borrow(s->agent, s->id, str_eq(s->kind, "export"), &s->work.record, &s->why);
 	if (s->why.kind != ERR_PRECONDITION || ++s->tries > BORROW_TRIES)
 		return true;
 	err_clear(&s->why);
@@ -396,7 +441,7 @@ static bool borrow(struct stream *s)
 static void begin(struct stream *s)
 {
 	ws_pause(s->ws);
-	if (!s->why.kind && str_starts(s->kind, "copy-") && !borrow(s))
+	if (!s->why.kind && (str_starts(s->kind, "copy-") || is_bundle(s)) && !borrow(s))
 		return;
 	if (s->why.kind) {
 		finish_with(s, &s->why);

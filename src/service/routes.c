@@ -78,6 +78,8 @@ const struct route routes[] = {
 	{ "GET", W "/logs", NEED_READ, handle_workspace_stream, "What its program wrote", NULL, NULL, NULL, STREAM, 0 },
 	{ "GET", W "/copy-in", NEED_CHANGE, handle_workspace_stream, "Unpack a tar in it", NULL, NULL, NULL, STREAM, 0 },
 	{ "GET", W "/copy-out", NEED_CHANGE, handle_workspace_stream, "A tar of a part of it", NULL, NULL, NULL, STREAM, 0 },
+	{ "GET", W "/export", NEED_CHANGE, handle_workspace_stream, "A bundle of it, up to its last chunk", NULL, NULL, NULL, STREAM, 0 },
+	{ "GET", W "/import", NEED_CHANGE, handle_workspace_stream, "Fill a new workspace with a bundle's chunks", NULL, NULL, NULL, STREAM, 0 },
 	{ "GET", W "/snapshots", NEED_READ, handle_snapshots_list, "List its snapshots", NULL, &snapshot_view_shape, NULL, ROUTE_LIST, 0 },
 	{ "POST", W "/snapshots", NEED_CHANGE, handle_snapshot_create, "Make a snapshot of its volumes", &snapshot_request_shape, &operation_shape, NULL,
 	  ROUTE_OPTIONAL, 202 },

@@ -16,6 +16,7 @@
 #include "base/own.h"
 #include "service/handlers.h"
 #include "service/host.h"
+#include "service/lifecycle.h"
 #include "service/operation.h"
 #include "service/routes.h"
 #include "service/views.h"
@@ -41,11 +42,14 @@ struct stream {
 	json_t *request; /* the client's first message; NULL: it has not come yet */
 	bool counted, told; /* told: the host knows */
 	bool raw;           /* the client speaks without channels, as viewers in a browser do: bytes of channel 0 there, of channel 1 here */
+	bool filled;        /* an import that ended well */
 	struct loop_source *timer;
 	struct stream *next;
 };
 
-static const char *const kinds[] = { "attach", "console", "exec", "logs", "copy-in", "copy-out", "display" };
+static const char *const kinds[] = { "attach", "console", "exec", "logs", "copy-in", "copy-out", "display", "export", "import" };
+
+static bool is_bundle(const char *kind) { return str_eq(kind, "export") || str_eq(kind, "import"); }
 
 static struct stream *find(struct service *s, const char *id)
 {
@@ -76,6 +80,20 @@ static void uncount(struct stream *t)
 	converge_streams_changed(t->service, w);
 }
 
+/* Nothing half-made stays: what was to be filled and was not goes again. */
+static void remove_unfilled(struct stream *t)
+{
+	struct workspace *w = workspace_by_id(t->service, t->workspace);
+
+	if (!str_eq(t->kind, "import") || t->filled || !w || w->wish.wish != WISH_PREPARED || w->truth.run > 0)
+		return;
+	struct change *c = change_new(t->service, NULL);
+	converge_wish(w, WISH_REMOVED);
+	(void)lifecycle_begin(c, w, "remove");
+	workspace_store(w, c->batch, false);
+	change_commit(c);
+}
+
 static void stream_free(struct stream *t)
 {
 	for (struct stream **at = &t->service->streams; *at; at = &(*at)->next) {
@@ -88,6 +106,7 @@ static void stream_free(struct stream *t)
 	side_end(&t->client);
 	side_end(&t->node);
 	uncount(t);
+	remove_unfilled(t);
 	json_decref(t->request);
 	free(t->host);
 	free(t);
@@ -190,6 +209,8 @@ static void side_message(void *data, bool text, const char *bytes, size_t length
 	}
 	if (!peer->ws)
 		return;
+	if (text && side == &t->node && length >= 7 && memcmp(bytes, "{\"exit\"", 7) == 0)
+		t->filled = true;
 	if (t->raw)
 		relay_raw(t, side, text, bytes, length);
 	else
@@ -240,7 +261,7 @@ static void advance(struct stream *t, struct workspace *w)
 {
 	struct host *h = host_find(t->service, t->host);
 	enum state state = (enum state)w->truth.state;
-	bool needs_life = !str_eq(t->kind, "logs") && !str_starts(t->kind, "copy");
+	bool needs_life = !str_eq(t->kind, "logs") && !str_starts(t->kind, "copy") && !is_bundle(t->kind);
 	bool alive = state_is_live(state) && w->truth.run >= w->wish.run;
 	bool over = state == STATE_STOPPED && w->truth.run >= w->wish.run && w->truth.run > 0;
 
@@ -310,7 +331,11 @@ static int check_wish(const struct workspace *w, const char *kind, struct err *e
 
 	if (w->wish.wish == WISH_REMOVED)
 		return err_set(e, ERR_CONFLICT, "workspace '%s' is being removed", w->name);
-	if (str_eq(kind, "attach") || str_eq(kind, "logs") || str_starts(kind, "copy"))
+	if (is_bundle(kind) && state_is_live((enum state)w->truth.state)) {
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: a bundle is made of one at rest", w->name, state_names[w->truth.state]);
+		return err_hint(e, "carrel stop %s, or carrel suspend %s to carry its memory too", w->name, w->name);
+	}
+	if (str_eq(kind, "attach") || str_eq(kind, "logs") || str_starts(kind, "copy") || is_bundle(kind))
 		return 0;
 	if (!alive || w->wish.wish == WISH_PAUSED) {
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is not running (%s)", w->name, state_names[w->truth.state]);

@@ -77,10 +77,27 @@ static const struct field workspace_fields[] = {
 };
 const struct shape workspace_shape = { "workspace", sizeof(struct workspace_view), workspace_fields, "A workspace.", .open = true };
 
+#define K(member) offsetof(struct assignment_snapshot, member)
+static const struct field carried_snapshot_fields[] = {
+	{ "id", FIELD_TEXT, K(id), "id", .required = true, .max = ID_LENGTH },
+	{ "name", FIELD_TEXT, K(name), "name", .required = true, .check = name_check },
+	{ 0 },
+};
+static const struct shape carried_snapshot_shape = { "carried-snapshot", sizeof(struct assignment_snapshot), carried_snapshot_fields,
+						     "A snapshot that comes with it." };
+static const struct field carried_fields[] = {
+	{ "id", FIELD_TEXT, offsetof(struct carried, id), "id that it had; another one when that is taken here", .required = true, .max = ID_LENGTH },
+	{ "snapshots", FIELD_OBJECTS, offsetof(struct carried, snapshots), "snapshots that come with it", .max = 100,
+	  .shape = &carried_snapshot_shape },
+	{ 0 },
+};
+static const struct shape carried_shape = { "carried", sizeof(struct carried), carried_fields, "What comes from another service." };
+
 #define C(member) offsetof(struct create_request, member)
 static const struct field create_fields[] = {
 	{ "spec", FIELD_OBJECT, C(spec), "what the workspace shall be", .required = true, .shape = &spec_shape },
 	{ "held", FIELD_BOOL, C(held), "the program's output waits for the first attach" },
+	{ "carried", FIELD_OBJECT, C(carried), "it comes from another service: it is prepared, and then filled by import", .shape = &carried_shape },
 	{ 0 },
 };
 const struct shape create_shape = { "workspace-create", sizeof(struct create_request), create_fields, "A deployment." };

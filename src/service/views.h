@@ -9,6 +9,11 @@
 struct create_request {
 	struct spec *spec;
 	bool held;
+	struct carried *carried; /* NULL: it is new */
+};
+struct carried { /* from another service, in a bundle */
+	char *id;
+	struct objects snapshots; /* struct assignment_snapshot */
 };
 
 /* Keys of the spec that a change replaces whole, while the workspace runs. */

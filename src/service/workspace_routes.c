@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "db/journal.h"
+#include "db/workspace.h"
 #include "service/event.h"
 #include "service/handlers.h"
 #include "service/host.h"
@@ -184,6 +185,21 @@ static int check_image(const struct spec *spec, const struct image *image, struc
 	return 0;
 }
 
+/* Its id makes its machine id and its addresses' last resort, so it is kept where it can be. */
+static void take_carried(struct service *s, struct workspace *w, const struct carried *c)
+{
+	const struct assignment_snapshot *n = c->snapshots.items;
+
+	w->wish.wish = WISH_PREPARED;
+	if (!id_valid(c->id) || workspace_by_id(s, c->id))
+		return; /* a second copy: its snapshots would be the first one's */
+	(void)snprintf(w->id, sizeof w->id, "%s", c->id);
+	free(w->wish.id);
+	w->wish.id = mem_strdup(w->id);
+	for (size_t i = 0; i < c->snapshots.count; i++)
+		(void)workspace_add_snapshot(w, n[i].id, n[i].name, w->created_ms);
+}
+
 static struct workspace *make(struct request *r, struct create_request *body, struct image *image)
 {
 	struct service *s = r->service;
@@ -206,6 +222,8 @@ static struct workspace *make(struct request *r, struct create_request *body, st
 	w->wish.image = mem_dup(image, sizeof *image);
 	w->wish.generation = 1;
 	w->wish.wish = wish_of_rung(w->wish.spec->until);
+	if (body->carried)
+		take_carried(s, w, body->carried);
 	w->wish.run = w->wish.wish == WISH_RUNNING || w->wish.wish == WISH_PAUSED;
 	w->wish.held = body->held;
 	w->truth.id = mem_strdup(w->id);
@@ -262,6 +280,8 @@ static int deploy(struct request *r, struct workspace *w, const char *key, const
 	s->workspaces.last_seq = w->seq;
 	workspace_insert(s, w);
 	workspace_store(w, c->batch, true);
+	for (size_t i = 0; i < w->snapshots.count; i++)
+		db_snapshot_insert(c->batch, &(struct db_snapshot){ w->snapshots.items[i].id, w->id, w->snapshots.items[i].name, w->created_ms });
 	(void)lifecycle_begin(c, w, "deploy");
 	event_add(s, c->batch, "workspace.created", w->id, w->owner_uid, json_pack("{s:s, s:s}", "name", w->name, "image", w->wish.spec->image));
 	if (key)

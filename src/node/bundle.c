@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "node/bundle.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/fs.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "model/bundle.h"
+#include "model/memory.h"
+#include "node/suspend.h"
+#include "store/bundle.h"
+#include "store/volume.h"
+
+#define UNFINISHED ".new"
+
+struct part {
+	int fd; /* -1: left out */
+	char *path; /* import: where it goes in the end */
+};
+
+struct bundle_job {
+	bool import, memory;
+	struct bundle_header header;
+	struct part *parts; /* one a stream */
+	size_t count;
+	int pidfd;
+};
+
+bool bundle_is_import(const struct bundle_job *j) { return j->import; }
+
+void bundle_job_free(struct bundle_job *j)
+{
+	int status;
+
+	if (!j)
+		return;
+	if (j->pidfd >= 0) { /* its socket is closed */
+		(void)!proc_wait(j->pidfd, &status, NULL);
+		(void)close(j->pidfd);
+	}
+	for (size_t i = 0; i < j->count; i++) {
+		own_close(&j->parts[i].fd);
+		if (j->import && j->parts[i].path) {
+			own_str char *unfinished = mem_printf("%s" UNFINISHED, j->parts[i].path);
+			(void)unlink(unfinished);
+		}
+		free(j->parts[i].path);
+	}
+	free(j->parts);
+	bundle_header_done(&j->header);
+	free(j);
+}
+
+static struct bundle_job *job_new(bool import)
+{
+	struct bundle_job *j = mem_alloc(sizeof *j);
+
+	*j = (struct bundle_job){ .import = import, .pidfd = -1 };
+	return j;
+}
+
+/* --- the program --- */
+
+static char *program(void)
+{
+	const char *folder = getenv("CARREL_LIBEXEC");
+	return folder ? mem_printf("%s/carrel-bundle", folder) : mem_printf("%s/libexec/carrel/carrel-bundle", fs_prefix());
+}
+
+/* `from` NULL: unpack. */
+static int start(struct bundle_job *j, const struct bundle_from *from, int prefix, int *ret_socket, struct err *e)
+{
+	const struct bundle_stream *streams = j->header.streams.items;
+	own_str char *path = program();
+	own_str struct proc_fd *fds = mem_alloc_array(j->count + 5, sizeof *fds);
+	struct texts words = { 0 };
+	size_t fd_count = 0;
+	char number[32];
+	int pair[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_errno(e, errno, "make a socket");
+	own_fd int ours = pair[0], theirs = pair[1];
+	texts_add(&words, path);
+	texts_add(&words, from ? "pack" : "unpack");
+	for (int i = 0; from && i < 2; i++) {
+		(void)snprintf(number, sizeof number, "%" PRIu64, i ? from->offset : from->stream);
+		texts_add(&words, number);
+	}
+	fds[fd_count++] = (struct proc_fd){ 0, -1 };
+	fds[fd_count++] = (struct proc_fd){ 1, -1 };
+	fds[fd_count++] = (struct proc_fd){ BUNDLE_SOCKET_FD, theirs };
+	fds[fd_count++] = (struct proc_fd){ BUNDLE_PREFIX_FD, prefix };
+	for (size_t i = 0, next = BUNDLE_FIRST_FD; i < j->count; i++) {
+		(void)snprintf(number, sizeof number, "%" PRIu64, streams[i].size_bytes);
+		texts_add(&words, j->parts[i].fd < 0 ? "-" : number);
+		if (j->parts[i].fd >= 0)
+			fds[fd_count++] = (struct proc_fd){ (int)next++, j->parts[i].fd };
+	}
+	texts_add(&words, NULL);
+	words.items[words.count - 1] = NULL;
+	const struct proc_spawn how = { .argv = (const char *const *)words.items, .fds = fds, .fd_count = fd_count };
+	int r = proc_start(&how, &j->pidfd, &pid, e);
+	words.count--;
+	texts_done(&words);
+	if (r == 0)
+		*ret_socket = TAKE_FD(ours);
+	return r;
+}
+
+/* --- export: what is in it --- */
+
+static struct part *add_stream(struct bundle_job *j, enum bundle_kind kind, const char *name)
+{
+	struct bundle_stream *streams = mem_grow_array(j->header.streams.items, j->count + 1, sizeof *streams);
+
+	j->parts = mem_grow_array(j->parts, j->count + 1, sizeof *j->parts);
+	j->header.streams = (struct objects){ streams, j->count + 1 };
+	streams[j->count] = (struct bundle_stream){ .kind = kind, .name = mem_strdup(name) };
+	j->parts[j->count] = (struct part){ .fd = -1 };
+	return &j->parts[j->count++];
+}
+
+/* Opens what a stream is made of; `locks` for volumes. */
+static int add_file(struct bundle_job *j, enum bundle_kind kind, const char *name, const char *path, bool locks, struct err *e)
+{
+	struct part *p = add_stream(j, kind, name);
+	struct bundle_stream *s = (struct bundle_stream *)j->header.streams.items + (j->count - 1);
+	struct stat st;
+	int r = 0;
+
+	if (locks)
+		r = volume_open(path, &p->fd, e);
+	else if ((p->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) < 0)
+		r = err_errno(e, errno, "open %s", path);
+	if (r < 0)
+		return r;
+	if (fstat(p->fd, &st) < 0)
+		return err_errno(e, errno, "look at %s", path);
+	s->size_bytes = (uint64_t)st.st_size;
+	if (kind != BUNDLE_BLOB && kind != BUNDLE_PARTITION)
+		s->changed_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec;
+	return 0;
+}
+
+static bool is_left_out(const json_t *request, const char *digest)
+{
+	const json_t *list = json_object_get(request, "leave-out");
+
+	for (size_t i = 0; i < json_array_size(list); i++)
+		if (json_is_string(json_array_get(list, i)) && str_eq(json_string_value(json_array_get(list, i)), digest))
+			return true;
+	return false;
+}
+
+static int add_stored(struct bundle_job *j, const struct work *w, const json_t *request, enum bundle_kind kind, const char *digest, struct err *e)
+{
+	struct digest d;
+	char hex[DIGEST_HEX_SIZE];
+	int r = digest_parse(digest, &d, e);
+
+	if (r < 0)
+		return r;
+	own_str char *path = mem_printf("%s/%s/sha256/%s", w->node->config.store, kind == BUNDLE_BLOB ? "blobs" : "partitions", digest_hex(&d, hex));
+	r = add_file(j, kind, digest, path, false, e);
+	if (r == 0 && kind == BUNDLE_PARTITION && is_left_out(request, digest)) {
+		struct bundle_stream *s = (struct bundle_stream *)j->header.streams.items + (j->count - 1);
+		s->left_out = true;
+		(void)close(TAKE_FD(j->parts[j->count - 1].fd));
+	}
+	return r;
+}
+
+/* Manifest, then the configuration that it names, then the partitions. */
+static int add_image(struct bundle_job *j, const struct work *w, const json_t *request, struct err *e)
+{
+	const struct image *image = w->record->wish.image;
+	const struct image_partition *partitions = image->partitions.items;
+	own_strbuf struct str text = { 0 };
+	int r = add_stored(j, w, request, BUNDLE_BLOB, image->digest, e);
+
+	if (r == 0)
+		r = fs_read_fd(j->parts[j->count - 1].fd, 4 << 20, &text, e);
+	if (r < 0)
+		return r;
+	json_t *manifest = json_loadb(text.bytes, text.length, 0, NULL);
+	const char *config = json_string_value(json_object_get(json_object_get(manifest, "config"), "digest"));
+	r = config ? add_stored(j, w, request, BUNDLE_BLOB, config, e) : err_set(e, ERR_CORRUPT, "image %s has no configuration", image->digest);
+	json_decref(manifest);
+	for (size_t i = 0; r == 0 && i < image->partitions.count; i++)
+		if (!bundle_stream_find(&j->header, BUNDLE_PARTITION, partitions[i].digest, NULL))
+			r = add_stored(j, w, request, BUNDLE_PARTITION, partitions[i].digest, e);
+	return r;
+}
+
+static const struct spec_volume *volume_at(const struct record *r, size_t at)
+{
+	return at == 0 ? NULL : (const struct spec_volume *)r->wish.spec->volumes.items + (at - 1);
+}
+
+static int add_volumes(struct bundle_job *j, const struct work *w, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i <= w->record->wish.spec->volumes.count; i++) {
+		const struct spec_volume *v = volume_at(w->record, i);
+		own_str char *path = record_volume_path(w->record, w->node->kept, v);
+		r = add_file(j, BUNDLE_VOLUME, v ? v->name : "root", path, true, e);
+	}
+	return r;
+}
+
+static int add_snapshot(struct bundle_job *j, const struct work *w, const struct assignment_snapshot *s, struct err *e)
+{
+	struct assignment_snapshot *list = mem_grow_array(j->header.snapshots.items, j->header.snapshots.count + 1, sizeof *list);
+	int r = 0;
+
+	list[j->header.snapshots.count] = (struct assignment_snapshot){ mem_strdup(s->id), mem_strdup(s->name) };
+	j->header.snapshots = (struct objects){ list, j->header.snapshots.count + 1 };
+	for (size_t i = 0; r == 0 && i <= w->record->wish.spec->volumes.count; i++) {
+		const struct spec_volume *v = volume_at(w->record, i);
+		own_str char *name = mem_printf("%s/%s", s->id, v ? v->name : "root"), *path = mem_printf("%s/snapshots/%s.ext4", w->record->folder, name);
+		if (fs_exists(AT_FDCWD, path))
+			r = add_file(j, BUNDLE_SNAPSHOT, name, path, false, e);
+	}
+	return r;
+}
+
+static int add_snapshots(struct bundle_job *j, const struct work *w, struct err *e)
+{
+	const struct texts *have = &w->record->truth.report->snapshots;
+	const struct assignment_snapshot *wanted = w->record->wish.snapshots.items;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < w->record->wish.snapshots.count; i++)
+		for (size_t k = 0; r == 0 && k < have->count; k++)
+			if (str_eq(wanted[i].id, have->items[k]))
+				r = add_snapshot(j, w, &wanted[i], e);
+	return r;
+}
+
+/* The manifest last: without it the state does not exist. */
+static int add_memory(struct bundle_job *j, const struct work *w, struct err *e)
+{
+	struct memory_manifest m = { 0 };
+	int r = suspend_read(w->record, &m, e);
+	const struct memory_file *files = m.files.items;
+
+	for (size_t i = 0; r == 0 && i <= m.files.count; i++) {
+		const char *name = i < m.files.count ? files[i].name : MEMORY_MANIFEST;
+		own_str char *path = mem_printf("%s/" MEMORY_FOLDER "/%s", w->record->folder, name);
+		r = add_file(j, BUNDLE_MEMORY, name, path, false, e);
+	}
+	memory_manifest_done(&m);
+	return r;
+}
+
+/* Start, header and its digest: the same for the same content. */
+static int make_prefix(const struct bundle_job *j, const struct record *r, int *ret_fd, struct err *e)
+{
+	uint8_t start_bytes[BUNDLE_START_BYTES];
+	struct bundle_header h = j->header;
+
+	h.id = (char *)(uintptr_t)r->id;
+	h.name = r->wish.spec->name ? r->wish.spec->name : h.id;
+	h.state = r->truth.report->state;
+	h.engine = r->truth.report->engine;
+	h.run = r->truth.report->run;
+	h.spec = r->wish.spec;
+	h.image = r->wish.image;
+	h.interfaces = r->wish.attachments;
+	json_t *json = encode(&bundle_header_shape, &h);
+	own_str char *text = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
+	json_decref(json);
+	if (!text || strlen(text) > BUNDLE_HEADER_MOST)
+		return err_set(e, ERR_TOO_LARGE, "the workspace's description is too long for a bundle");
+	bundle_start_encode((uint32_t)strlen(text), start_bytes);
+	own_hash struct hash *hash = hash_new();
+	hash_add(hash, start_bytes, sizeof start_bytes);
+	hash_add(hash, text, strlen(text));
+	struct digest d = hash_end(hash);
+	own_fd int fd = memfd_create("bundle", MFD_CLOEXEC);
+	if (fd < 0)
+		return err_errno(e, errno, "make a file in memory");
+	int done = fs_write_all(fd, start_bytes, sizeof start_bytes, e);
+	if (done == 0)
+		done = fs_write_all(fd, text, strlen(text), e);
+	if (done == 0)
+		done = fs_write_all(fd, d.bytes, sizeof d.bytes, e);
+	if (done == 0 && lseek(fd, 0, SEEK_SET) < 0)
+		done = err_errno(e, errno, "rewind");
+	if (done == 0)
+		*ret_fd = TAKE_FD(fd);
+	return done;
+}
+
+int bundle_export(struct work *w, const json_t *request, int *ret_socket, struct bundle_job **ret_job, struct err *e)
+{
+	const json_t *from_json = json_object_get(request, "from");
+	struct bundle_from from = { (uint32_t)json_integer_value(json_object_get(from_json, "stream")),
+				    (uint64_t)json_integer_value(json_object_get(from_json, "offset")) };
+	struct bundle_job *j = job_new(false);
+	own_fd int prefix = -1;
+	int fault, r = 0;
+
+	if ((fault = fault_point("export-begin")))
+		r = err_errno(e, fault, "export");
+	if (r == 0)
+		r = add_image(j, w, request, e);
+	if (r == 0)
+		r = add_volumes(j, w, e);
+	if (r == 0 && json_is_true(json_object_get(request, "snapshots")))
+		r = add_snapshots(j, w, e);
+	if (r == 0 && w->record->truth.report->state == STATE_SUSPENDED)
+		r = add_memory(j, w, e);
+	if (r == 0)
+		r = make_prefix(j, w->record, &prefix, e);
+	if (r == 0)
+		r = start(j, &from, prefix, ret_socket, e);
+	if (r < 0) {
+		bundle_job_free(j);
+		return r;
+	}
+	*ret_job = j;
+	return 0;
+}
+
+/* --- import: where it goes --- */
+
+/* Its superblock tells when it was mounted first (s_mtime): a kept volume that holds something already is not written over. */
+static int check_kept(const char *path, const char *name, struct err *e)
+{
+	own_fd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	uint8_t mounted[4] = { 0 };
+
+	if (fd < 0 || pread(fd, mounted, sizeof mounted, 1024 + 0x2c) != sizeof mounted || (mounted[0] | mounted[1] | mounted[2] | mounted[3]) == 0)
+		return 0;
+	(void)err_set(e, ERR_CONFLICT, "the kept volume %s holds data already", name);
+	return err_hint(e, "carrel volume rm %s, or import it as another user", name);
+}
+
+static int open_part(const struct work *w, const struct bundle_stream *s, struct part *p, struct err *e)
+{
+	const struct record *r = w->record;
+	int done = 0;
+
+	if (s->kind == BUNDLE_VOLUME) {
+		const struct spec_volume *v = NULL, *all = r->wish.spec->volumes.items;
+		for (size_t i = 0; i < r->wish.spec->volumes.count && !v; i++)
+			v = str_eq(all[i].name, s->name) ? &all[i] : NULL;
+		if (!v && !str_eq(s->name, "root"))
+			return err_set(e, ERR_INVALID, "the workspace has no volume %s", s->name);
+		p->path = record_volume_path(r, w->node->kept, v);
+		done = v && v->keep ? check_kept(p->path, v->name, e) : 0;
+	} else if (s->kind == BUNDLE_SNAPSHOT) {
+		own_str char *folder = mem_printf("%s/snapshots/%.*s", r->folder, (int)strcspn(s->name, "/"), s->name);
+		done = fs_mkdirs(folder, 0700, e);
+		p->path = mem_printf("%s/snapshots/%s.ext4", r->folder, s->name);
+	} else {
+		own_str char *folder = record_path(r, MEMORY_FOLDER);
+		done = fs_mkdirs(folder, 0700, e);
+		p->path = mem_printf("%s/" MEMORY_FOLDER "/%s", r->folder, s->name);
+	}
+	if (done < 0)
+		return done;
+	own_str char *unfinished = mem_printf("%s" UNFINISHED, p->path);
+	p->fd = open(unfinished, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (p->fd < 0)
+		return err_errno(e, errno, "create %s", unfinished);
+	if (ftruncate(p->fd, (off_t)s->size_bytes) < 0)
+		return err_errno(e, errno, "make %s", unfinished);
+	return s->kind == BUNDLE_MEMORY ? 0 : volume_set_of_guest(p->fd, true, e); /* somebody else's bytes */
+}
+
+static int open_parts(struct work *w, struct bundle_job *j, struct err *e)
+{
+	const struct bundle_stream *streams = j->header.streams.items;
+	int r = 0;
+
+	j->parts = mem_alloc_array(j->header.streams.count + 1, sizeof *j->parts);
+	for (size_t i = 0; i < j->header.streams.count; i++)
+		j->parts[i].fd = -1;
+	j->count = j->header.streams.count;
+	for (size_t i = 0; r == 0 && i < j->count; i++) {
+		if (streams[i].kind == BUNDLE_BLOB || streams[i].kind == BUNDLE_PARTITION)
+			continue;
+		j->memory |= streams[i].kind == BUNDLE_MEMORY;
+		r = open_part(w, &streams[i], &j->parts[i], e);
+	}
+	return r;
+}
+
+/* Only a workspace that never ran is filled, so nothing is lost by it. */
+static int check_target(const struct record *r, struct err *e)
+{
+	if (r->truth.report->state == STATE_PREPARED && r->truth.report->run == 0)
+		return 0;
+	return err_set(e, ERR_CONFLICT, "a bundle is imported into a new workspace, and this one is %s", state_names[r->truth.report->state]);
+}
+
+int bundle_import(struct work *w, const json_t *request, int *ret_socket, struct bundle_job **ret_job, struct err *e)
+{
+	own_str char *text = json_dumps(json_object_get(request, "header"), JSON_COMPACT);
+	struct bundle_job *j = job_new(true);
+	int fault, r = check_target(w->record, e);
+
+	if (r == 0 && !text)
+		r = err_set(e, ERR_INVALID, "an import begins with the bundle's header");
+	if (r == 0 && (fault = fault_point("import-begin")))
+		r = err_errno(e, fault, "import");
+	if (r == 0)
+		r = bundle_header_decode(text, strlen(text), &j->header, e);
+	if (r == 0)
+		r = open_parts(w, j, e);
+	if (r == 0)
+		r = start(j, NULL, -1, ret_socket, e);
+	if (r < 0) {
+		bundle_job_free(j);
+		return r;
+	}
+	*ret_job = j;
+	return 0;
+}
+
+static int place_part(struct part *p, struct err *e)
+{
+	own_str char *unfinished = mem_printf("%s" UNFINISHED, p->path);
+	int fault = fault_point("import-place");
+
+	if (fault || rename(unfinished, p->path) < 0)
+		return err_errno(e, fault ? fault : errno, "rename to %s", p->path);
+	free(TAKE(p->path)); /* nothing is left to clean */
+	return 0;
+}
+
+static int become_suspended(struct work *w, struct err *e)
+{
+	struct memory_manifest m = { 0 };
+	struct report *report = w->record->truth.report;
+	int r = suspend_read(w->record, &m, e);
+
+	if (r < 0)
+		return r;
+	if (m.kind == MEMORY_CRIU && w->record->wish.owner_uid != 0) { /* a restore makes processes with the host's rights */
+		memory_manifest_done(&m);
+		(void)!suspend_discard(w->record, NULL);
+		(void)err_set(e, ERR_DENIED, "the memory of processes is taken from an administrator only");
+		return err_hint(e, "import it without memory, or ask the administrator to import it");
+	}
+	report->state = STATE_SUSPENDED;
+	report->run = m.run;
+	report->memory_bytes = memory_manifest_bytes(&m);
+	free(report->engine);
+	report->engine = mem_strdup(spec_engine_names[m.engine]);
+	memory_manifest_done(&m);
+	return record_save_truth(w->record, e);
+}
+
+int bundle_import_finish(struct work *w, struct bundle_job *j, struct err *e)
+{
+	const struct bundle_stream *streams = j->header.streams.items;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < j->count; i++)
+		if (j->parts[i].fd >= 0 && fsync(j->parts[i].fd) < 0)
+			r = err_errno(e, errno, "sync %s", streams[i].name);
+	for (size_t i = 0; r == 0 && i < j->count; i++) /* the manifest of a memory state is its last stream */
+		if (j->parts[i].fd >= 0)
+			r = place_part(&j->parts[i], e);
+	static const char *const folders[] = { "volumes", "snapshots", MEMORY_FOLDER };
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(folders); i++) {
+		own_str char *path = record_path(w->record, folders[i]);
+		if (fs_exists(AT_FDCWD, path))
+			r = fs_sync_folder(path, e);
+	}
+	return r == 0 && j->memory ? become_suspended(w, e) : r;
+}

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole workspaces in one file: out of one service, into another."""
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import uuid
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def there(new_module_site):
+    """Another service, with nothing in it."""
+    return new_module_site()
+
+
+@pytest.fixture
+def here(shared_site, shared_busybox):
+    return shared_site
+
+
+@pytest.fixture
+def name():
+    return "c" + uuid.uuid4().hex[:8]
+
+
+def inside(site, name, *command, **how):
+    return site.carrel("exec", name, "--", *command, **how).stdout
+
+
+def make(site, name, *options, script="echo one > /one; mkdir /d; ln /one /d/two; ln -s one /three; rm -f /etc/passwd; "
+                                      "dd if=/dev/urandom of=/random bs=65536 count=40 2>/dev/null; md5sum /random > /sum"):
+    site.carrel("run", "-d", "--network", "none", "--name", name, *options, "busybox", "--", "sleep", "100000")
+    site.wait_state(name, "running")
+    inside(site, name, "sh", "-c", script)
+    site.carrel("stop", "-t", "0s", name)
+    site.wait_state(name, "stopped")
+    return site.workspace(name)
+
+
+@pytest.fixture(scope="module")
+def bundle(shared_site, shared_busybox, tmp_path_factory):
+    """(file, the workspace as it was)"""
+    name, path = "b" + uuid.uuid4().hex[:8], tmp_path_factory.mktemp("bundle") / "one.bundle"
+    was = make(shared_site, name, "--label", "team=blue", "--memory", "200M", "--volume", "data:32M:/data")
+    shared_site.carrel("export", name, path)
+    return path, was
+
+
+def workspaces(site):
+    return [w["name"] for w in site.api("GET", "/v1/workspaces?limit=1000")[1]["items"]]
+
+
+def nothing_half_made(site, before):
+    site.wait(lambda: workspaces(site) == before, what="removal of what was half made")
+    assert not list(site.state.glob("node/workspaces/*/volumes/*.new"))
+
+
+def tool(site, *words, ok=0):
+    done = subprocess.run([site.program("carrel-bundle"), *words], capture_output=True)
+    assert done.returncode == ok, done.stderr
+    return done
+
+
+def test_into_another_service(there, bundle, name):
+    path, was = bundle
+    assert there.carrel("import", path).stdout.strip() == was["name"]
+    now = there.workspace(was["name"])
+    assert now["id"] == was["id"] and now["state"] == "prepared"
+    assert now["spec"]["labels"] == {"team": "blue"} and now["spec"]["resources"] == was["spec"]["resources"]
+    assert now["image"]["digest"] == was["image"]["digest"]
+    there.carrel("start", was["name"])
+    there.wait_state(was["name"], "running")
+    assert inside(there, was["name"], "sh", "-c", "cat /one /d/two /three; md5sum /random | diff - /sum; test -e /etc/passwd || echo gone") == "one\none\none\ngone\n"
+    there.carrel("import", "--start", "--name", name, path)
+    assert there.workspace(name)["id"] != was["id"], "a second copy is another workspace"
+    assert inside(there, name, "cat", "/d/two") == "one\n"
+    there.carrel("rm", "-f", was["name"], name)
+
+
+def test_a_running_workspace_is_refused(here, name, tmp_path):
+    here.carrel("run", "-d", "--network", "none", "--name", name, "busybox", "--", "sleep", "100000")
+    here.wait_state(name, "running")
+    refused = here.carrel("export", name, tmp_path / "f", ok=5)
+    assert "at rest" in refused.stderr and not list(tmp_path.iterdir())
+    assert here.workspace(name)["state"] == "running"
+    here.carrel("rm", "-f", name)
+
+
+def test_two_exports_are_the_same_bytes(here, bundle, tmp_path):
+    path, was = bundle
+    here.carrel("export", was["name"], tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_without_what_the_other_side_has(here, there, bundle, name, tmp_path, busybox_tar):
+    path, was = bundle
+    thin = tmp_path / "thin"
+    here.carrel("export", "--base", "busybox", was["name"], thin)
+    assert thin.stat().st_size < path.stat().st_size
+    for base in (path, tmp_path / "list"):
+        if base == tmp_path / "list":
+            base.write_text("\n".join(p["digest"] for p in here.json("image", "show", "busybox")["partitions"]))
+        here.carrel("export", "--base", base, was["name"], tmp_path / "again")
+        assert (tmp_path / "again").read_bytes() == thin.read_bytes()
+    there.carrel("image", "import", "base", busybox_tar, timeout=300)
+    there.carrel("import", "--start", "--name", name, thin)
+    assert inside(there, name, "cat", "/one") == "one\n"
+    there.carrel("rm", "-f", name)
+
+
+def test_snapshots_go_with_it(here, there, name, tmp_path):
+    make(here, name)
+    here.carrel("snapshot", "create", name, "first")
+    here.carrel("start", name)
+    here.wait_state(name, "running")
+    inside(here, name, "sh", "-c", "echo changed > /one; sync")
+    here.carrel("stop", "-t", "0s", name)
+    here.carrel("export", "--snapshots", name, tmp_path / "f")
+    there.carrel("import", tmp_path / "f")
+    assert [s["name"] for s in there.workspace(name)["snapshots"]] == ["first"]
+    there.carrel("start", name)
+    assert inside(there, name, "cat", "/one") == "changed\n"
+    there.carrel("stop", "-t", "0s", name)
+    there.carrel("snapshot", "restore", name, "first")
+    there.carrel("start", name)
+    assert inside(there, name, "cat", "/one") == "one\n"
+    there.carrel("rm", "-f", name)
+    here.carrel("rm", "-f", name)
+
+
+def test_an_interrupted_export_goes_on(here, bundle, tmp_path):
+    path, was = bundle
+    whole, target, part = path.read_bytes(), tmp_path / "f", tmp_path / "f.part"
+    for length in (5, 200, len(whole) // 3, len(whole) // 2 + 7, len(whole) - 3000, len(whole) - 64):
+        part.write_bytes(whole[:length])
+        here.carrel("export", was["name"], target)
+        assert target.read_bytes() == whole and not part.exists()
+        target.unlink()
+    part.write_bytes(whole[:len(whole) // 2] + bytes(100) + whole[len(whole) // 2 + 100:])
+    here.carrel("export", was["name"], target)
+    assert target.read_bytes() == whole
+    target.unlink()
+    child = here.popen("export", was["name"], target)
+    here.wait(lambda: part.exists() and part.stat().st_size > 0 or child.poll() is not None)
+    child.send_signal(signal.SIGINT)
+    child.wait(30)
+    here.wait(lambda: here.carrel("export", was["name"], target, ok=None).returncode == 0)  # the host may still be ending the first
+    assert target.read_bytes() == whole
+
+
+def test_an_export_of_what_changed_meanwhile_begins_anew(here, name, tmp_path):
+    make(here, name)
+    here.carrel("export", name, tmp_path / "old")
+    (tmp_path / "f.part").write_bytes((tmp_path / "old").read_bytes()[:-5000])
+    here.carrel("start", name)
+    here.wait_state(name, "running")
+    inside(here, name, "sh", "-c", "echo new > /new; sync")
+    here.carrel("stop", "-t", "0s", name)
+    assert "from the start" in here.carrel("export", name, tmp_path / "f").stderr
+    tool(here, "verify", tmp_path / "f")
+    here.carrel("rm", "-f", name)
+
+
+def test_cut_and_changed_bundles_are_refused(there, bundle, tmp_path):
+    path, was = bundle
+    whole, before = path.read_bytes(), workspaces(there)
+    bad = tmp_path / "bad"
+    chance = random.Random(int(os.environ.get("CARREL_TEST_SEED", "7")))
+    lengths = [0, 7, 15, 100, len(whole) // 2, len(whole) - 64, len(whole) - 1]
+    for length in lengths:
+        bad.write_bytes(whole[:length])
+        refused = there.carrel("import", bad, ok=None)
+        assert refused.returncode in (2, 8), refused.stderr
+    bad.write_bytes(whole + b"x")
+    assert there.carrel("import", bad, ok=None).returncode == 8
+    for _ in range(12):
+        at = chance.randrange(len(whole))
+        bad.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << chance.randrange(8))]) + whole[at + 1:])
+        refused = there.carrel("import", bad, ok=None)
+        if refused.returncode == 0:  # in a part of the image, which is here already
+            tool(there, "verify", bad, ok=1)
+            there.carrel("rm", "-f", was["name"])
+            continue
+        assert refused.returncode in (2, 7, 8), (at, refused.returncode, refused.stderr)
+        assert "hecksum" in refused.stderr or "bundle" in refused.stderr
+    nothing_half_made(there, before)
+
+
+@pytest.mark.parametrize("whom", ("client", "service", "node"))
+def test_killed_while_it_imports(new_site, bundle, whom):
+    there = new_site()
+    path, was = bundle
+    child = there.popen("import", path)
+    there.wait(lambda: list(there.state.glob("node/workspaces/*/volumes/*.new")) or child.poll() is not None)
+    if whom == "client":
+        child.kill()
+    else:
+        daemon = there.service if whom == "service" else there.node
+        daemon.kill()
+        daemon.start()
+    child.wait(60)
+    if there.workspace(was["name"]):
+        there.carrel("rm", "-f", was["name"], ok=None)
+    there.wait(lambda: not workspaces(there))
+    there.carrel("import", "--start", path)
+    assert inside(there, was["name"], "cat", "/one") == "one\n"
+
+
+def test_an_imported_volume_is_not_believed(there, here, name, tmp_path):
+    """Somebody else's bytes: checked before this host's kernel mounts them."""
+    make(here, name)
+    volume = here.state / "node/workspaces" / here.workspace(name)["id"] / "volumes/root.ext4"
+    subprocess.run(["debugfs", "-w", "-R", "clri upper/one", volume], check=True, capture_output=True)
+    here.carrel("export", name, tmp_path / "f")
+    there.carrel("import", tmp_path / "f")
+    refused = there.carrel("start", name, ok=8)
+    assert "is not mounted here" in refused.stderr
+    there.carrel("rm", "-f", name)
+    here.carrel("rm", "-f", name)
+
+
+def test_kept_volumes_with_data_are_not_written_over(here, there, name, tmp_path):
+    kept = "k" + uuid.uuid4().hex[:8]
+    make(here, name, "--volume", f"{kept}:32M:/k,keep", script="echo mine > /k/file; sync")
+    here.carrel("export", name, tmp_path / "f")
+    there.carrel("import", "--start", tmp_path / "f")
+    assert inside(there, name, "cat", "/k/file") == "mine\n"
+    there.carrel("rm", "-f", name)
+    assert "holds data" in there.carrel("import", tmp_path / "f", ok=5).stderr
+    there.wait(lambda: name not in workspaces(there))
+    there.wait(lambda: there.carrel("volume", "rm", kept, ok=None).returncode == 0)
+    here.carrel("rm", "-f", name)

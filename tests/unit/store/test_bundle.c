@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is packed is what is unpacked; what is changed on the way is refused. */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../test.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/str.h"
+#include "model/bundle.h"
+#include "store/bundle.h"
+
+#define MIB (UINT64_C(1) << 20)
+
+static struct err e;
+static struct str sent;
+
+static int take(void *data, const void *bytes, size_t length, struct err *why)
+{
+	(void)why;
+	str_add(data, bytes, length);
+	return 0;
+}
+
+static int give(void *data, void *bytes, size_t length, struct err *why)
+{
+	size_t *at = data;
+
+	if (sent.length - *at < length)
+		return err_set(why, ERR_CORRUPT, "cut off");
+	memcpy(bytes, sent.bytes + *at, length);
+	*at += length;
+	return 0;
+}
+
+static int new_file(uint64_t bytes)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC);
+	assert_return_code(ftruncate(fd, (off_t)bytes), 0);
+	return fd;
+}
+
+static void fill(int fd, uint64_t at, size_t length, bool compressible)
+{
+	own_str char *bytes = mem_alloc(length);
+
+	uint64_t noise = 88172645463325252; /* xorshift64 */
+	for (size_t i = 0; i < length; i++) {
+		noise ^= noise << 13;
+		noise ^= noise >> 7;
+		noise ^= noise << 17;
+		bytes[i] = compressible ? (char)('a' + i % 7) : (char)noise;
+	}
+	assert_int_equal(pwrite(fd, bytes, length, (off_t)at), length);
+}
+
+static void pack(const struct bundle_file *files, size_t count, struct bundle_from from)
+{
+	str_done(&sent);
+	assert_int_equal(bundle_pack(files, count, &from, 2, take, &sent, &e), 0);
+}
+
+/* Counts records and ends them. */
+static uint64_t end_records(void)
+{
+	struct hash *h = hash_new();
+	struct bundle_record r, end = { .kind = BUNDLE_END };
+	uint8_t bytes[BUNDLE_RECORD_BYTES];
+
+	for (size_t at = 0; at < sent.length; at += BUNDLE_RECORD_BYTES + r.stored_length, end.offset++) {
+		assert_int_equal(bundle_record_decode((const uint8_t *)sent.bytes + at, &r, &e), 0);
+		hash_add(h, sent.bytes + at, BUNDLE_RECORD_BYTES);
+	}
+	end.digest = hash_end(h);
+	hash_free(h);
+	bundle_record_encode(&end, bytes);
+	str_add(&sent, (const char *)bytes, sizeof bytes);
+	return end.offset;
+}
+
+static struct bundle_file files[3], copies[3];
+
+static int setup(void **unused)
+{
+	(void)unused;
+	files[0] = (struct bundle_file){ new_file(10 * MIB + 5000), 10 * MIB + 5000 };
+	files[1] = (struct bundle_file){ -1, 3 * MIB };
+	files[2] = (struct bundle_file){ new_file(300), 300 };
+	fill(files[0].fd, 0, 3 * MIB + 100, true);
+	fill(files[0].fd, 5 * MIB + 4096, 2 * MIB, false);
+	fill(files[0].fd, 10 * MIB + 4000, 1000, false);
+	fill(files[2].fd, 0, 300, true);
+	for (int i = 0; i < 3; i++)
+		copies[i] = (struct bundle_file){ files[i].fd < 0 ? -1 : new_file(files[i].size_bytes), files[i].size_bytes };
+	return 0;
+}
+
+static int teardown(void **unused)
+{
+	(void)unused;
+	for (int i = 0; i < 3; i++) {
+		own_close(&files[i].fd);
+		own_close(&copies[i].fd);
+	}
+	str_done(&sent);
+	return 0;
+}
+
+static int unpack(void)
+{
+	size_t at = 0;
+	int r = bundle_unpack(copies, 3, give, &at, &e);
+
+	if (r == 0)
+		assert_int_equal(at, sent.length);
+	return r;
+}
+
+static void test_there_and_back(void **unused)
+{
+	(void)unused;
+	pack(files, 3, (struct bundle_from){ 0 });
+	assert_int_equal(end_records(), 4 + 3 + 1 + 1);
+	assert_int_equal(unpack(), 0);
+	for (int i = 0; i < 3; i += 2) {
+		struct digest was, is;
+		struct stat st;
+		assert_int_equal(hash_fd(files[i].fd, &was, &e), 0);
+		assert_int_equal(hash_fd(copies[i].fd, &is, &e), 0);
+		assert_true(digest_eq(&was, &is));
+		assert_return_code(fstat(copies[i].fd, &st), 0);
+		assert_true(st.st_size == (off_t)files[i].size_bytes && st.st_blocks * 512 < (off_t)(9 * MIB));
+	}
+}
+
+static void test_going_on_gives_the_rest(void **unused)
+{
+	(void)unused;
+	pack(files, 3, (struct bundle_from){ 0 });
+	own_str char *whole = mem_dup(sent.bytes, sent.length);
+	size_t length = sent.length;
+	struct bundle_record r;
+	for (size_t at = 0; at < length; at += BUNDLE_RECORD_BYTES + r.stored_length) {
+		assert_int_equal(bundle_record_decode((const uint8_t *)whole + at, &r, &e), 0);
+		size_t next = at + BUNDLE_RECORD_BYTES + r.stored_length;
+		pack(files, 3, (struct bundle_from){ r.stream, r.offset + BUNDLE_CHUNK_BYTES });
+		assert_int_equal(sent.length, length - next);
+		assert_memory_equal(str_text(&sent), whole + next, sent.length);
+	}
+}
+
+static void test_what_is_changed_is_refused(void **unused)
+{
+	(void)unused;
+	pack(files, 3, (struct bundle_from){ 0 });
+	(void)end_records();
+	for (size_t at = 0; at < sent.length; at += at < 200 ? 1 : 9973) {
+		sent.bytes[at] ^= 4;
+		assert_true(unpack() < 0);
+		sent.bytes[at] ^= 4;
+	}
+	sent.length -= BUNDLE_RECORD_BYTES; /* no end */
+	assert_true(unpack() < 0);
+}
+
+static void test_chunks_out_of_place_are_refused(void **unused)
+{
+	struct bundle_record good = { .stream = 1, .offset = MIB, .plain_length = MIB, .stored_length = 5, .codec = BUNDLE_ZSTD }, bad = good;
+
+	(void)unused;
+	assert_int_equal(bundle_record_check(&good, NULL, 2 * MIB, &e), 0);
+	assert_true(bundle_record_check(&good, NULL, 2 * MIB - 1, &e) < 0);
+	assert_true(bundle_record_check(&good, &good, 2 * MIB, &e) < 0);
+	bad.stream = 2;
+	assert_true(bundle_record_check(&good, &bad, 2 * MIB, &e) < 0);
+	bad = good;
+	bad.offset = 4096;
+	assert_true(bundle_record_check(&bad, NULL, 4 * MIB, &e) < 0);
+	bad.offset = UINT64_MAX - MIB + 1;
+	assert_true(bundle_record_check(&bad, NULL, 4 * MIB, &e) < 0);
+	bad = good;
+	bad.plain_length = 100;
+	assert_true(bundle_record_check(&bad, NULL, 2 * MIB, &e) < 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_there_and_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_going_on_gives_the_rest, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_what_is_changed_is_refused, setup, teardown),
+		cmocka_unit_test(test_chunks_out_of_place_are_refused),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
