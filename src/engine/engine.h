@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "base/hash.h"
 #include "engine/launch.h"
 
 struct engine {
@@ -19,6 +20,8 @@ struct engine {
 	int (*plan)(const struct launch *l, struct str *ret_plan, struct err *e);
 	/* The same for people: a list of objects, one a step. */
 	int (*describe)(const struct launch *l, json_t **ret_plan, struct err *e);
+	/* What a memory state of it fits to, "sha256:HEX" of the devices and their places; NULL: the engine has no such thing. Pure. */
+	int (*layout)(const struct launch *l, char out[DIGEST_TEXT_SIZE], struct err *e);
 	bool machine; /* gets the partitions' and volumes' files as disks; nothing is mounted on the host */
 };
 

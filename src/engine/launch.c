@@ -95,7 +95,7 @@ static int send_volumes(int socket, const struct launch *l, struct err *e)
 static int send_disks(int socket, const struct launch *l, struct err *e)
 {
 	size_t count = l->disk_fd_count ? l->disk_fd_count : l->partition_count + 1 + l->volume_count, n = 0;
-	own_str int *fds = mem_alloc_array(count, sizeof *fds);
+	own_str int *fds = mem_alloc_array(count + 2, sizeof *fds);
 
 	for (size_t i = 0; i < l->disk_fd_count; i++)
 		fds[n++] = l->disk_fds[i];
@@ -105,6 +105,11 @@ static int send_disks(int socket, const struct launch *l, struct err *e)
 		fds[n++] = l->root_fd;
 	for (size_t i = 0; n < count && i < l->volume_count; i++)
 		fds[n++] = l->volumes[i].fd;
+	if (l->memory && l->memory->state_fd >= 0) {
+		fds[n++] = l->memory->folder_fd;
+		fds[n++] = l->memory->state_fd;
+	}
+	count = n;
 	for (size_t at = 0; at < count; at += PLAN_FDS_MOST) {
 		int r = send_fds(socket, fds + at, count - at < PLAN_FDS_MOST ? count - at : PLAN_FDS_MOST, e);
 		if (r != 0)

@@ -65,6 +65,14 @@ struct launch_machine {
 
 struct engine;
 
+/* A machine's memory is a file of the host's, so that a suspend has little to write. */
+struct launch_memory {
+	const char *path;   /* exists, has its size, belongs to QEMU's user */
+	int folder_fd;      /* the memory state's (model/memory.h) */
+	int state_fd;       /* goes on from this device state; -1: boots */
+	bool private;       /* the file stays as it is: what the machine writes is its own and gone at its end */
+};
+
 struct launch {
 	const struct engine *engine;    /* engine_choose; NULL: what the spec asks for, on a host that has nothing special */
 	const char *id, *name;
@@ -88,6 +96,7 @@ struct launch {
 	uint64_t run;                   /* number of this run, for the status file */
 	struct launch_cgroups cgroups;
 	const struct launch_machine *host_machine; /* for engines with `machine`; NULL: this host has none */
+	const struct launch_memory *memory; /* of a machine; NULL: not in a file, and so never suspended */
 	bool held;         /* the output of the program waits for the first attach */
 	bool paused;       /* frozen before the first instruction of the program */
 	bool machine;      /* for carrel-init in a virtual machine (docs/formats/guest.md), not for carrel-run */

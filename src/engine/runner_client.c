@@ -106,6 +106,42 @@ static int ask(const char *run_dir, struct runner_request q, const struct str *t
 	return 0;
 }
 
+int runner_suspend(const char *run_dir, int folder, int state, int *ret_connection, struct err *e)
+{
+	struct runner_request q = { .version = RUNNER_VERSION, .size = sizeof q, .kind = RUNNER_SUSPEND };
+	const int fds[2] = { folder, state };
+	union {
+		char bytes[CMSG_SPACE(sizeof fds)];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec data = { &q, sizeof q };
+	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	struct runner_answer a = { 0 };
+	own_fd int fd = -1;
+	int r = dial(run_dir, &fd, e);
+
+	if (r < 0)
+		return r;
+	control.align = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fds) };
+	memcpy(CMSG_DATA(&control.align), fds, sizeof fds);
+	if (sendmsg(fd, &h, MSG_NOSIGNAL) < 0)
+		return err_errno(e, errno, "ask the runner");
+	if ((r = receive(fd, &a, NULL, e)) < 0)
+		return r;
+	*ret_connection = TAKE_FD(fd);
+	return 0;
+}
+
+int runner_commit(int connection, struct err *e)
+{
+	const struct runner_request q = { .version = RUNNER_VERSION, .size = sizeof q, .kind = RUNNER_COMMIT };
+	struct runner_answer a = { 0 };
+
+	if (send(connection, &q, sizeof q, MSG_NOSIGNAL) < 0)
+		return err_errno(e, errno, "ask the runner");
+	return receive(connection, &a, NULL, e);
+}
+
 static int command(const char *run_dir, enum runner_kind kind, uint64_t number, struct err *e)
 {
 	struct runner_answer a = { 0 };

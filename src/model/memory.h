@@ -9,9 +9,8 @@
  */
 
 #include "base/decode.h"
+#include "model/memory_place.h"
 
-#define MEMORY_FOLDER "memory"         /* in the workspace's folder */
-#define MEMORY_MANIFEST "manifest.json"
 #define MEMORY_FORMAT 1
 
 enum memory_kind { MEMORY_QEMU, MEMORY_CRIU };

@@ -38,6 +38,9 @@ enum runner_kind {
 	RUNNER_COPY_OUT, /* text: path */
 	RUNNER_VOLUME,   /* text: name; the answer carries two descriptors: mount, loop device */
 	RUNNER_CONNECT,  /* of a machine: texts of all interfaces it shall have (engine/workspace/plan.h); what differs is plugged in or out */
+	RUNNER_SUSPEND,  /* with two descriptors: the memory folder, and the file for the state. Answered when the workspace stands still
+			  * and the state is written; then the connection carries a RUNNER_COMMIT, or ends and the workspace goes on */
+	RUNNER_COMMIT,   /* after RUNNER_SUSPEND: MANIFEST.new becomes the manifest, and the workspace and its runner end */
 	RUNNER_DISPLAY = 32, /* the screen of a machine: frames of channels 0 and 1 are RFB (RFC 6143) */
 };
 

@@ -29,6 +29,7 @@
 #include "node/foreign.h"
 #include "node/kvm.h"
 #include "node/machine.h"
+#include "node/suspend_machine.h"
 
 struct isolator {
 	struct enforce_layout layout; /* constant */
@@ -249,6 +250,7 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	struct launch_result result = { 0 };
 	struct launch_machine host = { 0 };
 	own_str char *notice = NULL;
+	struct launch_memory memory = { .folder_fd = -1, .state_fd = -1 };
 
 	int done = make_plan(n, r->id, &r->wish, r->truth.first_id, &plan, e);
 	if (done == 0)
@@ -275,12 +277,15 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	if (done == 0 && disk_is_one(&r->wish))
 		done = disk_launch_fds(r, parts, &disk_fds, &l.disk_fd_count, e);
 	l.disk_fds = disk_fds;
+	if (done == 0 && l.engine->machine && !disk_is_one(&r->wish))
+		done = suspend_machine_prepare(r, parts, &l, &host, &memory, e);
 	if (done == 0) {
 		l.runner = ready_runner(n->ready);
 		done = engine_launch(&l, &result, e);
 	}
 	for (size_t i = 0; i < parts->volume_count; i++)
 		volume_mount_close(&parts->volumes[i].mount); /* the runner's now; the last to close it takes it apart */
+	suspend_machine_prepared(&memory);
 	if (done == 0)
 		*ret_pid = result.pid > 0 ? (uint64_t)result.pid : 0;
 	if (done == 0 && notice) {

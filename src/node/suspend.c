@@ -79,6 +79,20 @@ int suspend_read(const struct record *r, struct memory_manifest *ret_manifest, s
 	return got;
 }
 
+uint64_t suspend_bytes(const struct record *r, const struct memory_manifest *m)
+{
+	const struct memory_file *files = m->files.items;
+	uint64_t sum = 0;
+	struct stat st;
+
+	for (size_t i = 0; i < m->files.count; i++) {
+		own_str char *path = mem_printf("%s/" MEMORY_FOLDER "/%s", r->folder, files[i].name);
+		if (lstat(path, &st) == 0)
+			sum += (uint64_t)st.st_blocks * 512 < files[i].length ? (uint64_t)st.st_blocks * 512 : files[i].length;
+	}
+	return sum;
+}
+
 static int check_file(int folder, const struct memory_file *f, struct err *e)
 {
 	own_fd int fd = openat(folder, f->name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
@@ -186,7 +200,8 @@ static int write_manifest(int folder, const struct memory_manifest *m, struct er
 
 static int save_and_commit(struct work *w, const struct suspend_engine *engine, int folder, struct memory_manifest *m, struct err *e)
 {
-	int fault, r = engine->save(w, folder, m, e);
+	void *saved = NULL;
+	int fault, r = engine->save(w, folder, m, &saved, e);
 
 	if (r < 0)
 		return r;
@@ -194,9 +209,9 @@ static int save_and_commit(struct work *w, const struct suspend_engine *engine, 
 	if (r == 0 && (fault = fault_point("suspend-commit")))
 		r = err_errno(e, fault, "suspend");
 	if (r == 0)
-		r = engine->commit(w, folder, e);
+		r = engine->commit(w, folder, saved, e);
 	else
-		engine->abort(w);
+		engine->abort(w, saved);
 	return r;
 }
 

@@ -18,15 +18,16 @@ struct suspend_engine {
 	int (*check)(struct node *n, const struct record *r, struct err *e);
 	/* The workspace stands still, all but `files`' digests and the manifest itself is on disk in `folder`, and `m` tells of it. After a
 	 * failure it goes on as before. */
-	int (*save)(struct work *w, int folder, struct memory_manifest *m, struct err *e);
+	int (*save)(struct work *w, int folder, struct memory_manifest *m, void **ret_saved, struct err *e);
 	/* MANIFEST.new becomes the manifest, and the workspace and its runner end; one may not happen without the other. After a failure it
 	 * goes on as before. */
-	int (*commit)(struct work *w, int folder, struct err *e);
-	void (*abort)(struct work *w); /* saved, but not committed: goes on as before */
+	int (*commit)(struct work *w, int folder, void *saved, struct err *e);
+	void (*abort)(struct work *w, void *saved); /* not committed: goes on as before */
 	/* What this host has, for memory_check. What it points to lives until the next call. */
 	int (*host)(struct node *n, const struct memory_manifest *m, struct memory_host *ret_host, struct err *e);
 };
 
+extern const struct suspend_engine suspend_emulator, suspend_kvm; /* suspend_machine.c */
 extern const struct suspend_engine *const suspend_engines[]; /* NULL-terminated */
 
 /* The row of the engine a workspace runs under; ERR_UNSUPPORTED when there is none. */
@@ -35,6 +36,8 @@ int suspend_engine_of(const struct record *r, const struct suspend_engine **ret_
 bool suspend_is_there(const struct record *r); /* a manifest */
 /* Read strictly. ERR_NOT_FOUND: none. */
 int suspend_read(const struct record *r, struct memory_manifest *ret_manifest, struct err *e) must_check;
+
+uint64_t suspend_bytes(const struct record *r, const struct memory_manifest *m); /* on disk, holes not counted */
 
 /* From running or paused to suspended: afterwards the runner is gone and the manifest there, or all is as before. */
 int suspend_do(struct work *w, struct err *e) must_check;

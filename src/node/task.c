@@ -227,8 +227,9 @@ static int start_from_memory(struct work *w, struct err *e)
 		report->exit_status = 137;
 		report->ended_ms = unix_ms();
 		(void)give_up(w, step, &why);
+		r = suspend_discard(w->record, e);
 	}
-	if (r < 0)
+	if (r < 0 && report->state == STATE_STARTING) /* not begun */
 		report->state = STATE_SUSPENDED;
 	w->parts.memory = NULL;
 	memory_manifest_done(&m);
@@ -267,7 +268,7 @@ static int do_start(struct work *w, struct err *e)
 		return r;
 	}
 	(void)do_steps(w, ACTION_START, wished_life(w->record));
-	return 0;
+	return report->state == STATE_FAILED ? suspend_discard(w->record, e) : 0;
 }
 
 static void plan_restart(struct truth *t)
@@ -293,7 +294,7 @@ static int become_suspended(struct work *w, struct err *e)
 	report->pid = 0;
 	if (suspend_read(w->record, &m, &why) < 0)
 		log_error(&why, "workspace %s", w->record->id);
-	report->memory_bytes = memory_manifest_bytes(&m);
+	report->memory_bytes = suspend_bytes(w->record, &m);
 	memory_manifest_done(&m);
 	int saved = record_save_truth(w->record, e), undone = steps_undo_start(w, saved < 0 ? NULL : e);
 	return saved < 0 ? saved : undone;
@@ -330,6 +331,8 @@ static int do_reap(struct work *w, struct err *e)
 		report->state = STATE_STOPPED;
 	/* The status file goes with the run folder, so what it said is written first. */
 	int saved = record_save_truth(w->record, e), undone = steps_undo_start(w, saved < 0 ? NULL : e);
+	if (saved == 0 && undone == 0)
+		undone = suspend_discard(w->record, e);
 	return saved < 0 ? saved : undone;
 }
 

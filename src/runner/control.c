@@ -23,6 +23,7 @@
 #include "engine/workspace/enter.h"
 #include "runner/machine.h"
 #include "runner/request.h"
+#include "runner/suspend.h"
 
 #define SWEEP_MS 1000
 #define SWEEPS 30 /* a client that has not read its last frames by then does not get them */
@@ -321,8 +322,10 @@ static int simple(struct runner *r, const struct runner_request *q, struct err *
 	}
 }
 
-/* Takes `fd` when it is kept. */
-static bool handle(struct runner *r, int fd, const struct request *request)
+static void plain_answer(struct runner *r, int fd, int result, const struct err *e) { answer(r, fd, result, e, NULL, 0); }
+
+/* Takes `fd` when it is kept, and from `passed` what it uses. */
+static bool handle(struct runner *r, int fd, const struct request *request, int passed[2])
 {
 	const struct runner_request *q = &request->head;
 	const char *text = request->texts[0];
@@ -342,6 +345,14 @@ static bool handle(struct runner *r, int fd, const struct request *request)
 		if (result >= 0)
 			return true;
 		break;
+	case RUNNER_SUSPEND:
+		if (passed[0] < 0 || passed[1] < 0) {
+			result = err_set(&e, ERR_INVALID, "a suspend without files");
+			break;
+		}
+		suspend_begin(r, fd, passed[0], passed[1], plain_answer);
+		passed[0] = passed[1] = -1;
+		return true;
 	case RUNNER_WATCH:
 		answer(r, fd, 0, NULL, NULL, 0);
 		add_watcher(r, fd);
@@ -377,25 +388,45 @@ static bool handle(struct runner *r, int fd, const struct request *request)
 	return true;
 }
 
+static ssize_t receive(int fd, char *bytes, int passed[2])
+{
+	union {
+		char bytes[CMSG_SPACE(2 * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec data = { bytes, REQUEST_LONGEST };
+	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	ssize_t n = recvmsg(fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&h) : NULL;
+
+	if (c && c->cmsg_type == SCM_RIGHTS)
+		memcpy(passed, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0));
+	return n;
+}
+
 static void connection_ready(void *data, uint32_t events)
 {
 	struct connection *c = data;
 	own_str char *bytes = malloc(REQUEST_LONGEST + 1);
+	int passed[2] = { -1, -1 };
 	bool kept = false;
 	struct request q;
 	struct err e;
 
 	(void)events;
-	ssize_t n = bytes ? recv(c->fd, bytes, REQUEST_LONGEST, MSG_DONTWAIT) : -1;
+	ssize_t n = bytes ? receive(c->fd, bytes, passed) : -1;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	loop_remove(c->source);
 	if (n > 0 && request_decode(bytes, (size_t)n, &q, &e) == 0) {
-		kept = handle(c->runner, c->fd, &q);
+		kept = handle(c->runner, c->fd, &q, passed);
 		request_done(&q);
 	} else if (n > 0) {
 		answer(c->runner, c->fd, -EINVAL, &e, NULL, 0);
 	}
+	for (int i = 0; i < 2; i++)
+		if (passed[i] >= 0)
+			(void)close(passed[i]);
 	if (!kept)
 		(void)close(c->fd);
 	free(c);

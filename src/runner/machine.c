@@ -34,10 +34,12 @@
 #include "engine/qemu/qmp.h"
 #include "runner/machine_channel.h"
 #include "runner/machine_disk.h"
+#include "runner/machine_memory.h"
 #include "runner/machine_network.h"
+#include "runner/machine_words.h"
 #include "runner/runner.h"
+#include "runner/suspend.h"
 
-#define TAIL_BYTES 4096
 #define GONE_MS 30000      /* from the program's end to the machine's */
 #define STOP_GRACE_MS 5000 /* on top of what the guest was given */
 #define ATTEMPTS 2
@@ -56,7 +58,9 @@ struct machine {
 	struct channel *channel;
 	struct machine_disk *disk; /* it boots a disk of its own: the channel is a dead one; NULL: carrel-init is inside */
 	struct machine_network *network;
-	int console, errors; /* of the present attempt */
+	struct machine_memory *memory;
+	int folder, state;   /* of the memory state that it goes on from; -1: it boots, or went on */
+	int line, console, errors; /* of the present attempt; the line becomes the channel's */
 	struct loop_source *console_source, *errors_source, *timer, *last_timer;
 	struct str tail;     /* what console and QEMU said last */
 	unsigned attempt;
@@ -72,41 +76,12 @@ struct machine {
 
 /* --- what was said last --- */
 
-static void add_tail(struct machine *m, const char *bytes, size_t length)
-{
-	str_add(&m->tail, bytes, length);
-	if (m->tail.length > TAIL_BYTES)
-		str_drop_front(&m->tail, m->tail.length - TAIL_BYTES);
-}
-
-/* The last lines, printable and short enough for an error's sentence. */
-static char *last_lines(const struct machine *m)
-{
-	size_t most = 600, from = m->tail.length > most ? m->tail.length - most : 0;
-	char *text = mem_strndup(str_text(&m->tail) + from, m->tail.length - from);
-
-	for (char *at = text; *at; at++)
-		if ((unsigned char)*at < 0x20 || (unsigned char)*at == 0x7f)
-			*at = ' ';
-	return text;
-}
-
-static bool read_tail(struct machine *m, int fd)
-{
-	char bytes[2048];
-	ssize_t n = read(fd, bytes, sizeof bytes);
-
-	if (n > 0)
-		add_tail(m, bytes, (size_t)n);
-	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
-}
-
 static void console_ready(void *data, uint32_t events)
 {
 	struct machine *m = data;
 
 	(void)events;
-	if (read_tail(m, m->console))
+	if (machine_words_read(&m->tail, m->console))
 		return;
 	loop_remove(m->console_source);
 	m->console_source = NULL;
@@ -117,7 +92,7 @@ static void errors_ready(void *data, uint32_t events)
 	struct machine *m = data;
 
 	(void)events;
-	if (read_tail(m, m->errors))
+	if (machine_words_read(&m->tail, m->errors))
 		return;
 	loop_remove(m->errors_source);
 	m->errors_source = NULL;
@@ -176,6 +151,7 @@ static void take_down(struct machine *m)
 	m->channel = NULL;
 	m->qmp = NULL;
 	close_fd(&m->pidfd);
+	close_fd(&m->line);
 	close_fd(&m->console);
 	close_fd(&m->errors);
 	if (r->session)
@@ -192,14 +168,14 @@ static void no_hello(void *data)
 	struct err e;
 
 	m->timer = NULL;
-	if (!m->heard && ++m->attempt < ATTEMPTS) {
+	if (!m->heard && !m->plan.resumes && ++m->attempt < ATTEMPTS) {
 		log_info("workspace %s: the machine did not boot; once more", m->runner->plan.id);
 		take_down(m);
 		if (begin(m, &e) < 0)
 			settle_badly(m, &e);
 		return;
 	}
-	own_str char *lines = last_lines(m);
+	own_str char *lines = machine_words_last(&m->tail);
 	const char *times = m->attempt < ATTEMPTS ? "" : " (twice)";
 	(void)err_set(&e, ERR_TIMEOUT, "the machine %s after %llu s%s; it said last: %s", m->heard ? "does not run its program" : "did not boot",
 		      (unsigned long long)m->plan.boot_ms / 1000, times, *lines ? lines : "nothing");
@@ -245,9 +221,9 @@ static void qemu_ended(void *data, uint32_t events)
 	m->ended = NULL;
 	(void)waitid(P_PIDFD, (id_t)m->pidfd, &info, WEXITED);
 	if (m->errors >= 0)
-		(void)read_tail(m, m->errors);
+		(void)machine_words_read(&m->tail, m->errors);
 	if (!m->settled) {
-		own_str char *lines = last_lines(m);
+		own_str char *lines = machine_words_last(&m->tail);
 		(void)err_set(&e, ERR_INTERNAL, "QEMU ended (%s %d) before the workspace ran; it said last: %s",
 			      info.si_code == CLD_EXITED ? "status" : "signal", info.si_status, lines);
 		close_fd(&m->pidfd);
@@ -324,6 +300,7 @@ static void qmp_event(void *data, const char *name, struct qmp_value value)
 	machine_network_event(m->network, name, value);
 	if (strcmp(name, "STOP") == 0)
 		qmp_send(m->qmp, "query-status", NULL, QMP_DEADLINE_MS, status_known, m);
+	machine_memory_event(m->memory, name, value);
 	if (strcmp(name, "SHUTDOWN") != 0)
 		return;
 	(void)qmp_text(value, "reason", reason, sizeof reason);
@@ -409,18 +386,18 @@ static void configured(void *data, int result, const struct err *e)
 
 static void send_config(struct machine *m)
 {
-	uint8_t seed[GUEST_SEED_BYTES];
-	struct timespec now;
-	struct str payload = { 0 };
-	struct guest_config c = m->config;
+	own_strbuf struct str payload = { 0 };
 
-	(void)clock_gettime(CLOCK_REALTIME, &now);
-	(void)!getrandom(seed, sizeof seed, 0);
-	c.clock_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-	c.seed = (struct guest_bytes){ seed, sizeof seed };
-	guest_encode(&guest_config_shape, &c, &payload);
+	machine_words_config(&m->config, &payload);
 	channel_request(m->channel, GUEST_CONFIGURE, payload.bytes, payload.length, 2 * m->plan.boot_ms, configured, m);
-	str_done(&payload);
+}
+
+static void send_identity(struct machine *m)
+{
+	own_strbuf struct str payload = { 0 };
+
+	machine_words_identity(&payload);
+	channel_request(m->channel, GUEST_IDENTITY, payload.bytes, payload.length, m->plan.boot_ms, NULL, NULL);
 }
 
 static bool has_program(const struct machine *m) { return !(m->runner->plan.flags & (PLAN_SYSTEM | PLAN_MAINTENANCE)); }
@@ -511,6 +488,51 @@ static int execute(struct machine *m, const int theirs[3], struct err *e)
 	return r;
 }
 
+/* The machine has memory and devices, new or from a state: it is let go, and its guest spoken to. */
+static int talk(struct machine *m, struct err *e)
+{
+	const struct channel_events channel = { .hello = guest_hello, .state = guest_state, .data = m };
+	int r;
+
+	m->channel = channel_new(m->runner->loop, m->line, &channel);
+	m->line = -1;
+	send_config(m);
+	if (has_program(m) && (r = open_program(m, e)) < 0)
+		return r;
+	if (m->runner->plan.flags & PLAN_PAUSED)
+		return 0;
+	qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, NULL, NULL);
+	m->timer = loop_add_timer(m->runner->loop, m->plan.boot_ms, no_hello, m);
+	return 0;
+}
+
+/* From here on the state is no more: the machine changes memory and disks. */
+static void loaded(void *data, int result, const struct err *e)
+{
+	struct machine *m = data;
+	struct err why;
+	int fault = fault_point("runner.loaded");
+
+	if (result < 0) {
+		why = *e;
+		(void)err_wrap(&why, "the memory state");
+		settle_badly(m, &why);
+		return;
+	}
+	result = fault ? err_errno(&why, fault, "resume") : suspend_take_manifest(m->folder, &why);
+	if (result >= 0) {
+		(void)fault_point("runner.resumed");
+		result = talk(m, &why);
+	}
+	if (result < 0) {
+		settle_badly(m, &why);
+		return;
+	}
+	send_identity(m);
+	if (m->runner->plan.flags & PLAN_PAUSED)
+		settle(m);
+}
+
 static int begin(struct machine *m, struct err *e)
 {
 	struct loop *l = m->runner->loop;
@@ -527,44 +549,47 @@ static int begin(struct machine *m, struct err *e)
 		return r;
 	}
 	const struct qmp_events qmp = { .event = qmp_event, .closed = qmp_closed, .data = m };
-	const struct channel_events channel = { .hello = guest_hello, .state = guest_state, .data = m };
 	m->qmp = qmp_new(l, ours[0], &qmp);
-	if (!m->plan.boots_disk)
-		m->channel = channel_new(l, ours[1], &channel);
+	m->line = ours[1];
 	m->console = ours[2];
 	m->console_source = loop_add_fd(l, m->console, EPOLLIN, console_ready, m);
 	m->errors_source = loop_add_fd(l, m->errors, EPOLLIN, errors_ready, m);
 	m->ended = loop_add_fd(l, m->pidfd, EPOLLIN, qemu_ended, m);
 	m->heard = false;
 	if (m->plan.boots_disk)
-		return begin_disk(m, ours[1], e);
-	send_config(m);
-	if (has_program(m) && (r = open_program(m, e)) < 0)
-		return r;
+		return begin_disk(m, TAKE_FD(m->line), e);
 	m->runner->status.pid = m->pid;
-	if (m->runner->plan.flags & PLAN_PAUSED)
+	if (m->plan.resumes) {
+		machine_memory_load(m->memory, m->qmp, fcntl(m->state, F_DUPFD_CLOEXEC, 0), loaded, m);
 		return 0;
-	qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, NULL, NULL);
-	m->timer = loop_add_timer(l, m->plan.boot_ms, no_hello, m);
-	return 0;
+	}
+	return talk(m, e);
 }
 
 /* --- life --- */
 
+static void take_fd(struct machine *m, int fd)
+{
+	if (m->disk_count < m->plan.disks)
+		m->disks[m->disk_count++] = fd;
+	else if (m->folder < 0)
+		m->folder = fd;
+	else if (m->state < 0)
+		m->state = fd;
+	else
+		(void)close(fd);
+}
+
 static int receive_disks(struct machine *m, int socket, struct err *e)
 {
-	while (m->disk_count < m->plan.disks) {
+	while (m->disk_count < m->plan.disks || (m->plan.resumes && m->state < 0)) {
 		int fds[PLAN_FDS_MOST];
 		size_t count = 0;
 		int r = runner_receive_fds(socket, fds, &count, e);
 		if (r < 0)
 			return r;
-		for (size_t i = 0; i < count; i++) {
-			if (m->disk_count < MACHINE_DISKS_MOST)
-				m->disks[m->disk_count++] = fds[i];
-			else
-				(void)close(fds[i]);
-		}
+		for (size_t i = 0; i < count; i++)
+			take_fd(m, fds[i]);
 	}
 	return 0;
 }
@@ -591,7 +616,8 @@ static int boot(struct machine *m, struct err *e)
 
 	if (result < 0)
 		return result;
-	if (r->plan.flags & PLAN_PAUSED) {
+	bool paused = r->plan.flags & PLAN_PAUSED;
+	if (paused && !m->plan.resumes) {
 		m->settled = true;
 		r->status.state = RUNNER_PAUSED;
 		return 0;
@@ -602,6 +628,8 @@ static int boot(struct machine *m, struct err *e)
 		*e = m->error;
 		return -m->error.number;
 	}
+	if (paused && r->status.state == RUNNER_STARTING)
+		r->status.state = RUNNER_PAUSED;
 	r->released = true;
 	if (r->status.state == RUNNER_STARTING)
 		r->status.state = RUNNER_RUNNING;
@@ -612,7 +640,8 @@ int machine_start(struct runner *r, const void *bytes, size_t length, int socket
 {
 	struct machine *m = mem_alloc(sizeof *m);
 
-	*m = (struct machine){ .runner = r, .pidfd = -1, .console = -1, .errors = -1, .exit_status = 255 };
+	*m = (struct machine){ .runner = r, .pidfd = -1, .line = -1, .console = -1, .errors = -1, .exit_status = 255, .folder = -1, .state = -1 };
+	m->memory = machine_memory_new(r->loop);
 	r->machine = m;
 	int result = decode(m, bytes, length, e), fault;
 	m->network = machine_network_new(&r->plan, &m->plan);
@@ -640,6 +669,9 @@ void machine_free(struct machine *m)
 	for (size_t i = 0; i < m->disk_count; i++)
 		close_fd(&m->disks[i]);
 	machine_network_free(m->network);
+	machine_memory_free(m->memory);
+	close_fd(&m->folder);
+	close_fd(&m->state);
 	guest_done(&guest_config_shape, &m->config);
 	machine_plan_done(&m->plan);
 	str_done(&m->tail);
@@ -680,20 +712,8 @@ void machine_begin_session(struct machine *m)
 int machine_open(struct machine *m, const struct runner_request *q, const char *const *texts, size_t count,
 		 const struct session_options *how, struct session **ret_session, struct err *e)
 {
-	static char nothing[] = "";
-	struct guest_open o = { .kind = q->kind == RUNNER_EXEC ? GUEST_EXEC : q->kind == RUNNER_COPY_IN ? GUEST_COPY_IN : GUEST_COPY_OUT,
-				.terminal = (q->flags & RUNNER_TERMINAL) != 0, .input = (q->flags & RUNNER_INPUT) != 0, .rows = q->rows,
-				.columns = q->columns, .user = nothing, .directory = nothing, .path = nothing };
+	struct guest_open o = machine_words_open(q, texts, count);
 
-	if (q->kind == RUNNER_EXEC) {
-		o.user = (char *)(uintptr_t)texts[0];
-		o.directory = (char *)(uintptr_t)texts[1];
-		o.command = (struct guest_texts){ (char **)(uintptr_t)(texts + 2), q->commands };
-		o.environment = (struct guest_texts){ (char **)(uintptr_t)(texts + 2 + q->commands), count - 2 - q->commands };
-	} else {
-		o.path = (char *)(uintptr_t)texts[0];
-		o.input = q->kind == RUNNER_COPY_IN;
-	}
 	if (m->gone)
 		return err_set(e, ERR_CONFLICT, "the workspace is not running");
 	if (m->disk && q->kind == RUNNER_EXEC)
@@ -751,6 +771,19 @@ void machine_freeze(struct machine *m, bool frozen, void (*done)(void *data, int
 	if (!frozen && !m->runner->released && !m->timer && !m->disk)
 		m->timer = loop_add_timer(m->runner->loop, m->plan.boot_ms, no_hello, m);
 	qmp_send(m->qmp, frozen ? "stop" : "cont", NULL, QMP_DEADLINE_MS, frozen_now, f);
+}
+
+void machine_save(struct machine *m, int state, void (*done)(void *data, int result, const struct err *e), void *data)
+{
+	struct err e;
+
+	if (!m->gone && m->qmp && !machine_memory_busy(m->memory)) {
+		machine_memory_save(m->memory, m->qmp, state, done, data);
+		return;
+	}
+	(void)close(state);
+	int r = err_set(&e, ERR_CONFLICT, "the machine is %s", m->gone ? "gone" : "at work on its memory");
+	done(data, r, &e);
 }
 
 void machine_connect(struct machine *m, const char *const *interfaces, channel_done_fn *done, void *data)

@@ -28,6 +28,8 @@ void machine_kill(struct machine *m);
 void machine_freeze(struct machine *m, bool frozen, void (*done)(void *data, int result, const struct err *e), void *data);
 /* The interfaces it shall have: machine_network_set. */
 void machine_connect(struct machine *m, const char *const *interfaces, channel_done_fn *done, void *data);
+/* The machine stands still and its state is in the file, which is taken; `done` as above. */
+void machine_save(struct machine *m, int state, void (*done)(void *data, int result, const struct err *e), void *data);
 /* exec, copy in, copy out. */
 int machine_open(struct machine *m, const struct runner_request *q, const char *const *texts, size_t count,
 		 const struct session_options *how, struct session **ret_session, struct err *e) must_check;

@@ -29,6 +29,7 @@ struct runner {
 	struct watcher *watchers;
 	struct loop_source *stop_timer;
 	int listener;
+	bool suspending, suspended; /* suspend.h; suspended: the manifest is in its place, what follows is the end */
 	bool released; /* the program was allowed to start */
 	unsigned patience; /* rounds left to wait for slow clients at the end */
 };

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "engine/qemu/arguments_private.h"
@@ -74,7 +75,15 @@ static void add_board(struct machine_words *w, const struct qemu_machine *m)
 	machine_word(w, "-m");
 	machine_word(w, "%" PRIu64 "M", m->memory_bytes >> 20);
 	machine_word(w, "-object");
-	machine_word(w, "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on", m->memory_bytes >> 20);
+	if (m->memory_file)
+		machine_word(w, "memory-backend-file,id=memory,size=%" PRIu64 "M,mem-path=" MACHINE_MEMORY ",share=%s", m->memory_bytes >> 20,
+			     m->private_memory ? "off" : "on");
+	else
+		machine_word(w, "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on", m->memory_bytes >> 20);
+	if (m->incoming) {
+		machine_word(w, "-incoming");
+		machine_word(w, "defer");
+	}
 	machine_word(w, "-rtc");
 	machine_word(w, "base=utc,clock=host");
 }
@@ -116,6 +125,32 @@ int machine_arguments(const struct qemu_machine *m, char ***ret_argv, struct err
 	w.items[w.count] = NULL;
 	*ret_argv = w.items;
 	return 0;
+}
+
+static bool is_of_host(const char *option)
+{
+	static const char *const options[] = { "-name", "-object", "-netdev", "-add-fd", "-blockdev", "-chardev", "-vnc" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+		if (str_eq(options[i], option))
+			return true;
+	return false;
+}
+
+void machine_layout(char *const *argv, char out[DIGEST_TEXT_SIZE])
+{
+	own_hash struct hash *h = hash_new();
+
+	for (size_t i = 1; argv[i]; i++) {
+		if (str_eq(argv[i], "-incoming") || is_of_host(argv[i])) {
+			if (argv[i + 1])
+				i++;
+			continue;
+		}
+		hash_add(h, argv[i], strlen(argv[i]) + 1);
+	}
+	struct digest d = hash_end(h);
+	(void)digest_text(&d, out);
 }
 
 void machine_arguments_free(char **argv)

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/hash.h"
 #include "engine/qemu/board.h"
 #include "engine/qemu/link.h"
 #include "model/guest_protocol.h"
@@ -30,6 +31,7 @@ enum machine_fd { MACHINE_FD_QMP = 3, MACHINE_FD_CHANNEL, MACHINE_FD_CONSOLE, MA
 /* Places in QEMU's own file system. */
 #define MACHINE_KERNEL "/machine/kernel"
 #define MACHINE_INITRAMFS "/machine/initramfs"
+#define MACHINE_MEMORY "/machine/memory"
 
 struct machine_disk {
 	char serial[GUEST_SERIAL_LONGEST + 1];
@@ -43,6 +45,9 @@ struct qemu_machine {
 	bool kvm;
 	unsigned processors;
 	uint64_t memory_bytes;
+	bool memory_file;     /* MACHINE_MEMORY; otherwise QEMU makes one of its own */
+	bool private_memory;  /* of the file: a copy, page by page, when it is written */
+	bool incoming;        /* waits for a state */
 	const struct machine_disk *disks;
 	size_t disk_count;
 	const struct machine_link *links;
@@ -59,5 +64,7 @@ uint64_t machine_memory(uint64_t memory_bytes);
 /* The command line, NULL-terminated; freed with machine_arguments_free. */
 int machine_arguments(const struct qemu_machine *m, char ***ret_argv, struct err *e) must_check;
 void machine_arguments_free(char **argv);
+/* What a device state fits to: all words but names, paths and descriptors of the host's, and what becomes of the memory. */
+void machine_layout(char *const *argv, char out[DIGEST_TEXT_SIZE]);
 
 #endif

@@ -90,6 +90,23 @@ static int bind(const char *path, const char *inside, unsigned long flags, struc
 	return 0;
 }
 
+/* The one file that QEMU may write by name, or, when it is to stay as it is, read. */
+static int show_memory(const struct machine_plan *m, struct err *e)
+{
+	const char *inside = MACHINE_MEMORY + 1;
+	unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | (m->private_memory ? MS_RDONLY : 0);
+	int fd = *m->memory ? open(inside, O_WRONLY | O_CREAT | O_CLOEXEC, 0444) : -1;
+
+	if (!*m->memory)
+		return 0;
+	if (fd < 0)
+		return err_errno(e, errno, "make a place for the memory");
+	(void)close(fd);
+	if (mount(m->memory, inside, NULL, MS_BIND, NULL) < 0 || mount(NULL, inside, NULL, MS_BIND | MS_REMOUNT | flags, NULL) < 0)
+		return err_errno(e, errno, "show the memory file to QEMU");
+	return 0;
+}
+
 static int make_devices(const struct machine_plan *m, struct err *e)
 {
 	int r = bind("/dev/null", "dev/null", 0, e);
@@ -118,7 +135,7 @@ static int make_root(const struct confine *c, struct err *e)
 		if ((r = bind(m->places.items[i], m->places.items[i] + 1, MS_NODEV, e)) < 0)
 			return r;
 	if ((r = bind(m->kernel, MACHINE_KERNEL + 1, MS_NODEV, e)) < 0 ||
-	    (r = bind(m->initramfs, MACHINE_INITRAMFS + 1, MS_NODEV, e)) < 0 || (r = make_devices(m, e)) < 0)
+	    (r = bind(m->initramfs, MACHINE_INITRAMFS + 1, MS_NODEV, e)) < 0 || (r = show_memory(m, e)) < 0 || (r = make_devices(m, e)) < 0)
 		return r;
 	if (mount(NULL, ".", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID, NULL) < 0)
 		return err_errno(e, errno, "close QEMU's file system");

@@ -119,7 +119,8 @@ static int make_arguments(const struct launch *l, const struct disks *d, const s
 	const struct qemu_machine m = { .board = host->board, .type = host->type, .id = l->id, .kvm = host->kvm,
 					.processors = machine_processors(wanted.cpu_milli, host->processors),
 					.memory_bytes = machine_memory(wanted.memory_bytes), .disks = d->items, .disk_count = d->count, .links = links,
-					.link_count = link_count, .queues = queues_of(l) };
+					.link_count = link_count, .queues = queues_of(l), .memory_file = l->memory != NULL,
+					.private_memory = l->memory && l->memory->private, .incoming = l->memory && l->memory->state_fd >= 0 };
 
 	return machine_arguments(&m, ret_argv, e);
 }
@@ -157,6 +158,9 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 					.argv = { argv, words }, .places = { (char **)(uintptr_t)of->board->places, places },
 					.kernel = (char *)(uintptr_t)of->kernel, .initramfs = (char *)(uintptr_t)of->initramfs,
 					.disks = d->count,
+					.memory = (char *)(uintptr_t)(l->memory ? l->memory->path : ""),
+					.private_memory = l->memory && l->memory->private,
+					.resumes = l->memory && l->memory->state_fd >= 0,
 					.queues = queues_of(l).count, .vhost = of->vhost, .id = l->first_id + LAUNCH_IDS - 1,
 					.kvm = of->kvm, .boot_ms = of->boot_ms };
 	machine_plan_encode(&p, out);
@@ -237,11 +241,33 @@ static int machine_describe(const struct launch *l, json_t **ret_plan, struct er
 	return r;
 }
 
+static int machine_layout_of(const struct launch *l, char out[DIGEST_TEXT_SIZE], struct err *e)
+{
+	own_disks struct disks d = { 0 };
+	struct request whole;
+	char **argv = NULL;
+	struct launch of = *l;
+	int r = check_host(l, e);
+
+	if (r < 0)
+		return r;
+	list_disks(l, &d);
+	of.machine = true;
+	if ((r = request_plan(&of, &whole, e)) < 0)
+		return r;
+	if ((r = make_arguments(l, &d, &whole.plan, &argv, e)) >= 0)
+		machine_layout(argv, out);
+	machine_arguments_free(argv);
+	request_done(&whole);
+	return r;
+}
+
 const struct engine engine_emulator = {
 	.name = "emulator",
 	.check = machine_check,
 	.plan = machine_plan_bytes,
 	.describe = machine_describe,
+	.layout = machine_layout_of,
 	.machine = true,
 };
 
@@ -250,5 +276,6 @@ const struct engine engine_kvm = {
 	.check = machine_check,
 	.plan = machine_plan_bytes,
 	.describe = machine_describe,
+	.layout = machine_layout_of,
 	.machine = true,
 };

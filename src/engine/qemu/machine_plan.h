@@ -26,6 +26,9 @@ struct machine_plan {
 	uint64_t vhost;            /* 0 or 1: and as many descriptors of /dev/vhost-net */
 	uint64_t boots_disk;       /* 0 or 1: nobody of ours is inside: no config, kernel and initramfs are empty */
 	uint64_t e1000;            /* 0 or 1: interfaces are this card's in place of virtio's */
+	char *memory;              /* file that is the machine's memory; empty: none, it is QEMU's own */
+	uint64_t private_memory;   /* 0 or 1: the file stays as it is */
+	uint64_t resumes;          /* 0 or 1: it goes on from a state: after the disks come the memory folder and the state's file */
 	uint64_t boot_ms;          /* until carrel-init must have said hello; then it is started once more */
 };
 

@@ -112,6 +112,24 @@ int engine_choose(const struct spec *s, const struct engine_host *host, const st
 
 uint64_t machine_memory(uint64_t memory_bytes) { return memory_bytes; }
 
+unsigned machine_processors(uint64_t cpu_milli, unsigned host_processors)
+{
+	(void)cpu_milli;
+	return host_processors;
+}
+
+int runner_suspend(const char *run_dir, int memory, int state, int *ret_connection, struct err *e)
+{
+	(void)run_dir, (void)memory, (void)state, (void)ret_connection;
+	return err_set(e, ERR_UNSUPPORTED, "no machines here");
+}
+
+int runner_commit(int connection, struct err *e)
+{
+	(void)connection;
+	return err_set(e, ERR_UNSUPPORTED, "no machines here");
+}
+
 int engine_plan(const struct launch *l, json_t **ret_plan, struct err *e)
 {
 	(void)e;

@@ -218,7 +218,7 @@ static int fake_check(struct node *n, const struct record *r, struct err *why)
 	return 0;
 }
 
-static int fake_save(struct work *w, int memory, struct memory_manifest *m, struct err *why)
+static int fake_save(struct work *w, int memory, struct memory_manifest *m, void **ret_saved, struct err *why)
 {
 	struct memory_file *file = mem_alloc(sizeof *file);
 
@@ -231,18 +231,20 @@ static int fake_save(struct work *w, int memory, struct memory_manifest *m, stru
 	*file = (struct memory_file){ mem_strdup("state"), 5, mem_strdup("sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824") };
 	m->files = (struct objects){ file, 1 };
 	(void)w;
+	*ret_saved = NULL;
 	return fs_write_file(memory, "state", "hello", 5, 0600, false, why);
 }
 
-static int fake_commit(struct work *w, int memory, struct err *why)
+static int fake_commit(struct work *w, int memory, void *saved, struct err *why)
 {
+	(void)saved;
 	if (renameat(memory, "manifest.json.new", memory, "manifest.json") < 0)
 		return err_errno(why, errno, "rename");
 	fake_end(w->record->id, 0);
 	return 0;
 }
 
-static void fake_abort(struct work *w) { (void)w; }
+static void fake_abort(struct work *w, void *saved) { (void)w, (void)saved; }
 
 static int fake_host(struct node *n, const struct memory_manifest *m, struct memory_host *ret_host, struct err *why)
 {

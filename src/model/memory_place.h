@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MODEL_MEMORY_PLACE_H
+#define MODEL_MEMORY_PLACE_H
+
+/* Names in a workspace's folder that agent and runner agree on; see model/memory.h. */
+
+#define MEMORY_FOLDER "memory"
+#define MEMORY_MANIFEST "manifest.json"
+#define MEMORY_RAM "ram"       /* the machine's memory: there as long as it lives, and part of the state when it is suspended */
+#define MEMORY_STATE "state"   /* of its devices */
+#define MEMORY_MACHINE "machine.json" /* what was started: the part of the manifest that is known then */
+
+#endif

@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. A machine's memory is MEMORY_RAM, a sparse file that QEMU maps shared: what the guest writes is the kernel's to put on disk, now or
+ * at the suspend. So a suspend is: write back what is dirty while the guest runs, twice, so that little is left; stop; write the device
+ * state; write back the rest; put the manifest in its place. The time in which the guest stands still is that of the little rest.
+ *
+ * MEMORY_MACHINE is written at each start, with QEMU's version and the layout of the devices: the state fits to these and no others, QEMU
+ * says of a wrong one at best that something is wrong, and what is installed may be newer than what runs.
+ *
+ * The version of each QEMU and what machines it knows are asked once for each file that is its program.
+ */
+#include "node/suspend_machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/fs.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "engine/engine.h"
+#include "engine/qemu/arguments.h"
+#include "engine/qemu/board.h"
+#include "engine/runner_client.h"
+#include "node/suspend.h"
+
+#define ANSWER_MOST 65536
+#define PROGRAMS_MOST 8
+
+/* --- what this host has --- */
+
+struct qemu {
+	const char *program; /* a board's: constant */
+	struct stat file;
+	char *version;
+	char *list; /* of machines, taken apart */
+	const char **machines;
+};
+
+static struct qemu qemus[PROGRAMS_MOST];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static const char *name_of(const char *program) { return strrchr(program, '/') + 1; }
+
+/* "QEMU emulator version 7.2.22 (Debian ...)" */
+static char *version_of(const char *text)
+{
+	const char *at = strstr(text, "version ");
+
+	if (!at)
+		return NULL;
+	at += strlen("version ");
+	return mem_strndup(at, strcspn(at, " ,\n"));
+}
+
+static void list_machines(struct qemu *q)
+{
+	size_t count = 0;
+
+	free(q->machines);
+	q->machines = mem_alloc_array(strlen(q->list) / 2 + 2, sizeof *q->machines);
+	for (char *save = NULL, *line = strtok_r(q->list, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		line[strcspn(line, " ")] = '\0';
+		q->machines[count++] = line;
+	}
+	q->machines[count] = NULL;
+}
+
+static int ask_qemu(struct qemu *q, struct err *e)
+{
+	const char *const version[] = { q->program, "--version", NULL }, *const machines[] = { q->program, "-machine", "help", NULL };
+	own_strbuf struct str text = { 0 }, list = { 0 };
+	struct stat st;
+
+	if (stat(q->program, &st) < 0)
+		return err_errno(e, errno, "%s", q->program);
+	if (q->version && st.st_ino == q->file.st_ino && st.st_mtim.tv_sec == q->file.st_mtim.tv_sec && st.st_size == q->file.st_size)
+		return 0;
+	int r = proc_run(version, ANSWER_MOST, &text, e);
+	if (r == 0)
+		r = proc_run(machines, ANSWER_MOST, &list, e);
+	if (r < 0)
+		return r;
+	free(q->version);
+	free(q->list);
+	q->version = version_of(str_text(&text));
+	q->list = str_take(&list);
+	list_machines(q);
+	q->file = st;
+	return q->version ? 0 : err_set(e, ERR_UNSUPPORTED, "%s does not tell its version", q->program);
+}
+
+static int ask(const struct machine_board *board, struct qemu **ret_qemu, struct err *e)
+{
+	struct qemu *q = qemus;
+	int r;
+
+	(void)pthread_mutex_lock(&lock);
+	while (q->program && !str_eq(q->program, board->program) && q < qemus + PROGRAMS_MOST - 1)
+		q++;
+	q->program = board->program;
+	r = ask_qemu(q, e);
+	(void)pthread_mutex_unlock(&lock);
+	if (r == 0)
+		*ret_qemu = q;
+	return r;
+}
+
+static int machine_host(struct node *n, const struct memory_manifest *m, struct memory_host *ret_host, struct err *e)
+{
+	const struct machine_board *board = machine_board(m->architecture);
+	struct qemu *q = NULL;
+
+	(void)n;
+	if (!board)
+		return err_set(e, ERR_UNSUPPORTED, "this host makes no machines of architecture %s", m->architecture);
+	*ret_host = (struct memory_host){ .architecture = board->architecture };
+	if (!fs_exists(AT_FDCWD, board->program))
+		return 0; /* "this host has none" */
+	int r = ask(board, &q, e);
+	if (r == 0)
+		*ret_host = (struct memory_host){ .architecture = board->architecture, .program = name_of(board->program), .version = q->version,
+						  .machines = q->machines };
+	return r;
+}
+
+/* --- before a launch --- */
+
+static int check_layout(const struct memory_manifest *m, const char *layout, struct err *e)
+{
+	if (m->layout && str_eq(m->layout, layout))
+		return 0;
+	(void)err_set(e, ERR_UNSUPPORTED, "the memory state is of a machine with other devices than this host would make now");
+	return err_hint(e, "start without it: carrel stop --discard-memory");
+}
+
+static int note_machine(const struct record *r, const struct launch *l, const char *layout, int folder, struct err *e)
+{
+	const struct launch_machine *host = l->host_machine;
+	struct spec_resources wanted = spec_resources_or_default(l->spec);
+	struct memory_file ram = { .name = (char[]){ MEMORY_RAM }, .length = machine_memory(wanted.memory_bytes) };
+	struct qemu *q = NULL;
+	int done = ask(host->board, &q, e);
+
+	if (done < 0)
+		return done;
+	char host_model[] = "host", emulated_model[] = "max";
+	const struct memory_manifest m = {
+		.format = MEMORY_FORMAT,
+		.kind = MEMORY_QEMU,
+		.engine = host->kvm ? ENGINE_KVM : ENGINE_EMULATOR,
+		.workspace = (char *)(uintptr_t)r->id,
+		.run = l->run,
+		.taken_ms = unix_ms(),
+		.architecture = (char *)(uintptr_t)host->board->architecture,
+		.program = (char *)(uintptr_t)name_of(host->board->program),
+		.version = q->version,
+		.machine = (char *)(uintptr_t)host->type,
+		.processor = host->kvm ? host_model : emulated_model,
+		.layout = (char *)(uintptr_t)layout,
+		.processors = machine_processors(wanted.cpu_milli, host->processors),
+		.memory_bytes = ram.length,
+		.files = { &ram, 1 },
+	};
+	own_str char *text = memory_manifest_encode(&m);
+	return fs_write_file(folder, MEMORY_MACHINE, text, strlen(text), 0600, false, e);
+}
+
+static int make_ram(int folder, uint64_t bytes, uid_t owner, struct err *e)
+{
+	(void)unlinkat(folder, MEMORY_RAM, 0);
+	own_fd int fd = openat(folder, MEMORY_RAM, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 || fchown(fd, owner, owner) < 0)
+		return err_errno(e, errno, "make the machine's memory");
+	return 0;
+}
+
+static int take_ram(int folder, uid_t owner, struct launch_memory *memory, struct err *e)
+{
+	if (fchownat(folder, MEMORY_RAM, owner, owner, AT_SYMLINK_NOFOLLOW) < 0)
+		return err_errno(e, errno, "take the machine's memory");
+	memory->state_fd = openat(folder, MEMORY_STATE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	return memory->state_fd < 0 ? err_errno(e, errno, "open the machine's state") : 0;
+}
+
+int suspend_machine_prepare(const struct record *r, const struct isolate_parts *parts, struct launch *l, struct launch_machine *host,
+			    struct launch_memory *ret_memory, struct err *e)
+{
+	const struct memory_manifest *m = parts->memory;
+	own_str char *path = record_path(r, MEMORY_FOLDER);
+	struct spec_resources wanted = spec_resources_or_default(l->spec);
+	uid_t owner = l->first_id + LAUNCH_IDS - 1;
+	char layout[DIGEST_TEXT_SIZE] = "";
+	own_fd int folder = -1;
+
+	if (l->maintenance || !l->engine->layout)
+		return 0;
+	if (m && m->machine)
+		host->type = m->machine;
+	int done = fs_mkdirs(path, 0700, e);
+	if (done == 0)
+		done = fs_open_dir(AT_FDCWD, path, &folder, e);
+	if (done == 0)
+		done = l->engine->layout(l, layout, e);
+	if (done == 0 && m)
+		done = check_layout(m, layout, e);
+	if (done == 0 && !m)
+		done = make_ram(folder, machine_memory(wanted.memory_bytes), owner, e);
+	if (done == 0 && !m)
+		done = note_machine(r, l, layout, folder, e);
+	if (done == 0 && m)
+		done = take_ram(folder, owner, ret_memory, e);
+	if (done < 0)
+		return done;
+	ret_memory->path = mem_printf("%s/" MEMORY_RAM, path);
+	ret_memory->folder_fd = TAKE_FD(folder);
+	l->memory = ret_memory;
+	return 0;
+}
+
+void suspend_machine_prepared(struct launch_memory *m)
+{
+	own_close(&m->folder_fd);
+	own_close(&m->state_fd);
+	free((char *)(uintptr_t)m->path);
+	*m = (struct launch_memory){ .folder_fd = -1, .state_fd = -1 };
+}
+
+/* --- suspend --- */
+
+static int machine_check(struct node *n, const struct record *r, struct err *e)
+{
+	own_str char *ram = record_path(r, MEMORY_FOLDER "/" MEMORY_RAM), *machine = record_path(r, MEMORY_FOLDER "/" MEMORY_MACHINE);
+
+	(void)n;
+	if (fs_exists(AT_FDCWD, ram) && fs_exists(AT_FDCWD, machine))
+		return 0;
+	(void)err_set(e, ERR_UNSUPPORTED, "the machine's memory is not in a file: it boots a disk of its own, or an earlier version started it");
+	return err_hint(e, "restart it once");
+}
+
+static int add_file(struct memory_manifest *m, int folder, const char *name, bool digest, struct err *e)
+{
+	struct memory_file *file;
+	char text[DIGEST_TEXT_SIZE];
+	struct digest d;
+	struct stat st;
+	own_fd int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_errno(e, errno, "look at the file %s", name);
+	int r = digest ? hash_fd(fd, &d, e) : 0;
+	if (r < 0)
+		return r;
+	m->files.items = mem_grow_array(m->files.items, m->files.count + 1, sizeof *file);
+	file = (struct memory_file *)m->files.items + m->files.count++;
+	*file = (struct memory_file){ mem_strdup(name), (uint64_t)st.st_size, digest ? mem_strdup(digest_text(&d, text)) : NULL };
+	return 0;
+}
+
+/* Of what is known since the start. */
+static int describe(const struct work *w, int folder, struct memory_manifest *m, struct err *e)
+{
+	own_strbuf struct str text = { 0 };
+	struct memory_manifest started = { 0 };
+	int done = fs_read_file(folder, MEMORY_MACHINE, ANSWER_MOST, &text, e);
+
+	if (done == 0)
+		done = memory_manifest_decode(str_text(&text), text.length, MEMORY_MACHINE, &started, e);
+	if (done < 0)
+		return done;
+	free(m->architecture);
+	m->kind = started.kind;
+	m->engine = started.engine;
+	m->architecture = TAKE(started.architecture);
+	m->program = TAKE(started.program);
+	m->version = TAKE(started.version);
+	m->machine = TAKE(started.machine);
+	m->processor = TAKE(started.processor);
+	m->layout = TAKE(started.layout);
+	m->processors = started.processors;
+	m->memory_bytes = started.memory_bytes;
+	m->paused = w->record->truth.report->state == STATE_PAUSED;
+	memory_manifest_done(&started);
+	return 0;
+}
+
+/* What is dirty of memory and volumes goes to the disk; while the guest runs it makes new dirt, but less. */
+static int write_back(const struct work *w, int ram, struct err *e)
+{
+	const struct objects *volumes = &w->record->wish.spec->volumes;
+	const struct spec_volume *specs = volumes->items;
+
+	if (fdatasync(ram) < 0)
+		return err_errno(e, errno, "write the machine's memory");
+	for (size_t i = 0; i <= volumes->count; i++) {
+		own_str char *path = record_volume_path(w->record, w->node->kept, i ? &specs[i - 1] : NULL);
+		own_fd int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0 || fdatasync(fd) < 0)
+			return err_errno(e, errno, "write volume %s", i ? specs[i - 1].name : "root");
+	}
+	return 0;
+}
+
+static int finish_files(const struct work *w, int folder, int ram, int state, struct memory_manifest *m, struct err *e)
+{
+	int r = write_back(w, ram, e);
+
+	if (r == 0 && fdatasync(state) < 0)
+		r = err_errno(e, errno, "write the machine's state");
+	if (r == 0)
+		r = add_file(m, folder, MEMORY_STATE, true, e);
+	return r == 0 ? add_file(m, folder, MEMORY_RAM, false, e) : r;
+}
+
+static int machine_save(struct work *w, int folder, struct memory_manifest *m, void **ret_saved, struct err *e)
+{
+	own_str char *run = mem_printf("%s/%s", w->node->runs, w->record->id);
+	own_fd int ram = openat(folder, MEMORY_RAM, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	own_fd int state = openat(folder, MEMORY_STATE, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	own_fd int connection = -1;
+
+	if (ram < 0 || state < 0)
+		return err_errno(e, errno, "open the memory's files");
+	int r = describe(w, folder, m, e);
+	for (int i = 0; i < 2 && r == 0; i++)
+		r = write_back(w, ram, e);
+	if (r == 0)
+		r = runner_suspend(run, folder, state, &connection, e);
+	if (r == 0)
+		r = finish_files(w, folder, ram, state, m, e);
+	if (r < 0)
+		return r; /* the connection closes: it goes on */
+	int *saved = mem_alloc(sizeof *saved);
+	*saved = TAKE_FD(connection);
+	*ret_saved = saved;
+	return 0;
+}
+
+static void machine_abort(struct work *w, void *saved)
+{
+	int *connection = saved;
+
+	(void)w;
+	own_close(connection);
+	free(connection);
+}
+
+static int machine_commit(struct work *w, int folder, void *saved, struct err *e)
+{
+	int *connection = saved;
+	int r = runner_commit(*connection, e);
+
+	(void)folder;
+	machine_abort(w, saved);
+	return r;
+}
+
+const struct suspend_engine suspend_emulator = { "emulator", machine_check, machine_save, machine_commit, machine_abort, machine_host };
+const struct suspend_engine suspend_kvm = { "kvm", machine_check, machine_save, machine_commit, machine_abort, machine_host };
