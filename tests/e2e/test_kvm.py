@@ -5,7 +5,6 @@ The engine kvm for real: an emulated machine whose processor has SVM is a host, 
 The state of the site inside (an image and a kernel, imported) is made outside, where it takes no time.
 """
 import json
-import pathlib
 import re
 import shutil
 import subprocess
@@ -14,9 +13,9 @@ import pytest
 
 from conftest import Site, import_image
 from guest_tools import kernel_package
+from nested_tools import add_firmware, add_programs
 
 PROGRAMS = ("mkfs.ext4", "resize2fs", "tune2fs", "qemu-system-x86_64")
-FIRMWARE = ("bios-256k.bin", "linuxboot_dma.bin", "kvmvapic.bin")
 MODULES = ("irqbypass", "kvm", "kvm-amd", "loop")
 INIT = r"""#!/bin/sh
 exec >/dev/console 2>&1
@@ -35,24 +34,6 @@ echo "status: $?"
 echo "engine: $(carrel show auto --format json | grep -o '"engine": *"[a-z]*"' | tr -d ' \n')"
 poweroff -f
 """
-
-
-def libraries(program):
-    return set(re.findall(r"(/\S+)", subprocess.run(["ldd", program], capture_output=True, text=True).stdout))
-
-
-def add_programs(files, prefix):
-    programs = {shutil.which(p): shutil.which(p) for p in PROGRAMS}
-    for folder in ("bin", "sbin", "libexec/carrel"):
-        for path in (prefix / folder).iterdir():
-            programs[f"/carrel/{folder}/{path.name}"] = str(path)
-    for inside, program in programs.items():
-        files[inside] = (0o755, pathlib.Path(program).read_bytes())
-        for library in libraries(program):
-            files[library] = (0o755, pathlib.Path(library).read_bytes())
-    for name in FIRMWARE:
-        found = [p for p in (pathlib.Path("/usr/share/seabios") / name, pathlib.Path("/usr/share/qemu") / name) if p.exists()]
-        files[f"/usr/share/{found[0].parent.name}/{name}"] = found[0].read_bytes()
 
 
 def add_state(files, prefix, busybox_tar, package):
@@ -74,7 +55,8 @@ def host_files(prefix, busybox_tar, tmp_path_factory):
     if not shutil.which("qemu-system-x86_64") or not package:
         pytest.skip("needs qemu-system-x86 and a package of a cloud kernel")
     files = {"/sbin/init": (0o755, INIT.encode()), "/run/.keep": b"", "/sys/.keep": b"", "/tmp/.keep": b""}
-    add_programs(files, prefix)
+    add_programs(files, prefix, PROGRAMS)
+    add_firmware(files)
     add_state(files, prefix, busybox_tar, package)
     folder = tmp_path_factory.mktemp("kernel")
     subprocess.run(["dpkg-deb", "-x", package, folder], check=True)

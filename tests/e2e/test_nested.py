@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A whole site inside a machine: the kernel of Debian 12 and nothing but cgroup v2, which this host may not have; and engines that nest.
+
+The machine's image is busybox, our installed tree, and the programs that it calls, each with the libraries that ldd names.
+"""
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from guest_tools import kernel_package
+from nested_tools import add_programs
+
+PROGRAMS = ("mkfs.ext4", "mke2fs", "e2fsck", "resize2fs", "tune2fs", "debugfs", "nft", "dnsmasq", "ip", "modprobe")
+INIT = r"""#!/bin/sh
+exec >/dev/console 2>&1
+export PATH=/carrel/bin:/carrel/sbin:/bin:/usr/sbin:/sbin:/usr/bin CARREL_PREFIX=/carrel
+mount -t tmpfs run /run
+mount -t tmpfs tmp /tmp
+mount -t cgroup2 cgroup /sys/fs/cgroup
+ip link set lo up
+modprobe loop
+echo nobody:x:65534:65534::/:/bin/false >>/etc/passwd
+echo nogroup:x:65534: >>/etc/group
+/bin/sh -e /try.sh && echo all done || echo it failed
+poweroff -f
+"""
+BEGIN = r"""
+carreld --state /state --run /run --log-level warn &
+carrel-node --state /state --run /run --service unix:/run/carreld.sock --log-level warn &
+export CARREL_ADDRESS=unix:/run/carreld.sock NO_COLOR=1
+i=0; until carrel doctor | grep -q connected; do i=$((i+1)); [ $i -lt 300 ]; sleep 0.1; done
+carrel --quiet image import busybox /busybox.tar >/dev/null
+try() { name=$1; shift; if "$@" >/tmp/out 2>&1; then echo "ok - $name"; else echo "not ok - $name: $(tr '\n' '|' </tmp/out)"; fi; }
+"""
+# Each line is a case: a name and what must succeed.
+CASES = {
+    "the host is what it should be": "test -f /sys/fs/cgroup/cgroup.controllers && carrel doctor | grep -q 'cgroups *version 2'",
+    "a program runs in namespaces": "test \"$(carrel run --rm --network none busybox -- sh -c 'echo $$; hostname' | wc -l)\" = 2",
+    "a workspace with limits runs": "carrel deploy --name one --network none --memory 64M --cpu 0.5 --disk 64M busybox -- sleep 1000",
+    "limits are in the v2 tree": "cd /sys/fs/cgroup/carrel/*/ && grep -q '^50000 100000' cpu.max && grep -q 67108864 memory.max",
+    "too much memory is refused by the kernel": "carrel run --rm --network none --memory 32M busybox -- sh -c 'tail /dev/zero; echo $? >&2; exit 9'; test $? != 0",
+    "pause stops the clock of a program": "carrel pause one && grep -q 'frozen 1' /sys/fs/cgroup/carrel/*/cgroup.events && carrel resume one",
+    "a disk grows while it is used": "carrel set one --disk 128M && carrel exec one -- df -m / | awk 'END { exit !($2 > 100) }'",
+    "a snapshot brings data back": "carrel exec one -- sh -c 'echo old > /file; sync' && carrel stop one && carrel snapshot create one s && carrel start one && "
+                                   "carrel exec one -- sh -c 'echo new > /file; sync' && carrel stop one && carrel snapshot restore one s && carrel start one && "
+                                   "test \"$(carrel exec one -- cat /file)\" = old",
+    "networks carry what is allowed": "carrel network create default --ipv4 10.9.0.0/24 && carrel deploy --name server busybox -- nc -ll -p 80 -e echo served && "
+                                      "carrel deploy --name client busybox -- sleep 1000 && carrel allow client workspace:server && "
+                                      "carrel network test client server tcp/80",
+    "packets agree":
+        "i=0; until test \"$(carrel exec client -- sh -c 'nc -w 2 server.default.carrel 80 </dev/null')\" = served; do i=$((i+1)); test $i -lt 10; sleep 0.5; done",
+    "and not what is denied": "! carrel exec server -- sh -c 'nc -w 2 client.default.carrel 80 </dev/null'",
+    "everything goes": "carrel rm -f one server client && ! ls -d /sys/fs/cgroup/carrel/*/ && test -z \"$(ls /sys/class/net | grep '^cr[0-9]')\"",
+}
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("qemu-system-x86 is not installed")
+    package = kernel_package()
+    if not package:
+        pytest.skip("apt-get download of a cloud kernel does not work here")
+    return package
+
+
+@pytest.fixture(scope="module")
+def machine_image(kernel, prefix, busybox_tar, tmp_path_factory):
+    files = {"/busybox.tar": busybox_tar.read_bytes(), "/sbin/init": (0o755, INIT.encode()), "/run/.keep": b"", "/state/.keep": b"",
+             "/sys/.keep": b"", "/tmp/.keep": b"", "/etc/protocols": pathlib.Path("/etc/protocols").read_bytes()}
+    add_programs(files, prefix, PROGRAMS)
+    files["/sbin/modprobe"] = files[shutil.which("modprobe")]
+    folder = tmp_path_factory.mktemp("modules")
+    subprocess.run(["dpkg-deb", "-x", kernel, folder], check=True)
+    for path in folder.glob("lib/modules/**/*"):
+        if path.is_file():
+            files["/" + str(path.relative_to(folder))] = path.read_bytes()
+    release = next((folder / "lib/modules").iterdir()).name
+    subprocess.run(["depmod", "-b", folder, release], check=True)
+    for path in (folder / "lib/modules" / release).glob("modules.*"):
+        files["/" + str(path.relative_to(folder))] = path.read_bytes()
+    return files
+
+
+@pytest.fixture
+def here(kernel, shared_site):
+    if shared_site.api("GET", "/v1/kernels/linux")[0] == 404:
+        shared_site.carrel("kernel", "import", "linux", kernel)
+    return shared_site
+
+
+def test_debians_kernel_and_cgroup_v2_alone(here, machine_image, make_image):
+    script = BEGIN + "".join(f"case_{i}() {{ {what}; }}\ntry '{name}' case_{i}\n" for i, (name, what) in enumerate(CASES.items()))
+    make_image(here, "host", {**machine_image, "/try.sh": script.encode()})
+    spec = {"name": "host", "image": "host", "engine": "emulator", "mode": "system", "network": "none",
+            "resources": {"memory": "1G", "cpu": 2, "disk": "2G"}}
+    here.carrel("deploy", "-", input=json.dumps(spec))
+    try:
+        here.wait_state("host", "stopped", timeout=600)
+    finally:
+        log = here.carrel("logs", "host").stdout
+        print(log[-8000:], here.carrel("why", "host").stdout)
+    assert "not ok" not in log and re.findall(r"^ok - (.*?)\r?$", log, re.M) == list(CASES)
