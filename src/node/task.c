@@ -484,9 +484,10 @@ static int foresee_move(struct work *w)
 /* A newer wish is answered when its interfaces are there. */
 static int follow_networks(struct work *w)
 {
+	enum state s = (enum state)w->record->truth.report->state;
 	struct err why = { 0 };
 
-	if (!state_is_live((enum state)w->record->truth.report->state) || networks_settle(w->node->networks, w->record->id, &why) == 0)
+	if ((s != STATE_RUNNING && s != STATE_PAUSED) || networks_settle(w->node->networks, w->record->id, &why) == 0)
 		return 0;
 	return give_up(w, "network", &why);
 }
