@@ -233,6 +233,8 @@ static int restrict_calls(unsigned rights, bool reads, struct err *e)
 		r = allow_descriptors(filter);
 	if (r == 0 && (rights & (SANDBOX_THREADS | SANDBOX_NETWORK)))
 		r = allow_threads(filter);
+	if (r == 0 && (rights & SANDBOX_ACCEPT))
+		r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(accept4), 0, NULL);
 	if (r == 0 && (rights & SANDBOX_NETWORK))
 		r = allow_network(filter);
 	if (r == 0 && reads)

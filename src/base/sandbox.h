@@ -17,6 +17,7 @@
 enum sandbox_rights {
 	SANDBOX_THREADS = 1 << 0, /* more threads in this process */
 	SANDBOX_NETWORK = 1 << 1, /* sockets of IPv4 and IPv6, and looking up host names */
+	SANDBOX_ACCEPT = 1 << 2,  /* connections to sockets that it holds */
 };
 
 #define SANDBOX_MEMORY_BYTES_MOST (UINT64_C(4) << 30) /* of address space, but with threads or network */

@@ -82,6 +82,12 @@ struct filter_verdict {
 int filter_judge(const struct filter_intent *intent, const struct filter_question *question, struct filter_verdict *ret_verdict,
 		 struct err *e) must_check;
 
+/* Whether any connection at all from one workspace to the other would pass, with one of the two on that network; exceptions (`deny`) that name
+ * services do not count. The intent needs no others. For what names may be told. */
+bool filter_may_talk(const struct filter_intent *intent, const char *from, const char *to, const char *network);
+/* Whether it may go anywhere that has a name outside of the workspaces. */
+bool filter_may_leave_site(const struct spec *spec);
+
 /* Packets (denied) or connections (allowed) that met a rule since the workspace came. */
 struct filter_count {
 	char workspace[20];

@@ -44,13 +44,21 @@ static bool peer_is(const struct filter_model *m, const struct rule *r, const st
 	return false;
 }
 
+static bool serves(const struct rule *r, const struct filter_case *c, bool denies)
+{
+	if (c->any)
+		return !denies || !r->service_count;
+	return c->plain ? !r->service_count : rule_serves(r, c->protocol, c->port);
+}
+
 /* Index of the first rule that matches, or -1. */
 static int match(const struct filter_model *m, const struct filter_rules *rules, const struct filter_case *c, bool out)
 {
+	bool denies = rules == &(out ? c->from : c->to)->deny;
+
 	for (size_t i = 0; i < rules->count; i++) {
 		const struct rule *r = &rules->items[i];
-		bool serves = c->plain ? !r->service_count : rule_serves(r, c->protocol, c->port);
-		if (serves && peer_is(m, r, out ? c->to : c->from, out ? &c->to_address : &c->from_address))
+		if (serves(r, c, denies) && peer_is(m, r, out ? c->to : c->from, out ? &c->to_address : &c->from_address))
 			return (int)i;
 	}
 	return -1;
@@ -221,4 +229,44 @@ int filter_judge(const struct filter_intent *intent, const struct filter_questio
 	(void)snprintf(v.rule, sizeof v.rule, "%s", str_text(&words));
 	*ret_verdict = v;
 	return 0;
+}
+
+bool filter_may_talk(const struct filter_intent *intent, const char *from, const char *to, const char *network)
+{
+	own_model struct filter_model m = { 0 };
+	struct filter_case c = { .any = true };
+	const struct filter_party *whose;
+	enum filter_side side;
+
+	if (filter_model_init(&m, intent, NULL, NULL) < 0 || !(c.from = filter_model_party(&m, from)) || !(c.to = filter_model_party(&m, to)))
+		return false;
+	for (size_t i = 0; i < c.from->interface_count; i++)
+		for (size_t k = 0; k < c.to->interface_count; k++)
+			for (int f = 0; f < 2; f++) {
+				const struct filter_interface *a = &c.from->interfaces[i], *b = &c.to->interfaces[k];
+				const struct filter_network *there = network ? filter_model_network(&m, network) : NULL;
+				if (!a->has[f] || !b->has[f] || (network && b->network != there && a->network != there))
+					continue;
+				c.from_address = a->address[f];
+				c.to_address = b->address[f];
+				if (filter_code_allows(filter_judge_case(&m, &c, &side, &whose)))
+					return true;
+			}
+	return false;
+}
+
+bool filter_may_leave_site(const struct spec *spec)
+{
+	struct rule r;
+
+	if (spec->isolated)
+		return false;
+	for (size_t i = 0; i < spec->deny.count; i++)
+		if (rule_parse(spec->deny.items[i], &r, NULL) == 0 && !r.service_count && (r.peer == PEER_WAN || r.peer == PEER_ANY))
+			return false;
+	for (size_t i = 0; i < spec->allow.count; i++)
+		if (rule_parse(spec->allow.items[i], &r, NULL) == 0 &&
+		    (r.peer == PEER_WAN || r.peer == PEER_ANY || r.peer == PEER_SITE || r.peer == PEER_ADDRESS))
+			return true;
+	return !spec->allow.count;
 }

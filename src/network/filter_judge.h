@@ -11,6 +11,7 @@ struct filter_case {
 	const struct filter_interface *from_at, *to_at; /* NULL: the one with that address */
 	enum rule_protocol protocol;
 	bool plain;                           /* another protocol than those three: only rules without services match */
+	bool any;                             /* of any service: exceptions that name some do not count */
 	uint16_t port;
 	bool published;
 };

@@ -20,6 +20,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/proc.h"
+#include "network/names_front.h"
 
 #define STOP_MS 2000
 #define FILE_MOST ((size_t)1 << 20)
@@ -43,6 +44,19 @@ static void add_pool(struct str *s, const char *pool, bool six)
 	str_printf(s, "dhcp-range=%s,static,%s,1h\n", first, text);
 }
 
+/* The front (names_front.h), not dnsmasq itself. */
+static void add_server(struct str *s, const char *pool, const char *format)
+{
+	char gateway[NETWORK_ADDRESS_SIZE];
+	unsigned length;
+
+	if (!pool)
+		return;
+	network_gateway(pool, gateway, &length);
+	const char *at = strstr(format, "%s");
+	str_printf(s, "%.*s%s%s", (int)(at - format), format, gateway, at + 2);
+}
+
 int names_config(const struct names *n, struct str *ret_config, struct err *e)
 {
 	const struct network *w = n->network;
@@ -53,7 +67,7 @@ int names_config(const struct names *n, struct str *ret_config, struct err *e)
 	if (w->kind == NETWORK_BRIDGE)
 		return err_set(e, ERR_UNSUPPORTED, "network %s: a bridge of the site has the site's own DHCP and names", w->name);
 	str_puts(&s, "keep-in-foreground\nno-hosts\nno-poll\npid-file\nlog-facility=-\nquiet-dhcp\nquiet-dhcp6\nquiet-ra\nuser=nobody\ngroup=nogroup\n");
-	str_printf(&s, "interface=%s\nexcept-interface=lo\nbind-dynamic\n", n->bridge);
+	str_printf(&s, "interface=%s\nexcept-interface=lo\nbind-dynamic\nport=%d\n", n->bridge, NAMES_PORT);
 	str_printf(&s, "domain=%s\nlocal=/%s/\ndomain-needed\nbogus-priv\ncache-size=1000\nno-ping\ndhcp-authoritative\n", zone, zone);
 	str_puts(&s, "hostsdir=/data/hosts\ndhcp-hostsdir=/data/dhcp\ndhcp-leasefile=/data/leases\n");
 	str_printf(&s, "dhcp-option=option:mtu,%" PRIu64 "\ndhcp-option=option:domain-search,%s\n", w->mtu, zone);
@@ -61,6 +75,8 @@ int names_config(const struct names *n, struct str *ret_config, struct err *e)
 		add_pool(&s, w->ipv4, false);
 	if (w->ipv6)
 		add_pool(&s, w->ipv6, true);
+	add_server(&s, w->ipv4, "dhcp-option=option:dns-server,%s\n");
+	add_server(&s, w->ipv6, "dhcp-option=option6:dns-server,[%s]\n"); /* in router advertisements, too */
 	if (w->kind == NETWORK_ISOLATED || w->dns.count)
 		str_puts(&s, "no-resolv\n");
 	else
@@ -72,6 +88,8 @@ int names_config(const struct names *n, struct str *ret_config, struct err *e)
 }
 
 /* --- the process --- */
+
+enum process { DNSMASQ, FRONT };
 
 /* Field 22 of /proc/PID/stat, behind the name in parentheses; 0: no such process. */
 static uint64_t start_time(pid_t pid)
@@ -92,15 +110,18 @@ static uint64_t start_time(pid_t pid)
 static void reap(int pidfd) { (void)waitid(P_PIDFD, (id_t)pidfd, NULL, WEXITED | WNOHANG); }
 
 /* -1: it does not run. */
-static int find(const char *folder)
+static int find(const char *folder, enum process which)
 {
 	own_str char *path = mem_printf("%s/pid", folder);
 	own_strbuf struct str text = { 0 };
-	int pid = 0;
-	unsigned long long time = 0;
+	int pids[2] = { 0, 0 };
+	unsigned long long times[2] = { 0, 0 };
 
-	if (fs_read_file(AT_FDCWD, path, 64, &text, NULL) < 0 || sscanf(str_text(&text), "%d %llu", &pid, &time) != 2 || pid <= 1 || !time)
+	if (fs_read_file(AT_FDCWD, path, 128, &text, NULL) < 0 ||
+	    sscanf(str_text(&text), "%d %llu %d %llu", &pids[0], &times[0], &pids[1], &times[1]) != 4 || pids[which] <= 1 || !times[which])
 		return -1;
+	int pid = pids[which];
+	unsigned long long time = times[which];
 	own_fd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (pidfd < 0 || start_time(pid) != time)
 		return -1;
@@ -112,14 +133,14 @@ static int find(const char *folder)
 	return TAKE_FD(pidfd);
 }
 
-static int end(const char *folder, struct err *e)
+static int end_one(const char *folder, enum process which, struct err *e)
 {
-	own_fd int pidfd = find(folder);
+	own_fd int pidfd = find(folder, which);
 	struct pollfd ended = { .fd = pidfd, .events = POLLIN };
 
 	if (pidfd < 0)
 		return 0;
-	int r = proc_signal(pidfd, SIGTERM, e);
+	int r = proc_signal(pidfd, which == FRONT ? SIGKILL : SIGTERM, e); /* the one holds nothing */
 	if (r == 0 && poll(&ended, 1, STOP_MS) == 0)
 		r = proc_signal(pidfd, SIGKILL, e);
 	if (r == 0)
@@ -128,12 +149,51 @@ static int end(const char *folder, struct err *e)
 	return r;
 }
 
-/* It has bound its sockets, or dropped out, when it has read the configuration: a child that ends at once is an error here. */
-static int begin(const char *folder, struct err *e)
+static int end(const char *folder, struct err *e)
 {
+	own_str char *path = mem_printf("%s/pid", folder);
+	int r = end_one(folder, DNSMASQ, e);
+
+	if (r == 0)
+		r = end_one(folder, FRONT, e);
+	return r == 0 && unlink(path) < 0 && errno != ENOENT ? err_errno(e, errno, "remove %s", path) : r;
+}
+
+/* "PID STARTTIME PID STARTTIME": dnsmasq and its child. */
+static int write_pids(const char *folder, pid_t dnsmasq, pid_t front, struct err *e)
+{
+	own_str char *path = mem_printf("%s/pid", folder);
+	own_str char *text = mem_printf("%d %" PRIu64 " %d %" PRIu64 "\n", (int)dnsmasq, start_time(dnsmasq), (int)front, front ? start_time(front) : 0);
+
+	return fs_write_file(AT_FDCWD, path, text, strlen(text), 0600, false, e);
+}
+
+/* 0: it has not been started yet. */
+static pid_t read_front(const char *folder)
+{
+	own_str char *path = mem_printf("%s/front", folder);
+	own_strbuf struct str text = { 0 };
+	uint64_t pid = 0;
+
+	if (fs_read_file(AT_FDCWD, path, 32, &text, NULL) < 0)
+		return 0;
+	text.bytes[strcspn(str_text(&text), "\n")] = '\0';
+	return str_to_u64(str_text(&text), INT32_MAX, &pid) < 0 ? 0 : (pid_t)pid;
+}
+
+/* It has bound its sockets, or dropped out, when it has read the configuration: a child that ends at once is an error here. */
+static int begin(const char *folder, const struct names *n, struct err *e)
+{
+	char zone[80], gateways[2][NETWORK_ADDRESS_SIZE];
+	unsigned length, count = 0;
+	const char *const pools[] = { n->network->ipv4, n->network->ipv6 };
 	own_str char *program = mem_printf("%s/libexec/carrel/carrel-names", fs_prefix());
-	own_str char *log_path = mem_printf("%s/log", folder), *pid_path = mem_printf("%s/pid", folder);
-	const char *const argv[] = { program, folder, NULL };
+	own_str char *log_path = mem_printf("%s/log", folder), *front_path = mem_printf("%s/front", folder);
+	for (size_t i = 0; i < ARRAY_SIZE(pools); i++)
+		if (pools[i])
+			network_gateway(pools[i], gateways[count++], &length);
+	const char *const argv[] = { program, folder, network_zone(n->network, zone), count > 0 ? gateways[0] : NULL, count > 1 ? gateways[1] : NULL,
+				     NULL };
 	own_fd int log = open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	struct proc_fd fds[] = { { 0, -1 }, { 1, log }, { 2, log } };
 	struct proc_spawn how = { .argv = argv, .fds = fds, .fd_count = 3, .new_session = true };
@@ -142,11 +202,12 @@ static int begin(const char *folder, struct err *e)
 
 	if (log < 0)
 		return err_errno(e, errno, "open %s", log_path);
+	(void)unlink(front_path);
 	int r = proc_start(&how, &pidfd, &pid, e);
 	if (r < 0)
 		return r;
-	own_str char *text = mem_printf("%d %" PRIu64 "\n", (int)pid, start_time(pid));
-	r = fs_write_file(AT_FDCWD, pid_path, text, strlen(text), 0600, false, e);
+	/* first without its child, in case that we end in between */
+	r = write_pids(folder, pid, 0, e);
 	struct pollfd ended = { .fd = pidfd, .events = POLLIN };
 	if (r == 0 && poll(&ended, 1, 50) == 1) {
 		own_strbuf struct str said = { 0 };
@@ -154,7 +215,10 @@ static int begin(const char *folder, struct err *e)
 		(void)!fs_read_file(AT_FDCWD, log_path, FILE_MOST, &said, NULL);
 		r = err_set(e, ERR_INTERNAL, "dnsmasq ended at once: %.300s", str_text(&said));
 	}
-	return r;
+	pid_t front = 0;
+	for (int waited = 0; r == 0 && waited < STOP_MS && (front = read_front(folder)) == 0; waited += 10)
+		(void)poll(&ended, 1, 10);
+	return r == 0 ? write_pids(folder, pid, front, e) : r;
 }
 
 static int same_file(const char *path, const void *bytes, size_t length)
@@ -206,14 +270,14 @@ int names_start(const char *folder, const struct names *n, struct err *e)
 		r = prepare(folder, e);
 	if (r < 0)
 		return r;
-	own_fd int running = find(folder);
-	if (running >= 0 && same_file(path, config.bytes, config.length))
+	own_fd int running = find(folder, DNSMASQ), front = find(folder, FRONT);
+	if (running >= 0 && front >= 0 && same_file(path, config.bytes, config.length))
 		return 0;
 	r = end(folder, e);
 	if (r == 0)
 		r = put_file(folder, path, &config, e);
 	if (r >= 0)
-		r = begin(folder, e);
+		r = begin(folder, n, e);
 	return r < 0 ? err_wrap(e, "names of network %s", n->network->name) : 1;
 }
 
@@ -260,7 +324,7 @@ int names_put(const char *folder, const struct names *n, const struct member *m,
 	int r = put_file(folder, hosts, &names, e);
 	if (r >= 0)
 		r = put_file(folder, dhcp, &leases, e);
-	own_fd int pidfd = r == 1 && changes ? find(folder) : -1;
+	own_fd int pidfd = r == 1 && changes ? find(folder, DNSMASQ) : -1;
 	if (pidfd >= 0) /* a lease that was changed: what it said before is forgotten only so */
 		r = proc_signal(pidfd, SIGHUP, e);
 	return r < 0 ? r : 0;
@@ -274,7 +338,7 @@ int names_remove(const char *folder, const char *id, struct err *e)
 		return err_errno(e, errno, "remove %s", hosts);
 	if (unlink(dhcp) < 0)
 		return errno == ENOENT ? 0 : err_errno(e, errno, "remove %s", dhcp);
-	own_fd int pidfd = find(folder);
+	own_fd int pidfd = find(folder, DNSMASQ);
 	return pidfd < 0 ? 0 : proc_signal(pidfd, SIGHUP, e);
 }
 

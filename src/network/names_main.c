@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carrel-names FOLDER: becomes the dnsmasq of one network, after giving up what it does not need. What stays: a root made of the
+ * carrel-names FOLDER ZONE GATEWAY...: becomes the dnsmasq of one network, after giving up what it does not need, with a child that decides
+ * who may ask it what (names_front.h). What stays: a root made of the
  * programs and libraries of the host, read-only, and FOLDER/data; the capabilities to bind low ports and to answer who has no address
  * yet, and to become nobody; and the host's network, where it listens on one bridge. No new privileges, no other programs' IPC, and
  * no system call that changes mounts, namespaces, other processes or the kernel.
@@ -23,6 +24,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "network/names_front.h"
 
 enum what { FILE_READ, FOLDER_READ, FOLDER_WRITE, DEVICE };
 
@@ -146,17 +148,36 @@ static int become(const char *folder, struct err *e)
 	return err_hint(e, "install the package dnsmasq-base");
 }
 
+/* Its number is written beside ours, so that both are found again. */
+static int start_front(const struct names_front *f, struct err *e)
+{
+	own_str char *path = mem_printf("%s/front", f->folder);
+	int parent = getpid();
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return err_errno(e, errno, "start the resolver");
+	if (pid == 0) {
+		(void)!names_front_run(f, parent, e);
+		log_error(e, "names");
+		_exit(1);
+	}
+	own_str char *text = mem_printf("%d\n", (int)pid);
+	return fs_write_file(AT_FDCWD, path, text, strlen(text), 0600, false, e);
+}
+
 int main(int argc, char **argv)
 {
 	struct err e = { 0 };
 
 	log_init("carrel-names", LOG_INFO);
-	if (argc != 2 || argv[1][0] != '/') {
-		(void)fputs("usage: carrel-names FOLDER (started by carrel-node)\n", stderr);
+	if (argc < 4 || argc > 5 || argv[1][0] != '/') {
+		(void)fputs("usage: carrel-names FOLDER ZONE GATEWAY... (started by carrel-node)\n", stderr);
 		return 2;
 	}
 	(void)umask(022);
-	(void)become(argv[1], &e);
+	if (start_front(&(struct names_front){ argv[1], argv[2], { argv[3], argv[4] } }, &e) == 0)
+		(void)become(argv[1], &e);
 	log_error(&e, "names");
 	return 1;
 }

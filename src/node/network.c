@@ -119,6 +119,9 @@ static int put_names(struct networks *s, const struct network *w, const char *br
 	own_str char *folder = folder_of(s, w->name);
 	int r = names_start(folder, &names, e);
 
+	if (r == 1)
+		loop_post(s->node->loop, network_voices_open, s);
+
 	for (size_t i = 0; i < s->directory.members.capacity && r >= 0; i++)
 		if (s->directory.members.entries[i].key)
 			r = names_put(folder, &names, s->directory.members.entries[i].value, e);
@@ -589,6 +592,7 @@ static void look_done(void *data)
 	struct networks *s = data;
 
 	s->looking = false;
+	network_voices_open(s);
 	if (s->traffic)
 		s->tell(s->tell_data, json_pack("{s:s, s:o}", "type", "traffic", "items", TAKE(s->traffic)));
 	s->timer = loop_add_timer(s->node->loop, LOOK_MS, on_timer, s);
@@ -651,6 +655,7 @@ int networks_new(struct node *n, struct networks **ret_networks, struct err *e)
 void networks_stop(struct networks *s)
 {
 	metadata_server_free(TAKE(s->metadata));
+	network_voices_close(s);
 	loop_remove(TAKE(s->timer));
 	loop_remove(TAKE(s->retry));
 	s->tell = NULL;

@@ -51,6 +51,7 @@ struct networks {
 	struct loop_source *timer, *retry;
 	json_t *traffic;
 	uint16_t metadata_port;
+	struct map voices; /* by network: to its names process */
 };
 
 /* What the filter gets; borrowed from directory and locals. */
@@ -73,6 +74,10 @@ int network_list_interfaces(struct networks *s, const struct assignment *a, stru
 /* network_machine.c. Tells the runners of machines that are due - of one, or with id NULL of all - which interfaces these shall have.
  * Without the lock: QEMU takes its time. */
 int network_connect_machines(struct networks *s, const char *id, struct err *e) must_check;
+
+/* network_names.c, on the loop's thread. Opens what is missing. */
+void network_voices_open(void *networks);
+void network_voices_close(struct networks *s);
 
 /* network_rates.c. Whether the rates of all locals can be kept together: before one more is started. */
 int network_check_rates(const struct networks *s, struct err *e) must_check;

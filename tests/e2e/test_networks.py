@@ -104,6 +104,43 @@ def test_neighbours_and_groups(net, world):
         assert net.workspace("b")["restarts"] == 0
 
 
+def test_names_follow_the_rules(net, world):
+    """A name is there for those who may talk to its workspace, and from the moment on that they may."""
+    with workspace(net, "db"), workspace(net, "friend", allow=["workspace:db tcp/5432"]), workspace(net, "stranger"), \
+            workspace(net, "lone", allow=["none"]):
+        def found(asker, name, what="Address"):
+            return inside(net, asker, "nslookup", name, ok=None).stdout.count(what) > (1 if what == "Address" else 0)
+
+        def becomes(asker, name, there):
+            deadline = time.monotonic() + 30
+            while found(asker, name) != there:
+                assert time.monotonic() < deadline, inside(net, asker, "nslookup", name, ok=None)
+        becomes("friend", "db.default.carrel", True)
+        becomes("db", "friend.default.carrel", True)  # who comes may be called by name
+        becomes("db", "db.default.carrel", True)
+        ip, six = address(net, "db"), address(net, "db", "ipv6")
+        for asker in ("stranger", "lone"):
+            for name in ("db.default.carrel", "DB.Default.Carrel", "friend.default.carrel"):
+                assert "NXDOMAIN" in inside(net, asker, "nslookup", name, ok=None).stdout, (asker, name)
+            for number in (ip, six):
+                assert "db.default" not in inside(net, asker, "nslookup", number, ok=None).stdout
+        for number in (ip, six):
+            assert "db.default.carrel" in inside(net, "friend", "nslookup", number, ok=None).stdout
+        # names outside are for those that may go there: the rules let no query carry out what packets may not
+        assert "REFUSED" in inside(net, "lone", "nslookup", "www.example.org", ok=None).stdout
+        assert "REFUSED" not in inside(net, "stranger", "timeout", "2", "nslookup", "www.example.org", ok=None).stdout
+        # what is behind is not reached
+        assert "timed out" in inside(net, "stranger", "sh", "-c", "timeout 3 nslookup db.default.carrel 10.88.0.1:1053 || echo timed out", ok=None).stdout
+        net.carrel("allow", "stranger", "workspace:db")
+        becomes("stranger", "db.default.carrel", True)
+        net.carrel("deny", "db", "workspace:stranger")
+        becomes("stranger", "db.default.carrel", False)
+        net.node.kill()
+        net.node.start()
+        becomes("friend", "db.default.carrel", True)
+        becomes("stranger", "db.default.carrel", False)
+
+
 def test_published_port(net, world):
     with workspace(net, "web", ["nc", "-ll", "-p", "80", "-e", "echo", "welcome"], publish=["8080:80"]):
         for place, to in (("wan", world.HOST), ("lan", "192.168.77.1"), ("wan", world.HOST6)):

@@ -7,11 +7,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <stdio.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/fs.h"
@@ -19,6 +21,7 @@
 #include "base/own.h"
 #include "base/proc.h"
 #include "network/names.h"
+#include "network/question.h"
 
 #define PATIENCE_MS 10000
 #define TEXT(text) ((char *)(uintptr_t)(text))
@@ -41,14 +44,61 @@ static void ip(const char *line)
 	free(words);
 }
 
+/* What the agent does: decides for each query. */
+static int agent = -1;
+
+static void decide(void)
+{
+	struct names_question q;
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+
+	if (agent < 0) {
+		(void)snprintf(a.sun_path, sizeof a.sun_path, "%s/ask", folder);
+		agent = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+		if (connect(agent, (struct sockaddr *)&a, sizeof a) < 0) {
+			(void)close(agent);
+			agent = -1;
+			return;
+		}
+	}
+	ssize_t n;
+	while ((n = recv(agent, &q, sizeof q, MSG_DONTWAIT)) == sizeof q) {
+		struct names_decision d = { q.id, NAMES_ANSWER };
+		assert_memory_equal(q.asker.bytes, "\x0a\x58\x00\x01", 4);
+		d.verdict = str_eq(q.name, "hidden") ? NAMES_HIDDEN : str_eq(q.name, "nobody") ? NAMES_NOBODY : d.verdict;
+		d.verdict = q.kind == NAMES_OUTSIDE ? NAMES_REFUSED : d.verdict;
+		assert_int_equal(send(agent, &d, sizeof d, MSG_NOSIGNAL), sizeof d);
+	}
+	if (n == 0) {
+		(void)close(agent);
+		agent = -1;
+	}
+}
+
+static int last_code; /* of the last answer */
+
+/* Waits for an answer, deciding meanwhile. */
+static ssize_t hear(int fd, unsigned char *answer, size_t size)
+{
+	for (int waited = 0; waited < 400; waited += 10) {
+		struct pollfd in = { .fd = fd, .events = POLLIN };
+		decide();
+		if (poll(&in, 1, 10) == 1)
+			return recv(fd, answer, size, 0);
+	}
+	return -1;
+}
+
 /* The address of a name, asked of the gateway; "": there is none; NULL: no answer. */
-static const char *resolve(const char *name)
+static const char *resolve_by(const char *name, int type)
 {
 	static char text[INET_ADDRSTRLEN];
+	unsigned char message[600];
 	unsigned char query[300] = { 0x12, 0x34, 1, 0, 0, 1 }, answer[512];
 	size_t length = 12;
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(53), .sin_addr = { htonl(0x0a580001) } };
-	own_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	own_fd int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+	bool stream = type == SOCK_STREAM;
 
 	for (const char *at = name; *at;) {
 		size_t label = strcspn(at, ".");
@@ -60,17 +110,24 @@ static const char *resolve(const char *name)
 	length++;
 	query[length + 1] = query[length + 3] = 1; /* A, IN */
 	length += 4;
-	assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
-	if (send(fd, query, length, 0) < 0)
+	message[0] = 0;
+	message[1] = (unsigned char)length;
+	memcpy(message + 2, query, length);
+	if (connect(fd, (struct sockaddr *)&to, sizeof to) < 0 || send(fd, message + (stream ? 0 : 2), length + (stream ? 2 : 0), MSG_NOSIGNAL) < 0)
 		return NULL;
-	struct pollfd in = { .fd = fd, .events = POLLIN };
-	ssize_t n = poll(&in, 1, 200) == 1 ? recv(fd, answer, sizeof answer, 0) : -1;
-	if (n < (ssize_t)length)
+	ssize_t n = hear(fd, message, sizeof message), head = stream ? 2 : 0;
+	if (n < (ssize_t)length + head)
 		return NULL;
+	memcpy(answer, message + head, sizeof answer);
+	n -= head;
+	assert_memory_equal(answer, query, 2);
+	last_code = answer[3] & 15;
 	if (!answer[7])
 		return "";
 	return inet_ntop(AF_INET, answer + n - 4, text, sizeof text);
 }
+
+static const char *resolve(const char *name) { return resolve_by(name, SOCK_DGRAM); }
 
 static void expect(const char *name, const char *address)
 {
@@ -145,6 +202,50 @@ static void names_come_and_go(void **state)
 	expect("db.lab.carrel", "");
 	assert_ok(names_remove(folder, db.id, &e), &e);
 	assert_int_equal(server(), first);
+}
+
+static void who_may_ask_what(void **state)
+{
+	(void)state;
+	struct member hidden = db;
+	hidden.id = TEXT("00000000000000bb");
+	hidden.name = TEXT("hidden");
+	assert_ok(names_put(folder, &names, &hidden, &e), &e);
+	assert_ok(names_put(folder, &names, &db, &e), &e);
+	expect("db.lab.carrel", "10.88.0.8");
+	assert_int_equal(last_code, 0);
+	for (int i = 0; i < 2; i++) {
+		int type = i ? SOCK_STREAM : SOCK_DGRAM;
+		assert_string_equal(resolve_by("DB.lab.carrel", type), "10.88.0.8");
+		assert_string_equal(resolve_by("hidden.lab.carrel", type), "");
+		assert_int_equal(last_code, QUESTION_NXDOMAIN);
+		assert_string_equal(resolve_by("www.example.org", type), "");
+		assert_int_equal(last_code, QUESTION_REFUSED);
+		assert_null(resolve_by("nobody.lab.carrel", type));
+	}
+	assert_ok(names_remove(folder, hidden.id, &e), &e);
+	assert_ok(names_remove(folder, db.id, &e), &e);
+}
+
+/* What was asked while no agent was there is answered when it comes; a front that dies is started again. */
+static void it_outlives_the_agent_and_is_missed(void **state)
+{
+	(void)state;
+	own_str char *path = mem_printf("%s/pid", folder);
+	own_strbuf struct str text = { 0 };
+	int pids[2];
+
+	(void)close(agent);
+	agent = -1;
+	assert_string_equal(resolve("hidden.lab.carrel"), "");
+	assert_ok(fs_read_file(AT_FDCWD, path, 128, &text, &e), &e);
+	assert_int_equal(sscanf(text.bytes, "%d %*u %d", &pids[0], &pids[1]), 2);
+	assert_int_equal(kill(pids[1], SIGKILL), 0);
+	for (int waited = 0; names_start(folder, &names, &e) == 0 && waited < PATIENCE_MS; waited += 10)
+		(void)poll(NULL, 0, 10);
+	assert_int_not_equal(server(), pids[0]);
+	assert_ok(names_put(folder, &names, &db, &e), &e);
+	expect("db.lab.carrel", "10.88.0.8");
 }
 
 static bool nobody(void *data, const char *id)
@@ -236,6 +337,7 @@ static int close_world(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(the_configuration), cmocka_unit_test(names_come_and_go),
+					    cmocka_unit_test(who_may_ask_what), cmocka_unit_test(it_outlives_the_agent_and_is_missed),
 					    cmocka_unit_test(it_is_found_again_and_started_anew), cmocka_unit_test(it_is_confined),
 					    cmocka_unit_test(it_ends) };
 	return cmocka_run_group_tests(tests, open_world, close_world);
