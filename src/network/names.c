@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -181,10 +182,23 @@ static pid_t read_front(const char *folder)
 	return str_to_u64(str_text(&text), INT32_MAX, &pid) < 0 ? 0 : (pid_t)pid;
 }
 
+/* Whether dnsmasq listens there. */
+static bool serves(const char *gateway)
+{
+	struct sockaddr_in four = { .sin_family = AF_INET, .sin_port = htons(NAMES_PORT) };
+	struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_port = htons(NAMES_PORT) };
+	bool is_four = inet_pton(AF_INET, gateway, &four.sin_addr) == 1;
+	own_fd int fd = socket(is_four ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (!is_four && inet_pton(AF_INET6, gateway, &six.sin6_addr) != 1)
+		return true;
+	return fd >= 0 && connect(fd, is_four ? (struct sockaddr *)&four : (struct sockaddr *)&six, is_four ? sizeof four : sizeof six) == 0;
+}
+
 /* It has bound its sockets, or dropped out, when it has read the configuration: a child that ends at once is an error here. */
 static int begin(const char *folder, const struct names *n, struct err *e)
 {
-	char zone[80], gateways[2][NETWORK_ADDRESS_SIZE];
+	char zone[80], gateways[2][NETWORK_ADDRESS_SIZE] = { "" };
 	unsigned length, count = 0;
 	const char *const pools[] = { n->network->ipv4, n->network->ipv6 };
 	own_str char *program = mem_printf("%s/libexec/carrel/carrel-names", fs_prefix());
@@ -209,11 +223,15 @@ static int begin(const char *folder, const struct names *n, struct err *e)
 	/* first without its child, in case that we end in between */
 	r = write_pids(folder, pid, 0, e);
 	struct pollfd ended = { .fd = pidfd, .events = POLLIN };
-	if (r == 0 && poll(&ended, 1, 50) == 1) {
+	bool over = false;
+	for (int waited = 0; r == 0 && !over && waited < STOP_MS && !serves(gateways[0]); waited += 5)
+		over = poll(&ended, 1, 5) == 1;
+	if (over) {
 		own_strbuf struct str said = { 0 };
 		reap(pidfd);
 		(void)!fs_read_file(AT_FDCWD, log_path, FILE_MOST, &said, NULL);
-		r = err_set(e, ERR_INTERNAL, "dnsmasq ended at once: %.300s", str_text(&said));
+		int length_said = (int)strcspn(str_text(&said), "\n");
+		return err_set(e, ERR_INTERNAL, "dnsmasq ended at once: %.*s", length_said < 300 ? length_said : 300, str_text(&said));
 	}
 	pid_t front = 0;
 	for (int waited = 0; r == 0 && waited < STOP_MS && (front = read_front(folder)) == 0; waited += 10)

@@ -231,8 +231,10 @@ static bool put_question(struct front *f, const unsigned char *bytes, size_t len
 	if (!s)
 		return false;
 	uint16_t round = (uint16_t)(s->round + 1);
-	*s = (struct slot){ .state = ASKED, .stream = stream != NULL, .serial = stream ? stream->serial : 0, .round = round, .length = (uint16_t)length, .end = (uint16_t)end, .family = family,
-			    .since = now(), .from = *from, .query = f->queries[s - f->slots] };
+	*s = (struct slot){ .state = ASKED, .round = round, .length = (uint16_t)length, .end = (uint16_t)end, .family = family, .since = now(),
+			    .from = *from, .query = f->queries[s - f->slots] };
+	s->stream = stream != NULL;
+	s->serial = stream ? stream->serial : 0;
 	memcpy(s->query, bytes, length);
 	s->question.id = (uint32_t)(s - f->slots) | (uint32_t)round << SLOT_BITS;
 	s->question.asker = asker;

@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/fault.h"
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -121,7 +120,6 @@ static int put_names(struct networks *s, const struct network *w, const char *br
 
 	if (r == 1)
 		loop_post(s->node->loop, network_voices_open, s);
-
 	for (size_t i = 0; i < s->directory.members.capacity && r >= 0; i++)
 		if (s->directory.members.entries[i].key)
 			r = names_put(folder, &names, s->directory.members.entries[i].value, e);
