@@ -29,8 +29,8 @@
 #include "base/str.h"
 #include "network/question.h"
 
-enum { SLOTS = 1024, SLOT_BITS = 10, SHARE = 128, OLD_S = 15, DATAGRAM = 1232, ANSWER = 65535, CONNECTIONS = 64, CONNECTIONS_SHARE = 8, FAMILIES = 2,
-       BURST = 64 };
+enum { SLOTS = 1024, SLOT_BITS = 10, SHARE = 128, OLD_S = 15, DATAGRAM = 1232, ANSWER = 65535 };
+enum { CONNECTIONS = 64, CONNECTIONS_SHARE = 8, FAMILIES = 2, BURST = 64 };
 
 enum slot_state { FREE, ASKED, SENT };
 
@@ -164,7 +164,8 @@ static int open_ask(struct front *f, struct err *e)
 
 static void ask(struct front *f, const struct slot *s)
 {
-	if (f->agent >= 0 && send(f->agent, &s->question, sizeof s->question, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN)
+	if (f->agent >= 0 && send(f->agent, &s->question, sizeof s->question, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
+	    errno != EAGAIN)
 		hang_up(&f->agent);
 }
 
@@ -231,8 +232,14 @@ static bool put_question(struct front *f, const unsigned char *bytes, size_t len
 	if (!s)
 		return false;
 	uint16_t round = (uint16_t)(s->round + 1);
-	*s = (struct slot){ .state = ASKED, .round = round, .length = (uint16_t)length, .end = (uint16_t)end, .family = family, .since = now(),
-			    .from = *from, .query = f->queries[s - f->slots] };
+	*s = (struct slot){ .state = ASKED,
+			    .round = round,
+			    .length = (uint16_t)length,
+			    .end = (uint16_t)end,
+			    .family = family,
+			    .since = now(),
+			    .from = *from,
+			    .query = f->queries[s - f->slots] };
 	s->stream = stream != NULL;
 	s->serial = stream ? stream->serial : 0;
 	memcpy(s->query, bytes, length);
@@ -375,7 +382,8 @@ static void answer_datagram(struct front *f, struct slot *s, unsigned code)
 	uint16_t number = (uint16_t)((s->question.id & (SLOTS - 1)) | (uint32_t)s->round << SLOT_BITS);
 
 	if (code) {
-		(void)!sendto(f->datagrams[s->family], s->query, question_refuse(s->query, s->end, code), 0, &s->from.any, size_of(&s->from));
+		(void)!sendto(f->datagrams[s->family], s->query, question_refuse(s->query, s->end, code), 0, &s->from.any,
+			      size_of(&s->from));
 		s->state = FREE;
 		return;
 	}

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define LABEL_MOST 63
-#define CLASS_IN 1
+#define CLASS_IN   1
 
 static unsigned u16(const unsigned char *at) { return (unsigned)at[0] << 8 | at[1]; }
 
@@ -79,7 +79,9 @@ static size_t before(const char *name, const char *suffix)
 {
 	size_t length = strlen(name), tail = strlen(suffix);
 
-	return length > tail + 1 && name[length - tail - 1] == '.' && strcmp(name + length - tail, suffix) == 0 ? length - tail - 1 : 0;
+	return length > tail + 1 && name[length - tail - 1] == '.' && strcmp(name + length - tail, suffix) == 0
+		       ? length - tail - 1
+		       : 0;
 }
 
 void question_classify(const char *name, const char *zone, struct names_question *out)
