@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -124,11 +125,23 @@ static int export_to_file(struct cli *cli, const char *name, const char *format,
 	return r;
 }
 
+/* "win.qcow2" */
+static const char *format_of(const char *file)
+{
+	static const char *const of_disks[] = { "qcow2", "vmdk", "ova", "raw" };
+	const char *dot = strrchr(file, '.');
+
+	for (size_t i = 0; dot && i < ARRAY_SIZE(of_disks); i++)
+		if (str_eq(dot + 1, of_disks[i]))
+			return of_disks[i];
+	return "oci";
+}
+
 static int export(struct cli *cli, const struct args *a, struct err *e)
 {
 	const char *name = args_operand(a, 0), *file = args_operand(a, 1), *format = args_text(a, "format-image");
 
-	format = format ? format : "oci";
+	format = format ? format : format_of(file);
 	if (!str_eq(file, "-"))
 		return export_to_file(cli, name, format, file, e);
 	if (cli->output_terminal)
@@ -137,7 +150,7 @@ static int export(struct cli *cli, const struct args *a, struct err *e)
 	return download(cli, name, format, &o, e);
 }
 
-static const char *const formats[] = { "oci", "oci-zstd", "partitions", "tar", NULL };
+static const char *const formats[] = { "oci", "oci-zstd", "partitions", "tar", "qcow2", "vmdk", "ova", "raw", NULL };
 static const struct operand operands[] = {
 	{ "IMAGE", "image", COMPLETE_IMAGE },
 	{ "FILE", "file to write; - is standard output", COMPLETE_FILE },
@@ -145,12 +158,14 @@ static const struct operand operands[] = {
 };
 static const struct option options[] = {
 	{ "format-image", 0, OPTION_TEXT, "FORMAT",
-	  "oci: an OCI image layout in a tar; tar: one tar of all files; partitions: an OCI layout with our own layers",
+	  "oci: an OCI image layout in a tar; tar: one tar of all files; partitions: an OCI layout with our own layers; of disks: qcow2, vmdk "
+	  "(streamOptimized), ova, raw; what the name of FILE ends with, else oci",
 	  formats },
 	{ 0 },
 };
 static const struct example examples[] = {
 	{ "carrel image export debian debian.oci.tar", "for any OCI tool, or another Carrel" },
+	{ "carrel image export win win.ova", "a disk, for VMware, VirtualBox and others" },
 	{ "carrel image export --format-image tar debian - | tar t", "all files, as one tar" },
 	{ 0 },
 };

@@ -202,11 +202,10 @@ static int status_of_machine(const struct machine *m, const siginfo_t *info)
 {
 	if (m->reported)
 		return m->exit_status;
-	if (info->si_code != CLD_EXITED)
-		return 128 + info->si_status;
-	if (m->runner->plan.flags & PLAN_SYSTEM)
-		return m->reset ? 133 : m->powered_off ? 0 : 255;
-	return 255;
+	/* what it said before its line ended counts, also when the end of the line had it killed before it was gone */
+	if (m->runner->plan.flags & PLAN_SYSTEM && (m->reset || m->powered_off))
+		return m->reset ? 133 : 0;
+	return info->si_code != CLD_EXITED ? 128 + info->si_status : 255;
 }
 
 static void qemu_ended(void *data, uint32_t events)
@@ -731,6 +730,8 @@ int machine_display(struct machine *m, const struct session_options *how, struct
 	if (m->gone || !m->disk)
 		return m->gone ? err_set(e, ERR_CONFLICT, "the workspace is not running") :
 				 err_set(e, ERR_UNSUPPORTED, "the workspace has no display: it boots no disk of its own");
+	if (!m->plan.display) /* QEMU would take the viewer and never answer it */
+		return err_set(e, ERR_UNSUPPORTED, "the machine has no display (machine: display: none)");
 	return machine_disk_display(m->disk, m->qmp, how, ret_session, e);
 }
 
@@ -742,11 +743,10 @@ void machine_stop(struct machine *m, uint64_t timeout_ms)
 
 	guest_put_u32(bytes, timeout_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)timeout_ms);
 	qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, NULL, NULL);
-	if (m->disk) {
+	if (m->disk)
 		machine_disk_stop(m->disk, m->qmp);
-		return;
-	}
-	channel_request(m->channel, GUEST_SHUTDOWN, bytes, sizeof bytes, timeout_ms + STOP_GRACE_MS, NULL, NULL);
+	else
+		channel_request(m->channel, GUEST_SHUTDOWN, bytes, sizeof bytes, timeout_ms + STOP_GRACE_MS, NULL, NULL);
 }
 
 struct freezing {

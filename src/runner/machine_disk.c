@@ -380,7 +380,6 @@ static void viewer_left(void *other)
 	session_end(v->session, 0);
 }
 
-/* A descriptor that QEMU does not take is closed there, and the session ends with it. */
 int machine_disk_display(struct machine_disk *d, struct qmp *q, const struct session_options *how, struct session **ret_session, struct err *e)
 {
 	unsigned number = d->viewer_number++;

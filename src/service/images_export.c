@@ -183,7 +183,7 @@ static int start(struct request *r, const struct image *image, enum export_forma
 	x->pipe_fd = TAKE_FD(reading);
 	x->readable = loop_add_fd(r->service->loop, x->pipe_fd, 0, on_readable, x);
 	begin(x, image);
-	request_reply_stream(r, "application/x-tar", read_some, sending_free, x);
+	request_reply_stream(r, image->machine && format != EXPORT_OVA ? "application/octet-stream" : "application/x-tar", read_some, sending_free, x);
 	return 0;
 }
 
@@ -197,14 +197,15 @@ int handle_image_export(struct request *r, struct err *e)
 		format++;
 	if (!export_format_names[format]) {
 		(void)err_set(e, ERR_INVALID, "query parameter 'format' is '%.60s'", text);
-		return err_hint(e, "it is oci, oci-zstd, partitions or tar");
+		return err_hint(e, "it is oci, oci-zstd, partitions or tar; of disks qcow2, vmdk, ova or raw");
 	}
 	int result = images_resolve(r->service, r->params[0], &image, e);
+	if (result == 0)
+		result = export_check(&image, format, e);
 	if (result == 0 && r->head)
 		request_reply_text(r, 200, "application/x-tar", mem_strdup(""), 0);
 	else if (result == 0)
-		result = image.machine ? err_set(e, ERR_UNSUPPORTED, "image %s is a disk, which has no such export", r->params[0]) :
-					 start(r, &image, format, e);
+		result = start(r, &image, format, e);
 	image_done(&image);
 	return result;
 }

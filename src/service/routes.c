@@ -43,7 +43,7 @@ static const struct parameter image_page_query[] = { LIMIT_PARAMETER,
 static const struct parameter display_query[] = {
 	{ "raw", "1: messages are RFB as they are, as viewers in a browser speak it; else frames as in all streams", false }, { 0 }
 };
-static const struct parameter export_query[] = { { "format", "oci, oci-zstd, partitions or tar", false }, { 0 } };
+static const struct parameter export_query[] = { { "format", "oci, oci-zstd, partitions or tar; of disks qcow2, vmdk, ova or raw", false }, { 0 } };
 
 #define W "/v1/workspaces/{workspace}"
 #define STREAM (ROUTE_WEBSOCKET)

@@ -13,8 +13,14 @@ enum export_format {
 	EXPORT_OCI_ZSTD,   /* the same with zstd */
 	EXPORT_PARTITIONS, /* an OCI image layout whose layers are our partitions, unchanged */
 	EXPORT_TAR,        /* one plain tar of the whole stack, whiteouts applied */
+	EXPORT_RAW,        /* of an image that is a disk, from here on: its first disk, all bytes */
+	EXPORT_QCOW2,      /* its first disk */
+	EXPORT_VMDK,       /* its first disk, streamOptimized */
+	EXPORT_OVA,        /* all its disks with a description */
 };
-/* "oci", "oci-zstd", "partitions", "tar"; NULL-terminated */
+/* "oci", "oci-zstd", "partitions", "tar", "raw", "qcow2", "vmdk", "ova"; NULL-terminated */
+/* Whether an image can be exported so; the refusal says what it can be. */
+int export_check(const struct image *image, enum export_format format, struct err *e) must_check;
 extern const char *const export_format_names[];
 
 struct export_request {

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fault.h"
@@ -18,6 +19,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "store/cancel.h"
+#include "store/disk_write.h"
 #include "store/export.h"
 #include "store/export_layer.h"
 #include "store/oci.h"
@@ -42,6 +44,12 @@ struct job {
 	uint64_t done_bytes, total_bytes;
 	uint64_t settled_bytes, part_bytes; /* done with; and of the part under way */
 	struct layer_watch watch;
+};
+
+struct disk_job {
+	struct job *job;
+	int fd; /* -1: the output */
+	struct hash *hash;
 };
 
 static int put(struct job *j, const void *bytes, size_t length, struct err *e)
@@ -274,6 +282,138 @@ static int put_tar(struct job *j, struct err *e)
 	return r;
 }
 
+/* --- disks --- */
+
+static int put_disk_bytes(void *data, const void *bytes, size_t length, struct err *e)
+{
+	struct disk_job *x = data;
+
+	if (x->fd < 0)
+		return put(x->job, bytes, length, e);
+	hash_add(x->hash, bytes, length);
+	return fs_write_all(x->fd, bytes, length, e);
+}
+
+static void disk_advance(void *data, uint64_t done_bytes)
+{
+	struct disk_job *x = data;
+	struct job *j = x->job;
+
+	j->done_bytes = j->settled_bytes + (done_bytes < j->part_bytes ? done_bytes : j->part_bytes);
+	j->report(j->report_data, x->fd < 0 ? "write" : "pack", j->done_bytes, j->total_bytes);
+}
+
+/* `fd` -1: to the output itself. */
+static int put_disk(struct job *j, size_t index, unsigned format, const char *name, int fd, struct hash *hash, struct err *e)
+{
+	const struct part *part = &j->parts[index];
+	struct disk_job x = { j, fd, hash };
+	const struct disk_output out = { put_disk_bytes, disk_advance, &x };
+	const struct disk_window w = { part->fd, 0, part->size_bytes };
+	own_disk struct disk *d = NULL;
+	uint32_t id;
+
+	memcpy(&id, part->digest.bytes, sizeof id);
+	begin_part(j, part->size_bytes);
+	int r = disk_open(&w, DISK_RAW, NULL, &d, e);
+	if (r == 0)
+		r = format == EXPORT_RAW ? disk_write_raw(d, &out, e) : format == EXPORT_QCOW2 ? disk_write_qcow2(d, &out, e) :
+									disk_write_vmdk(d, name, id, &out, e);
+	if (r == 0)
+		end_part(j);
+	return r;
+}
+
+struct vmdk {
+	char name[32];
+	int fd;
+	uint64_t bytes;
+	struct digest digest;
+};
+
+static int make_vmdk(struct job *j, size_t index, struct vmdk *v, struct err *e)
+{
+	own_hash struct hash *hash = hash_new();
+	struct stat st;
+
+	(void)snprintf(v->name, sizeof v->name, "disk%zu.vmdk", index);
+	int r = store_session_file(j->session, v->name, &v->fd, e);
+	if (r == 0)
+		r = put_disk(j, index, EXPORT_VMDK, v->name, v->fd, hash, e);
+	if (r == 0 && fstat(v->fd, &st) < 0)
+		r = err_errno(e, errno, "look at %s", v->name);
+	if (r < 0)
+		return r;
+	v->bytes = (uint64_t)st.st_size;
+	v->digest = hash_end(hash);
+	return 0;
+}
+
+static int put_member(struct job *j, const struct vmdk *v, struct err *e)
+{
+	static char buffer[1 << 18];
+	int r = put_header(j, v->name, v->bytes, e);
+
+	for (uint64_t at = 0; r == 0 && at < v->bytes;) {
+		ssize_t n = pread(v->fd, buffer, sizeof buffer, (off_t)at);
+		if (n <= 0)
+			return err_errno(e, n < 0 ? errno : EIO, "read %s", v->name);
+		r = put(j, buffer, (size_t)n, e);
+		at += (uint64_t)n;
+	}
+	return r == 0 ? put_padding(j, v->bytes, e) : r;
+}
+
+static void describe_ova(const struct job *j, const struct vmdk *disks, struct str *ret_ovf, struct str *ret_manifest)
+{
+	own_str struct disk_ovf_disk *list = mem_alloc_array(j->part_count, sizeof *list);
+	const char *tag = j->request->tag ? j->request->tag : "machine";
+	char hex[DIGEST_HEX_SIZE];
+
+	for (size_t i = 0; i < j->part_count; i++)
+		list[i] = (struct disk_ovf_disk){ disks[i].name, disks[i].bytes, j->parts[i].size_bytes };
+	disk_write_ovf(tag, j->request->image->machine, list, j->part_count, ret_ovf);
+	struct digest d = hash_bytes(ret_ovf->bytes, ret_ovf->length);
+	str_printf(ret_manifest, "SHA256(machine.ovf)= %s\n", digest_hex(&d, hex));
+	for (size_t i = 0; i < j->part_count; i++)
+		str_printf(ret_manifest, "SHA256(%s)= %s\n", disks[i].name, digest_hex(&disks[i].digest, hex));
+}
+
+/* The description first, as the format wants it; so the disks are made before anything is written. */
+static int put_ova(struct job *j, struct err *e)
+{
+	static const char zeros[2 * TAR_BLOCK];
+	own_strbuf struct str ovf = { 0 }, manifest = { 0 };
+	own_str struct vmdk *disks = mem_alloc_array(j->part_count, sizeof *disks);
+	size_t made = 0;
+	int r = 0;
+
+	for (; r == 0 && made < j->part_count; made++) {
+		disks[made].fd = -1;
+		r = make_vmdk(j, made, &disks[made], e);
+	}
+	if (r == 0) {
+		describe_ova(j, disks, &ovf, &manifest);
+		r = put_text(j, "machine.ovf", str_text(&ovf), e);
+	}
+	if (r == 0)
+		r = put_text(j, "machine.mf", str_text(&manifest), e);
+	for (size_t i = 0; r == 0 && i < made; i++)
+		r = put_member(j, &disks[i], e);
+	for (size_t i = 0; i < made; i++)
+		own_close(&disks[i].fd);
+	return r == 0 ? put(j, zeros, sizeof zeros, e) : r;
+}
+
+static int put_disks(struct job *j, struct err *e)
+{
+	unsigned format = j->request->format;
+
+	if (format == EXPORT_OVA)
+		return put_ova(j, e);
+	return put_disk(j, 0, format, "disk.vmdk", -1, NULL, e);
+}
+
 /* Pinned, so that removing the image meanwhile takes nothing away. */
 static int open_parts(struct job *j, struct err *e)
 {
@@ -305,7 +445,9 @@ int export_job_run(struct store *store, struct store_session *session, const str
 	j.watch = (struct layer_watch){ .progress = packed, .data = &j };
 	int r = open_parts(&j, e);
 	if (r == 0)
-		r = request->format == EXPORT_TAR ? put_tar(&j, e) : put_layout(&j, e);
+		r = export_check(request->image, (enum export_format)request->format, e);
+	if (r == 0)
+		r = request->format >= EXPORT_RAW ? put_disks(&j, e) : request->format == EXPORT_TAR ? put_tar(&j, e) : put_layout(&j, e);
 	for (size_t i = 0; i < j.part_count; i++)
 		(void)close(j.parts[i].fd);
 	free(j.parts);

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disk images boot as they are, under QEMU's emulator."""
+import json
+import os
 import shutil
 import socket
 import struct
@@ -9,7 +11,8 @@ import uuid
 
 import pytest
 
-from disk_tools import MIB, boot_disk
+import disk_guest
+from disk_tools import boot_disk
 
 RUN = ("run", "--engine", "emulator", "-d", "--network", "none")
 
@@ -34,10 +37,10 @@ def sector(here, tmp_path):
     return "sector"
 
 
-def await_log(site, name, text, timeout=120):
+def await_log(site, name, text, timeout=120, count=1):
     """Returns the log when `text` is in it; output is no event."""
     deadline = time.monotonic() + timeout
-    while text not in (log := site.carrel("logs", name).stdout):
+    while (log := site.carrel("logs", name).stdout).count(text) < count:
         assert time.monotonic() < deadline, f"{text!r} did not come:\n{log}"
         time.sleep(0.2)
     return log
@@ -106,3 +109,119 @@ def test_display(here, name, sector, tmp_path):
     viewer.wait(30)
     assert not path.exists()
     here.carrel("rm", "--force", name)
+
+
+# --- a real guest ---
+
+
+@pytest.fixture(scope="module")
+def guest_disk(tmp_path_factory):
+    reason = disk_guest.missing()
+    if reason:
+        pytest.skip(reason)
+    return disk_guest.make(tmp_path_factory.mktemp("guest"))
+
+
+@pytest.fixture
+def linux(here, guest_disk):
+    if "linux" not in [i["name"] for i in here.json("image", "ls")]:
+        here.carrel("image", "import", "linux", guest_disk)
+    return "linux"
+
+
+SPEC = """
+name: {name}
+image: linux
+engine: emulator
+network: none
+user-data: |
+  #cloud-config
+  hostname: from-user-data
+ssh-keys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEXAMPLE me@here"]
+"""
+
+
+def deploy(site, tmp_path, text):
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    site.carrel("deploy", path)
+
+
+def between(log, first, last):
+    return log.replace("\r", "").split(first, 1)[1].split(last, 1)[0]
+
+
+def test_bios_seed_agent_button_and_snapshot(here, name, linux, tmp_path):
+    deploy(here, tmp_path, SPEC.format(name=name))
+    log = await_log(here, name, "READY")
+    assert "FIRMWARE bios" in log and "STARTS 1" in log
+    assert "SERIAL vda disk0" in log.replace("\r", "")
+    meta = json.loads(between(log, "--- meta-data", "--- network"))
+    assert meta["local-hostname"] == name and meta["public-keys"][0].endswith("me@here")
+    assert meta["instance-id"] == here.json("show", name)["id"]
+    assert json.loads(between(log, "--- network-config", "--- user")) == {"version": 2, "ethernets": {}}
+    assert "hostname: from-user-data" in between(log, "--- user-data", "---\n")
+    # programs by the guest's agent
+    done = here.carrel("exec", name, "--", "sh", "-c", "echo out; echo err >&2; uname -r; exit 7", ok=7)
+    assert done.stdout.startswith("out\n") and "cloud" in done.stdout and "err\n" in done.stderr
+    assert len(here.carrel("exec", name, "--", "head", "-c", "300000", "/dev/zero", binary=True).stdout) == 300000
+    refused = here.carrel("exec", name, "--", "no-such-program", ok=127)
+    assert "No such file" in refused.stderr
+    assert "standard input" in here.carrel("exec", "-i", name, "--", "cat", ok=125, input="x").stderr
+    assert "nobody copies files" in here.carrel("cp", f"{name}:/count", tmp_path / "count", ok=7).stderr
+    # its button
+    here.carrel("stop", "--timeout", "60s", name)
+    stopped = here.wait_state(name, "stopped")
+    assert stopped["exit_status"] == 0 and "BUTTON" in here.carrel("logs", name).stdout
+    # what it wrote stays, and a snapshot brings it back
+    here.carrel("snapshot", "create", name, "one")
+    here.carrel("start", name)
+    await_log(here, name, "STARTS 2")
+    here.carrel("stop", "--timeout", "0", name)
+    here.carrel("snapshot", "restore", name, "one")
+    here.carrel("start", name)
+    log = await_log(here, name, "STARTS 2", count=2)
+    assert "STARTS 3" not in log
+    here.carrel("rm", "--force", name)
+
+
+def test_uefi_nvme_and_a_bigger_disk(here, name, linux, tmp_path):
+    if not os.path.exists("/usr/share/OVMF/OVMF_CODE_4M.fd"):
+        pytest.skip("ovmf is not installed")
+    deploy(here, tmp_path, SPEC.format(name=name) + "machine: {firmware: uefi, disk-bus: nvme, display: none}\nresources: {disk: 3GiB}\n")
+    log = await_log(here, name, "READY")
+    assert "FIRMWARE uefi" in log and "STARTS 1" in log and "from-user-data" in log
+    assert "SERIAL nvme0n1 disk0" in log.replace("\r", "")
+    size = here.carrel("exec", name, "--", "cat", "/sys/block/nvme0n1/size").stdout
+    assert int(size) * 512 == 3 << 30
+    assert "no display" in here.carrel("display", name, input="", ok=7).stderr
+    here.carrel("pause", name)
+    here.carrel("resume", name)
+    here.carrel("stop", "--timeout", "60s", name)
+    assert here.wait_state(name, "stopped")["exit_status"] == 0
+    here.carrel("rm", name)
+
+
+def test_guest_without_agent_and_button(here, name, sector):
+    here.carrel(*RUN, "--name", name, sector)
+    await_log(here, name, "BOOTED HERE")
+    assert "no agent answers" in here.carrel("exec", name, "--", "true", ok=125).stderr
+    here.carrel("stop", "--timeout", "1s", name)
+    assert here.wait_state(name, "stopped")["exit_status"] == 137
+    here.carrel("rm", name)
+
+
+@pytest.mark.parametrize("devices", ["{disk-bus: sata, nic: e1000}", "{disk-bus: nvme}"])
+def test_other_devices(here, name, sector, tmp_path, devices):
+    deploy(here, tmp_path, f"name: {name}\nimage: sector\nengine: emulator\nnetwork: none\nmachine: {devices}\n")
+    await_log(here, name, "BOOTED HERE")
+    here.carrel("rm", "--force", name)
+
+
+def test_what_a_disk_does_not_take(here, name, sector):
+    refused = here.carrel("run", "--engine", "workspace", "--network", "none", "--name", name, sector, ok=(1, 2, 125))
+    assert "only a machine can boot" in refused.stderr
+    here.carrel("rm", "--force", name, ok=(0, 4))
+    refused = here.carrel("run", "--engine", "emulator", "--network", "none", "--name", name, sector, "--", "true", ok=(1, 2, 125))
+    assert "boots as it is" in refused.stderr
+    here.carrel("rm", "--force", name, ok=(0, 4))

@@ -113,8 +113,11 @@ static void put_plan(const struct launch *l, const struct disk_machine *d, const
 		places++;
 	const struct machine_plan p = { .host = { host.bytes, host.length }, .argv = { argv, words },
 					.places = { (char **)(uintptr_t)of->board->places, places }, .kernel = nothing, .initramfs = nothing,
+					.memory = nothing,
 					.disks = disk_machine_fds(d), .queues = d->machine.queues.count, .vhost = d->machine.queues.vhost,
-					.e1000 = d->machine.queues.e1000, .boots_disk = 1, .id = l->first_id + LAUNCH_IDS - 1, .kvm = of->kvm,
+					.e1000 = d->machine.queues.e1000,
+					.boots_disk = 1, .display = d->wish.display != DISPLAY_NONE,
+					.id = l->first_id + LAUNCH_IDS - 1, .kvm = of->kvm,
 					.boot_ms = BOOT_MS };
 	machine_plan_encode(&p, out);
 }

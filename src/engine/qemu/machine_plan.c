@@ -25,6 +25,7 @@ static const struct guest_field fields[] = {
 	{ 15, GUEST_NUMBER, P(resumes), 0, NULL },
 	{ 20, GUEST_NUMBER, P(boots_disk), 0, NULL },
 	{ 21, GUEST_NUMBER, P(e1000), 0, NULL },
+	{ 22, GUEST_NUMBER, P(display), 0, NULL },
 	{ 0 },
 };
 static const struct guest_shape shape = { sizeof(struct machine_plan), fields };

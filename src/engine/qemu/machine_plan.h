@@ -29,6 +29,7 @@ struct machine_plan {
 	char *memory;              /* file that is the machine's memory; empty: none, it is QEMU's own */
 	uint64_t private_memory;   /* 0 or 1: the file stays as it is */
 	uint64_t resumes;          /* 0 or 1: it goes on from a state: after the disks come the memory folder and the state's file */
+	uint64_t display;          /* 0 or 1: of one that boots a disk: it takes viewers */
 	uint64_t boot_ms;          /* until carrel-init must have said hello; then it is started once more */
 };
 
