@@ -152,10 +152,12 @@ static int wait_for_first_byte(struct source *s, struct err *e)
 	}
 }
 
-/* A root of nothing but a kernel package's files. A metapackage stands for the kernel that it depends on. */
+/* A root of nothing but a kernel package's files. A metapackage stands for the kernel that it depends on, which may be several packages. */
 static const char kernel_hook[] = "set -eu; export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\"; cd \"$1\"; "
-				  "p=$(apt-cache depends \"$CARREL_KERNEL\" | sed -n 's/.*Depends: \\(linux-image-[^ ]*\\).*/\\1/p' | head -n1); "
-				  "apt-get -q download \"${p:-$CARREL_KERNEL}\" >&2; dpkg-deb -x ./linux-image-*.deb .; rm ./linux-image-*.deb";
+				  "p=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces "
+				  "--no-enhances \"$CARREL_KERNEL\" | grep -E '^linux-(image|binary|modules)-' || true); "
+				  "apt-get -q download $(printf '%s\\n' $CARREL_KERNEL $p | sort -u) >&2; "
+				  "for d in ./linux-*.deb; do dpkg-deb -x $d .; rm $d; done";
 
 static int start_debian(struct source *s, const char *const *argv, struct err *e)
 {
@@ -209,6 +211,8 @@ static int open_debian(struct source *s, const char *suite, const struct source_
 		argv[count++] = include;
 	if (architecture)
 		argv[count++] = architecture;
+	if (options->variant && (str_eq(options->variant, "extract") || str_eq(options->variant, "custom")))
+		argv[count++] = "--skip=check/qemu"; /* nothing of it is executed */
 	argv[count++] = suite;
 	argv[count++] = "-";
 	argv[count++] = options->mirror;

@@ -28,6 +28,7 @@
 
 #define FILE_MOST (UINT64_C(512) << 20) /* a kernel or a module */
 #define MODULES_MOST 20000
+#define PACKED_MOST (UINT64_C(512) << 20) /* of all packed modules */
 #define BLOCK 65536
 
 /* What machines need; what they depend on comes before. `optional`: a kernel may have it built in. */
@@ -41,7 +42,7 @@ static const struct {
 };
 
 struct module {
-	char *name, *depends;
+	char *name, *depends; /* depends NULL: packed, and not looked into yet */
 	struct str bytes;
 	char stage; /* 0: not taken */
 	unsigned order;
@@ -52,6 +53,7 @@ struct package {
 	struct module *modules;
 	size_t count, room;
 	unsigned taken;
+	uint64_t packed_bytes;
 	struct str kernel, config;
 	char release[128], architecture[16];
 };
@@ -184,25 +186,36 @@ static int each_file(struct package *p, file_fn *fn, struct err *e)
 
 /* --- first pass: what there is --- */
 
+static int find_depends(struct module *m, struct err *e)
+{
+	int r = kernel_module_depends(m->bytes.bytes, m->bytes.length, &m->depends, e);
+
+	if (r < 0)
+		return err_wrap(e, "module %s", m->name);
+	for (char *at = m->depends; *at; at++)
+		if (*at == '-')
+			*at = '_';
+	return 0;
+}
+
+/* Unpacking thousands of them takes a minute, and a dozen is wanted: packed ones are kept as they are. */
 static int look_at_module(struct package *p, struct archive *a, char *name, bool packed, struct err *e)
 {
-	own_strbuf struct str bytes = { 0 };
-	char *depends;
-	int r = read_content(a, &bytes, e);
+	struct module m = { .name = mem_strdup(name) };
+	int r = read_content(a, &m.bytes, e);
 
-	if (r >= 0 && packed)
-		r = unpack_content(&bytes, e);
-	if (r >= 0)
-		r = kernel_module_depends(bytes.bytes, bytes.length, &depends, e);
+	if (r >= 0 && packed && (p->packed_bytes += m.bytes.length) > PACKED_MOST)
+		r = err_set(e, ERR_TOO_LARGE, "the package has more than %d MiB of modules", (int)(PACKED_MOST >> 20));
+	if (r >= 0 && !packed) {
+		r = find_depends(&m, e);
+		str_done(&m.bytes);
+	}
 	if (r >= 0 && p->count == MODULES_MOST)
 		r = err_set(e, ERR_TOO_LARGE, "more than %d modules", MODULES_MOST);
 	if (r < 0)
-		return err_wrap(e, "module %s", name);
-	for (char *at = depends; *at; at++)
-		if (*at == '-')
-			*at = '_';
+		return r;
 	MEM_PUSH_ROOM(p->modules, p->count, p->room);
-	p->modules[p->count++] = (struct module){ .name = mem_strdup(name), .depends = depends };
+	p->modules[p->count++] = m;
 	return 0;
 }
 
@@ -234,20 +247,24 @@ static struct module *find(struct package *p, const char *name)
 }
 
 /* What it depends on first. A module that is in a circle is marked before, so the circle ends. */
-static void take(struct package *p, struct module *m, char stage)
+static int take(struct package *p, struct module *m, char stage, struct err *e)
 {
 	char *save = NULL;
+	int r = 0;
 
 	if (m->stage)
-		return;
+		return 0;
 	m->stage = stage;
+	if (!m->depends && ((r = unpack_content(&m->bytes, e)) < 0 || (r = find_depends(m, e)) < 0))
+		return r;
 	own_str char *depends = mem_strdup(m->depends);
-	for (char *name = strtok_r(depends, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
+	for (char *name = strtok_r(depends, ",", &save); r >= 0 && name; name = strtok_r(NULL, ",", &save)) {
 		struct module *other = find(p, name);
 		if (other)
-			take(p, other, stage);
+			r = take(p, other, stage, e);
 	}
 	m->order = p->taken++;
+	return r;
 }
 
 /* --- second pass: the partition --- */
@@ -321,12 +338,13 @@ static int build(void *data, struct err *e)
 	}
 	if ((r = kernel_check_config(str_text(&p->config), p->architecture, e)) < 0)
 		return r;
-	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
+	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(wanted); i++) {
 		struct module *m = find(p, wanted[i].name);
 		if (m)
-			take(p, m, wanted[i].stage);
+			r = take(p, m, wanted[i].stage, e);
 	}
-	r = each_file(p, fetch, e);
+	if (r >= 0)
+		r = each_file(p, fetch, e);
 	return r < 0 ? r : write_partition(p, e);
 }
 

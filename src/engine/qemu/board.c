@@ -5,19 +5,25 @@
 
 #include "base/str.h"
 
-#define LIBRARIES "/lib", "/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib/riscv64-linux-gnu", "/usr/lib64", "/etc/ld.so.cache"
+#define LIBRARIES \
+	"/lib", "/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib/riscv64-linux-gnu", \
+	"/usr/lib64", "/etc/ld.so.cache"
 
 static const char *const of_x86_64[] = { "/usr/bin/qemu-system-x86_64", LIBRARIES, "/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe", NULL };
 static const char *const of_aarch64[] = { "/usr/bin/qemu-system-aarch64", LIBRARIES, "/usr/share/qemu", "/usr/lib/ipxe", NULL };
 static const char *const of_riscv64[] = { "/usr/bin/qemu-system-riscv64", LIBRARIES, "/usr/share/qemu", "/usr/lib/ipxe", NULL };
 
 const struct machine_board machine_boards[] = {
-	{ "amd64", "x86_64", "/usr/bin/qemu-system-x86_64", "qemu-system-x86", "pc-q35-", NULL, "usb=off,vmport=off,smm=off", "ttyS0", of_x86_64, NULL, NULL,
-	  "/usr/bin/qemu-x86_64-static" },
-	{ "arm64", "aarch64", "/usr/bin/qemu-system-aarch64", "qemu-system-arm", "virt-", NULL, "usb=off,gic-version=3", "ttyAMA0", of_aarch64, NULL, NULL,
-	  "/usr/bin/qemu-aarch64-static" },
-	{ "riscv64", "riscv64", "/usr/bin/qemu-system-riscv64", "qemu-system-misc", NULL, "virt", "usb=off", "ttyS0", of_riscv64,
-	  "/usr/share/qemu/opensbi-riscv64-generic-fw_dynamic.bin", "opensbi", "/usr/bin/qemu-riscv64-static" },
+	{ .architecture = "amd64", .machine = "x86_64", .program = "/usr/bin/qemu-system-x86_64", .package = "qemu-system-x86",
+	  .type_prefix = "pc-q35-", .options = "usb=off,vmport=off,smm=off", .cpu = "max", .console = "ttyS0", .places = of_x86_64,
+	  .user_program = "/usr/bin/qemu-x86_64-static" },
+	{ .architecture = "arm64", .machine = "aarch64", .program = "/usr/bin/qemu-system-aarch64", .package = "qemu-system-arm",
+	  .type_prefix = "virt-", .options = "usb=off,gic-version=3", .cpu = "max", .console = "ttyAMA0", .places = of_aarch64,
+	  .user_program = "/usr/bin/qemu-aarch64-static" },
+	{ .architecture = "riscv64", .machine = "riscv64", .program = "/usr/bin/qemu-system-riscv64", .package = "qemu-system-misc",
+	  .type = "virt", .options = "usb=off", .cpu = "rv64", .console = "ttyS0", .places = of_riscv64,
+	  .firmware = "/usr/share/qemu/opensbi-riscv64-generic-fw_dynamic.bin", .firmware_package = "opensbi",
+	  .user_program = "/usr/bin/qemu-riscv64-static" },
 	{ 0 },
 };
 

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images of another processor: in emulated machines, and in namespaces by QEMU's user mode. Kernel and programs are Debian's."""
+import json
+import pathlib
+import shutil
+import subprocess
+import uuid
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def foreign(shared_site):
+    """A function that makes the site ready for one processor: what carrel-init is for it, a kernel, and an image "busybox-ARCH"."""
+    def make(architecture, suite="bookworm", kernel=True):
+        site = shared_site
+        mirror = () if suite == "bookworm" else ("--mirror", f"deb http://deb.debian.org/debian {suite} main")
+        if kernel:
+            made = subprocess.run([ROOT / "tools/foreign-init", architecture, site.prefix / f"libexec/carrel/carrel-init-{architecture}"],
+                                  capture_output=True, text=True)
+            if made.returncode:
+                pytest.skip(made.stderr.strip())
+            done = site.carrel("kernel", "import", f"linux-{architecture}", f"debian:{suite}", "--arch", architecture, *mirror, ok=None, timeout=300)
+            if done.returncode:
+                pytest.skip(f"no kernel for {architecture}: {done.stderr[-200:]}")
+        done = site.carrel("image", "import", f"busybox-{architecture}", f"debian:{suite}", "--arch", architecture, "--variant", "extract",
+                           "--include", "busybox-static", *mirror, ok=None, timeout=300)
+        if done.returncode:
+            pytest.skip(f"no busybox for {architecture}: {done.stderr[-200:]}")
+        return site
+    return make
+
+
+@pytest.fixture
+def name():
+    return "f" + uuid.uuid4().hex[:8]
+
+
+@pytest.mark.parametrize("architecture, machine, program, suite", [
+    ("arm64", "aarch64", "qemu-system-aarch64", "bookworm"), ("riscv64", "riscv64", "qemu-system-riscv64", "trixie")])
+def test_a_machine_of_another_processor(foreign, name, architecture, machine, program, suite):
+    if not shutil.which(program):
+        pytest.skip(f"{program} is not installed")
+    site = foreign(architecture, suite)
+    assert site.api("GET", f"/v1/images/busybox-{architecture}")[1]["architecture"] == architecture
+    busybox = "/bin/busybox" if suite == "bookworm" else "/usr/bin/busybox"
+    done = site.carrel("run", "--name", name, "--arch", architecture, "--engine", "emulator", "--network", "none", f"busybox-{architecture}", "--",
+                       busybox, "sh", "-c", f"{busybox} uname -m; exit 6", ok=6, timeout=300)
+    assert done.stdout.split() == [machine]
+    assert site.workspace(name)["engine"] == "emulator"
+    refused = site.carrel("deploy", "--engine", "kvm", "--network", "none", f"busybox-{architecture}", "--", busybox, "true", ok=None)
+    assert refused.returncode and "KVM" in refused.stderr
+
+
+def test_an_image_for_another_processor_than_asked_for_is_refused(shared_site, shared_busybox):
+    done = shared_site.carrel("deploy", "--arch", "arm64", "busybox", "--", "true", ok=None)
+    assert "is for amd64, not for arm64" in done.stderr
+    facts = json.loads(shared_site.carrel("doctor", "--format", "json").stdout)["hosts"][0]["facts"]["items"]
+    named = {f["name"]: f for f in facts}
+    assert {"engine-kvm", "engine-emulator", "engine-emulator-arm64", "engine-workspace-arm64", "engine-emulator-riscv64"} <= set(named)
+    assert all(f["ok"] or f["hint"] for n, f in named.items() if n.startswith("engine-"))
