@@ -297,9 +297,7 @@ static int connect_links(const struct agent *a, const struct guest_objects *inte
 	const struct guest_interface *i = interfaces->items;
 	int r = interfaces->count && a->how->modules ? device_load_modules(a->how->modules, "2-", e) : 0;
 
-	for (size_t n = 0; r >= 0 && n < interfaces->count; n++)
-		r = link_configure(&i[n], afresh, e);
-	return r;
+	return r < 0 ? r : links_configure(i, interfaces->count, afresh, e);
 }
 
 static int make_world(struct agent *a, struct err *e)

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -11,10 +12,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
 #include "guest/device.h"
+
+#define NAME_GIVEN "4\n" /* renamed by a program */
 
 /* --- texts --- */
 
@@ -227,11 +231,32 @@ int link_raise_loopback(struct err *e)
 	return fd < 0 ? fd : set_link(fd, 1, NULL, 0, true, e, "lo");
 }
 
-int link_configure(const struct guest_interface *i, bool afresh, struct err *e)
+/* The kernel says how a name came to be (Documentation/ABI/testing/sysfs-class-net); udev leaves those alone that were given. */
+static bool was_given(const char *name)
+{
+	own_str char *path = mem_printf("/sys/class/net/%s/name_assign_type", name);
+	own_strbuf struct str type = { 0 };
+
+	return fs_read_file(AT_FDCWD, path, 16, &type, NULL) >= 0 && str_eq(str_text(&type), NAME_GIVEN);
+}
+
+/* Out of the way of others, under a name that nobody wants. */
+static int set_aside(int fd, const struct guest_interface *i, struct err *e)
+{
+	char now[IFNAMSIZ], aside[IFNAMSIZ];
+	int r = *i->name ? device_find_link(i->mac, now, sizeof now, e) : 0;
+
+	if (r < 0 || !*i->name || (str_eq(i->name, now) && was_given(now)))
+		return r;
+	int index = (int)if_nametoindex(now);
+	(void)snprintf(aside, sizeof aside, "aside%d", index);
+	return set_link(fd, index, aside, 0, false, e, now);
+}
+
+static int configure(int fd, const struct guest_interface *i, bool afresh, struct err *e)
 {
 	char now[IFNAMSIZ];
-	own_fd int fd = open_socket(e);
-	int r = fd < 0 ? fd : device_find_link(i->mac, now, sizeof now, e);
+	int r = device_find_link(i->mac, now, sizeof now, e);
 
 	if (r < 0)
 		return r;
@@ -250,4 +275,16 @@ int link_configure(const struct guest_interface *i, bool afresh, struct err *e)
 		if ((r = add_route(fd, index, i->routes.items[n], e)) < 0)
 			return r;
 	return 0;
+}
+
+int links_configure(const struct guest_interface *list, size_t count, bool afresh, struct err *e)
+{
+	own_fd int fd = count ? open_socket(e) : -1;
+	int r = count && fd < 0 ? fd : 0;
+
+	for (size_t n = 0; r >= 0 && n < count; n++)
+		r = set_aside(fd, &list[n], e);
+	for (size_t n = 0; r >= 0 && n < count; n++)
+		r = configure(fd, &list[n], afresh, e);
+	return r;
 }

@@ -8,8 +8,9 @@
 #include "model/guest_protocol.h"
 
 int link_raise_loopback(struct err *e) must_check;
-/* With `afresh`, addresses that the interface has (and with them its routes) go first. */
-int link_configure(const struct guest_interface *i, bool afresh, struct err *e) must_check;
+/* Each is found by its hardware address and gets its name, whichever of them the kernel gave to another, and whatever naming rules a
+ * device manager inside has. With `afresh`, addresses that an interface has (and with them its routes) go first. */
+int links_configure(const struct guest_interface *list, size_t count, bool afresh, struct err *e) must_check;
 
 /* "10.0.0.2/24" or "fd00::2" (a whole address): family, bytes, length of the prefix. */
 struct link_prefix {

@@ -152,6 +152,7 @@ def test_inside_is_as_in_a_namespace(net, vm, box):
         told = inside(net, name, "ip", "address", "show", "dev", "eth0").stdout
         assert f"inet {shown['ipv4']} " in told and f"inet6 {addresses(net, name)[1]}/128 " in told and shown["mac"] in told
         assert inside(net, name, "hostname").stdout == f"{name}\n"
+    assert inside(net, "vm", "cat", "/sys/class/net/eth0/name_assign_type").stdout == "4\n"  # given: no device manager renames it
 
 
 DNS = """

@@ -3,6 +3,7 @@
 #include "../test.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -136,8 +137,70 @@ static void test_line(void **state)
 	loop_free(p.loop);
 }
 
+/* A descriptor comes with the first byte of its own command, whatever was sent before or waits behind it. */
+static void take_with_fd(int socket, char *said, size_t size, int *ret_fd)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec data = { said, size - 1 };
+	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+
+	*ret_fd = -1;
+	ssize_t n = recvmsg(socket, &h, MSG_CMSG_CLOEXEC);
+	assert_true(n > 0);
+	said[n] = '\0';
+	struct cmsghdr *c = CMSG_FIRSTHDR(&h);
+	if (c)
+		memcpy(ret_fd, CMSG_DATA(c), sizeof *ret_fd);
+}
+
+static void stop_now(void *data) { loop_stop(data); }
+
+static void test_descriptors(void **state)
+{
+	static const char hello[] = "{\"QMP\": {}}\n";
+	struct play p = { .loop = loop_new() };
+	struct qmp_events events = { on_event, on_closed, &p };
+	int pair[2], pipes[2][2], fd;
+	char said[1024], byte;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	p.qmp = qmp_new(p.loop, pair[0], &events);
+	qmp_send(p.qmp, "first", NULL, 5000, NULL, NULL);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(pipe(pipes[i]), 0);
+		assert_int_equal(write(pipes[i][1], &"ab"[i], 1), 1);
+		qmp_send_fd(p.qmp, "getfd", i ? "{\"fdname\":\"b\"}" : "{\"fdname\":\"a\"}", pipes[i][0], 5000, NULL, NULL);
+	}
+	qmp_send(p.qmp, "last", NULL, 5000, NULL, NULL);
+	assert_int_equal(send(pair[1], hello, sizeof hello - 1, 0), sizeof hello - 1);
+	(void)loop_add_timer(p.loop, 100, stop_now, p.loop);
+	assert_ok(loop_run(p.loop, &e), &e);
+	for (int i = 0; i < 2; i++) {
+		char *at = said;
+		do { /* the kernel may give what has no descriptor alone, or together with what has one behind it */
+			take_with_fd(pair[1], said, sizeof said, &fd);
+		} while (fd < 0);
+		at = strstr(said, "\"getfd\"");
+		assert_non_null(at);
+		assert_non_null(strstr(at, i ? "\"b\"" : "\"a\""));
+		assert_int_equal(read(fd, &byte, 1), 1);
+		assert_int_equal(byte, "ab"[i]);
+		(void)close(fd);
+		(void)close(pipes[i][1]);
+	}
+	qmp_free(p.qmp);
+	assert_true(fcntl(pipes[0][0], F_GETFD) < 0); /* gone here */
+	(void)close(pair[1]);
+	loop_free(p.loop);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_decodes), cmocka_unit_test(test_refuses), cmocka_unit_test(test_line) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_decodes), cmocka_unit_test(test_refuses), cmocka_unit_test(test_line),
+					    cmocka_unit_test(test_descriptors) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,9 +2,16 @@
 #include "../test.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include "base/proc.h"
+#include "base/str.h"
 #include "guest/link.h"
 
 static struct err e;
@@ -42,8 +49,57 @@ static void routes(void **state)
 		assert_int_equal(link_parse_route(bad[i], &to, &gateway, &e), -EINVAL);
 }
 
+static char *text_of(const char *path)
+{
+	static char text[64];
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+
+	text[n > 0 ? n - 1 : 0] = '\0';
+	(void)close(fd);
+	return text;
+}
+
+static bool says(const char *const *argv, const char *part)
+{
+	own_strbuf struct str out = { 0 };
+
+	return proc_run(argv, 65536, &out, NULL) >= 0 && strstr(str_text(&out), part);
+}
+
+/* The kernel counts them as it finds them: each gets its own name all the same, and udev will see that it was given. */
+static void names_are_exchanged(void **state)
+{
+	static char one[] = "02:00:00:00:00:01", two[] = "02:00:00:00:00:02", eth0[] = "eth0", eth1[] = "eth1", address[] = "10.1.0.2/24",
+		    six[] = "fd00::2/128", route[] = "default via 10.1.0.1", route6[] = "fd00::/64 via fe80::1";
+	static const char *const make[] = { "ip", "link", "add", "eth0", "address", one, "type", "veth", "peer", "name", "eth1", "address", two, NULL };
+	static const char *const four[] = { "ip", "route", NULL }, *const other[] = { "ip", "-6", "route", NULL },
+			  *const all[] = { "ip", "address", "show", "dev", "eth1", NULL };
+	char *addresses[] = { address, six }, *ways[] = { route, route6 };
+	const struct guest_interface list[] = { { .mac = one, .name = eth1, .mtu = 1400, .addresses = { addresses, 2 }, .routes = { ways, 2 } },
+						{ .mac = two, .name = eth0 } };
+
+	(void)state;
+	if (geteuid() != 0 || unshare(CLONE_NEWNET | CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("sysfs", "/sys", "sysfs", 0, NULL) < 0 ||
+	    !says(make, "")) {
+		print_message("skipped: needs root, a network namespace and ip\n");
+		skip();
+	}
+	for (int afresh = 0; afresh < 2; afresh++) {
+		assert_ok(links_configure(list, 2, afresh, &e), &e);
+		assert_string_equal(text_of("/sys/class/net/eth1/address"), one);
+		assert_string_equal(text_of("/sys/class/net/eth0/address"), two);
+		assert_string_equal(text_of("/sys/class/net/eth1/mtu"), "1400");
+		assert_string_equal(text_of("/sys/class/net/eth0/name_assign_type"), "4");
+		assert_true(says(four, "default via 10.1.0.1 dev eth1"));
+		assert_true(says(other, "fd00::/64 via fe80::1 dev eth1"));
+		assert_true(says(all, "fd00::2/128"));
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(prefixes), cmocka_unit_test(routes) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(prefixes), cmocka_unit_test(routes), cmocka_unit_test(names_are_exchanged) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
