@@ -10,6 +10,8 @@ static int create(struct cli *cli, const struct args *a, struct err *e)
 
 	if (!body)
 		return err_set(e, ERR_INVALID, "the snapshot's name is not UTF-8");
+	if (args_flag(a, "memory"))
+		(void)json_object_set_new(body, "memory", json_true());
 	return change_run(cli, a, "POST", client_path("/v1/workspaces/%s/snapshots", args_operand(a, 0)), body, args_operand(a, 0), e);
 }
 
@@ -41,7 +43,7 @@ static int remove_snapshot(struct cli *cli, const struct args *a, struct err *e)
 }
 
 static const struct operand create_operands[] = {
-	{ "NAME", "workspace, stopped or paused", COMPLETE_WORKSPACE },
+	{ "NAME", "workspace, stopped or paused; with --memory running", COMPLETE_WORKSPACE },
 	{ "SNAPSHOT", "name of the snapshot; one is made up", .optional = true },
 	{ 0 },
 };
@@ -51,14 +53,23 @@ static const struct operand one[] = {
 	{ 0 },
 };
 static const struct operand workspace[] = { { "NAME", "workspace", COMPLETE_WORKSPACE }, { 0 } };
-static const struct example create_examples[] = { { "carrel snapshot create web before-upgrade", "all its volumes, as they are now" }, { 0 } };
+static const struct option create_options[] = {
+	{ "memory", 'm', OPTION_FLAG, NULL, "of a running machine: volumes and memory; a restore lets it go on from there" },
+	{ 0 },
+};
+static const struct example create_examples[] = {
+	{ "carrel snapshot create web before-upgrade", "all its volumes, as they are now" },
+	{ "carrel snapshot create --memory web", "a machine with all that it does: it goes on, and can go on again from here" },
+	{ 0 },
+};
 static const struct example restore_examples[] = {
 	{ "carrel snapshot restore web before-upgrade", "the volumes are as they were; the workspace stays stopped" }, { 0 }
 };
 static const struct example list_examples[] = { { "carrel snapshot ls web", "newest last" }, { 0 } };
 static const struct example rm_examples[] = { { "carrel snapshot rm web before-upgrade", "frees its space" }, { 0 } };
 const struct verb verb_snapshot_create = { "snapshot create", "keep the state of a workspace's volumes",
-					   "The workspace must be stopped or paused.", create_operands, change_options, NULL, create_examples, create };
+					   "The workspace must be stopped or paused.", create_operands, create_options, change_options, create_examples,
+					   create };
 const struct verb verb_snapshot_restore = { "snapshot restore", "put a workspace's volumes back to a snapshot",
 					    "The workspace must be stopped. What was written since is lost.", one, change_options, NULL, restore_examples,
 					    restore };

@@ -68,8 +68,8 @@ void db_workspace_row(struct db_rows *rows, struct db_workspace *ret_row)
 
 void db_snapshot_insert(struct db_batch *b, const struct db_snapshot *s)
 {
-	static const char sql[] = "INSERT INTO snapshots (id, workspace, name, created) VALUES (?,?,?,?)";
-	db_batch_add(b, sql, "tttu", s->id, s->workspace, s->name, s->created_ms);
+	static const char sql[] = "INSERT INTO snapshots (id, workspace, name, created, memory) VALUES (?,?,?,?,?)";
+	db_batch_add(b, sql, "tttuu", s->id, s->workspace, s->name, s->created_ms, (uint64_t)s->memory);
 }
 
 void db_snapshot_delete(struct db_batch *b, const char *id)
@@ -80,12 +80,12 @@ void db_snapshot_delete(struct db_batch *b, const char *id)
 
 int db_snapshot_query(struct db *db, const char *workspace, struct db_rows **ret_rows, struct err *e)
 {
-	static const char sql[] = "SELECT id, workspace, name, created FROM snapshots WHERE workspace=? ORDER BY created, id";
+	static const char sql[] = "SELECT id, workspace, name, created, memory FROM snapshots WHERE workspace=? ORDER BY created, id";
 	return db_query(db, ret_rows, e, sql, "t", workspace);
 }
 
 void db_snapshot_row(struct db_rows *rows, struct db_snapshot *ret_row)
 {
 	*ret_row = (struct db_snapshot){ .id = db_text(rows, 0), .workspace = db_text(rows, 1), .name = db_text(rows, 2),
-					 .created_ms = (uint64_t)db_int(rows, 3) };
+					 .created_ms = (uint64_t)db_int(rows, 3), .memory = db_int(rows, 4) != 0 };
 }

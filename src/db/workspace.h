@@ -18,6 +18,7 @@ struct db_workspace {
 struct db_snapshot {
 	const char *id, *workspace, *name;
 	uint64_t created_ms;
+	bool memory;
 };
 
 void db_workspace_insert(struct db_batch *b, const struct db_workspace *w);

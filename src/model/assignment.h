@@ -15,6 +15,7 @@
 struct assignment_snapshot {
 	char *id;
 	char *name;
+	bool memory; /* of a running workspace, with its memory */
 };
 
 /* What a machine boots. */

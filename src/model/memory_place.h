@@ -5,6 +5,7 @@
 /* Names in a workspace's folder that agent and runner agree on; see model/memory.h. */
 
 #define MEMORY_FOLDER "memory"
+#define MEMORY_RESTORED "memory.restored" /* of a snapshot, about to take the folder's place */
 #define MEMORY_MANIFEST "manifest.json"
 #define MEMORY_RAM "ram"       /* the machine's memory: there as long as it lives, and part of the state when it is suspended */
 #define MEMORY_STATE "state"   /* of its devices */

@@ -8,6 +8,9 @@
  * and the truth counts the restore, which empties the journal. Before that line a crash leaves files that the next agent removes;
  * after it the next agent renames what is still beside its volume. A full disk can only end the copying, so it changes nothing.
  *
+ * A snapshot with memory has a folder as suspend.h describes it, made while the machine stands; a restore puts it beside the workspace's
+ * and renames it after the volumes.
+ *
  * The volumes are locked from the first copy to the end of renaming: a kept volume may be in use by another workspace of its owner.
  */
 #include "node/snapshot.h"
@@ -26,6 +29,8 @@
 #include "base/own.h"
 #include "base/str.h"
 #include "node/disk.h"
+#include "node/suspend.h"
+#include "node/suspend_machine.h"
 #include "store/volume.h"
 
 static int copy_progress(void *data, uint64_t done, uint64_t total)
@@ -67,17 +72,44 @@ static int copy_all_out(struct work *w, const char *folder, struct err *e)
 	return r < 0 ? r : fs_sync_folder(folder, e);
 }
 
-static int make_snapshot(struct work *w, const char *id, struct err *e)
+/* Memory and volumes of one instant; it goes on afterwards, whatever comes of it. */
+static int copy_living(struct work *w, const char *folder, struct err *e)
 {
+	own_str char *memory = mem_printf("%s/" MEMORY_FOLDER, folder);
+	struct memory_manifest m = { 0 };
+	void *standing = NULL;
+	int r = fs_mkdirs(memory, 0700, e);
+
+	if (r == 0)
+		r = suspend_begin_manifest(w, &m, e);
+	if (r == 0)
+		r = suspend_machine_stand(w, memory, &m, &standing, e);
+	if (r == 0)
+		r = copy_all_out(w, folder, e);
+	if (r == 0)
+		r = suspend_machine_copy_ram(w, memory, e);
+	suspend_machine_go_on(standing);
+	if (r == 0)
+		r = suspend_machine_finish_copy(memory, &m, e);
+	memory_manifest_done(&m);
+	return r;
+}
+
+static int make_snapshot(struct work *w, const struct assignment_snapshot *wanted, struct err *e)
+{
+	const char *id = wanted->id;
+	bool live = w->record->truth.report->state == STATE_RUNNING || w->record->truth.report->state == STATE_PAUSED;
 	own_str char *folder = record_path(w->record, "snapshots");
 	own_str char *final = mem_printf("%s/%s", folder, id), *unfinished = mem_printf("%s.new", final);
 	/* a machine that stands has written everything that it was told to (QEMU: vm_stop) */
-	bool paused = w->record->truth.report->state == STATE_PAUSED && !isolate_is_machine(&w->record->wish);
+	bool paused = w->record->truth.report->state == STATE_PAUSED && !isolate_is_machine(&w->record->wish) && !wanted->memory;
 	int fault, r = fs_mkdirs(unfinished, 0700, e);
 
 	if (r == 0 && paused)
 		r = isolate_freeze_volumes(w->node, w->record, true, e);
-	if (r == 0)
+	if (r == 0 && wanted->memory)
+		r = live ? copy_living(w, unfinished, e) : err_set(e, ERR_CONFLICT, "the workspace does not run: it has no memory to keep");
+	else if (r == 0)
 		r = copy_all_out(w, unfinished, e);
 	if (paused) {
 		struct err ignored;
@@ -113,7 +145,7 @@ static int drop_snapshots(struct work *w, struct err *e)
 	return r;
 }
 
-int snapshots_do(struct work *w, const char *missing, struct err *e)
+int snapshots_do(struct work *w, const struct assignment_snapshot *missing, struct err *e)
 {
 	int fault = fault_point("snapshot-begin");
 	int r = fault ? err_errno(e, fault, "snapshot") : drop_snapshots(w, e);
@@ -137,7 +169,10 @@ static int sync_parent(const char *path, struct err *e)
 
 static void forget_copies(const struct node *n, const struct record *r)
 {
-	own_str char *path = NULL;
+	own_str char *path = NULL, *memory = record_path(r, MEMORY_RESTORED);
+
+	if (fs_exists(AT_FDCWD, memory))
+		(void)!fs_remove_tree(AT_FDCWD, memory, NULL);
 
 	for (size_t i = 0; next_volume(n, r, i, &path, NULL); i++) {
 		own_str char *restored = restored_path(path);
@@ -168,6 +203,34 @@ static int copy_all_in(struct work *w, const char *folder, int *locks, struct er
 	return r;
 }
 
+/* The memory that goes with the volumes, bound to the restore that brings both back. */
+static int copy_memory_in(struct work *w, const char *folder, struct err *e)
+{
+	own_str char *from = mem_printf("%s/" MEMORY_FOLDER, folder), *to = record_path(w->record, MEMORY_RESTORED);
+
+	if (!fs_exists(AT_FDCWD, from))
+		return 0;
+	if (fs_exists(AT_FDCWD, to)) {
+		int r = fs_remove_tree(AT_FDCWD, to, e);
+		if (r < 0)
+			return r;
+	}
+	return suspend_machine_copy_state(w, from, to, e);
+}
+
+/* In place of what there is: the memory of a stopped workspace is nothing. */
+static int take_memory(const struct record *r, struct err *e)
+{
+	own_str char *from = record_path(r, MEMORY_RESTORED), *to = record_path(r, MEMORY_FOLDER);
+
+	if (!fs_exists(AT_FDCWD, from))
+		return 0;
+	int done = suspend_discard(r, e);
+	if (done == 0 && rename(from, to) < 0)
+		done = err_errno(e, errno, "rename %s", from);
+	return done < 0 ? done : fs_sync_folder(r->folder, e);
+}
+
 static int begin_renaming(struct record *r, struct err *e)
 {
 	own_str char *step = mem_printf("restore-%" PRIu64, r->wish.restore);
@@ -192,6 +255,8 @@ int restore_do(struct work *w, struct err *e)
 		done = err_set(e, ERR_NOT_FOUND, "snapshot %s is not on this host", from);
 	if (done == 0)
 		done = copy_all_in(w, folder, locks, e);
+	if (done == 0)
+		done = copy_memory_in(w, folder, e);
 	if (done == 0 && (fault = fault_point("restore-commit")))
 		done = err_errno(e, fault, "restore");
 	if (done == 0)
@@ -221,6 +286,8 @@ int restore_finish(const struct node *n, struct record *r, struct err *e)
 		if (done == 0 && (fault = fault_point("restore-renamed")))
 			done = err_errno(e, fault, "restore %s", path);
 	}
+	if (done == 0)
+		done = take_memory(r, e);
 	if (done < 0)
 		return done;
 	if (r->truth.report->restore < r->restoring)

@@ -10,7 +10,7 @@
 #include "node/steps.h"
 
 /* Removes the snapshots that are not wished and makes the one called `missing`, NULL: none. Nobody writes to the volumes. */
-int snapshots_do(struct work *w, const char *missing, struct err *e) must_check;
+int snapshots_do(struct work *w, const struct assignment_snapshot *missing, struct err *e) must_check;
 
 /* A restore has two halves. The first copies everything beside the volumes and changes none of them; when it fails nothing has happened.
  * The second lets the copies take the volumes' places; it is begun in the journal (record->restoring is then set), and whatever ends

@@ -164,7 +164,7 @@ int suspend_verify(struct node *n, const struct record *r, struct memory_manifes
 
 /* --- suspend --- */
 
-static int begin_manifest(const struct work *w, struct memory_manifest *m, struct err *e)
+int suspend_begin_manifest(const struct work *w, struct memory_manifest *m, struct err *e)
 {
 	const struct record *r = w->record;
 	const struct spec_volume *specs = r->wish.spec->volumes.items;
@@ -186,7 +186,7 @@ static int begin_manifest(const struct work *w, struct memory_manifest *m, struc
 	return done;
 }
 
-static int write_manifest(int folder, const struct memory_manifest *m, struct err *e)
+int suspend_write_manifest(int folder, const struct memory_manifest *m, struct err *e)
 {
 	own_str char *text = memory_manifest_encode(m);
 	int fault = fault_point("suspend-manifest"), r = fault ? err_errno(e, fault, "write the manifest") : 0;
@@ -205,7 +205,7 @@ static int save_and_commit(struct work *w, const struct suspend_engine *engine, 
 
 	if (r < 0)
 		return r;
-	r = (fault = fault_point("suspend-saved")) ? err_errno(e, fault, "suspend") : write_manifest(folder, m, e);
+	r = (fault = fault_point("suspend-saved")) ? err_errno(e, fault, "suspend") : suspend_write_manifest(folder, m, e);
 	if (r == 0 && (fault = fault_point("suspend-commit")))
 		r = err_errno(e, fault, "suspend");
 	if (r == 0)
@@ -230,7 +230,7 @@ int suspend_do(struct work *w, struct err *e)
 	if (r == 0)
 		r = fs_open_dir(AT_FDCWD, path, &folder, e);
 	if (r == 0)
-		r = begin_manifest(w, &m, e);
+		r = suspend_begin_manifest(w, &m, e);
 	if (r == 0)
 		r = save_and_commit(w, engine, folder, &m, e);
 	memory_manifest_done(&m);

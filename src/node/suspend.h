@@ -39,6 +39,11 @@ int suspend_read(const struct record *r, struct memory_manifest *ret_manifest, s
 
 uint64_t suspend_bytes(const struct record *r, const struct memory_manifest *m); /* on disk, holes not counted */
 
+/* What a manifest says of any workspace: who, which image, which volumes. */
+int suspend_begin_manifest(const struct work *w, struct memory_manifest *m, struct err *e) must_check;
+/* For good: MANIFEST.new in `folder`. */
+int suspend_write_manifest(int folder, const struct memory_manifest *m, struct err *e) must_check;
+
 /* From running or paused to suspended: afterwards the runner is gone and the manifest there, or all is as before. */
 int suspend_do(struct work *w, struct err *e) must_check;
 /* Whether the memory state can be resumed here: host, workspace, files. Nothing is changed. */

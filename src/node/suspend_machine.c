@@ -23,6 +23,8 @@
 #include "base/fault.h"
 #include "base/fs.h"
 #include "base/hash.h"
+#include "base/log.h"
+#include "base/loop.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/proc.h"
@@ -32,6 +34,7 @@
 #include "engine/qemu/board.h"
 #include "engine/runner_client.h"
 #include "node/suspend.h"
+#include "store/volume.h"
 
 #define ANSWER_MOST 65536
 #define PROGRAMS_MOST 8
@@ -237,6 +240,20 @@ void suspend_machine_prepared(struct launch_memory *m)
 
 /* --- suspend --- */
 
+/* The machine stands still as long as the connection is there. */
+struct standing {
+	int connection;
+	uint64_t begun_ms;
+};
+
+static struct standing *standing_new(int connection, uint64_t begun_ms)
+{
+	struct standing *s = mem_alloc(sizeof *s);
+
+	*s = (struct standing){ connection, begun_ms };
+	return s;
+}
+
 static int machine_check(struct node *n, const struct record *r, struct err *e)
 {
 	own_str char *ram = record_path(r, MEMORY_FOLDER "/" MEMORY_RAM), *machine = record_path(r, MEMORY_FOLDER "/" MEMORY_MACHINE);
@@ -334,35 +351,146 @@ static int machine_save(struct work *w, int folder, struct memory_manifest *m, v
 	int r = describe(w, folder, m, e);
 	for (int i = 0; i < 2 && r == 0; i++)
 		r = write_back(w, ram, e);
+	uint64_t begun_ms = loop_now_ms();
 	if (r == 0)
 		r = runner_suspend(run, folder, state, &connection, e);
 	if (r == 0)
 		r = finish_files(w, folder, ram, state, m, e);
 	if (r < 0)
 		return r; /* the connection closes: it goes on */
-	int *saved = mem_alloc(sizeof *saved);
-	*saved = TAKE_FD(connection);
-	*ret_saved = saved;
+	*ret_saved = standing_new(TAKE_FD(connection), begun_ms);
 	return 0;
 }
 
 static void machine_abort(struct work *w, void *saved)
 {
-	int *connection = saved;
+	struct standing *s = saved;
 
 	(void)w;
-	own_close(connection);
-	free(connection);
+	own_close(&s->connection);
+	free(s);
 }
 
 static int machine_commit(struct work *w, int folder, void *saved, struct err *e)
 {
-	int *connection = saved;
-	int r = runner_commit(*connection, e);
+	struct standing *s = saved;
+	int r = runner_commit(s->connection, e);
 
 	(void)folder;
+	if (r == 0)
+		log_info("workspace %s is suspended; it stood still for %llu ms before", w->record->id,
+			 (unsigned long long)(loop_now_ms() - s->begun_ms));
 	machine_abort(w, saved);
 	return r;
+}
+
+/* --- snapshots --- */
+
+int suspend_machine_stand(struct work *w, const char *folder, struct memory_manifest *m, void **ret_standing, struct err *e)
+{
+	own_str char *run = mem_printf("%s/%s", w->node->runs, w->record->id), *own = record_path(w->record, MEMORY_FOLDER);
+	own_fd int to = -1, from = -1, state = -1, connection = -1;
+	int r = machine_check(w->node, w->record, e);
+
+	if (r == 0)
+		r = fs_open_dir(AT_FDCWD, own, &from, e);
+	if (r == 0)
+		r = fs_open_dir(AT_FDCWD, folder, &to, e);
+	if (r == 0)
+		r = describe(w, from, m, e);
+	if (r < 0)
+		return r;
+	state = openat(to, MEMORY_STATE, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (state < 0)
+		return err_errno(e, errno, "make the file for the machine's state");
+	if ((r = runner_suspend(run, to, state, &connection, e)) < 0)
+		return r;
+	*ret_standing = standing_new(TAKE_FD(connection), loop_now_ms());
+	return 0;
+}
+
+void suspend_machine_go_on(void *standing)
+{
+	if (standing)
+		machine_abort(NULL, standing);
+}
+
+int suspend_machine_copy_ram(struct work *w, const char *folder, struct err *e)
+{
+	own_str char *from = record_path(w->record, MEMORY_FOLDER "/" MEMORY_RAM), *to = mem_printf("%s/" MEMORY_RAM, folder);
+	int fault = fault_point("snapshot-memory");
+
+	return fault ? err_errno(e, fault, "copy the memory") : volume_copy(from, to, NULL, NULL, e);
+}
+
+static int put_manifest(int folder, const struct memory_manifest *m, struct err *e)
+{
+	int r = suspend_write_manifest(folder, m, e);
+
+	if (r == 0 && renameat(folder, MEMORY_MANIFEST ".new", folder, MEMORY_MANIFEST) < 0)
+		r = err_errno(e, errno, "put the manifest in its place");
+	return r == 0 && fsync(folder) < 0 ? err_errno(e, errno, "sync the memory folder") : r;
+}
+
+int suspend_machine_finish_copy(const char *folder, struct memory_manifest *m, struct err *e)
+{
+	own_fd int fd = -1;
+	int r = fs_open_dir(AT_FDCWD, folder, &fd, e);
+
+	if (r == 0)
+		r = add_file(m, fd, MEMORY_STATE, true, e);
+	if (r == 0)
+		r = add_file(m, fd, MEMORY_RAM, true, e);
+	return r == 0 ? put_manifest(fd, m, e) : r;
+}
+
+/* The manifest as it is, but bound to this workspace after this restore. */
+static int adopt_manifest(const struct work *w, const char *from, int to, struct err *e)
+{
+	own_str char *path = mem_printf("%s/" MEMORY_MANIFEST, from);
+	own_strbuf struct str text = { 0 };
+	struct memory_manifest m = { 0 };
+	int r = fs_read_file(AT_FDCWD, path, ANSWER_MOST, &text, e);
+
+	if (r == 0)
+		r = memory_manifest_decode(str_text(&text), text.length, path, &m, e);
+	if (r < 0)
+		return r;
+	struct memory_volume *volumes = m.volumes.items;
+	for (size_t i = 0; i < m.volumes.count; i++)
+		volumes[i].generation = w->record->wish.restore;
+	m.run = w->record->wish.run;
+	r = put_manifest(to, &m, e);
+	memory_manifest_done(&m);
+	return r;
+}
+
+/* Kept for the next suspend: what the devices are does not change. */
+static int adopt_machine(const struct work *w, const char *from, int to, struct err *e)
+{
+	own_str char *path = mem_printf("%s/" MEMORY_MANIFEST, from);
+	own_strbuf struct str text = { 0 };
+	int r = fs_read_file(AT_FDCWD, path, ANSWER_MOST, &text, e);
+
+	(void)w;
+	return r < 0 ? r : fs_write_file(to, MEMORY_MACHINE, text.bytes, text.length, 0600, false, e);
+}
+
+int suspend_machine_copy_state(struct work *w, const char *from, const char *to, struct err *e)
+{
+	static const char *const files[] = { MEMORY_STATE, MEMORY_RAM };
+	own_fd int fd = -1;
+	int r = fs_mkdirs(to, 0700, e);
+
+	for (size_t i = 0; i < ARRAY_SIZE(files) && r == 0; i++) {
+		own_str char *source = mem_printf("%s/%s", from, files[i]), *target = mem_printf("%s/%s", to, files[i]);
+		r = volume_copy(source, target, NULL, NULL, e);
+	}
+	if (r == 0)
+		r = fs_open_dir(AT_FDCWD, to, &fd, e);
+	if (r == 0)
+		r = adopt_machine(w, from, fd, e);
+	return r == 0 ? adopt_manifest(w, from, fd, e) : r;
 }
 
 const struct suspend_engine suspend_emulator = { "emulator", machine_check, machine_save, machine_commit, machine_abort, machine_host };

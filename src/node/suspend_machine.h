@@ -5,11 +5,22 @@
 /* The memory of virtual machines: a file in the workspace's memory folder from the start on. */
 
 #include "node/isolate.h"
+#include "node/steps.h"
 
 /* Before a launch: makes the file, or takes the one that `parts->memory` names, checks that the devices are those of the state, and
  * sets l->memory. Afterwards `_prepared`, however it ended. */
 int suspend_machine_prepare(const struct record *r, const struct isolate_parts *parts, struct launch *l, struct launch_machine *host,
 			    struct launch_memory *ret_memory, struct err *e) must_check;
 void suspend_machine_prepared(struct launch_memory *m);
+
+/* For a snapshot of a machine that lives: it stands still, its state is in `folder`, and `m` tells of it, until it is let go on (NULL:
+ * nothing). Meanwhile volumes and memory may be copied. */
+int suspend_machine_stand(struct work *w, const char *folder, struct memory_manifest *m, void **ret_standing, struct err *e) must_check;
+void suspend_machine_go_on(void *standing);
+int suspend_machine_copy_ram(struct work *w, const char *folder, struct err *e) must_check;
+/* Digests and the manifest. */
+int suspend_machine_finish_copy(const char *folder, struct memory_manifest *m, struct err *e) must_check;
+/* A whole state for this workspace as it will be after the restore that is wished. */
+int suspend_machine_copy_state(struct work *w, const char *from, const char *to, struct err *e) must_check;
 
 #endif

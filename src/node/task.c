@@ -40,14 +40,16 @@ static bool has_snapshot(const struct report *t, const char *id)
 	return false;
 }
 
-/* The first that is wished and not there. */
-static const char *missing_snapshot(const struct assignment *a, const struct report *t)
+static bool may_snapshot(const struct assignment_snapshot *wanted, enum state s);
+
+/* The first that is wished, not there, and can be made or refused now. */
+static const struct assignment_snapshot *missing_snapshot(const struct assignment *a, const struct report *t)
 {
 	const struct assignment_snapshot *wanted = a->snapshots.items;
 
 	for (size_t i = 0; i < a->snapshots.count; i++)
-		if (!has_snapshot(t, wanted[i].id))
-			return wanted[i].id;
+		if (!has_snapshot(t, wanted[i].id) && may_snapshot(&wanted[i], (enum state)t->state))
+			return &wanted[i];
 	return NULL;
 }
 
@@ -65,6 +67,12 @@ static bool is_quiet(enum state s)
 	return s == STATE_PREPARED || s == STATE_PAUSED || s == STATE_STOPPED || s == STATE_SUSPENDED || s == STATE_FAILED;
 }
 
+/* With memory also while it runs; at rest that is refused, by the one who makes it. */
+static bool may_snapshot(const struct assignment_snapshot *wanted, enum state s)
+{
+	return is_quiet(s) || (wanted->memory && s == STATE_RUNNING);
+}
+
 /* ... and no memory knows what is on them. */
 static bool may_change_volumes(enum state s) { return is_quiet(s) && s != STATE_PAUSED && s != STATE_SUSPENDED; }
 
@@ -77,7 +85,7 @@ static enum task data_task(const struct task_view *v)
 		return TASK_NONE;
 	if (may_change_volumes(s) && t->restore < v->wish->restore)
 		return TASK_RESTORE;
-	if (has_unwanted_snapshot(v->wish, t) || (is_quiet(s) && missing_snapshot(v->wish, t)))
+	if (has_unwanted_snapshot(v->wish, t) || missing_snapshot(v->wish, t))
 		return TASK_SNAPSHOT;
 	if (!v->grown && ((is_quiet(s) && s != STATE_SUSPENDED) || s == STATE_RUNNING))
 		return TASK_GROW;
@@ -424,13 +432,23 @@ static int do_remove(struct work *w, struct err *e)
 static int do_snapshot(struct work *w, struct err *e)
 {
 	struct err why = { 0 };
-	const char *missing = is_quiet((enum state)w->record->truth.report->state) ?
-				      missing_snapshot(&w->record->wish, w->record->truth.report) :
-				      NULL;
+	const struct assignment_snapshot *missing = missing_snapshot(&w->record->wish, w->record->truth.report);
 
 	if (snapshots_do(w, missing, &why) < 0)
 		(void)give_up(w, "snapshot", &why);
 	return record_read_snapshots(w->record, e);
+}
+
+/* A snapshot with memory: it is as if the workspace had been suspended then. */
+static int after_restore(struct work *w)
+{
+	struct memory_manifest m = { 0 };
+
+	if (suspend_read(w->record, &m, NULL) < 0)
+		return 0;
+	w->record->truth.report->memory_bytes = suspend_bytes(w->record, &m);
+	memory_manifest_done(&m);
+	return set_state(w, STATE_SUSPENDED);
 }
 
 static int do_restore(struct work *w, struct err *e)
@@ -440,7 +458,7 @@ static int do_restore(struct work *w, struct err *e)
 	int r = restore_do(w, &why);
 
 	if (r == 0)
-		return 0;
+		return after_restore(w);
 	if (!w->record->restoring)
 		return give_up(w, "restore", &why);
 	*e = why; /* half done: tried again until it is whole */
@@ -544,7 +562,7 @@ int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err
 	view.grown = !fresh;
 	w->answered = record->truth.report->generation;
 	if (record->restoring && record->wish.wish != WISH_REMOVED)
-		r = restore_finish(w->node, record, e);
+		r = restore_finish(w->node, record, e) < 0 ? -EIO : after_restore(w);
 	if (r == 0 && fresh)
 		r = foresee_move(w);
 	for (enum task task; r == 0 && (task = task_next(&view)) != TASK_NONE;) {

@@ -462,12 +462,26 @@ int handle_snapshots_list(struct request *r, struct err *e)
 	return 0;
 }
 
+/* With memory: there must be one. */
+static int find_living(struct request *r, struct workspace **ret_workspace, struct err *e)
+{
+	int result = find(r, ret_workspace, e);
+	const struct workspace *w = *ret_workspace;
+
+	if (result < 0)
+		return result;
+	if (wants_life(w) && (w->truth.state == STATE_RUNNING || w->truth.state == STATE_PAUSED))
+		return 0;
+	(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: it has no memory to keep", w->name, state_names[w->truth.state]);
+	return err_hint(e, "a snapshot without --memory keeps its volumes");
+}
+
 int handle_snapshot_create(struct request *r, struct err *e)
 {
 	const struct snapshot_request *body = r->value;
 	struct workspace *w;
 	char id[ID_SIZE];
-	int result = find_resting(r, &w, "kept", e);
+	int result = body->memory ? find_living(r, &w, e) : find_resting(r, &w, "kept", e);
 
 	if (result < 0)
 		return result;
@@ -478,8 +492,8 @@ int handle_snapshot_create(struct request *r, struct err *e)
 		return err_set(e, ERR_NO_CAPACITY, "workspace '%s' has 100 snapshots, the most", w->name);
 	struct change *c = change_new(r->service, r);
 	id_new(id);
-	struct snapshot *n = workspace_add_snapshot(w, id, name, service_now_ms());
-	db_snapshot_insert(c->batch, &(struct db_snapshot){ n->id, w->id, n->name, n->created_ms });
+	struct snapshot *n = workspace_add_snapshot(w, id, name, service_now_ms(), body->memory);
+	db_snapshot_insert(c->batch, &(struct db_snapshot){ n->id, w->id, n->name, n->created_ms, n->memory });
 	converge_wish(w, (enum wish)w->wish.wish);
 	struct operation *o = lifecycle_begin(c, w, "snapshot");
 	operation_set_result(o, c->batch, json_pack("{s:s, s:s}", "snapshot", id, "name", name));
@@ -523,7 +537,11 @@ int handle_snapshot_restore(struct request *r, struct err *e)
 	w->wish.restore = (w->truth.restore > w->wish.restore ? w->truth.restore : w->wish.restore) + 1;
 	free(w->wish.restore_from);
 	w->wish.restore_from = mem_strdup(n->id);
-	converge_wish(w, (enum wish)w->wish.wish);
+	if (n->memory) { /* it goes on from there: the same run, not a new one */
+		w->wish.run = w->truth.run > w->wish.run ? w->truth.run : w->wish.run;
+		w->wish.held = false;
+	}
+	converge_wish(w, n->memory ? WISH_RUNNING : (enum wish)w->wish.wish);
 	commit(r, w, "restore");
 	return 0;
 }

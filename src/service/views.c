@@ -24,7 +24,7 @@ const struct shape error_shape = { "error", sizeof(struct error_view), error_fie
 
 struct snapshot_view {
 	char *id, *name, *created;
-	bool ready;
+	bool ready, memory;
 };
 #define N(member) offsetof(struct snapshot_view, member)
 static const struct field snapshot_fields[] = {
@@ -32,6 +32,7 @@ static const struct field snapshot_fields[] = {
 	{ "name", FIELD_TEXT, N(name), "name, unique in the workspace", .required = true },
 	{ "created", FIELD_TEXT, N(created), "when it was asked for", .required = true },
 	{ "ready", FIELD_BOOL, N(ready), "the host has made it", .required = true },
+	{ "memory", FIELD_BOOL, N(memory), "it has the memory of the running workspace" },
 	{ 0 },
 };
 const struct shape snapshot_view_shape = { "snapshot", sizeof(struct snapshot_view), snapshot_fields, "A snapshot of a workspace's volumes.", .open = true };
@@ -156,6 +157,7 @@ const struct shape move_shape = { "move", sizeof(struct move_request), move_fiel
 
 static const struct field snapshot_request_fields[] = {
 	{ "name", FIELD_TEXT, offsetof(struct snapshot_request, name), "name of the snapshot; one is made up when missing", .check = name_check },
+	{ "memory", FIELD_BOOL, offsetof(struct snapshot_request, memory), "of a running machine: with its memory; a restore lets it go on from there" },
 	{ 0 },
 };
 const struct shape snapshot_request_shape = { "snapshot-create", sizeof(struct snapshot_request), snapshot_request_fields,
@@ -195,6 +197,8 @@ json_t *snapshot_to_json(const struct workspace *w, const struct snapshot *n)
 		ready |= str_eq(w->truth.snapshots.items[i], n->id);
 	set_time(json, "created", n->created_ms);
 	(void)json_object_set_new(json, "ready", json_boolean(ready));
+	if (n->memory)
+		(void)json_object_set_new(json, "memory", json_true());
 	return json;
 }
 

@@ -43,6 +43,7 @@ extern const struct shape move_shape;
 
 struct snapshot_request {
 	char *name;
+	bool memory;
 };
 extern const struct shape snapshot_request_shape;
 

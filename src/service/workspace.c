@@ -128,11 +128,11 @@ void workspace_rename(struct service *s, struct workspace *w, const char *name)
 
 /* --- snapshots --- */
 
-struct snapshot *workspace_add_snapshot(struct workspace *w, const char *id, const char *name, uint64_t created_ms)
+struct snapshot *workspace_add_snapshot(struct workspace *w, const char *id, const char *name, uint64_t created_ms, bool memory)
 {
 	w->snapshots.items = mem_grow_array(w->snapshots.items, w->snapshots.count + 1, sizeof *w->snapshots.items);
 	struct snapshot *n = &w->snapshots.items[w->snapshots.count++];
-	*n = (struct snapshot){ .name = mem_strdup(name), .created_ms = created_ms };
+	*n = (struct snapshot){ .name = mem_strdup(name), .created_ms = created_ms, .memory = memory };
 	(void)snprintf(n->id, sizeof n->id, "%s", id);
 	workspace_sync_snapshots(w);
 	return n;
@@ -160,7 +160,8 @@ void workspace_sync_snapshots(struct workspace *w)
 	free(items);
 	items = mem_alloc_array(w->snapshots.count ? w->snapshots.count : 1, sizeof *items);
 	for (size_t i = 0; i < w->snapshots.count; i++)
-		items[i] = (struct assignment_snapshot){ mem_strdup(w->snapshots.items[i].id), mem_strdup(w->snapshots.items[i].name) };
+		items[i] = (struct assignment_snapshot){ mem_strdup(w->snapshots.items[i].id), mem_strdup(w->snapshots.items[i].name),
+							 w->snapshots.items[i].memory };
 	w->wish.snapshots = (struct objects){ items, w->snapshots.count };
 }
 
@@ -302,7 +303,7 @@ static int load_snapshots(struct service *s, struct workspace *w, struct err *e)
 	while (r >= 0 && (r = db_next(rows, e)) > 0) {
 		struct db_snapshot row;
 		db_snapshot_row(rows, &row);
-		(void)workspace_add_snapshot(w, row.id, row.name, row.created_ms);
+		(void)workspace_add_snapshot(w, row.id, row.name, row.created_ms, row.memory);
 	}
 	return r;
 }

@@ -10,6 +10,7 @@ struct snapshot {
 	char id[ID_SIZE];
 	char *name;
 	uint64_t created_ms;
+	bool memory;
 };
 
 struct workspace {
@@ -59,7 +60,7 @@ void workspace_etag(const struct workspace *w, char out[32]);
 int workspace_check_match(const struct request *r, const struct workspace *w, struct err *e) must_check;
 /* The host has done what is wished, or given up. */
 bool workspace_settled(const struct workspace *w);
-struct snapshot *workspace_add_snapshot(struct workspace *w, const char *id, const char *name, uint64_t created_ms);
+struct snapshot *workspace_add_snapshot(struct workspace *w, const char *id, const char *name, uint64_t created_ms, bool memory);
 void workspace_drop_snapshot(struct workspace *w, const char *id);
 void workspace_sync_snapshots(struct workspace *w); /* the list of the assignment follows */
 json_t *snapshot_to_json(const struct workspace *w, const struct snapshot *n);

@@ -197,7 +197,7 @@ static void take_carried(struct service *s, struct workspace *w, const struct ca
 	free(w->wish.id);
 	w->wish.id = mem_strdup(w->id);
 	for (size_t i = 0; i < c->snapshots.count; i++)
-		(void)workspace_add_snapshot(w, n[i].id, n[i].name, w->created_ms);
+		(void)workspace_add_snapshot(w, n[i].id, n[i].name, w->created_ms, n[i].memory);
 }
 
 static struct workspace *make(struct request *r, struct create_request *body, struct image *image)

@@ -145,6 +145,31 @@ def test_damaged_and_foreign_states_are_refused_and_stay(here, name):
     goes_on(here, name, before)
 
 
+def test_a_snapshot_with_memory_goes_on_from_there(here, name):
+    counting(here, name)
+    here.carrel("exec", name, "--", "sh", "-c", "echo first > /kept; sync")
+    low = count(here, name)
+    here.carrel("snapshot", "create", "--memory", name, "then")
+    high = count(here, name)
+    goes_on(here, name, low)
+    here.carrel("exec", name, "--", "sh", "-c", "echo second > /kept; sync")
+    here.wait(lambda: count(here, name) > high + 40)
+    far = count(here, name)
+    assert here.carrel("snapshot", "restore", name, "then", ok=None).returncode != 0, "while it runs"
+    here.carrel("stop", "-t", "0s", name)
+    for _ in range(2):  # it can be gone back to more than once
+        here.carrel("snapshot", "restore", name, "then")
+        here.wait_state(name, "running")
+        assert here.carrel("exec", name, "--", "cat", "/kept").stdout == "first\n"
+        assert low <= count(here, name) < far
+        goes_on(here, name, low)
+        here.carrel("stop", "-t", "0s", name)
+        here.wait_state(name, "stopped")
+    assert here.carrel("snapshot", "create", "--memory", name, ok=None).returncode != 0
+    here.carrel("start", name)
+    here.wait_state(name, "running")
+
+
 # --- faults: afterwards it runs on from where it was, or is suspended as a whole ---
 
 SUSPENDING = ("task-suspend-begin", "runner.suspend", "runner.saved", "suspend-saved", "suspend-manifest", "suspend-commit", "runner.commit",

@@ -1,0 +1,2 @@
+-- 1: the snapshot has the memory of the running workspace.
+ALTER TABLE snapshots ADD COLUMN memory INTEGER NOT NULL DEFAULT 0;
