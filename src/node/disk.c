@@ -175,30 +175,23 @@ static char *meta_data(const struct assignment *a)
 	return dump(json_pack("{s:s, s:s, s:o}", "instance-id", a->id, "local-hostname", name, "public-keys", keys));
 }
 
-static void add_route(json_t *routes, const char *gateway, const char *to)
-{
-	if (gateway)
-		(void)json_array_append_new(routes, json_pack("{s:s, s:s, s:b}", "to", to, "via", gateway, "on-link", 1));
-}
-
 static json_t *interface_config(const struct launch_interface *f)
 {
-	json_t *addresses = json_array(), *routes = json_array(), *servers = json_array(), *search = json_array();
+	json_t *addresses = json_array(), *servers = json_array(), *search = json_array();
 
 	if (f->ipv4)
 		(void)json_array_append_new(addresses, json_string(f->ipv4));
 	if (f->ipv6) /* alone on its link, as in a namespace */
 		(void)json_array_append_new(addresses, json_sprintf("%.*s/128", (int)strcspn(f->ipv6, "/"), f->ipv6));
-	add_route(routes, f->gateway4, "0.0.0.0/0");
-	add_route(routes, f->gateway6, "::/0");
 	for (size_t i = 0; i < ARRAY_SIZE(f->dns); i++)
 		if (f->dns[i])
 			(void)json_array_append_new(servers, json_string(f->dns[i]));
 	if (f->zone)
 		(void)json_array_append_new(search, json_string(f->zone));
-	return json_pack("{s:{s:s}, s:s, s:i, s:b, s:b, s:o, s:o, s:{s:o, s:o}}", "match", "macaddress", f->mac, "set-name", f->device, "mtu",
-			 (int)f->mtu, "dhcp4", 0, "dhcp6", 0, "addresses", addresses, "routes", routes, "nameservers", "addresses", servers, "search",
-			 search);
+	/* gateway4 and gateway6 are understood by all of cloud-init's writers, routes to ::/0 not by ifupdown's */
+	return json_pack("{s:{s:s}, s:s, s:i, s:b, s:b, s:o, s:s*, s:s*, s:{s:o, s:o}}", "match", "macaddress", f->mac, "set-name", f->device, "mtu",
+			 (int)f->mtu, "dhcp4", 0, "dhcp6", 0, "addresses", addresses, "gateway4", f->gateway4, "gateway6", f->gateway6, "nameservers",
+			 "addresses", servers, "search", search);
 }
 
 static char *network_config(const struct isolate_parts *parts)

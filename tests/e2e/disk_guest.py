@@ -35,6 +35,9 @@ done
 for f in meta-data network-config user-data; do echo "--- $f"; cat /seed/$f; echo; done
 echo "---"
 for i in /sys/class/net/*; do echo "NIC $(basename $i) $(cat $i/address)"; done
+a=$(grep -o '"[0-9.]*/[0-9]*"' /seed/network-config | head -n 1 | tr -d '"')
+g=$(grep -o '"gateway4": "[0-9.]*"' /seed/network-config | cut -d'"' -f4)
+[ -n "$a" ] && ip link set eth0 up && ip addr add $a dev eth0 && ip route add default via $g && ping -c 1 -W 20 $g && echo "NETWORK $a"
 p=$(ls /dev/vda1 /dev/nvme0n1p1 2>/dev/null | head -n 1)
 mount -t vfat $p /disk && n=$(($(cat /disk/count 2>/dev/null || echo 0) + 1)) && echo $n >/disk/count && sync && echo "STARTS $n"
 printf '#!/bin/busybox sh\necho BUTTON >/dev/ttyS0\numount /disk\npoweroff -f\n' >/etc/acpi/PWRF/00000080

@@ -13,6 +13,8 @@ import pytest
 
 import disk_guest
 from disk_tools import boot_disk
+from network_tools import World
+from test_networks import make_network
 
 RUN = ("run", "--engine", "emulator", "-d", "--network", "none")
 
@@ -225,3 +227,39 @@ def test_what_a_disk_does_not_take(here, name, sector):
     refused = here.carrel("run", "--engine", "emulator", "--network", "none", "--name", name, sector, "--", "true", ok=(1, 2, 125))
     assert "boots as it is" in refused.stderr
     here.carrel("rm", "--force", name, ok=(0, 4))
+
+
+# --- on a network ---
+
+
+@pytest.fixture(scope="module")
+def networks():
+    made = World()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def networked(networks, new_module_site, guest_disk):
+    site = new_module_site(world=networks, node_args=["--blank-size", "32M"])
+    make_network(site, "default", ipv4="10.88.1.0/24", ipv6="fd00:88:0:1::/64", dns=[networks.WAN])
+    site.carrel("image", "import", "linux", guest_disk)
+    return site
+
+
+def test_addresses_by_the_seed(networked, name, tmp_path):
+    """The guest takes its address from the seed and reaches its gateway; cloud-init's own code makes files of it."""
+    deploy(networked, tmp_path, f"name: {name}\nimage: linux\n")  # no engine named: a disk is a machine
+    log = await_log(networked, name, "READY")
+    config = json.loads(between(log, "--- network-config", "--- user"))
+    [interface] = networked.json("show", name)["interfaces"]
+    assert f"NETWORK {interface['ipv4']}" in log
+    assert config["ethernets"]["eth0"]["match"]["macaddress"] == interface["mac"]
+    assert f"NIC eth0 {interface['mac']}" in log
+    if shutil.which("cloud-init"):
+        (tmp_path / "network-config").write_text(json.dumps(config))
+        subprocess.run(["cloud-init", "devel", "net-convert", "--network-data", tmp_path / "network-config", "--kind", "yaml", "-O", "eni", "-D",
+                        "debian", "-d", tmp_path / "out"], check=True, capture_output=True)
+        written = "".join(p.read_text() for p in (tmp_path / "out").rglob("*") if p.is_file())
+        assert f"address {interface['ipv4']}" in written and "gateway fe80::1" in written
+    networked.carrel("rm", "--force", name)
