@@ -152,15 +152,17 @@ static void wait_undone(int socket)
 /* The plan goes to the runner that waits, if there is one. */
 static int find_runner(const struct launch *l, int plan_fd, int *ret_socket, struct err *e)
 {
+	const int fds[] = { plan_fd, l->memory_fd };
+	size_t count = l->memory_fd > 0 ? 2 : 1;
 	own_fd int socket = l->runner > 0 ? l->runner : -1;
 
-	int r = socket < 0 ? 1 : send_fds(socket, &plan_fd, 1, e);
+	int r = socket < 0 ? 1 : send_fds(socket, fds, count, e);
 	if (r > 0) {
 		own_close(&socket);
 		socket = -1;
 		r = nursery_runner(&socket, e);
 		if (r >= 0)
-			r = send_fds(socket, &plan_fd, 1, e);
+			r = send_fds(socket, fds, count, e);
 	}
 	*ret_socket = TAKE_FD(socket);
 	return r;

@@ -97,6 +97,7 @@ struct launch {
 	struct launch_cgroups cgroups;
 	const struct launch_machine *host_machine; /* for engines with `machine`; NULL: this host has none */
 	const struct launch_memory *memory; /* of a machine; NULL: not in a file, and so never suspended */
+	int memory_fd;     /* of namespaces: folder of the memory state that it goes on from; 0: it begins */
 	bool held;         /* the output of the program waits for the first attach */
 	bool paused;       /* frozen before the first instruction of the program */
 	bool machine;      /* for carrel-init in a virtual machine (docs/formats/guest.md), not for carrel-run */

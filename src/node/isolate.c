@@ -277,6 +277,11 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	if (done == 0 && disk_is_one(&r->wish))
 		done = disk_launch_fds(r, parts, &disk_fds, &l.disk_fd_count, e);
 	l.disk_fds = disk_fds;
+	own_fd int images = -1;
+	own_str char *images_path = record_path(r, MEMORY_FOLDER);
+	if (done == 0 && !l.engine->machine && parts->memory)
+		done = fs_open_dir(AT_FDCWD, images_path, &images, e);
+	l.memory_fd = images;
 	if (done == 0 && l.engine->machine && !disk_is_one(&r->wish))
 		done = suspend_machine_prepare(r, parts, &l, &host, &memory, e);
 	if (done == 0) {
@@ -368,6 +373,21 @@ int isolate_pause(struct node *n, const struct record *r, struct err *e)
 {
 	own_str char *run = run_folder(n, r->id);
 	return runner_pause(run, e);
+}
+
+int isolate_suspend(struct node *n, const struct record *r, int folder, int *ret_connection, struct err *e)
+{
+	own_str char *run = run_folder(n, r->id);
+	return runner_suspend(run, folder, folder, ret_connection, e);
+}
+
+int isolate_commit(struct node *n, const struct record *r, int connection, struct err *e)
+{
+	own_str char *run = run_folder(n, r->id);
+	int done = runner_commit(connection, e);
+	if (done == 0)
+		wait_for_end(run);
+	return done;
 }
 
 int isolate_resume(struct node *n, const struct record *r, struct err *e)

@@ -83,6 +83,10 @@ int isolate_undo(struct node *n, const char *id, struct err *e) must_check;
 int isolate_status(struct node *n, const char *id, struct isolate_status *ret_status, struct err *e) must_check;
 
 int isolate_stop(struct node *n, const struct record *r, uint64_t timeout_ms, struct err *e) must_check;
+/* The workspace stands still and its memory is in the folder (docs/formats/memory.md). It goes on when the connection is closed; a commit
+ * ends it, and returns when its runner is gone. */
+int isolate_suspend(struct node *n, const struct record *r, int folder, int *ret_connection, struct err *e) must_check;
+int isolate_commit(struct node *n, const struct record *r, int connection, struct err *e) must_check;
 int isolate_pause(struct node *n, const struct record *r, struct err *e) must_check;
 int isolate_resume(struct node *n, const struct record *r, struct err *e) must_check;
 /* The interfaces that a machine which runs shall have. */

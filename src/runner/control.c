@@ -121,8 +121,10 @@ static void sweep(void *data)
 static void extra_ended(void *data, struct session *s, int status)
 {
 	struct ending *x = mem_alloc(sizeof *x);
+	struct runner *r = data;
 
 	(void)status;
+	r->visitors--;
 	*x = (struct ending){ .runner = data, .session = s };
 	(void)loop_add_timer(x->runner->loop, 0, sweep, x);
 }
@@ -364,11 +366,15 @@ static bool handle(struct runner *r, int fd, const struct request *request, int 
 			result = err_set(&e, ERR_CONFLICT, "the machine is not running yet");
 		break;
 	case RUNNER_EXEC:
-		result = exec(r, request, &session, &e);
+		r->visitors++;
+		if ((result = exec(r, request, &session, &e)) < 0)
+			r->visitors--;
 		break;
 	case RUNNER_COPY_IN:
 	case RUNNER_COPY_OUT:
-		result = copy(r, q, text, &session, &e);
+		r->visitors++;
+		if ((result = copy(r, q, text, &session, &e)) < 0)
+			r->visitors--;
 		break;
 	case RUNNER_DISPLAY:
 		result = display(r, &session, &e);

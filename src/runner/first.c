@@ -9,7 +9,6 @@
  * answers slowly. All signals are blocked when it starts.
  */
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -83,7 +82,6 @@ void first(const long *stack)
 	int program = stack[0] > 1 ? number_of((const char *)stack[2]) : 0;
 	unsigned long all = ~0ul;
 
-	(void)call(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
 	for (;;) {
 		reap(program);
 		long number = call(SYS_rt_sigtimedwait, (long)&all, 0, 0, sizeof all, 0);

@@ -40,6 +40,7 @@
 #include "base/own.h"
 #include "engine/qemu/machine_plan.h"
 #include "engine/workspace/enter.h"
+#include "runner/checkpoint.h"
 #include "runner/machine.h"
 #include "engine/workspace/program.h"
 #include "runner/network.h"
@@ -414,6 +415,19 @@ static int start(struct runner *r, int socket, struct err *e)
 	return 0;
 }
 
+/* The workspace as it was when it was suspended. */
+static int start_from_memory(struct runner *r, int socket, int folder, struct err *e)
+{
+	int result = control_listen(r, e);
+
+	r->plan.flags &= ~(uint64_t)PLAN_HELD; /* whoever ran it is not attached any more */
+	if (result < 0 || (result = receive_volumes(r, socket, e)) < 0 || (result = checkpoint_resume(r, folder, e)) < 0)
+		return result;
+	r->status.started_ms = now_ms();
+	r->status.state = r->plan.flags & PLAN_PAUSED ? RUNNER_PAUSED : RUNNER_RUNNING;
+	return 0;
+}
+
 int runner_prepare(struct runner *r, struct err *e)
 {
 	if (chdir(r->plan.run_dir) < 0)
@@ -442,7 +456,10 @@ static int prepare(struct runner *r, int socket, struct err *e)
 	}
 	if ((result = plan_decode(bytes, length, &r->plan, e)) < 0 || (result = runner_prepare(r, e)) < 0)
 		return result;
-	return start(r, socket, e);
+	if (count < 2)
+		return start(r, socket, e);
+	own_fd int folder = fds[1];
+	return start_from_memory(r, socket, folder, e);
 }
 
 static void answer(int socket, const struct runner *r, int result, const struct err *e)

@@ -31,6 +31,8 @@ struct runner {
 	int listener;
 	bool suspending, suspended; /* suspend.h; suspended: the manifest is in its place, what follows is the end */
 	bool released; /* the program was allowed to start */
+	struct checkpoint_keeper *keeper; /* while it is being suspended: checkpoint.c */
+	unsigned visitors; /* programs in the workspace that exec and cp started */
 	unsigned patience; /* rounds left to wait for slow clients at the end */
 };
 

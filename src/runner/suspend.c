@@ -16,7 +16,9 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/own.h"
 #include "model/memory_place.h"
+#include "runner/checkpoint.h"
 #include "runner/machine.h"
 
 struct suspend {
@@ -68,7 +70,9 @@ static void go_on(struct suspend *s)
 {
 	struct runner *r = s->runner;
 
-	if (s->ran && r->status.state != RUNNER_ENDED)
+	if (!r->machine)
+		checkpoint_abort(r);
+	else if (s->ran && r->status.state != RUNNER_ENDED)
 		machine_freeze(r->machine, false, went_on, r);
 	done(s);
 }
@@ -87,7 +91,10 @@ static void commit(struct suspend *s)
 	}
 	(void)fault_point("runner.committed");
 	r->suspended = true;
-	runner_kill_workspace(r);
+	if (r->machine)
+		runner_kill_workspace(r);
+	else
+		checkpoint_end(r);
 	done(s);
 }
 
@@ -131,13 +138,23 @@ void suspend_begin(struct runner *r, int fd, int folder, int state, suspend_answ
 	bool can = r->machine && !r->suspending && (r->status.state == RUNNER_RUNNING || (r->status.state == RUNNER_PAUSED && r->released));
 	int fault = fault_point("runner.suspend");
 
+	if (!r->machine)
+		own_close(&state); /* CRIU writes files of its own into the folder */
 	*s = (struct suspend){ .runner = r, .fd = fd, .folder = folder, .ran = r->status.state == RUNNER_RUNNING, .answer = answer };
 	if (can && !fault) {
 		r->suspending = true;
 		machine_save(r->machine, state, saved, s);
 		return;
 	}
-	(void)close(state);
+	if (!r->machine && !fault && !r->suspending) {
+		int copy = fcntl(folder, F_DUPFD_CLOEXEC, 0), refused = checkpoint_save(r, copy, saved, s, &e);
+		r->suspending = refused >= 0;
+		if (refused < 0)
+			saved(s, refused, &e);
+		return;
+	}
+	if (r->machine)
+		(void)close(state);
 	int result = fault ? err_errno(&e, fault, "suspend") :
 		     r->machine && !r->released ?
 			     err_set(&e, ERR_CONFLICT, "the machine stands before its first instruction: it has no memory yet") :

@@ -94,7 +94,7 @@ void birth_undo(struct birth *b)
 
 /* --- what the first process gets --- */
 
-static int open_layers(const struct plan *p, struct inside *in, struct err *e)
+int inside_open_layers(const struct plan *p, struct inside *in, struct err *e)
 {
 	for (size_t i = 0; p->partitions[i]; i++) {
 		int fd = (int)syscall(SYS_open_tree, AT_FDCWD, p->partitions[i], OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
@@ -123,7 +123,7 @@ static int open_first(const struct plan *p, struct inside *in, struct err *e)
  * A folder with one device in it, as udev makes it: everybody may open it, and the kernel asks for CAP_NET_ADMIN over the network namespace
  * of who opened it. Ours, because the host's device may be closed to ids other than its root's, and only we may make devices.
  */
-static int make_tun(int *ret_mount, struct err *e)
+int birth_make_tun(int *ret_mount, struct err *e)
 {
 	struct mount_attr a = { .attr_set = MOUNT_ATTR_RDONLY };
 	own_fd int fs = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
@@ -143,7 +143,7 @@ static int open_tun(const struct plan *p, struct inside *in, struct err *e)
 {
 	for (size_t i = 0; i < p->step_count; i++)
 		if (p->steps[i].kind == STEP_TUN)
-			return make_tun(&in->tun, e);
+			return birth_make_tun(&in->tun, e);
 	return 0;
 }
 
@@ -162,7 +162,7 @@ static int open_cgroups(const struct plan *p, struct inside *in, struct err *e)
 }
 
 /* Pipes belong to the workspace's root, so that a program may open /dev/stdout again. */
-static int make_pipe(const struct plan *p, int *ret_read, int *ret_write, struct err *e)
+int birth_make_pipe(const struct plan *p, int *ret_read, int *ret_write, struct err *e)
 {
 	int ends[2];
 
@@ -182,11 +182,11 @@ static int make_pipes(struct birth *b, struct inside *in, struct err *e)
 	if (b->plan->flags & (PLAN_TERMINAL | PLAN_MAINTENANCE))
 		return 0;
 	if (b->plan->flags & PLAN_INPUT)
-		r = make_pipe(b->plan, &in->standard[0], &b->input, e);
+		r = birth_make_pipe(b->plan, &in->standard[0], &b->input, e);
 	if (r >= 0)
-		r = make_pipe(b->plan, &b->output, &in->standard[1], e);
+		r = birth_make_pipe(b->plan, &b->output, &in->standard[1], e);
 	if (r >= 0)
-		r = make_pipe(b->plan, &b->errors, &in->standard[2], e);
+		r = birth_make_pipe(b->plan, &b->errors, &in->standard[2], e);
 	return r;
 }
 
@@ -230,7 +230,7 @@ static int write_map(pid_t pid, const char *file, uint64_t first, struct err *e)
 	return 0;
 }
 
-static int map_mount(int mount, int user_namespace, const char *what, struct err *e)
+int birth_map_mount(int mount, int user_namespace, const char *what, struct err *e)
 {
 	struct mount_attr a = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)user_namespace };
 
@@ -251,7 +251,7 @@ static int map_ids(struct birth *b, const struct inside *in, struct err *e)
 	if (user < 0)
 		return err_errno(e, errno, "open %s", path);
 	for (size_t i = 0; i < in->layer_count; i++)
-		if ((r = map_mount(in->layers[i], user, b->plan->partitions[i], e)) < 0)
+		if ((r = birth_map_mount(in->layers[i], user, b->plan->partitions[i], e)) < 0)
 			return r;
 	b->user_namespace = TAKE_FD(user);
 	return 0;
@@ -277,7 +277,7 @@ static int grow_up(struct birth *b, struct inside *in, struct err *e)
 int birth_begin(struct birth *b, struct err *e)
 {
 	struct inside in = { .plan = b->plan, .sync = -1, .first = -1, .tun = -1, .standard = { -1, -1, -1 } };
-	int r = open_layers(b->plan, &in, e);
+	int r = inside_open_layers(b->plan, &in, e);
 
 	if (r >= 0)
 		r = open_first(b->plan, &in, e);
@@ -307,7 +307,7 @@ int birth_complete(struct birth *b, struct err *e)
 
 	for (size_t i = 0; i < b->volume_count; i++) {
 		fds[i] = b->volumes[i].mount_fd;
-		if ((r = map_mount(fds[i], b->user_namespace, i ? b->plan->volumes[i - 1] : "the root volume", e)) < 0)
+		if ((r = birth_map_mount(fds[i], b->user_namespace, i ? b->plan->volumes[i - 1] : "the root volume", e)) < 0)
 			return r;
 	}
 	close_one(&b->user_namespace);

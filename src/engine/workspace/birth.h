@@ -44,6 +44,10 @@ int birth_executed(struct birth *b, struct err *e) must_check;
 /* The end of the first process is told without waiting until the kernel has taken its mounts apart: that happens in
  * birth_close_volumes. */
 void birth_hold_mounts(struct birth *b);
+/* A mount that no namespace has yet shows the ids of that user namespace. */
+int birth_map_mount(int mount, int user_namespace, const char *what, struct err *e) must_check;
+int birth_make_tun(int *ret_mount, struct err *e) must_check; /* STEP_TUN */
+int birth_make_pipe(const struct plan *p, int *ret_read, int *ret_write, struct err *e) must_check;
 void birth_close_volumes(struct birth *b);
 void birth_undo(struct birth *b); /* kills what was born and closes everything */
 

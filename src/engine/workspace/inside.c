@@ -46,7 +46,7 @@ static int enter_cgroups(const struct inside *in, struct err *e)
 	return 0;
 }
 
-static int raise_loopback(struct err *e)
+int inside_raise_loopback(struct err *e)
 {
 	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP };
 	own_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -90,7 +90,7 @@ static int become_root(struct err *e)
 }
 
 /* /proc is there on every host, and is not needed by its path any more. */
-static int make_scratch(struct err *e)
+int inside_make_scratch(struct err *e)
 {
 	if (mount("carrel", "/proc", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=64k") < 0 || chdir("/proc") < 0)
 		return err_errno(e, errno, "make a scratch folder");
@@ -111,11 +111,11 @@ static int make_world(const struct inside *in, struct tree *t, struct err *e)
 	const struct plan *p = in->plan;
 	int r = enter_cgroups(in, e);
 
-	if (r < 0 || (!(p->flags & PLAN_HOST_NETWORK) && (r = raise_loopback(e)) < 0))
+	if (r < 0 || (!(p->flags & PLAN_HOST_NETWORK) && (r = inside_raise_loopback(e)) < 0))
 		return r;
 	if (sethostname(p->host_name, strlen(p->host_name)) < 0)
 		return err_errno(e, errno, "set the host name %s", p->host_name);
-	if ((r = await_go(in->sync, NULL, e)) < 0 || (r = become_root(e)) < 0 || (r = make_scratch(e)) < 0)
+	if ((r = await_go(in->sync, NULL, e)) < 0 || (r = become_root(e)) < 0 || (r = inside_make_scratch(e)) < 0)
 		return r;
 	if ((r = tree_begin(t, e)) < 0 || (r = await_volumes(in->sync, t, e)) < 0 || (r = tree_complete(t, e)) < 0)
 		return r;
@@ -176,8 +176,13 @@ static int be_init(const struct inside *in, const struct program *what, struct e
 
 	if (r < 0)
 		return r;
-	r = program_keep_capabilities(BIT(CAP_KILL_NUMBER), e);
-	return r < 0 ? r : program_be_first(child, e);
+	/* The program may look into this process, as into any other of its user: it must find no more rights here than it has. */
+	(void)prctl(PR_SET_DUMPABLE, 0); /* until it is executed, this is still our memory */
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return err_errno(e, errno, "renounce new privileges");
+	if ((r = program_install_filter(in->plan, e)) < 0 || (r = program_keep_capabilities(BIT(CAP_KILL_NUMBER), e)) < 0)
+		return r;
+	return program_be_first(child, e);
 }
 
 void inside_first_process(const struct inside *in)

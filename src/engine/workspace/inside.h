@@ -24,9 +24,16 @@ struct inside {
 	int parent_sync; /* the other end, which must not stay open here: its closing says that carrel-run is gone */
 };
 
+/* Private copies of the partitions' mounts, into `layers`. */
+int inside_open_layers(const struct plan *p, struct inside *in, struct err *e) must_check;
+int inside_raise_loopback(struct err *e) must_check; /* of the network namespace here */
+/* A tmpfs in the place of /proc of this mount namespace becomes the working folder. */
+int inside_make_scratch(struct err *e) must_check;
 void inside_first_process(const struct inside *in) __attribute__((noreturn));
 
 /* --- tree.c --- */
+#define TREE_DEVPTS "newinstance,ptmxmode=0666,mode=620,gid=5"
+
 struct tree {
 	const struct plan *plan;
 	const struct inside *in;
@@ -39,6 +46,13 @@ struct tree {
  * there, the overlay, with what was made aside put in its place, and the other steps. Leaves the new root in `root`. */
 int tree_begin(struct tree *t, struct err *e) must_check;
 int tree_complete(struct tree *t, struct err *e) must_check;
+/* Parts of the two: the overlay, opened as `root`; and what hides others, in the working folder. */
+int tree_stack(struct tree *t, struct err *e) must_check;
+/* What STEP_VOLUME mounts, as a descriptor. */
+int tree_take_volume(struct tree *t, const struct step *s, int *ret_mount, struct err *e) must_check;
+/* Its other side is a mount, of a file. */
+int tree_make_terminal(int *ret_master, int *ret_mount, struct err *e) must_check;
+int tree_make_nothing(const char *name, bool folder, struct err *e) must_check;
 int tree_step(struct tree *t, const struct step *s, struct err *e) must_check; /* one more, in a finished tree */
 
 #endif

@@ -116,6 +116,10 @@ static const char *tmpfs_options(struct request *r, const struct launch *l, cons
 	return own(r, mem_printf("mode=%s,size=%" PRIu64 "k,nr_inodes=%" PRIu64, mode, kib, kib / 4));
 }
 
+/* systemd.exec(5). Namespaces inside a workspace's cannot be written to disk, so services share its host name, network, and message queues, which
+ * are nobody else's (docs/decisions/0112). A unit's own drop-in is stronger. */
+#define SERVICE_DEFAULTS WRITE_MARK "[Service]\nProtectHostname=no\nPrivateNetwork=no\nPrivateUsers=no\nPrivateIPC=no\n"
+
 static void plan_dev(struct request *r, const struct launch *l, bool system, bool console)
 {
 	static const char *const devices[] = { "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty" };
@@ -241,6 +245,7 @@ static void plan_tree(struct request *r, const struct launch *l, bool system)
 	if (system) {
 		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/run", tmpfs_options(r, l, "755", 20));
 		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/tmp", tmpfs_options(r, l, "1777", 50));
+		step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system/service.d/50-carrel.conf", SERVICE_DEFAULTS);
 	}
 	plan_volumes(r, l);
 	plan_identity(r, l, system);

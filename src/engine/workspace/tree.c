@@ -70,7 +70,7 @@ static int mount_overlay(const struct tree *t, struct err *e)
 	return 0;
 }
 
-static int stack_layers(struct tree *t, struct err *e)
+int tree_stack(struct tree *t, struct err *e)
 {
 	int r = place(t->volumes[0], "v", e);
 
@@ -86,7 +86,7 @@ static int stack_layers(struct tree *t, struct err *e)
 }
 
 /* What STEP_HIDE puts over others, as read-only mounts that can be copied. */
-static int make_nothing(const char *name, bool folder, struct err *e)
+int tree_make_nothing(const char *name, bool folder, struct err *e)
 {
 	own_fd int file = -1;
 	struct mount_attr a = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC };
@@ -190,11 +190,10 @@ static int step_mount(struct tree *t, const struct step *s, struct err *e)
 }
 
 /* A data volume holds one folder, so that a program finds its place empty. */
-static int step_volume(struct tree *t, const struct step *s, struct err *e)
+int tree_take_volume(struct tree *t, const struct step *s, int *ret_mount, struct err *e)
 {
 	size_t i = 0;
 	struct mount_attr a = { .attr_set = s->number };
-	own_fd int target = -1;
 
 	while (t->plan->volumes[i] && !str_eq(t->plan->volumes[i], s->source))
 		i++;
@@ -214,7 +213,16 @@ static int step_volume(struct tree *t, const struct step *s, struct err *e)
 	own_fd int mount = (int)syscall(SYS_open_tree, data, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 	if (mount < 0 || syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, &a, sizeof a) < 0)
 		return err_errno(e, errno, "take volume %s", s->source);
-	if ((r = open_target_folder(t, s->target, THEIRS, &target, e)) < 0)
+	*ret_mount = TAKE_FD(mount);
+	return 0;
+}
+
+static int step_volume(struct tree *t, const struct step *s, struct err *e)
+{
+	own_fd int target = -1, mount = -1;
+	int r = tree_take_volume(t, s, &mount, e);
+
+	if (r < 0 || (r = open_target_folder(t, s->target, THEIRS, &target, e)) < 0)
 		return r;
 	return attach(mount, target, s->target, e);
 }
@@ -349,23 +357,41 @@ static int step_write(struct tree *t, const struct step *s, struct err *e)
 	return fs_write_all(fd, s->text, strlen(s->text), e);
 }
 
+/* In a devpts of its own that nothing but this terminal is in: its other side is ours, so it is no part of what a workspace is (decision 111). */
+int tree_make_terminal(int *ret_master, int *ret_mount, struct err *e)
+{
+	char name[16];
+	int number, unlock = 0;
+	own_fd int fs = (int)syscall(SYS_fsopen, "devpts", FSOPEN_CLOEXEC);
+
+	if (fs < 0)
+		return err_errno(e, errno, "open file system devpts");
+	int r = set_mount_options(fs, TREE_DEVPTS, e);
+	if (r < 0)
+		return r;
+	if (syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return err_errno(e, errno, "make file system devpts");
+	own_fd int all = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+	own_fd int master = all < 0 ? -1 : openat(all, "ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (master < 0 || ioctl(master, TIOCSPTLCK, &unlock) < 0 || ioctl(master, TIOCGPTN, &number) < 0)
+		return err_errno(e, errno, "make a terminal");
+	(void)snprintf(name, sizeof name, "%d", number);
+	*ret_mount = (int)syscall(SYS_open_tree, all, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (*ret_mount < 0)
+		return err_errno(e, errno, "take the terminal");
+	*ret_master = TAKE_FD(master);
+	return 0;
+}
+
 static int step_console(struct tree *t, const struct step *s, struct err *e)
 {
-	char path[32];
-	int number, unlock = 0;
+	own_fd int mount = -1;
+	int r = tree_make_terminal(&t->terminal, &mount, e);
 
-	t->terminal = open_in(t->root, "/dev/pts/ptmx", O_RDWR | O_NOCTTY, 0, OURS);
-	if (t->terminal < 0 || ioctl(t->terminal, TIOCSPTLCK, &unlock) < 0 || ioctl(t->terminal, TIOCGPTN, &number) < 0)
-		return err_errno(e, errno, "make a terminal");
-	(void)snprintf(path, sizeof path, "/dev/pts/%d", number);
-	t->terminal_peer = open_in(t->root, path, O_RDWR | O_NOCTTY, 0, OURS);
-	own_fd int mount = open_in(t->root, path, O_PATH, 0, OURS);
-	if (t->terminal_peer < 0 || mount < 0)
-		return err_errno(e, errno, "open %s", path);
-	own_fd int copy = (int)syscall(SYS_open_tree, mount, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
-	if (copy < 0)
-		return err_errno(e, errno, "take %s", path);
-	return mount_on_new_file(t, copy, s->target, e);
+	if (r < 0 || (r = mount_on_new_file(t, mount, s->target, e)) < 0)
+		return r;
+	t->terminal_peer = open_in(t->root, s->target, O_RDWR | O_NOCTTY, 0, OURS);
+	return t->terminal_peer < 0 ? err_errno(e, errno, "open %s", s->target) : 0;
 }
 
 static int step_first(struct tree *t, const struct step *s, struct err *e)
@@ -431,9 +457,9 @@ static int do_steps(struct tree *t, bool those_aside, struct err *e)
 
 int tree_begin(struct tree *t, struct err *e)
 {
-	int r = make_nothing("nothing", true, e);
+	int r = tree_make_nothing("nothing", true, e);
 
-	if (r < 0 || (r = make_nothing("none", false, e)) < 0)
+	if (r < 0 || (r = tree_make_nothing("none", false, e)) < 0)
 		return r;
 	if (mkdir("aside", 0755) < 0)
 		return err_errno(e, errno, "make a scratch folder");
@@ -457,7 +483,7 @@ static int put_in_place(struct tree *t, const char *path, struct err *e)
 
 int tree_complete(struct tree *t, struct err *e)
 {
-	int r = stack_layers(t, e);
+	int r = tree_stack(t, e);
 
 	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(aside); i++)
 		r = put_in_place(t, aside[i], e);

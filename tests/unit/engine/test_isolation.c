@@ -96,9 +96,11 @@ static const char *const refused_to_programs[] = {
 	"pivot_root / /tmp",
 	"reboot -f",
 	"mkdir /sys/fs/cgroup/x",
-	"cat /proc/1/environ",
+	"grep . /proc/1/environ",
 	"ls /proc/1/fd | grep .",
-	"readlink /proc/1/exe",
+	"grep 'Seccomp:.*0' /proc/1/status",
+	"grep 'NoNewPrivs:.*0' /proc/1/status",
+	"grep CapBnd /proc/1/status | grep -v 0000000000000020",
 };
 
 static void expect_refused(struct fixture *f, const char *const *probes, size_t count)
@@ -123,6 +125,8 @@ static const char *const sleeper[] = { "/bin/sleep", "1000", NULL };
 static void launch_program(struct fixture *f)
 {
 	assert_ok(fixture_launch(f, sleeper), &f->e);
+	/* the first process becomes what it is while the program runs already */
+	assert_int_equal(fixture_exec(f, NULL, "until grep -q first /proc/1/comm; do usleep 1000; done", out, sizeof out), 0);
 }
 
 static void launch_system(struct fixture *f)

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The engine `workspace`, suspended by CRIU. The runner's helper carrel-checkpoint does it; here is what the agent knows: whether this host
+ * can, what the manifest says, and the digests of what was written.
+ *
+ * A memory state is bound to its processor's features - programs choose their code by them when they start - and to a CRIU that is not older
+ * than the one that wrote it. It is not bound to the kernel: CRIU makes everything by system calls.
+ */
+#include "node/suspend.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "engine/workspace/checkpoint_program.h"
+#include "node/checkpoint.h"
+
+#define FILES_MOST 100000
+
+static int check(struct node *n, const struct record *r, struct err *e)
+{
+	char version[CHECKPOINT_VERSION_SIZE];
+
+	(void)n;
+	if (r->wish.spec->network == NETWORK_HOST) {
+		(void)err_set(e, ERR_UNSUPPORTED, "the workspace has the host's network, whose connections cannot be taken away from it");
+		return err_hint(e, "carrel stop keeps the volumes");
+	}
+	return checkpoint_probe(version, e);
+}
+
+/* --- save --- */
+
+static int add_file(int folder, const char *name, struct memory_file *f, struct err *e)
+{
+	own_fd int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	char text[DIGEST_TEXT_SIZE];
+	struct digest digest;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_errno(e, errno, "open %s", name);
+	if (!S_ISREG(st.st_mode))
+		return err_set(e, ERR_INTERNAL, "%s of the memory state is not a file", name);
+	int r = hash_fd(fd, &digest, e);
+	if (r == 0)
+		*f = (struct memory_file){ mem_strdup(name), (uint64_t)st.st_size, mem_strdup(digest_text(&digest, text)) };
+	return r;
+}
+
+static int add_files(int folder, struct memory_manifest *m, struct err *e)
+{
+	own_dir DIR *dir = fdopendir(openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	struct memory_file *files = NULL;
+	size_t room = 0, count = 0;
+	int r = dir ? 0 : err_errno(e, errno, "read the memory folder");
+
+	for (struct dirent *d; r == 0 && (d = readdir(dir)) && count < FILES_MOST;) {
+		if (d->d_name[0] == '.' || strncmp(d->d_name, MEMORY_MANIFEST, strlen("manifest")) == 0)
+			continue;
+		MEM_PUSH_ROOM(files, count, room);
+		r = add_file(folder, d->d_name, &files[count], e);
+		count += r == 0;
+	}
+	m->files = (struct objects){ files, count };
+	return r;
+}
+
+static void add_features(struct memory_manifest *m)
+{
+	own_str char *flags = checkpoint_features();
+	char *save = NULL;
+
+	for (char *word = strtok_r(flags, " ", &save); word; word = strtok_r(NULL, " ", &save))
+		texts_add(&m->features, word);
+}
+
+/* What an earlier suspension that did not come to its end has left. */
+static int empty(int folder, struct err *e)
+{
+	own_dir DIR *dir = fdopendir(openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	int r = dir ? 0 : err_errno(e, errno, "read the memory folder");
+
+	for (struct dirent *d; r == 0 && (d = readdir(dir));)
+		if (!str_eq(d->d_name, ".") && !str_eq(d->d_name, ".."))
+			r = fs_remove_tree(folder, d->d_name, e);
+	return r;
+}
+
+static int save(struct work *w, int folder, struct memory_manifest *m, void **ret_saved, struct err *e)
+{
+	char version[CHECKPOINT_VERSION_SIZE];
+	own_fd int connection = -1;
+	int r = checkpoint_probe(version, e);
+
+	if (r < 0 || (r = empty(folder, e)) < 0 || (r = isolate_suspend(w->node, w->record, folder, &connection, e)) < 0)
+		return r;
+	m->kind = MEMORY_CRIU;
+	m->engine = ENGINE_WORKSPACE;
+	m->paused = w->record->wish.wish == WISH_PAUSED;
+	m->program = mem_strdup("criu");
+	m->version = mem_strdup(version);
+	add_features(m);
+	if ((r = add_files(folder, m, e)) < 0)
+		return r; /* the connection closes: it goes on */
+	int *saved = mem_alloc(sizeof *saved);
+	*saved = TAKE_FD(connection);
+	*ret_saved = saved;
+	return 0;
+}
+
+static void abort_save(struct work *w, void *saved)
+{
+	int *connection = saved;
+
+	(void)w;
+	own_close(connection);
+	free(connection);
+}
+
+static int commit(struct work *w, int folder, void *saved, struct err *e)
+{
+	const int *connection = saved;
+	int r = isolate_commit(w->node, w->record, *connection, e);
+
+	(void)folder;
+	abort_save(w, saved);
+	return r;
+}
+
+/* --- resume --- */
+
+static int host(struct node *n, const struct memory_manifest *m, struct memory_host *ret_host, struct err *e)
+{
+	static _Thread_local char version[CHECKPOINT_VERSION_SIZE];
+	static _Thread_local struct texts features;
+	int r = checkpoint_probe(version, e);
+
+	(void)n;
+	if (r < 0)
+		return r;
+	own_str char *flags = checkpoint_features();
+	char *save_at = NULL;
+	texts_done(&features);
+	for (char *word = strtok_r(flags, " ", &save_at); word; word = strtok_r(NULL, " ", &save_at))
+		texts_add(&features, word);
+	texts_add(&features, NULL);
+	*ret_host = (struct memory_host){ .architecture = m->architecture, .program = "criu", .features = (const char *const *)features.items,
+					  .version = checkpoint_reads(version, m->version) ? m->version : version };
+	return 0;
+}
+
+const struct suspend_engine suspend_workspace = {
+	.name = "workspace", .check = check, .save = save, .commit = commit, .abort = abort_save, .host = host,
+};

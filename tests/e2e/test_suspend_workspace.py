@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Suspend and resume in the engine `workspace`, by a real CRIU: programs and whole systems go on where they were, with their processes,
+open files, pipes, sockets and connections; whatever is killed on the way, the workspace goes on or is suspended, never neither.
+
+CRIU: $CARREL_CRIU, or one that tools/get-criu fetches into the cache folder. Where none works, all of this is skipped with the reason.
+"""
+import fcntl
+import os
+import pathlib
+import subprocess
+import termios
+
+import pytest
+
+import conftest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def find_criu():
+    given = os.environ.get("CARREL_CRIU")
+    if given:
+        return given
+    folder = conftest.cache_folder() / "criu"
+    if not (folder / "criu").exists():
+        done = subprocess.run([ROOT / "tools/get-criu", folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+        if done.returncode:
+            pytest.skip(f"no CRIU: {done.stdout[-300:]}")
+    return str(folder / "criu")
+
+
+@pytest.fixture(scope="module")
+def criu(prefix):
+    path = find_criu()
+    done = subprocess.run([prefix / "libexec/carrel/carrel-checkpoint", "probe", "/tmp"], env={**os.environ, "CARREL_CRIU": path},
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    if done.returncode:
+        pytest.skip(f"CRIU does not work on this kernel: {done.stdout}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def sites(prefix, criu, busybox_tar):
+    site = conftest.Site(prefix, env={"CARREL_CRIU": criu})
+    conftest.import_image(site, "busybox", busybox_tar)
+    yield site
+    problems = site.close()
+    assert not problems, "\n".join(problems)
+
+
+@pytest.fixture
+def site(sites):
+    yield sites
+    for item in sites.api("GET", "/v1/workspaces?limit=1000")[1]["items"]:
+        sites.carrel("rm", "-f", item["name"], ok=None)
+
+
+def inside(site, name, command, **how):
+    return site.carrel("exec", name, "--", "sh", "-c", command, **how).stdout
+
+
+def pids(site, name):
+    return inside(site, name, "for p in /proc/[0-9]*; do read -r c 2>/dev/null < $p/comm && echo ${p#/proc/} $c; done")
+
+
+COUNTER = "i=0; while true; do i=$((i+1)); echo tick $i; usleep 100000; done"
+
+
+def ticks(site, name):
+    return [int(line.split()[1]) for line in site.carrel("logs", name).stdout.splitlines() if line.startswith("tick ")]
+
+
+def test_program_goes_on(site):
+    """The counter is in the memory of a shell: after the resume it counts on, leaving nothing out, in the log and in the state."""
+    site.carrel("deploy", "busybox", "--name", "counter", "--", "sh", "-c", COUNTER)
+    site.wait(lambda: len(ticks(site, "counter")) > 3)
+    site.carrel("suspend", "counter")
+    state = site.workspace("counter")
+    assert state["state"] == "suspended" and not state.get("pid")
+    assert not conftest.host_processes("\0", *site.ids(), state["id"]), "suspended, and still there"
+    before = ticks(site, "counter")
+    site.carrel("resume", "counter")
+    site.wait(lambda: len(ticks(site, "counter")) > len(before) + 3)
+    seen = ticks(site, "counter")
+    assert seen == list(range(1, len(seen) + 1))
+    assert site.workspace("counter")["state"] == "running"
+
+
+def test_again_and_again(site):
+    site.carrel("deploy", "busybox", "--name", "counter", "--", "sh", "-c", COUNTER)
+    for _ in range(3):
+        n = len(ticks(site, "counter"))
+        site.wait(lambda n=n: len(ticks(site, "counter")) > n + 2)
+        site.carrel("suspend", "counter")
+        site.carrel("resume", "counter")
+    seen = ticks(site, "counter")
+    assert seen == list(range(1, len(seen) + 1))
+
+
+def test_exit_status_is_told(site):
+    site.carrel("deploy", "busybox", "--name", "ends", "--", "sh", "-c", "trap 'exit 42' TERM; while true; do usleep 50000; done")
+    site.wait_state("ends", "running")
+    site.carrel("suspend", "ends")
+    site.carrel("resume", "ends")
+    site.carrel("stop", "ends")
+    assert site.wait_state("ends", "stopped", "failed")["exit_status"] == 42
+
+
+def test_what_a_program_holds(site):
+    """A removed file that is open, a FIFO, a pipe with something in it, a background child, an environment, a working folder."""
+    script = ("cd /tmp 2>/dev/null || cd /; export WORD=kept; echo removed > gone; exec 5<gone; rm gone; mkfifo pipe; exec 6<>pipe; echo inthepipe >&6; "
+              "sleep 1000 & while [ ! -e go ]; do usleep 50000; done; read -r a <&5; read -r b <&6; echo $WORD $a $b $PWD $! > said; "
+              "kill $! && echo child >> said; while true; do usleep 100000; done")
+    site.carrel("deploy", "busybox", "--name", "holds", "--", "sh", "-c", script)
+    site.wait(lambda: "pipe" in inside(site, "holds", "ls /tmp /"))
+    folder = "/tmp" if "pipe" in inside(site, "holds", "ls /tmp") else "/"
+    site.carrel("suspend", "holds")
+    site.carrel("resume", "holds")
+    inside(site, "holds", f"touch {folder}/go")
+    said = site.wait(lambda: (t := inside(site, "holds", f"cat {folder}/said 2>/dev/null || true")).count("\n") == 2 and t)
+    words = said.split()
+    assert words[:4] == ["kept", "removed", "inthepipe", folder] and words[-1] == "child"
+
+
+def test_input_that_was_not_read(site):
+    """What was written to the standard input before, and not read yet, is read afterwards."""
+    attached = site.popen("run", "-i", "--name", "reader", "busybox", "--", "sh", "-c",
+                          "while [ ! -e /go ]; do usleep 50000; done; read -r line; echo got $line; while true; do usleep 100000; done")
+    site.wait_state("reader", "running")
+    attached.stdin.write(b"hello there\n")
+    attached.stdin.flush()
+    pid = site.workspace("reader")["pid"]
+    child = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+
+    def waiting():
+        with open(f"/proc/{child}/fd/0", "rb", buffering=0) as pipe:
+            return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"), "little")
+    site.wait(lambda: waiting() == 12, what="the input in the pipe")
+    site.carrel("suspend", "reader")
+    site.carrel("resume", "reader")
+    inside(site, "reader", "touch /go")
+    site.wait(lambda: "got hello there" in site.carrel("logs", "reader").stdout)
+
+
+def test_suspended_outlives_the_daemons(site):
+    site.carrel("deploy", "busybox", "--name", "counter", "--", "sh", "-c", COUNTER)
+    site.wait(lambda: len(ticks(site, "counter")) > 2)
+    site.carrel("suspend", "counter")
+    site.node.kill()
+    site.service.kill()
+    site.service.start()
+    site.node.start()
+    assert site.workspace("counter")["state"] == "suspended"
+    site.carrel("resume", "counter")
+    n = len(ticks(site, "counter"))
+    site.wait(lambda: len(ticks(site, "counter")) > n + 2)
+    seen = ticks(site, "counter")
+    assert seen == list(range(1, len(seen) + 1))
+
+
+def test_commands_that_run_in_it(site):
+    site.carrel("deploy", "busybox", "--name", "visited", "--", "sleep", "1000")
+    visitor = site.popen("exec", "visited", "--", "sh", "-c", "echo here; sleep 1000")
+    assert visitor.stdout.readline() == b"here\n"
+    refused = site.carrel("suspend", "visited", ok=None)
+    assert refused.returncode != 0 and "exec" in refused.stderr
+    assert site.workspace("visited")["state"] == "running"
+    assert inside(site, "visited", "echo alive") == "alive\n"
+
+
+def test_without_criu(prefix, site):
+    """Told beforehand, with what to do; nothing is done."""
+    site.carrel("deploy", "busybox", "--name", "stays", "--", "sleep", "1000")
+    site.node.stop()
+    site.node.env = {**site.node.env, "CARREL_CRIU": "/nonexistent/criu"}
+    site.node.start()
+    try:
+        refused = site.carrel("suspend", "stays", ok=None)
+        assert refused.returncode != 0 and "CRIU" in refused.stderr and "get-criu" in refused.stderr
+        site.wait(lambda: "CRIU" in site.carrel("suspend", "--check", "stays", ok=None).stdout, what="the reason")
+        assert site.workspace("stays")["state"] == "running"
+    finally:
+        site.node.stop()
+        site.node.env = site.environment
+        site.node.start()
