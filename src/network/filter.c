@@ -392,6 +392,20 @@ static int bank_counters(struct filter *f, const char *table)
 	return any > 0; /* to take nothing away is no transaction */
 }
 
+/* Another program changed something since we looked: if none of it was ours, we go on from there. */
+static void catch_up(struct filter *f, const char *table)
+{
+	uint32_t now, after;
+	uint64_t digest;
+	struct err ignored;
+
+	if (!f->generation || !f->digested || filter_netlink_generation(f->netlink, &now, &ignored) < 0 || now == f->generation)
+		return;
+	if (filter_netlink_digest(f->netlink, table, &digest, &ignored) >= 0 && digest == f->digest &&
+	    filter_netlink_generation(f->netlink, &after, &ignored) >= 0 && after == now)
+		f->generation = now;
+}
+
 static int apply_parts(struct filter *f, const struct filter_ruleset *wanted, const char *table, struct err *e)
 {
 	__attribute__((cleanup(difference_done))) struct difference d = { 0 };
@@ -405,6 +419,7 @@ static int apply_parts(struct filter *f, const struct filter_ruleset *wanted, co
 	text_stale(&d.stale, table, &after);
 	if (!before.length && !after.length && !d.gone_count && !d.come_count)
 		return 0;
+	catch_up(f, table);
 	if (before.length && nft_run(&before, false, e) < 0)
 		return -EIO;
 	transactions = bank_counters(f, table);
@@ -639,10 +654,12 @@ int filter_check(struct filter *f, char ret_what[static 160], struct err *e)
 		f->generation = now; /* another program changed its own tables */
 		return 0;
 	}
-	(void)snprintf(ret_what, 160, f->digested ? "another program changed table %s" : "table %s may have been changed by another program",
+	/* Not digested: others changed theirs while we changed ours, so nobody can say. */
+	int r = f->digested ? 1 : 2;
+	(void)snprintf(ret_what, 160, r == 1 ? "another program changed table %s" : "another program changed something while table %s was changed",
 		       table);
 	f->whole = true;
-	return 1;
+	return r;
 }
 
 int filter_remove_all(const char *instance, struct err *e)

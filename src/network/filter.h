@@ -123,7 +123,8 @@ int filter_add(struct filter *f, const struct filter_intent *intent, const char 
 int filter_remove(struct filter *f, const char *id, struct err *e) must_check;
 
 int filter_counters(struct filter *f, struct filter_counts *ret_counts, struct err *e) must_check;
-/* 1: the kernel has something else than was applied (filter_apply repairs it and *ret_what says what it was); 0: as applied. */
+/* 1: the kernel has something else than was applied (filter_apply repairs it and *ret_what says what it was); 2: it may have, as
+ * another program's change came between ours (filter_apply makes sure); 0: as applied. */
 int filter_check(struct filter *f, char ret_what[static 160], struct err *e) must_check;
 /* Both tables go. For the end of an installation, and tests. */
 int filter_remove_all(const char *instance, struct err *e) must_check;

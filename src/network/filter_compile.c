@@ -132,11 +132,11 @@ static bool peer_match(struct filter_ruleset *r, const struct filter_model *m, c
 static void service_match(const struct rule_service *s, bool ipv6, struct str *to)
 {
 	if (s->protocol == RULE_ICMP) {
-		str_printf(to, " meta l4proto %s", ipv6 ? "ipv6-icmp" : "icmp");
+		str_printf(to, " meta l4proto %u", ipv6 ? 58U : 1U); /* by number: a host may have no /etc/protocols */
 		return;
 	}
 	if (!s->port_count) {
-		str_printf(to, " meta l4proto %s", rule_protocol_names[s->protocol]);
+		str_printf(to, " meta l4proto %u", s->protocol == RULE_TCP ? 6U : 17U);
 		return;
 	}
 	str_printf(to, " %s dport { ", rule_protocol_names[s->protocol]);

@@ -29,10 +29,10 @@ struct words {
 #define W(letter) [letter - 'A']
 
 static const struct words families[] = {
-	{ { W('F') = "4", W('I') = "ip", W('A') = "ipv4_addr", W('K') = "ip", W('C') = "icmp", W('L') = "icmp", W('E') = "{ 3, 11, 12 }",
+	{ { W('F') = "4", W('I') = "ip", W('A') = "ipv4_addr", W('K') = "ip", W('C') = "icmp", W('L') = "1", W('E') = "{ 3, 11, 12 }",
 	    W('N') = "ip id", W('S') = "@nh,96,32", W('T') = "@nh,128,32", W('s') = "@th,160,32", W('t') = "@th,192,32",
 	    W('M') = "ip frag-off & 0x2000 != 0", W('R') = "ip frag-off & 0x1fff != 0" } },
-	{ { W('F') = "6", W('I') = "ip6", W('A') = "ipv6_addr", W('K') = "ip6", W('C') = "icmpv6", W('L') = "ipv6-icmp",
+	{ { W('F') = "6", W('I') = "ip6", W('A') = "ipv6_addr", W('K') = "ip6", W('C') = "icmpv6", W('L') = "58",
 	    W('E') = "{ 1, 2, 3, 4 }", W('N') = "frag id", W('S') = "@nh,64,128", W('T') = "@nh,192,128", W('s') = "@th,128,128",
 	    W('t') = "@th,256,128", W('M') = "exthdr frag exists", W('R') = "exthdr frag exists frag frag-off != 0" } },
 };
@@ -106,7 +106,7 @@ static const char site_sender[] =
 	"		goto refuse_nd\n"
 	"	}\n"
 	"	chain site6 {\n"
-	"		meta l4proto ipv6-icmp icmpv6 type vmap { nd-neighbor-solicit : goto site_nd, nd-neighbor-advert : goto site_nd, "
+	"		meta l4proto 58 icmpv6 type vmap { nd-neighbor-solicit : goto site_nd, nd-neighbor-advert : goto site_nd, "
 	"nd-router-advert : goto refuse_router, nd-redirect : goto refuse_router, 138 : goto refuse_router }\n"
 	"		udp sport 547 goto refuse_dhcp\n"
 	"		exthdr frag exists ip6 hoplimit 255 goto refuse_nd\n"
@@ -120,7 +120,8 @@ static const char site_sender[] =
 	"		ether type ip udp sport 67 goto refuse_dhcp\n"
 	"		ether type ip meta mark set iifname . ether saddr . ip saddr map @source4 accept\n"
 	"		ether type ip6 goto site6\n"
-	"		arp htype 1 arp ptype ip arp hlen 6 arp plen 4 iifname . ether saddr @macs iifname . @nh,64,48 . @nh,112,32 @leases accept\n"
+	"		ether type arp arp htype 1 arp ptype ip arp hlen 6 arp plen 4 iifname . ether saddr @macs "
+	"iifname . @nh,64,48 . @nh,112,32 @leases accept\n"
 	"		ether type arp goto own_arp\n"
 	"		iifname . ether saddr != @macs goto refuse_mac\n"
 	"		ether type ip iifname . @ll,48,48 . @nh,96,32 @leases accept\n"
@@ -159,18 +160,18 @@ static const char known[] =
 	"	chain known_$D {\n"
 	"		ether type ip ip frag-off & 0x1fff != 0 goto piece4_$D\n"
 	"		exthdr frag exists frag frag-off != 0 goto piece6_$D\n"
-	"		ether type ip meta l4proto vmap { tcp : goto tcp4_$D, udp : goto udp4_$D, icmp : goto icmp4_$D }\n"
-	"		ether type ip6 meta l4proto vmap { tcp : goto tcp6_$D, udp : goto udp6_$D, ipv6-icmp : goto icmp6_$D }\n"
+	"		ether type ip meta l4proto vmap { 6 : goto tcp4_$D, 17 : goto udp4_$D, 1 : goto icmp4_$D }\n"
+	"		ether type ip6 meta l4proto vmap { 6 : goto tcp6_$D, 17 : goto udp6_$D, 58 : goto icmp6_$D }\n"
 	"	}\n";
 
 static const char passes_begin[] = "	chain passes_$D {\n";
 static const char passes_family[] = "		$M update @pieces$F { $P . $I saddr . $I daddr . $N timeout 30s }\n";
 static const char opens_begin[] = "	chain opens_$D {\n";
 static const char opens_family[] =
-	"		ether type $K meta l4proto tcp update @$W_tcp$F { $P . $I saddr . $I daddr . th sport . th dport timeout 1m }\n"
-	"		ether type $K meta l4proto udp update @$W_udp$F { $P . $I saddr . $I daddr . th sport . th dport timeout 1m }\n"
+	"		ether type $K meta l4proto 6 update @$W_tcp$F { $P . $I saddr . $I daddr . th sport . th dport timeout 1m }\n"
+	"		ether type $K meta l4proto 17 update @$W_udp$F { $P . $I saddr . $I daddr . th sport . th dport timeout 1m }\n"
 	"		$C type echo-request update @$W_ping$F { $P . $I saddr . $I daddr . $C id timeout 30s }\n"
-	"		ether type $K meta l4proto { tcp, udp, $L } update @talks$F { $P . $S . $T timeout 1d }\n";
+	"		ether type $K meta l4proto { 6, 17, $L } update @talks$F { $P . $S . $T timeout 1d }\n";
 
 static const char ends[] =
 	"	chain denied_$D {\n		update @$D_hits { $P . meta mark counter } drop\n	}\n"
@@ -199,8 +200,8 @@ static const char leaving[] =
 	"		udp sport 546 udp dport 547 meta mark set 0 accept\n"
 	"		icmpv6 type { 131, 132, 133, 135, 136, 143 } meta mark set 0 accept\n"
 	"$K"
-	"		meta l4proto { tcp, udp } th dport 53 iifname . ip daddr @resolvers4 meta mark set 0x15 goto allowed_out\n"
-	"		meta l4proto { tcp, udp } th dport 53 iifname . ip6 daddr @resolvers6 meta mark set 0x15 goto allowed_out\n"
+	"		meta l4proto { 6, 17 } th dport 53 iifname . ip daddr @resolvers4 meta mark set 0x15 goto allowed_out\n"
+	"		meta l4proto { 6, 17 } th dport 53 iifname . ip6 daddr @resolvers6 meta mark set 0x15 goto allowed_out\n"
 	"		iifname vmap @site_leave\n"
 	"		drop\n"
 	"	}\n"
@@ -251,7 +252,7 @@ static const char arriving[] =
 #define GREETED                                                                            \
 	"		jump known_in\n"                                                           \
 	"		tcp flags & (syn | ack) == syn goto opens_in\n"                            \
-	"		meta l4proto tcp accept\n"                                                 \
+	"		meta l4proto 6 accept\n"                                                 \
 	"		ether type { ip, ip6 } goto opens_in\n"
 
 static void allowed(const struct words *direction, uint64_t most, bool follows, struct str *to)
@@ -261,7 +262,7 @@ static void allowed(const struct words *direction, uint64_t most, bool follows, 
 		expand("		add @connections { $P ct count over ", NULL, direction, to);
 		str_printf(to, "%llu }", (unsigned long long)most);
 	} else { /* nobody counts them here: as many at once, and a sixteenth of them each second */
-		expand("		meta l4proto { tcp, udp, icmp, ipv6-icmp } update @connections { $P limit rate over ", NULL, direction, to);
+		expand("		meta l4proto { 6, 17, 1, 58 } update @connections { $P limit rate over ", NULL, direction, to);
 		str_printf(to, "%llu/second burst %llu packets }", (unsigned long long)(most / 16 + 1), (unsigned long long)most);
 	}
 	expand(" meta mark set 0x4 goto denied_$D\n", NULL, direction, to);

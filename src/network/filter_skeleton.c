@@ -3,8 +3,8 @@
  * The part of both tables that no workspace changes: base chains, the chains of the default, the sets, and what networks put into
  * them. docs/formats/filter.md explains it chain by chain; the order here is the order of the packet's way.
  *
- * Two orders matter. In family bridge the first two rules of `own` decide nearly every IPv4 frame with one lookup that proves port,
- * MAC address and IP address and gives the mark. In family inet the first rule accepts what belongs to a known connection; everything
+ * Two orders matter. In family bridge the first rules decide nearly every frame with one lookup that proves port, MAC address and IP
+ * address and gives the mark. In family inet the first rule accepts what belongs to a known connection; everything
  * behind it is paid once a connection.
  */
 #include "network/filter_compile.h"
@@ -66,7 +66,7 @@ static const char bridge_chains[] =
 	"		goto refuse_nd\n"
 	"	}\n"
 	"	chain own6 {\n"
-	"		meta l4proto ipv6-icmp icmpv6 type vmap { nd-neighbor-solicit : goto own_nd, nd-neighbor-advert : goto own_nd, "
+	"		meta l4proto 58 icmpv6 type vmap { nd-neighbor-solicit : goto own_nd, nd-neighbor-advert : goto own_nd, "
 	"nd-router-advert : goto refuse_router, nd-redirect : goto refuse_router, 138 : goto refuse_router }\n"
 	"		udp sport 547 goto refuse_dhcp\n"
 	/* RFC 6980: neighbour discovery is never fragmented, so what has its hop limit and is a fragment hides something. */
@@ -90,6 +90,9 @@ static const char bridge_chains[] =
 	"	}\n"
 	"	chain prerouting {\n"
 	"		type filter hook prerouting priority -300; policy accept;\n"
+	/* Nearly all: the sender is who it says, and what only UDP and ICMP can be, it is not. `ether type` sees a VLAN's tag. */
+	"		ether type ip ip protocol != 17 meta mark set iifname . ether saddr . ip saddr map @source4 accept\n"
+	"		ether type ip6 ip6 nexthdr 6 meta mark set iifname . ether saddr . ip6 saddr map @source6 accept\n"
 	"		iifname vmap @ports\n"
 	"	}\n"
 	/* Frames to 01:80:c2:00:00:0X never pass prerouting and would be handed to the port itself. */
@@ -198,8 +201,8 @@ static const char inet_forward[] =
 	"		icmp type echo-request iifname . ip daddr @gates4 accept\n"
 	"		icmpv6 type echo-request iifname . ip6 daddr @gates6 accept\n"
 	"		meta mark @isolated ct mark set 0x2 goto denied_out\n"
-	"		meta l4proto { tcp, udp } th dport 53 iifname . ip daddr @gates4 accept\n"
-	"		meta l4proto { tcp, udp } th dport 53 iifname . ip6 daddr @gates6 accept\n"
+	"		meta l4proto { 6, 17 } th dport 53 iifname . ip daddr @gates4 accept\n"
+	"		meta l4proto { 6, 17 } th dport 53 iifname . ip6 daddr @gates6 accept\n"
 	"		ct mark set 0x7 goto denied_out\n"
 	"	}\n"
 	"	chain input {\n"
@@ -213,10 +216,10 @@ static const char inet_forward[] =
 	"		oifname @bridges icmpv6 type nd-redirect drop\n"
 	"	}\n"
 	"	chain publish {\n"
-	"		meta l4proto { tcp, udp } dnat ip to ip daddr . meta l4proto . th dport map @publish_at4\n"
-	"		meta l4proto { tcp, udp } dnat ip to meta l4proto . th dport map @publish4\n"
-	"		meta l4proto { tcp, udp } dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish_at6\n"
-	"		meta l4proto { tcp, udp } dnat ip6 to meta l4proto . th dport map @publish6\n"
+	"		meta l4proto { 6, 17 } dnat ip to ip daddr . meta l4proto . th dport map @publish_at4\n"
+	"		meta l4proto { 6, 17 } dnat ip to meta l4proto . th dport map @publish4\n"
+	"		meta l4proto { 6, 17 } dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish_at6\n"
+	"		meta l4proto { 6, 17 } dnat ip6 to meta l4proto . th dport map @publish6\n"
 	"	}\n"
 	/* A published port never takes what the host answers to workspaces: names and metadata. */
 	"	chain prerouting {\n"

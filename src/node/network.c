@@ -574,8 +574,12 @@ static void look_run(void *data)
 	struct err e = { 0 };
 
 	(void)pthread_mutex_lock(&s->lock);
-	if (s->applied && filter_check(s->filter, what, &e) > 0) {
-		log_warn("the rules of networks were changed by somebody else (%s) and are set right", what);
+	int changed = s->applied ? filter_check(s->filter, what, &e) : 0;
+	if (changed > 0) {
+		if (changed == 1)
+			log_warn("the rules of networks were changed by somebody else (%s) and are set right", what);
+		else
+			log_detail("the rules of networks are applied anew: %s", what);
 		if (apply(s, NULL, &e) < 0)
 			log_error(&e, "networks");
 	}
@@ -755,22 +759,6 @@ int networks_settle(struct networks *s, const char *id, struct err *e)
 		r = 0; /* of another one */
 	(void)pthread_mutex_unlock(&s->lock);
 	return r < 0 ? r : network_connect_machines(s, id, e);
-}
-
-json_t *networks_plan(const struct node *n, const struct assignment *a)
-{
-	const struct attachment *all = a->attachments.items;
-	json_t *lines = json_array();
-
-	(void)n;
-	for (size_t i = 0; i < a->attachments.count; i++)
-		(void)json_array_append_new(lines, json_sprintf("%s on network %s by port %s: %s%s%s, hardware address %s", all[i].device, all[i].network,
-								all[i].port, all[i].ipv4 ? all[i].ipv4 : "", all[i].ipv4 && all[i].ipv6 ? ", " : "",
-								all[i].ipv6 ? all[i].ipv6 : "", all[i].mac));
-	if (!a->attachments.count)
-		(void)json_array_append_new(lines, json_string(a->spec->network == NETWORK_HOST ? "the host's network" :
-												  "own network namespace, loopback only"));
-	return lines;
 }
 
 static int remove_one(void *data, const char *name) { return link_remove(name, data); }

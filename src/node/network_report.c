@@ -211,3 +211,18 @@ json_t *networks_judge(struct networks *s, json_t *message)
 			 filter_side_names[v.side], "workspace", v.workspace);
 }
 
+json_t *networks_plan(const struct node *n, const struct assignment *a)
+{
+	const struct attachment *all = a->attachments.items;
+	json_t *lines = json_array();
+
+	(void)n;
+	for (size_t i = 0; i < a->attachments.count; i++)
+		(void)json_array_append_new(lines, json_sprintf("%s on network %s by port %s: %s%s%s, hardware address %s", all[i].device, all[i].network,
+								all[i].port, all[i].ipv4 ? all[i].ipv4 : "", all[i].ipv4 && all[i].ipv6 ? ", " : "",
+								all[i].ipv6 ? all[i].ipv6 : "", all[i].mac));
+	if (!a->attachments.count)
+		(void)json_array_append_new(lines, json_string(a->spec->network == NETWORK_HOST ? "the host's network" :
+												  "own network namespace, loopback only"));
+	return lines;
+}

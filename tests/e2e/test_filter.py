@@ -242,6 +242,34 @@ def test_drift_is_seen_and_repaired(world):
     assert rest.split("\n") == ["table inet another", ""]
 
 
+def test_our_own_changes_are_no_drift(world):
+    """With counters and without, new chains, elements alone, and nothing at all; while another program changes its own tables."""
+    a, b = world.add("a"), world.add("b", groups=["lab"])
+    ready(world)
+    nft = ["ip", "netns", "exec", world.host, "nft"]
+    for turn, rules in enumerate([{"allow": ["group:lab"]}, {"allow": ["group:lab"]}, {"from": ["any"]}, {}, {"isolated": True}, {"deny": ["any"]}]):
+        a.spec = rules
+        b.spec = {"groups": ["lab", "ops"][: turn % 3]}
+        if turn % 2:
+            ping(a, b.ipv4, 0.1)
+        world.apply()
+        seen = world.tool("check")
+        assert seen["drift"] == "" and not seen["unsure"], rules
+        subprocess.run([*nft, f"add table inet another{turn}"], check=True)
+    world.tool("remove", id=b.id)
+    assert world.tool("check")["drift"] == ""
+
+
+def test_a_host_without_names_of_protocols(world):
+    """No /etc/protocols, as on a Debian without netbase."""
+    world.add("a", allow=["wan tcp", "site icmp udp", "any tcp/80 icmp"], publish=["8080:80"])
+    world.site("office")
+    world.add("c", networks=["office"], **{"from": ["any udp icmp tcp"]})
+    world.tell()
+    text = world.tool("compile")["text"]
+    subprocess.run(["unshare", "-m", "-n", "sh", "-c", "mount --bind /dev/null /etc/protocols && nft -cf -"], input=text, check=True, text=True)
+
+
 def test_nft_that_fails_is_an_error(world, monkeypatch):
     world.add("a")
     world.tool.close()
@@ -321,6 +349,10 @@ def spoofed(a, b, gate="02:ff:00:00:00:01", local=None):
     yield "DHCP server", eth(own, 0x800, ipv4_packet(a.ipv4, "255.255.255.255", 17, udp67), all_), "DHCP server"
     yield "DHCPv6 server", eth(own, 0x86dd, ipv6_packet(local, "ff02::1:2", 17, struct.pack("!HHHH", 547, 546, 8, 1))), "DHCP server"
     yield "VLAN tag", eth(own, 0x8100, struct.pack("!HH", 5, 0x800) + good), ""
+    syn = ipv4_packet(a.ipv4, "10.88.1.1", 6, struct.pack("!HHIIHHHH", 4001, 4001, 1, 0, 0x5002, 1024, 0, 0))
+    yield "VLAN tag before TCP", eth(own, 0x8100, struct.pack("!HH", 5, 0x800) + syn), ""
+    yield "VLAN tag before TCP over IPv6", eth(own, 0x8100, struct.pack("!HH", 5, 0x86dd) + ipv6_packet(a.ipv6, "fd00:88:0:1::1", 6, syn[20:])), ""
+    yield "VLAN tag before ARP", eth(own, 0x8100, struct.pack("!HH", 5, 0x806) + arp(own, a.ipv4)), ""
     yield "service VLAN tag", eth(own, 0x88a8, struct.pack("!HH", 5, 0x800) + good), ""
     yield "priority tag", eth(own, 0x8100, struct.pack("!HH", 0, 0x800) + good), ""
     yield "another protocol", eth(own, 0x88b5, b"x" * 50), "frame that is neither IP nor ARP"

@@ -155,7 +155,8 @@ static int act(struct tool *s, const char *verb, json_t *request, json_t *answer
 		result = filter_remove(s->filter, id, e);
 	} else if (!strcmp(verb, "check")) {
 		result = filter_check(s->filter, what, e);
-		json_object_set_new(answer, "drift", json_string(result > 0 ? what : ""));
+		json_object_set_new(answer, "drift", json_string(result == 1 ? what : ""));
+		json_object_set_new(answer, "unsure", json_boolean(result == 2));
 	} else if (!strcmp(verb, "counters")) {
 		result = counters(s, answer, e);
 	} else if (!strcmp(verb, "judge")) {
