@@ -70,8 +70,11 @@ static struct local *put_local(struct networks *s, const struct assignment *a, s
 		return NULL;
 	}
 	before = map_remove(&s->locals, a->id);
-	if (before)
+	if (before) {
 		l->pid = before->pid;
+		l->machine_due = before->machine_due;
+		l->machine_busy = before->machine_busy;
+	}
 	local_free(before);
 	map_put(&s->locals, l->wish.id, l);
 	return l;
@@ -642,6 +645,7 @@ int networks_new(struct node *n, struct networks **ret_networks, struct err *e)
 	s->node = n;
 	instance_of(n, s->instance);
 	(void)pthread_mutex_init(&s->lock, NULL);
+	(void)pthread_cond_init(&s->told, NULL);
 	s->file = mem_printf("%s/node/networks.json", n->config.state);
 	s->folder = mem_printf("%s/node/networks", n->config.run);
 	s->filter = filter_new(s->instance);
@@ -681,6 +685,7 @@ void networks_free(struct networks *s)
 	map_done(&s->locals);
 	map_done(&s->carried);
 	directory_done(&s->directory);
+	(void)pthread_cond_destroy(&s->told);
 	(void)pthread_mutex_destroy(&s->lock);
 	free(s->file);
 	free(s->folder);

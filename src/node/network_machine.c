@@ -21,33 +21,48 @@ static void due_done(struct due *d)
 	*d = (struct due){ 0 };
 }
 
+/* NULL: there is none. Who asks for one that somebody else is telling waits for that. */
+static struct local *find_due(struct networks *s, const char *id)
+{
+	for (struct local *l; id && (l = map_get(&s->locals, id)) && l->machine_busy;)
+		(void)pthread_cond_wait(&s->told, &s->lock);
+	for (size_t i = 0; i < s->locals.capacity; i++) {
+		struct local *l = s->locals.entries[i].key ? s->locals.entries[i].value : NULL;
+		if (l && l->machine_due && !l->machine_busy && (!id || str_eq(id, l->wish.id)))
+			return l;
+	}
+	return NULL;
+}
+
 /* One that is due, which then is no more; 0: there is none. */
 static int take_due(struct networks *s, const char *id, struct due *ret_due, struct err *e)
 {
-	for (size_t i = 0; i < s->locals.capacity; i++) {
-		struct local *l = s->locals.entries[i].key ? s->locals.entries[i].value : NULL;
-		if (!l || !l->machine_due || (id && !str_eq(id, l->wish.id)))
-			continue;
-		l->machine_due = false;
-		struct due d = { .id = mem_strdup(l->wish.id) };
-		int r = network_list_interfaces(s, &l->wish, &d.interfaces, &d.count, e);
-		if (r < 0) {
-			l->links_due = true;
-			due_done(&d);
-			return r;
-		}
-		*ret_due = d;
-		return 1;
+	struct local *l = find_due(s, id);
+
+	if (!l)
+		return 0;
+	l->machine_due = false;
+	struct due d = { .id = mem_strdup(l->wish.id) };
+	int r = network_list_interfaces(s, &l->wish, &d.interfaces, &d.count, e);
+	if (r < 0) {
+		l->links_due = true;
+		due_done(&d);
+		return r;
 	}
-	return 0;
+	l->machine_busy = true;
+	*ret_due = d;
+	return 1;
 }
 
-static void still_due(struct networks *s, const char *id)
+static void was_told(struct networks *s, const char *id, bool well)
 {
 	(void)pthread_mutex_lock(&s->lock);
 	struct local *l = map_get(&s->locals, id);
-	if (l)
-		l->links_due = true;
+	if (l) {
+		l->machine_busy = false;
+		l->links_due |= !well;
+	}
+	(void)pthread_cond_broadcast(&s->told);
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
@@ -63,9 +78,10 @@ int network_connect_machines(struct networks *s, const char *id, struct err *e)
 		(void)pthread_mutex_unlock(&s->lock);
 		if (r == 0)
 			return first;
-		if (r > 0 && (r = isolate_connect_machine(s->node, d.id, d.interfaces, d.count, &why)) < 0) {
-			(void)err_wrap(&why, "workspace %s", d.id);
-			still_due(s, d.id);
+		if (r > 0) {
+			if ((r = isolate_connect_machine(s->node, d.id, d.interfaces, d.count, &why)) < 0)
+				(void)err_wrap(&why, "workspace %s", d.id);
+			was_told(s, d.id, r >= 0);
 		}
 		due_done(&d);
 		if (r < 0 && first >= 0) {

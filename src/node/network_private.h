@@ -27,7 +27,8 @@ struct local {
 	uint64_t pid;           /* 0: it does not run yet */
 	bool links_due;         /* its interfaces are to be compared with the wish */
 	bool machine;           /* its interfaces are its runner's to make, */
-	bool machine_due;       /* which is to be told of them */
+	bool machine_due;       /* which is to be told of them, */
+	bool machine_busy;      /* or is being told: networks.told */
 };
 
 struct networks {
@@ -35,6 +36,7 @@ struct networks {
 	char instance[INSTANCE_LENGTH + 1];
 	char *file, *folder; /* networks.json; RUN/node/networks */
 	pthread_mutex_t lock;
+	pthread_cond_t told; /* a machine's runner has answered */
 	struct directory directory;
 	struct map locals;  /* by id: struct local */
 	struct map carried; /* by name: struct carried */

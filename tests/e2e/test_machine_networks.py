@@ -143,12 +143,12 @@ def taps(world):
 
 
 def test_inside_is_as_in_a_namespace(net, vm, box):
-    for command in (["cat", "/etc/resolv.conf"], ["sh", "-c", "cat /etc/hosts | grep -v 127.0.1.1"], ["sh", "-c", "ip -6 route | grep default"],
-                    ["ip", "route"], ["cat", "/sys/class/net/eth0/mtu"]):
+    for command in (["cat", "/etc/resolv.conf"], ["sh", "-c", "cat /etc/hosts | grep -v 127.0.1.1"], ["ip", "route"], ["cat", "/sys/class/net/eth0/mtu"]):
         there, here = (inside(net, name, *command).stdout.replace(addresses(net, name)[0], "OWN") for name in ("vm", "box"))
         assert there == here
     for name in ("vm", "box"):
         shown = net.workspace(name)["interfaces"][0]
+        assert "default via fe80::1 dev eth0" in inside(net, name, "ip", "-6", "route").stdout
         told = inside(net, name, "ip", "address", "show", "dev", "eth0").stdout
         assert f"inet {shown['ipv4']} " in told and f"inet6 {addresses(net, name)[1]}/128 " in told and shown["mac"] in told
         assert inside(net, name, "hostname").stdout == f"{name}\n"
