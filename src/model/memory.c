@@ -34,6 +34,7 @@ static const struct field file_fields[] = {
 	{ "name", FIELD_TEXT, F(name), "in the folder", .required = true, .max = 64, .check = check_file_name },
 	{ "length", FIELD_NUMBER, F(length), "bytes, holes counted", .required = true },
 	{ "digest", FIELD_TEXT, F(digest), "SHA-256 of its bytes", .check = check_digest },
+	{ "sparse-digest", FIELD_TEXT, F(sparse), "SHA-256 over the SHA-256 of each chunk that is not zeros", .check = check_digest },
 	{ 0 },
 };
 const struct shape memory_file_shape = { "memory-file", sizeof(struct memory_file), file_fields, "A file of a memory state." };

@@ -19,7 +19,8 @@ extern const char *const memory_kind_names[];
 struct memory_file {
 	char *name;       /* in the folder; no slash */
 	uint64_t length;
-	char *digest;     /* "sha256:HEX" of its bytes; NULL: only its length is known (docs/formats/memory.md says which) */
+	char *digest;     /* "sha256:HEX" of its bytes, or NULL */
+	char *sparse;     /* the same of base/sparse.h, or NULL. Neither: only the length is known yet (docs/formats/memory.md) */
 };
 
 struct memory_volume {

@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "base/sparse.h"
 #include "base/str.h"
 #include "engine/engine.h"
 
@@ -104,11 +105,11 @@ static int check_file(int folder, const struct memory_file *f, struct err *e)
 	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != f->length)
 		return err_set(e, ERR_CORRUPT, "the memory state's file %s has %lld bytes, not %llu", f->name, (long long)st.st_size,
 			       (unsigned long long)f->length);
-	if (!f->digest)
+	if (!f->digest && !f->sparse)
 		return 0;
-	int r = hash_fd(fd, &d, e);
+	int r = f->digest ? hash_fd(fd, &d, e) : sparse_hash_fd(fd, &d, e);
 	if (r == 0)
-		r = digest_parse(f->digest, &wanted, e);
+		r = digest_parse(f->digest ? f->digest : f->sparse, &wanted, e);
 	if (r == 0 && memcmp(&d, &wanted, sizeof d) != 0)
 		r = err_set(e, ERR_CORRUPT, "the memory state's file %s is damaged: its bytes are not those that were written", f->name);
 	return r;
@@ -235,6 +236,44 @@ int suspend_do(struct work *w, struct err *e)
 		r = save_and_commit(w, engine, folder, &m, e);
 	memory_manifest_done(&m);
 	return r;
+}
+
+int suspend_add_digests(int folder, struct memory_manifest *m, struct err *e)
+{
+	struct memory_file *files = m->files.items;
+	int done = 0;
+
+	for (size_t i = 0; i < m->files.count && done == 0; i++) {
+		char text[DIGEST_TEXT_SIZE];
+		struct digest d;
+		if (files[i].digest || files[i].sparse)
+			continue;
+		own_fd int fd = openat(folder, files[i].name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+		done = fd < 0 ? err_errno(e, errno, "open the memory state's file %s", files[i].name) : sparse_hash_fd(fd, &d, e);
+		if (done == 0)
+			files[i].sparse = mem_strdup(digest_text(&d, text));
+	}
+	return done;
+}
+
+int suspend_seal(const struct record *r, struct err *e)
+{
+	own_str char *path = record_path(r, MEMORY_FOLDER);
+	struct memory_manifest m = { 0 };
+	own_fd int folder = -1;
+	int done = suspend_read(r, &m, e);
+
+	if (done < 0)
+		return done;
+	done = fs_open_dir(AT_FDCWD, path, &folder, e);
+	if (done == 0)
+		done = suspend_add_digests(folder, &m, e);
+	if (done == 0)
+		done = suspend_write_manifest(folder, &m, e);
+	if (done == 0 && renameat(folder, MANIFEST_NEW, folder, MEMORY_MANIFEST) < 0)
+		done = err_errno(e, errno, "replace the manifest");
+	memory_manifest_done(&m);
+	return done;
 }
 
 int suspend_discard(const struct record *r, struct err *e)

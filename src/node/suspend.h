@@ -47,6 +47,10 @@ int suspend_write_manifest(int folder, const struct memory_manifest *m, struct e
 
 /* From running or paused to suspended: afterwards the runner is gone and the manifest there, or all is as before. */
 int suspend_do(struct work *w, struct err *e) must_check;
+/* Of the files that have none. */
+int suspend_add_digests(int folder, struct memory_manifest *m, struct err *e) must_check;
+/* After it was suspended and all it used was given back: the manifest gets the digests that nobody had time for. */
+int suspend_seal(const struct record *r, struct err *e) must_check;
 /* Whether the memory state can be resumed here: host, workspace, files. Nothing is changed. */
 int suspend_verify(struct node *n, const struct record *r, struct memory_manifest *ret_manifest, struct err *e) must_check;
 /* The memory state goes, whatever there is of it; what a live machine uses stays. */

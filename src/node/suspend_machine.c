@@ -440,7 +440,9 @@ int suspend_machine_finish_copy(const char *folder, struct memory_manifest *m, s
 	if (r == 0)
 		r = add_file(m, fd, MEMORY_STATE, true, e);
 	if (r == 0)
-		r = add_file(m, fd, MEMORY_RAM, true, e);
+		r = add_file(m, fd, MEMORY_RAM, false, e);
+	if (r == 0)
+		r = suspend_add_digests(fd, m, e);
 	return r == 0 ? put_manifest(fd, m, e) : r;
 }
 

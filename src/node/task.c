@@ -305,6 +305,8 @@ static int become_suspended(struct work *w, struct err *e)
 	report->memory_bytes = suspend_bytes(w->record, &m);
 	memory_manifest_done(&m);
 	int saved = record_save_truth(w->record, e), undone = steps_undo_start(w, saved < 0 ? NULL : e);
+	if (suspend_seal(w->record, &why) < 0) /* it can be resumed all the same */
+		log_error(&why, "workspace %s", w->record->id);
 	return saved < 0 ? saved : undone;
 }
 

@@ -131,6 +131,11 @@ def test_damaged_and_foreign_states_are_refused_and_stay(here, name):
     damage(memory / "state", 4000)
     refused("damaged")
     damage(memory / "state", 4000)
+    with open(memory / "ram", "rb") as file:
+        at = os.lseek(file.fileno(), 1 << 20, os.SEEK_DATA) + 100
+    damage(memory / "ram", at)
+    refused("damaged")
+    damage(memory / "ram", at)
     size = (memory / "ram").stat().st_size
     os.truncate(memory / "ram", size - 4096)
     refused("bytes")
@@ -172,9 +177,12 @@ def test_a_snapshot_with_memory_goes_on_from_there(here, name):
 
 # --- faults: afterwards it runs on from where it was, or is suspended as a whole ---
 
-SUSPENDING = ("task-suspend-begin", "runner.suspend", "runner.saved", "suspend-saved", "suspend-manifest", "suspend-commit", "runner.commit",
-              "runner.committed", "task-suspend-end")
-RESUMING = ("task-start-begin", "launch-begin", "runner.taps", "runner.loaded", "runner.resumed", "launch-end", "task-start-end")
+CASES = (("suspend", "runner.suspend", "ENOSPC"), ("suspend", "runner.saved", "ENOSPC"), ("suspend", "runner.saved", "kill"),
+         ("suspend", "suspend-saved", "kill"), ("suspend", "suspend-manifest", "ENOSPC"), ("suspend", "suspend-commit", "kill"),
+         ("suspend", "runner.commit", "ENOSPC"), ("suspend", "runner.commit", "kill"), ("suspend", "runner.committed", "kill"),
+         ("suspend", "task-suspend-end", "kill"),
+         ("resume", "task-start-begin", "kill"), ("resume", "launch-begin", "ENOSPC"), ("resume", "runner.loaded", "ENOSPC"),
+         ("resume", "runner.loaded", "kill"), ("resume", "runner.resumed", "kill"), ("resume", "launch-end", "kill"))
 
 
 @pytest.fixture(scope="module")
@@ -224,31 +232,27 @@ def test_no_fault_leaves_it_half_suspended(faulty):
         counting(faulty, name)
 
     fresh()
-    for verb, points in (("suspend", SUSPENDING), ("resume", RESUMING)):
-        for point in points:
-            for fault in ("ENOSPC", "kill"):
-                if verb == "resume" and settled(faulty, name)["state"] != "suspended":
-                    faulty.carrel("suspend", name)
-                if verb == "suspend" and settled(faulty, name)["state"] == "suspended":
-                    faulty.carrel("resume", name)
-                before = 0 if verb == "resume" else count(faulty, name)
-                faulty.plan.write_text(f"{point} {fault}\n")
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    faulty.carrel(verb, name, ok=None, timeout=60)
-                reached = faulty.plan.read_text().startswith("#")
-                faulty.plan.write_text("")
-                found = settled(faulty, name)
-                there = (folder(faulty, name) / "manifest.json").exists()
-                assert there == (found["state"] == "suspended"), (verb, point, fault, found)
-                assert reached, (verb, point)
-                if found["state"] not in ("running", "suspended"):
-                    # A runner that is killed takes its machine with it, as QEMU's own death does; anything else must not.
-                    assert point.startswith("runner.") and fault == "kill" or point == "runner.resumed", (verb, point, fault, found)
-                    lost.append((verb, point, fault))
-                    fresh()
-                    continue
-                if found["state"] == "running":
-                    goes_on(faulty, name, before)
+    for verb, point, fault in CASES:
+        state = settled(faulty, name)["state"]
+        if (verb == "resume") != (state == "suspended"):
+            faulty.carrel("suspend" if verb == "resume" else "resume", name)
+        before = 0 if verb == "resume" else count(faulty, name)
+        faulty.plan.write_text(f"{point} {fault}\n")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            faulty.carrel(verb, name, ok=None, timeout=60)
+        reached = faulty.plan.read_text().startswith("#")
+        faulty.plan.write_text("")
+        found = settled(faulty, name)
+        there = (folder(faulty, name) / "manifest.json").exists()
+        assert there == (found["state"] == "suspended"), (verb, point, fault, found)
+        assert reached, (verb, point)
+        if found["state"] == "running":
+            goes_on(faulty, name, before)
+        elif found["state"] != "suspended":
+            # A runner that is killed takes its machine with it, as QEMU's own death does; anything else must not.
+            assert point.startswith("runner.") and fault == "kill", (verb, point, fault, found)
+            lost.append((verb, point, fault))
+            fresh()
     assert ("suspend", "runner.committed", "kill") not in lost, "the manifest was there"
     assert ("resume", "runner.loaded", "kill") not in lost, "it had not moved yet"
 

@@ -220,10 +220,9 @@ static int fake_check(struct node *n, const struct record *r, struct err *why)
 
 static int fake_save(struct work *w, int memory, struct memory_manifest *m, void **ret_saved, struct err *why)
 {
-	struct memory_file *file = mem_alloc(sizeof *file);
-
 	if (fail_save)
 		return err_set(why, ERR_UNSUPPORTED, "it holds something that cannot be saved");
+	struct memory_file *file = mem_alloc(sizeof *file);
 	m->kind = MEMORY_CRIU;
 	m->engine = ENGINE_WORKSPACE;
 	m->program = mem_strdup("fake");
