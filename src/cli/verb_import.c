@@ -102,9 +102,11 @@ static void keep_addresses(json_t *spec, const json_t *interfaces)
 		json_t *asked = json_deep_copy(json_array_get(json_object_get(spec, "networks"), i));
 		if (!asked)
 			asked = json_object();
-		for (size_t k = 0; k < ARRAY_SIZE(keys); k++)
-			if (json_is_string(json_object_get(had, keys[k])))
-				(void)json_object_set(asked, keys[k], json_object_get(had, keys[k]));
+		for (size_t k = 0; k < ARRAY_SIZE(keys); k++) {
+			const char *text = json_string_value(json_object_get(had, keys[k]));
+			if (text) /* an address stands there with the length of its network */
+				(void)json_object_set_new(asked, keys[k], json_stringn(text, strcspn(text, "/")));
+		}
 		(void)json_array_append_new(networks, asked);
 	}
 	if (json_array_size(networks)) {
@@ -148,8 +150,9 @@ static int make_workspace(struct cli *cli, struct client *client, json_t *spec, 
 	own_json json_t *body = json_pack("{s:O, s:O}", "spec", spec, "carried", carried);
 	int r = client_call(client, "POST", "/v1/workspaces", body, &answer, e);
 
-	if (r < 0 && (strstr(e->message, "address") || strstr(e->message, "network")) && !*e->hint)
-		return err_hint(e, "--new-addresses or --network NETWORK");
+	bool connected = json_array_size(json_object_get(spec, "networks")) > 0;
+	if (r < 0 && connected && (strstr(e->message, "address") || strstr(e->message, "network") || strstr(e->message, "rests for")))
+		return err_hint(e, "--new-addresses, or --network NETWORK");
 	if (r < 0)
 		return r;
 	*ret_id = mem_strdup(json_string_value(json_object_get(answer, "id")));

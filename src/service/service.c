@@ -7,6 +7,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "service/carry.h"
 #include "service/event.h"
 #include "service/host.h"
 #include "service/network.h"
@@ -65,6 +66,8 @@ int service_load(struct service *s, struct err *e)
 		r = operations_load(s, e);
 	if (r >= 0)
 		r = images_open(s, e);
+	if (r >= 0)
+		carry_recover(s);
 	return r;
 }
 

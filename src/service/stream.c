@@ -14,9 +14,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "service/carry.h"
 #include "service/handlers.h"
 #include "service/host.h"
-#include "service/lifecycle.h"
 #include "service/operation.h"
 #include "service/routes.h"
 #include "service/views.h"
@@ -80,18 +80,12 @@ static void uncount(struct stream *t)
 	converge_streams_changed(t->service, w);
 }
 
-/* Nothing half-made stays: what was to be filled and was not goes again. */
-static void remove_unfilled(struct stream *t)
+static void end_import(struct stream *t)
 {
 	struct workspace *w = workspace_by_id(t->service, t->workspace);
 
-	if (!str_eq(t->kind, "import") || t->filled || !w || w->wish.wish != WISH_PREPARED || w->truth.run > 0)
-		return;
-	struct change *c = change_new(t->service, NULL);
-	converge_wish(w, WISH_REMOVED);
-	(void)lifecycle_begin(c, w, "remove");
-	workspace_store(w, c->batch, false);
-	change_commit(c);
+	if (str_eq(t->kind, "import") && !t->filled && w)
+		carry_ended(t->service, w);
 }
 
 static void stream_free(struct stream *t)
@@ -106,7 +100,7 @@ static void stream_free(struct stream *t)
 	side_end(&t->client);
 	side_end(&t->node);
 	uncount(t);
-	remove_unfilled(t);
+	end_import(t);
 	json_decref(t->request);
 	free(t->host);
 	free(t);
@@ -209,8 +203,11 @@ static void side_message(void *data, bool text, const char *bytes, size_t length
 	}
 	if (!peer->ws)
 		return;
-	if (text && side == &t->node && length >= 7 && memcmp(bytes, "{\"exit\"", 7) == 0)
+	struct workspace *imported = str_eq(t->kind, "import") && text && side == &t->node ? workspace_by_id(t->service, t->workspace) : NULL;
+	if (imported && !t->filled && length >= 7 && memcmp(bytes, "{\"exit\"", 7) == 0) {
 		t->filled = true;
+		carry_filled(t->service, imported);
+	}
 	if (t->raw)
 		relay_raw(t, side, text, bytes, length);
 	else

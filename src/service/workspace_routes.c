@@ -7,6 +7,7 @@
 #include "base/own.h"
 #include "db/journal.h"
 #include "db/workspace.h"
+#include "service/carry.h"
 #include "service/event.h"
 #include "service/handlers.h"
 #include "service/host.h"
@@ -185,21 +186,6 @@ static int check_image(const struct spec *spec, const struct image *image, struc
 	return 0;
 }
 
-/* Its id makes its machine id and its addresses' last resort, so it is kept where it can be. */
-static void take_carried(struct service *s, struct workspace *w, const struct carried *c)
-{
-	const struct assignment_snapshot *n = c->snapshots.items;
-
-	w->wish.wish = WISH_PREPARED;
-	if (!id_valid(c->id) || workspace_by_id(s, c->id))
-		return; /* a second copy: its snapshots would be the first one's */
-	(void)snprintf(w->id, sizeof w->id, "%s", c->id);
-	free(w->wish.id);
-	w->wish.id = mem_strdup(w->id);
-	for (size_t i = 0; i < c->snapshots.count; i++)
-		(void)workspace_add_snapshot(w, n[i].id, n[i].name, w->created_ms, n[i].memory);
-}
-
 static struct workspace *make(struct request *r, struct create_request *body, struct image *image)
 {
 	struct service *s = r->service;
@@ -223,7 +209,7 @@ static struct workspace *make(struct request *r, struct create_request *body, st
 	w->wish.generation = 1;
 	w->wish.wish = wish_of_rung(w->wish.spec->until);
 	if (body->carried)
-		take_carried(s, w, body->carried);
+		carry_take(s, w, body->carried);
 	w->wish.run = w->wish.wish == WISH_RUNNING || w->wish.wish == WISH_PAUSED;
 	w->wish.held = body->held;
 	w->truth.id = mem_strdup(w->id);

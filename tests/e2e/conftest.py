@@ -306,7 +306,10 @@ class Site:
                         connection = UnixConnection(self.socket, 0.2)
                         connection.request("GET", "/v1/events?follow=1")
                         stream = connection.getresponse()
-                    stream.fp.readline() or connection.close()
+                    if not (stream.fp and stream.fp.readline()):  # the service ended, or refused
+                        connection.close()
+                        connection = None
+                        time.sleep(0.05)
                 except TimeoutError:
                     # a buffered reader that timed out reads no further: take a new one
                     connection.close()

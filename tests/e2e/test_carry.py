@@ -10,6 +10,8 @@ import uuid
 
 import pytest
 
+from guest_tools import kernel_package
+
 
 @pytest.fixture(scope="module")
 def there(new_module_site):
@@ -233,4 +235,39 @@ def test_kept_volumes_with_data_are_not_written_over(here, there, name, tmp_path
     assert "holds data" in there.carrel("import", tmp_path / "f", ok=5).stderr
     there.wait(lambda: name not in workspaces(there))
     there.wait(lambda: there.carrel("volume", "rm", kept, ok=None).returncode == 0)
+    here.carrel("rm", "-f", name)
+
+
+# --- with memory ---
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("qemu-system-x86 is not installed")
+    package = kernel_package()
+    if not package:
+        pytest.skip("apt-get download of a cloud kernel does not work here")
+    return package
+
+
+def test_a_suspended_machine_goes_on_elsewhere(here, there, kernel, name, tmp_path):
+    for site in (here, there):
+        if site.api("GET", "/v1/kernels/linux")[0] == 404:
+            site.carrel("kernel", "import", "linux", kernel)
+    here.carrel("run", "-d", "--network", "none", "--engine", "emulator", "--memory", "256M", "--name", name, "busybox", "--", "sh", "-c",
+                "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; echo $i > /dev/shm/count; sleep 0.2; done", timeout=180)
+    here.wait(lambda: int(inside(here, name, "cat", "/dev/shm/count", ok=None).strip() or 0) > 3)
+    here.carrel("suspend", name, timeout=180)
+    was = here.wait_state(name, "suspended")
+    here.carrel("export", name, tmp_path / "f", timeout=180)
+    there.carrel("import", tmp_path / "f", timeout=180)
+    now = there.wait_state(name, "suspended")
+    assert now["id"] == was["id"] and now["engine"] == "emulator" and now["run"] == was["run"]
+    there.carrel("resume", name, timeout=180)
+    there.wait_state(name, "running")
+    first = int(inside(there, name, "cat", "/dev/shm/count"))
+    assert first > 3, "it went on, and did not begin anew"
+    there.wait(lambda: int(inside(there, name, "cat", "/dev/shm/count").strip() or 0) > first)
+    there.carrel("rm", "-f", name)
     here.carrel("rm", "-f", name)

@@ -56,6 +56,13 @@ class Sweep:
             time.sleep(0.02)
         raise AssertionError(f"{method} {path} is not answered\n{self.site.service.log()[-3000:]}")
 
+    def try_program(self, *words):
+        """The command line waits for what died, so that is started again meanwhile."""
+        child = self.site.popen(*words)
+        self.site.wait(lambda: self.revive() or child.poll() is not None, what=f"carrel {words[0]}")
+        said = child.stderr.read().decode()
+        return (200, {}) if child.returncode == 0 else (409, {"error": {"message": said}})
+
     def make(self, name, **spec):
         wanted = {"name": name, "image": "busybox", "command": ["/bin/sleep", "1000"], "resources": {"disk": "32M"}, "stop-timeout": "1s", **spec}
         return self.try_api("POST", "/v1/workspaces", {"spec": wanted})
@@ -295,6 +302,64 @@ class Grow(Start):
         assert path.stat().st_size in (32 << 20, 64 << 20)
 
 
+class Distrusted(Start):
+    """A machine wrote its volume: it is checked before it is mounted here."""
+
+    def before(self, sweep):
+        name = super().before(sweep)
+        self.volume(sweep, sweep.site.workspace(name))
+        return name
+
+    def volume(self, sweep, workspace):
+        os.setxattr(sweep.site.state / "node" / "workspaces" / workspace["id"] / "volumes" / "root.ext4", "trusted.carrel.guest", b"1")
+
+    def check(self, sweep, workspace, fault):
+        if workspace["state"] != "running":
+            assert workspace["state"] == "failed" and workspace["error"]["message"]
+            assert fault != "kill" or "carrel-" in workspace["error"]["message"] or "checks volumes" in workspace["error"]["message"]
+
+
+class Export(Start):
+    """What is interrupted goes on and is whole in the end; the workspace is as it was."""
+
+    def operate(self, sweep, name):
+        sweep.file = sweep.site.folder / f"{name}.bundle"
+        return sweep.try_program("export", name, sweep.file)
+
+    def check(self, sweep, workspace, fault):
+        assert workspace["state"] == "stopped"
+        sweep.site.wait(lambda: sweep.revive() or sweep.site.carrel("export", workspace["name"], sweep.file, ok=None).returncode == 0)
+        subprocess.run([sweep.site.program("carrel-bundle"), "verify", sweep.file], check=True, stdout=subprocess.DEVNULL)
+        assert not sweep.file.with_name(sweep.file.name + ".part").exists()
+        sweep.file.unlink()
+
+
+class Import(Start):
+    """Whole, or not there at all."""
+
+    def before(self, sweep):
+        if not getattr(sweep, "bundle", None):
+            name = super().before(sweep)
+            sweep.bundle = sweep.site.folder / "import.bundle"
+            sweep.site.carrel("export", name, sweep.bundle)
+            sweep.remove(name)
+        sweep.count += 1
+        return f"w{sweep.count}"
+
+    def operate(self, sweep, name):
+        status, answer = sweep.try_program("import", "--new-addresses", "--name", name, sweep.bundle)
+        self.done = status == 200
+        return status, answer
+
+    def check(self, sweep, workspace, fault):
+        if not self.done:
+            sweep.site.wait(lambda: sweep.revive() or sweep.site.workspace(workspace["name"]) is None, what="removal of what is half made")
+            return
+        assert workspace["state"] == "prepared" and "labels" not in workspace["spec"]
+        folder = sweep.site.state / "node" / "workspaces" / workspace["id"] / "volumes"
+        assert [p.name for p in folder.iterdir()] == ["root.ext4"]
+
+
 class RunOnce(Deploy):
     """Removed when it ends; its volume was made ready before and comes back afterwards."""
 
@@ -321,7 +386,7 @@ def sweep(world, new_site, busybox_tar):
     one.close()
 
 
-@pytest.mark.parametrize("scenario", [Deploy, Stop, Start, Snapshot, Restore, RestoreTwo, Grow, RunOnce, Remove], ids=lambda s: s.__name__.lower())
+@pytest.mark.parametrize("scenario", [Deploy, Stop, Start, Snapshot, Restore, RestoreTwo, Grow, Distrusted, Export, Import, RunOnce, Remove], ids=lambda s: s.__name__.lower())
 def test_sweep(sweep, scenario):
     points = sweep.points(scenario())
     if not points:
