@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Other programs' rules that would stop our packets. An accept of ours does not overrule them: each base chain of a hook must let a
- * packet pass, so what they drop can only be allowed in their own tables. We never touch those; we say what to do.
+ * packet pass, so what they drop can only be allowed in their own tables. We never touch those; we say what to do. Found are chains whose
+ * policy drops, and firewalld's, which end with a reject. libvirt's chains reject packets of its own bridges alone, unless it was given a policy.
  */
 #include "network/filter.h"
 
@@ -38,7 +39,8 @@ static void chain_seen(void *context, const char *family, const char *table, con
 	if (!fact)
 		return;
 	(void)snprintf(fact->what, sizeof fact->what, "table %s %.48s, chain %.48s drops forwarded packets that it does not know%s", family, table,
-		       chain, iptables ? " (Docker sets this)" : !strcmp(table, "firewalld") ? " (firewalld)" : "");
+		       chain, iptables ? " (Docker sets this)" : !strcmp(table, "firewalld") ? " (firewalld)" :
+		       !strncmp(table, "libvirt", 7) ? " (libvirt)" : "");
 	if (iptables)
 		(void)snprintf(fact->advice, sizeof fact->advice,
 			       "allow our bridges: %s -I DOCKER-USER -i 'crn+' -j ACCEPT; %s -I DOCKER-USER -o 'crn+' -j ACCEPT", program, program);

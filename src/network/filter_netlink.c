@@ -584,7 +584,7 @@ static int seen_chain(const struct nlmsghdr *header, void *context)
 		return MNL_CB_OK;
 	(void)mnl_attr_parse_nested(attrs[NFTA_CHAIN_HOOK], attribute, hook);
 	if (hook[NFTA_HOOK_HOOKNUM] && ntohl(mnl_attr_get_u32(hook[NFTA_HOOK_HOOKNUM])) == NF_INET_FORWARD &&
-	    ntohl(mnl_attr_get_u32(attrs[NFTA_CHAIN_POLICY])) == NF_DROP)
+	    (ntohl(mnl_attr_get_u32(attrs[NFTA_CHAIN_POLICY])) == NF_DROP || !strcmp(mnl_attr_get_str(attrs[NFTA_CHAIN_TABLE]), "firewalld")))
 		d->seen(d->context, family, mnl_attr_get_str(attrs[NFTA_CHAIN_TABLE]), mnl_attr_get_str(attrs[NFTA_CHAIN_NAME]));
 	return MNL_CB_OK;
 }

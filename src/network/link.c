@@ -382,16 +382,34 @@ static int join_vlan(struct netlink *n, const struct link_port *p, unsigned inde
 	return 0;
 }
 
-static void put_inside(struct netlink *n, const struct link_port *p)
+/* In the socket's namespace. The kernel follows our wish for the number of a veth's peer only where nothing else made it choose
+ * (veth_newlink: not unless the other end's was given, too), so one that is made a second time has another. */
+static int index_inside(const struct netlink *n, const struct link_port *p, unsigned *ret_index, struct err *e)
 {
-	const struct ifinfomsg up = { .ifi_index = (int)p->index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
+	struct ifreq request = { 0 };
 
+	(void)snprintf(request.ifr_name, sizeof request.ifr_name, "%s", p->device);
+	if (ioctl(n->fd, SIOCGIFINDEX, &request) < 0)
+		return err_errno(e, errno, "find interface %s of a workspace", p->device);
+	*ret_index = (unsigned)request.ifr_ifindex;
+	return 0;
+}
+
+static int put_inside(struct netlink *n, const struct link_port *p, struct err *e)
+{
+	unsigned index = p->index;
+	int r = index_inside(n, p, &index, e);
+	const struct ifinfomsg up = { .ifi_index = (int)index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
+
+	if (r < 0)
+		return r;
 	netlink_begin(n, RTM_NEWLINK, 0, "bring an interface up", &up, sizeof up);
-	put_address(n, p->index, p->ipv4, false);
-	put_address(n, p->index, p->ipv6, p->isolated); /* neighbours are asked for on a bridge of the site only */
-	put_route(n, p->index, NULL, p->gateway4);
-	put_route(n, p->index, NULL, p->gateway6);
-	put_route(n, p->index, p->pool6, p->pool6 ? LINK_GATEWAY6 : NULL); /* neighbours of a /128 are behind it too */
+	put_address(n, index, p->ipv4, false);
+	put_address(n, index, p->ipv6, p->isolated); /* neighbours are asked for on a bridge of the site only */
+	put_route(n, index, NULL, p->gateway4);
+	put_route(n, index, NULL, p->gateway6);
+	put_route(n, index, p->pool6, p->pool6 ? LINK_GATEWAY6 : NULL); /* neighbours of a /128 are behind it too */
+	return 0;
 }
 
 static int find_bridge(const struct link_port *p, unsigned *ret_index, struct err *e)
@@ -442,8 +460,8 @@ static int configure(const struct link_port *ports, size_t count, int namespace_
 	for (size_t i = 0; i < count && r == 0; i++)
 		if (!ports[i].isolated && ports[i].ipv6)
 			r = no_other_addresses(&ports[i], namespace_fd, e);
-	for (size_t i = 0; i < count; i++)
-		put_inside(&n, &ports[i]);
+	for (size_t i = 0; i < count && r == 0; i++)
+		r = put_inside(&n, &ports[i], e);
 	if (r == 0)
 		r = netlink_run(&n, 0, e);
 	netlink_close(&n);

@@ -160,6 +160,8 @@ static int carry(struct networks *s, const struct network *w, struct carried **r
 	if (!link_index(c->bridge)) {
 		c->names = false;
 		int r = make_bridge(s, w, c->bridge, e);
+		if (r == 0)
+			r = network_drop_ports(s, w->name, e);
 		if (r < 0)
 			return r;
 	}
@@ -185,18 +187,6 @@ static int drop(struct networks *s, struct carried *c, struct err *e)
 	return 0;
 }
 
-static bool in_use(const struct networks *s, const char *network)
-{
-	for (size_t i = 0; i < s->locals.capacity; i++) {
-		const struct local *l = s->locals.entries[i].key ? s->locals.entries[i].value : NULL;
-		const struct attachment *a = l ? l->wish.attachments.items : NULL;
-		for (size_t j = 0; l && j < l->wish.attachments.count; j++)
-			if (str_eq(a[j].network, network))
-				return true;
-	}
-	return false;
-}
-
 static bool is_member(void *data, const char *id)
 {
 	struct networks *s = data;
@@ -214,7 +204,7 @@ static int look_after_carried(struct networks *s, struct err *e)
 	for (size_t i = 0; i < count && r == 0; i++) {
 		struct carried *c = (struct carried *)(uintptr_t)all[i];
 		const struct network *w = map_get(&s->directory.networks, c->name);
-		bool used = in_use(s, c->name);
+		bool used = network_in_use(s, c->name);
 		own_str char *folder = folder_of(s, c->name);
 		if (used)
 			c->idle_since_ms = 0;
@@ -467,6 +457,7 @@ static int work_all(struct networks *s, struct err *e)
 			keep_first(carry_all(s->locals.entries[i].value, s, &one), &one, &first, e);
 	int r = s->locals.count || s->applied ? apply(s, NULL, &one) : 0;
 	keep_first(r, &one, &first, e);
+	network_miss_ports(s);
 	for (size_t i = 0; i < s->locals.capacity && r == 0; i++)
 		if (s->locals.entries[i].key)
 			keep_first(follow_links(s, s->locals.entries[i].value, &one), &one, &first, e);

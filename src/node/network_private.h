@@ -81,6 +81,11 @@ int network_connect_machines(struct networks *s, const char *id, struct err *e) 
 void network_voices_open(void *networks);
 void network_voices_close(struct networks *s);
 
+/* network_repair.c */
+bool network_in_use(const struct networks *s, const char *network);
+int network_drop_ports(const struct networks *s, const char *network, struct err *e) must_check; /* of workspaces that run: made again when due */
+void network_miss_ports(struct networks *s); /* what is not there is due */
+
 /* network_rates.c. Whether the rates of all locals can be kept together: before one more is started. */
 int network_check_rates(const struct networks *s, struct err *e) must_check;
 /* Hosts whose workspaces have no rates do nothing here; once there were some, it is asked each time. */
