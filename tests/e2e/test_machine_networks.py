@@ -452,6 +452,41 @@ def test_a_port_deleted_by_hand_comes_back(net, world, vm):
     assert taps(world) == before
 
 
+def test_on_a_bridge_of_the_site(net, world):
+    """The machine is beside the site's own; rules hold where frames pass; the bridge keeps its address and packet size."""
+    desk, desk6 = "192.168.81.9", "fd81::9"
+    world.run("host", "ip", "link", "add", "dev", "site1", "type", "bridge", "forward_delay", "0")
+    world.run("host", "ip", "link", "set", "site1", "up")
+    world.run("host", "ip", "link", "add", "desk1", "type", "veth", "peer", "name", "desk1", "netns", str(world.spaces["lan"]))
+    world.run("host", "ip", "link", "set", "desk1", "master", "site1", "up")
+    world.run("lan", "ip", "link", "set", "desk1", "up")
+    world.run("lan", "ip", "address", "add", desk + "/24", "dev", "desk1")
+    world.run("lan", "ip", "-6", "address", "add", desk6 + "/64", "dev", "desk1", "nodad")
+
+    def bridge():
+        one = json.loads(world.run("host", "ip", "-j", "link", "show", "dev", "site1").stdout)[0]
+        return one["address"], one["mtu"]
+    before = bridge()
+    try:
+        make_network(net, "office", kind="bridge", bridge="site1", ipv4="192.168.81.0/24", ipv6="fd81::/64", reserved=[desk], mtu=1400)
+        for udp in (False, True):
+            world.serve("lan", 8161, udp)
+        with workspace(net, "clerk", SERVE, engine="emulator", networks=[{"network": "office"}]) as shown:
+            assert shown["interfaces"][0]["port"] in taps(world) and bridge() == before
+            assert passing(net, "clerk", (desk, desk6), 8161) == set()
+            net.carrel("allow", "clerk", "site")
+            becomes(lambda: passing(net, "clerk", (desk, desk6), 8161), EVERYTHING, "allowed to the site")
+            call = ["bash", "-c", f"exec timeout 2 bash -c 'exec 3<>/dev/tcp/{addresses(net, 'clerk')[0]}/80; head -n1 <&3'"]
+            assert world.run("lan", *call, ok=None).stdout == ""
+            net.carrel("allow", "--from", "clerk", f"{desk} tcp/80")
+            becomes(lambda: world.run("lan", *call, ok=None).stdout, desk + "\n", "allowed from the desk")
+        assert bridge() == before
+        net.carrel("network", "rm", "office")
+    finally:
+        world.run("host", "ip", "link", "delete", "dev", "site1", ok=None)
+        world.run("host", "ip", "link", "delete", "dev", "desk1", ok=None)
+
+
 # what is left when something dies
 
 
