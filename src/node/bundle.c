@@ -19,6 +19,7 @@
 #include "base/str.h"
 #include "model/bundle.h"
 #include "model/memory.h"
+#include "node/disk.h"
 #include "node/suspend.h"
 #include "store/bundle.h"
 #include "store/volume.h"
@@ -318,6 +319,8 @@ int bundle_export(struct work *w, const json_t *request, int *ret_socket, struct
 
 	if ((fault = fault_point("export-begin")))
 		r = err_errno(e, fault, "export");
+	if (r == 0 && disk_is_one(&w->record->wish)) /* a bundle knows file systems, and would leave disks behind */
+		r = err_set(e, ERR_UNSUPPORTED, "the workspace boots a disk as it is, and such a one has no bundle yet");
 	if (r == 0)
 		r = add_image(j, w, request, e);
 	if (r == 0)

@@ -32,6 +32,9 @@ static int check_spec(const struct launch *l, struct err *e)
 		return refuse("it takes no command, environment, user or directory", e);
 	if (s->mode == MODE_PROGRAM || s->terminal || s->interactive)
 		return refuse("it is no program", e);
+	for (size_t i = 0; i < l->volume_count; i++)
+		if (str_starts(l->volumes[i].name, "disk") || str_eq(l->volumes[i].name, "nvram"))
+			return refuse("names of volumes that begin with 'disk', and 'nvram', are the machine's own", e);
 	if (s->network == NETWORK_HOST)
 		return refuse("a machine cannot be on the host's network", e);
 	return 0;
