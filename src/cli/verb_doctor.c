@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "cli/doctor_fix.h"
 #include "cli/print.h"
 
 static char *mark(const json_t *item, const json_t *value)
@@ -47,7 +48,8 @@ static int doctor(struct cli *cli, const struct args *a, struct err *e)
 	size_t i;
 	int r = cli_client(cli, &client, e);
 
-	(void)a;
+	if (r == 0 && args_flag(a, "fix"))
+		r = doctor_fix(e);
 	if (r == 0)
 		r = client_call(client, "GET", "/v1/doctor", NULL, &object, e);
 	if (r < 0)
@@ -65,5 +67,9 @@ static int doctor(struct cli *cli, const struct args *a, struct err *e)
 	return fine ? 0 : err_set(e, ERR_PRECONDITION, "a host lacks what workspaces need (MISSING, or not connected, above)");
 }
 
+static const struct option options[] = {
+	{ "fix", 0, OPTION_FLAG, NULL, "as root, on a host: have the kernel run programs of other processors by QEMU's user mode" },
+	{ 0 },
+};
 static const struct example examples[] = { { "carrel doctor", "what each host can do and what it lacks" }, { 0 } };
-const struct verb verb_doctor = { "doctor", "say what the hosts can do and what is missing", NULL, NULL, NULL, NULL, examples, doctor };
+const struct verb verb_doctor = { "doctor", "say what the hosts can do and what is missing", NULL, NULL, options, NULL, examples, doctor };

@@ -15,7 +15,7 @@
 
 #include "base/err.h"
 #include "base/str.h"
-#include "engine/qemu/board.h"
+#include "model/board.h"
 #include "engine/workspace/volume.h"
 #include "model/image.h"
 #include "model/spec.h"
@@ -102,6 +102,7 @@ struct launch {
 	bool paused;       /* frozen before the first instruction of the program */
 	bool machine;      /* for carrel-init in a virtual machine (docs/formats/guest.md), not for carrel-run */
 	bool maintenance;  /* namespaces and mounts without the program: for copies into a stopped workspace */
+	const struct machine_board *foreign; /* its programs are of this processor and get QEMU's user mode; NULL: they run without */
 	bool throw_away;   /* the root volume is deleted afterwards: its last writes need not reach the disk */
 };
 

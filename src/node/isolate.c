@@ -272,6 +272,8 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	l.paused = paused;
 	l.maintenance = maintenance;
 	done = choose_engine(n, &r->wish, &l.engine, &notice, e);
+	if (done == 0 && !l.engine->machine)
+		l.foreign = foreign_board(r->wish.image->architecture);
 	if (done == 0 && l.engine->machine)
 		done = find_machine(n, &r->wish, parts, &l, &host, e);
 	if (done == 0 && disk_is_one(&r->wish))
@@ -499,6 +501,8 @@ json_t *isolate_plan(const struct node *n, const struct assignment *a)
 	l.log_path = log;
 	if (r == 0)
 		r = choose_engine(n, a, &l.engine, NULL, &e);
+	if (r == 0 && !l.engine->machine)
+		l.foreign = foreign_board(a->image->architecture);
 	if (r == 0 && l.engine->machine)
 		r = find_machine(n, a, NULL, &l, &host, &e);
 	if (r == 0)

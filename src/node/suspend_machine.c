@@ -31,7 +31,7 @@
 #include "base/str.h"
 #include "engine/engine.h"
 #include "engine/qemu/arguments.h"
-#include "engine/qemu/board.h"
+#include "model/board.h"
 #include "engine/runner_client.h"
 #include "node/suspend.h"
 #include "store/volume.h"

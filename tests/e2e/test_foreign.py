@@ -54,10 +54,45 @@ def test_a_machine_of_another_processor(foreign, name, architecture, machine, pr
     assert refused.returncode and "KVM" in refused.stderr
 
 
+def test_programs_of_another_processor_in_namespaces(foreign, name):
+    """QEMU's user mode, registered in the workspace's own user namespace: neither the image nor the host has to know."""
+    site = foreign("arm64", kernel=False)
+    fact = facts(site)["engine-workspace-arm64"]
+    if not fact["ok"]:
+        done = site.carrel("run", "--rm", "--engine", "workspace", "--network", "none", "busybox-arm64", "--", "/bin/busybox", "true", ok=None)
+        assert done.returncode and "programs of aarch64" in done.stderr
+        pytest.skip(f"{fact['detail']}: {fact['hint']}")
+    done = site.carrel("run", "--name", name, "--network", "none", "busybox-arm64", "--", "/bin/busybox", "sh", "-c",
+                       "busybox uname -m; /bin/busybox sh -c 'exit 7'; echo $?; exit 4", ok=4)
+    assert done.stdout.split() == ["aarch64", "7"]
+    assert site.workspace(name)["engine"] == "workspace"
+    assert not pathlib.Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists()
+    site.carrel("rm", name)
+    site.carrel("deploy", "--name", name, "--network", "none", "busybox-arm64", "--", "/bin/busybox", "sleep", "1000")
+    assert site.carrel("exec", name, "--", "/bin/busybox", "uname", "-m").stdout == "aarch64\n"
+    site.carrel("rm", "-f", name)
+
+
+def test_doctor_registers_what_older_kernels_need(shared_site):
+    """In a user namespace with a binfmt_misc of its own, so that nothing of this host changes."""
+    if not pathlib.Path("/usr/bin/qemu-aarch64-static").exists():
+        pytest.skip("qemu-user-static is not installed")
+    entries = "/proc/sys/fs/binfmt_misc"
+    script = f"mount -t binfmt_misc none {entries} && {shared_site.program('carrel')} doctor --fix; cat {entries}/qemu-aarch64"
+    done = subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script], env=shared_site.environment,
+                          capture_output=True, text=True)
+    if "mount:" in done.stderr:
+        pytest.skip(f"no binfmt_misc in user namespaces here: {done.stderr.strip()}")
+    assert "fixed: programs of aarch64" in done.stdout and "interpreter /usr/bin/qemu-aarch64-static" in done.stdout, done
+
+
+def facts(site):
+    return {f["name"]: f for f in json.loads(site.carrel("doctor", "--format", "json").stdout)["hosts"][0]["facts"]["items"]}
+
+
 def test_an_image_for_another_processor_than_asked_for_is_refused(shared_site, shared_busybox):
     done = shared_site.carrel("deploy", "--arch", "arm64", "busybox", "--", "true", ok=None)
     assert "is for amd64, not for arm64" in done.stderr
-    facts = json.loads(shared_site.carrel("doctor", "--format", "json").stdout)["hosts"][0]["facts"]["items"]
-    named = {f["name"]: f for f in facts}
+    named = facts(shared_site)
     assert {"engine-kvm", "engine-emulator", "engine-emulator-arm64", "engine-workspace-arm64", "engine-emulator-riscv64"} <= set(named)
     assert all(f["ok"] or f["hint"] for n, f in named.items() if n.startswith("engine-"))

@@ -18,6 +18,9 @@
 #include "base/str.h"
 #include "engine/qemu/arguments_private.h"
 
+/* A login on the console without waiting for udev to show its device, which images without udev never do. */
+#define SYSTEM_WORDS " systemd.getty_auto=no systemd.wants=console-getty.service"
+
 #define DEFAULT_MEMORY (UINT64_C(512) << 20)
 #define TRANSLATED_MIB 96 /* a part of MACHINE_ALLOWANCE; what no longer fits is translated again. QEMU itself would take a gigabyte */
 
@@ -95,7 +98,7 @@ static void add_kernel(struct machine_words *w, const struct qemu_machine *m)
 	machine_word(w, "-initrd");
 	machine_word(w, MACHINE_INITRAMFS);
 	machine_word(w, "-append");
-	machine_word(w, "console=%s quiet panic=-1%s%s", m->board->console, m->append ? " " : "", m->append ? m->append : "");
+	machine_word(w, "console=%s quiet panic=-1%s%s%s", m->board->console, m->system ? SYSTEM_WORDS : "", m->append ? " " : "", m->append ? m->append : "");
 }
 
 static int check(const struct qemu_machine *m, struct err *e)

@@ -15,7 +15,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
-#include "engine/qemu/board.h"
+#include "model/board.h"
 #include "engine/qemu/link.h"
 #include "model/guest_protocol.h"
 
@@ -43,6 +43,7 @@ struct qemu_machine {
 	const char *type;     /* with its version: "pc-q35-7.2" */
 	const char *id;       /* the workspace's: names the process */
 	bool kvm;
+	bool system;          /* it runs the image's own init */
 	unsigned processors;
 	uint64_t memory_bytes;
 	bool memory_file;     /* MACHINE_MEMORY; otherwise QEMU makes one of its own */

@@ -147,6 +147,18 @@ static int open_tun(const struct plan *p, struct inside *in, struct err *e)
 	return 0;
 }
 
+static int open_foreign(const struct plan *p, struct inside *in, struct err *e)
+{
+	for (size_t i = 0; i < p->step_count; i++) {
+		if (p->steps[i].kind != STEP_FOREIGN || in->foreign >= 0)
+			continue;
+		in->foreign = open(p->steps[i].source, O_PATH | O_CLOEXEC);
+		if (in->foreign < 0)
+			return err_errno(e, errno, "open %s", p->steps[i].source);
+	}
+	return 0;
+}
+
 static int open_cgroups(const struct plan *p, struct inside *in, struct err *e)
 {
 	for (size_t i = 0; p->cgroups_v1[i]; i++) {
@@ -276,13 +288,15 @@ static int grow_up(struct birth *b, struct inside *in, struct err *e)
 
 int birth_begin(struct birth *b, struct err *e)
 {
-	struct inside in = { .plan = b->plan, .sync = -1, .first = -1, .tun = -1, .standard = { -1, -1, -1 } };
+	struct inside in = { .plan = b->plan, .sync = -1, .first = -1, .tun = -1, .foreign = -1, .standard = { -1, -1, -1 } };
 	int r = inside_open_layers(b->plan, &in, e);
 
 	if (r >= 0)
 		r = open_first(b->plan, &in, e);
 	if (r >= 0)
 		r = open_tun(b->plan, &in, e);
+	if (r >= 0)
+		r = open_foreign(b->plan, &in, e);
 	if (r >= 0)
 		r = open_cgroups(b->plan, &in, e);
 	if (r >= 0)
@@ -294,6 +308,7 @@ int birth_begin(struct birth *b, struct err *e)
 	free(in.layers);
 	close_one(&in.first);
 	close_one(&in.tun);
+	close_one(&in.foreign);
 	for (size_t i = 0; i < in.task_count; i++)
 		close_one(&in.tasks[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(in.standard); i++)

@@ -45,7 +45,7 @@ static void describe_step(struct str *line, const struct step *s)
 					     [STEP_HOST] = "host",     [STEP_LINK] = "link",     [STEP_FOLDER] = "folder",
 					     [STEP_HIDE] = "hide",     [STEP_READ_ONLY] = "read-only", [STEP_WRITE] = "write",
 					     [STEP_CONSOLE] = "console", [STEP_FIRST] = "first",
-					     [STEP_TUN] = "tun" };
+					     [STEP_TUN] = "tun",	[STEP_FOREIGN] = "foreign" };
 	static const char *const when[] = { "", " unless own", " if there" };
 
 	str_printf(line, "%s %s", verbs[s->kind], s->target);
@@ -55,6 +55,9 @@ static void describe_step(struct str *line, const struct step *s)
 		str_printf(line, " %s", s->source);
 		add_attributes(line, s->number);
 		str_printf(line, "%s%s", *s->text ? " " : "", s->text);
+		break;
+	case STEP_FOREIGN:
+		str_printf(line, " %s", s->source);
 		break;
 	case STEP_LINK:
 		str_printf(line, " -> %s", s->text);

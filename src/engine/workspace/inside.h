@@ -19,6 +19,7 @@ struct inside {
 	size_t task_count;
 	int first;       /* mount of carrel-first; -1: none */
 	int tun;         /* mount of the folder with the device tun; -1: none */
+	int foreign;     /* QEMU's user mode, opened for its path only; -1: none */
 	int standard[3]; /* its ends of the pipes; -1: /dev/null or the terminal */
 	int sync;
 	int parent_sync; /* the other end, which must not stay open here: its closing says that carrel-run is gone */

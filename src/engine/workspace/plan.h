@@ -41,6 +41,7 @@ enum step_kind {
 	STEP_CONSOLE,    /* the workspace's terminal as a device file */
 	STEP_FIRST,      /* carrel-first, a file of the host in source, read-only */
 	STEP_TUN,        /* a folder with the device tun, read-only */
+	STEP_FOREIGN,    /* binfmt_misc of the workspace's own: what text says of programs is run by source, a program of the host */
 };
 
 enum write_when {

@@ -161,6 +161,8 @@ static void plan_proc_and_sys(struct request *r, const struct launch *l, bool sy
 		step(r, STEP_MOUNT, CLOSED, "sysfs", "/sys", "");
 		return;
 	}
+	if (l->foreign) /* before /proc/sys is closed, and closed with it */
+		step(r, STEP_FOREIGN, 0, l->foreign->user_program, "/proc/sys/fs/binfmt_misc", own(r, machine_board_programs(l->foreign)));
 	for (size_t i = 0; i < ARRAY_SIZE(read_only); i++)
 		step(r, STEP_READ_ONLY, 0, "", read_only[i], "");
 	/* Below it the kernel shows the settings of the network namespace that asks, and lets its owner's root change them. */

@@ -415,13 +415,41 @@ static int step_tun(struct tree *t, const struct step *s, struct err *e)
 	return r < 0 ? r : attach(t->in->tun, target, s->target, e);
 }
 
+/* The kernel opens the program at once (flag F) and keeps it: it need not be in the image. Its name is that of our
+ * descriptor in the /proc that was just made. */
+static int register_program(int mount, int program, const char *what, struct err *e)
+{
+	own_fd int file = openat(mount, "register", O_WRONLY | O_CLOEXEC);
+	own_str char *line = mem_printf("%s:aside/proc/self/fd/%d:F", what, program);
+
+	if (file < 0 || write(file, line, strlen(line)) < 0)
+		return err_errno(e, errno, "register programs of another processor");
+	return 0;
+}
+
+static int step_foreign(struct tree *t, const struct step *s, struct err *e)
+{
+	own_fd int target = -1;
+	own_fd int fs = (int)syscall(SYS_fsopen, "binfmt_misc", FSOPEN_CLOEXEC);
+
+	if (fs < 0 || syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return err_errno(e, errno, "make a binfmt_misc for the workspace");
+	own_fd int mount = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NODEV);
+	if (mount < 0)
+		return err_errno(e, errno, "mount binfmt_misc");
+	int r = register_program(mount, t->in->foreign, s->text, e);
+	if (r >= 0)
+		r = open_target_folder(t, s->target, OURS, &target, e);
+	return r < 0 ? r : attach(mount, target, s->target, e);
+}
+
 typedef int step_fn(struct tree *t, const struct step *s, struct err *e);
 
 static step_fn *const step_calls[] = {
 	[STEP_MOUNT] = step_mount,   [STEP_VOLUME] = step_volume, [STEP_DEVICE] = step_device,	     [STEP_HOST] = step_host,
 	[STEP_LINK] = step_link,     [STEP_FOLDER] = step_folder, [STEP_HIDE] = step_hide,	     [STEP_READ_ONLY] = step_read_only,
 	[STEP_WRITE] = step_write,   [STEP_CONSOLE] = step_console,
-	[STEP_FIRST] = step_first,   [STEP_TUN] = step_tun,
+	[STEP_FIRST] = step_first,   [STEP_TUN] = step_tun,	[STEP_FOREIGN] = step_foreign,
 };
 
 /* File systems of our own, which are made before the image is there. */

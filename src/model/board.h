@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef ENGINE_QEMU_BOARD_H
-#define ENGINE_QEMU_BOARD_H
+#ifndef MODEL_BOARD_H
+#define MODEL_BOARD_H
 
 /*
  * The machines that QEMU builds for us, one per processor: program, board, console, and what of the host the program needs to see.
@@ -22,6 +22,7 @@ struct machine_board {
 	const char *const *places; /* what the program opens: libraries (its own modules among them), firmware; NULL-terminated */
 	const char *firmware;     /* a file that must be there, NULL: none */
 	const char *firmware_package;
+	unsigned elf_machine;     /* e_machine of its programs: elf(5) */
 	const char *user_program; /* QEMU's user mode for programs of this processor: "/usr/bin/qemu-aarch64-static" */
 };
 
@@ -29,6 +30,8 @@ extern const struct machine_board machine_boards[]; /* ends with a NULL architec
 
 /* NULL: no machine is built for it. */
 const struct machine_board *machine_board(const char *architecture);
+/* What binfmt_misc is told of its programs, up to the interpreter: ":NAME:M::MAGIC:MASK". The caller frees. */
+char *machine_board_programs(const struct machine_board *board);
 /* Of the processor that this program runs on; NULL: none of the table. */
 const struct machine_board *machine_board_here(void);
 
