@@ -7,7 +7,7 @@ The guide is executed as it is written. In README.md and docs/guide/*.md:
   ```yaml FILE        written to FILE in that folder
   other blocks        are not run (a terminal, another machine)
 
-A page finds what ./quickstart leaves: image `debian`, workspace `first`. Links between pages are checked, too.
+A page finds what ./quickstart leaves: image `debian`, network `default`, workspace `first`. Links between pages are checked, too.
 """
 import os
 import re
@@ -16,6 +16,7 @@ import subprocess
 import pytest
 
 import conftest
+from network_tools import World
 
 PAGES = [conftest.ROOT / "README.md", *sorted((conftest.ROOT / "docs" / "guide").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)[ ]*([^\n]*)\n(.*?)^```$", re.S | re.M)
@@ -51,11 +52,21 @@ def matches(expected, output):
 
 
 @pytest.fixture(scope="module")
-def quickstarted(shared_site, shared_debian):
-    shared_site.carrel("deploy", shared_debian, "--name", "first", timeout=60)
-    shared_site.wait(lambda: shared_site.carrel("exec", "first", "--", "systemctl", "is-system-running", "--wait", ok=None).stdout.strip()
-                     in ("running", "degraded"), what="the boot")
-    return shared_site
+def quickstarted(prefix, debian_tar):
+    """With the network `default`, on a host that is a network namespace (network_tools.py)."""
+    world = World()
+    site = conftest.Site(prefix, world=world)
+    try:
+        conftest.import_image(site, "debian", debian_tar)
+        site.carrel("network", "create", "default")
+        site.carrel("deploy", "debian", "--name", "first", timeout=60)
+        site.wait(lambda: site.carrel("exec", "first", "--", "systemctl", "is-system-running", "--wait", ok=None).stdout.strip()
+                  in ("running", "degraded"), what="the boot")
+        yield site
+    finally:
+        problems = site.close()
+        world.close()
+    assert not problems, "\n".join(problems)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if any(kind == "console" for kind, _, _ in blocks(p))], ids=lambda p: p.name)
