@@ -420,7 +420,7 @@ static void member_element(struct filter_ruleset *r, const struct filter_ruleset
 {
 	char set[FILTER_NAME];
 
-	for (int site = 0; site < 2; site++) {
+	for (int site = 0; site < (known->sited ? 2 : 1); site++) {
 		peers_name(peer, name, a->ipv6, site, set);
 		if (!filter_ruleset_has_peers(known, set))
 			continue;

@@ -751,8 +751,8 @@ int networks_settle(struct networks *s, const char *id, struct err *e)
 	(void)pthread_mutex_lock(&s->lock);
 	const struct local *l = map_get(&s->locals, id);
 	int r = l && l->links_due ? work_all(s, e) : 0;
-	if (r < 0 && s->applied && !s->rates_failed && !l->links_due)
-		r = 0; /* of another one */
+	if (r < 0 && !l->links_due) /* it was another one's, or that rates do not fit any more */
+		r = s->rates_failed < 0 ? network_keep_rates(s, e) : 0;
 	(void)pthread_mutex_unlock(&s->lock);
 	return r < 0 ? r : network_connect_machines(s, id, e);
 }

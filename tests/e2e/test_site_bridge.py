@@ -152,3 +152,23 @@ def test_a_vlan(net, world):
     net.carrel("network", "rm", "tagged")
     if not can:
         pytest.skip("this kernel's bridges have no VLAN filtering; the refusal was tested")
+
+
+def test_a_failure_of_one_does_not_stop_the_others(net, world):
+    """A bridge of the site that is taken away, and a guarantee that no longer fits: told, once, and the rest goes on."""
+    world.run("host", "ip", "link", "add", "dev", "site1", "type", "bridge")
+    make_network(net, "fleeting", kind="bridge", bridge="site1", ipv4="192.168.92.0/24")
+    world.serve("lan", 8063)
+    with workspace(net, "lost", networks=[{"network": "fleeting"}]), workspace(net, "kept", networks=[{"network": "office"}]):
+        world.run("host", "ip", "link", "delete", "dev", "site1")
+        net.node.kill()
+        net.node.start()
+        net.wait(lambda: net.api("GET", "/v1/hosts")[1]["items"][0]["connected"], what="the host")
+        net.carrel("allow", "kept", "site")
+        eventually(lambda: reaches(net, "kept", DESK, 8063) is not None)
+        refused = net.carrel("connect", "kept", "office", "--out-least", "400G", ok=None)
+        assert refused.returncode and "guarante" in refused.stderr
+        time.sleep(4)  # as long as it takes to say it too often
+        assert 1 <= net.node.log().count("no bridge site1") <= 3 and net.node.log().count("guarante") <= 3
+        assert reaches(net, "kept", DESK, 8063) is not None
+    net.carrel("network", "rm", "fleeting")
