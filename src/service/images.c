@@ -197,6 +197,7 @@ struct image_view {
 	uint64_t size_bytes, owner_uid;
 	struct objects partitions;
 	struct image_run *run;
+	struct image_machine *machine;
 };
 #define V(member) offsetof(struct image_view, member)
 static const struct field view_fields[] = {
@@ -209,6 +210,7 @@ static const struct field view_fields[] = {
 	{ "owner", FIELD_NUMBER, V(owner_uid), "user id of the owner", .required = true },
 	{ "partitions", FIELD_OBJECTS, V(partitions), "lowest first", .required = true, .shape = &image_partition_shape },
 	{ "run", FIELD_OBJECT, V(run), "what it runs", .shape = &image_run_shape },
+	{ "machine", FIELD_OBJECT, V(machine), "it is made of disks, and what these need", .shape = &image_machine_shape },
 	{ 0 },
 };
 const struct shape image_view_shape = { "image-view", sizeof(struct image_view), view_fields, "An image in the store." };
@@ -217,7 +219,7 @@ static json_t *view(const struct image *i)
 {
 	own_str char *created = service_time_text(i->created_ms);
 	const struct image_view v = { i->name, i->digest, i->architecture ? i->architecture : i->name, created, i->init, i->size_bytes,
-				      i->owner_uid, i->partitions, i->run };
+				      i->owner_uid, i->partitions, i->run, i->machine };
 	return encode(&image_view_shape, &v);
 }
 

@@ -49,6 +49,7 @@ def await_log(site, name, text, timeout=120, count=1):
 
 
 def test_boot_sector_console_and_log(here, name, sector):
+    assert here.json("image", "show", sector)["machine"]["firmware"] == "bios"
     here.carrel(*RUN, "--name", name, sector)
     here.wait_state(name, "running")
     await_log(here, name, "BOOTED HERE")
