@@ -100,6 +100,8 @@ CARREL_API int carrel_restart(struct carrel *c, const char *ref, char **ret_oper
 CARREL_API int carrel_pause(struct carrel *c, const char *ref, char **ret_operation);
 /** Ends a pause. */
 CARREL_API int carrel_resume(struct carrel *c, const char *ref, char **ret_operation);
+/** Changes its engine: "workspace", "emulator" or "kvm". What runs is stopped and started there. */
+CARREL_API int carrel_move(struct carrel *c, const char *ref, const char *engine, char **ret_operation);
 /** Removes a workspace and its volumes, but kept ones. `force` not 0: also when it runs. */
 CARREL_API int carrel_remove(struct carrel *c, const char *ref, int force, char **ret_operation);
 

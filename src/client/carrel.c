@@ -169,6 +169,14 @@ int carrel_resume(struct carrel *c, const char *ref, char **ret_operation)
 	return carrel_begin_operation(c, "POST", client_path("/v1/workspaces/%s/resume", ref), NULL, ret_operation);
 }
 
+int carrel_move(struct carrel *c, const char *ref, const char *engine, char **ret_operation)
+{
+	json_t *body = json_pack("{s:s}", "engine", engine);
+	int r = carrel_begin_operation(c, "POST", client_path("/v1/workspaces/%s/move", ref), body, ret_operation);
+
+	return r;
+}
+
 int carrel_remove(struct carrel *c, const char *ref, int force, char **ret_operation)
 {
 	char *path = client_path(force ? "/v1/workspaces/%s?force=1" : "/v1/workspaces/%s", ref);

@@ -226,7 +226,12 @@ static int trust_volume(struct work *w, const char *path, const char *name, stru
 		(void)err_wrap(e, "a machine wrote volume %s, and it is not mounted here", name);
 		return err_hint(e, "its data is untouched: carrel move it back to the engine it ran under, and copy what is needed out with carrel cp");
 	}
-	return volume_set_of_guest(fd, false, e);
+	r = volume_set_of_guest(fd, false, e);
+	if (r >= 0) {
+		free(w->record->truth.report->notice);
+		w->record->truth.report->notice = mem_strdup("what its machine had written was checked (e2fsck) before this host mounted it");
+	}
+	return r;
 }
 
 /* A volume that is there, for the host: whole, and of the right size. */

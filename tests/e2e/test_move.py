@@ -146,7 +146,7 @@ def test_files_and_identity_stay(here, name):
     inside(here, name, "sh", "-c", "echo machine > /two; echo more >> /data/one; mknod /node c 1 3; rm -f /etc/passwd; mkdir /made; ln /two /made/two; sync")
     for which in ("root", "data"):
         assert is_marked(volume(here, name, which))
-    move(here, name, "workspace")
+    assert "checked" in move(here, name, "workspace").stderr, "it says which way it takes"
     now = here.wait_state(name, "running")
     assert now["engine"] == "workspace"
     assert inside(here, name, "uname", "-r") == release
