@@ -208,7 +208,7 @@ int bundle_reader_plain(struct bundle_reader *r, size_t number, void *plain, str
 
 /* --- unfinished files --- */
 
-/* Whether the next chunk is there, whole and right. */
+/* Whether the next chunk is there, whole and - `plain` NULL: not looked at - right. */
 static bool take_next(struct bundle_reader *r, uint64_t at, uint8_t *plain)
 {
 	uint8_t bytes[BUNDLE_RECORD_BYTES];
@@ -216,19 +216,27 @@ static bool take_next(struct bundle_reader *r, uint64_t at, uint8_t *plain)
 
 	if (read_at(r, bytes, sizeof bytes, at, NULL) < 0 || bundle_record_decode(bytes, &record, NULL) < 0 || add_chunk(r, &record, at, NULL) < 0)
 		return false;
-	if (bundle_reader_plain(r, r->count - 1, plain, NULL) == 0)
+	bool there = at + BUNDLE_RECORD_BYTES + record.stored_length <= r->file_bytes;
+	if (there && (!plain || bundle_reader_plain(r, r->count - 1, plain, NULL) == 0))
 		return true;
 	r->count--;
 	return false;
 }
 
-int bundle_reader_recover(struct bundle_reader *r, uint64_t *ret_length, struct err *e)
+static uint64_t take_chunks(struct bundle_reader *r, uint8_t *plain)
 {
-	own_str uint8_t *plain = mem_alloc(BUNDLE_CHUNK_BYTES);
 	uint64_t at = r->start_bytes;
 
 	while (take_next(r, at, plain))
 		at += BUNDLE_RECORD_BYTES + r->chunks[r->count - 1].record.stored_length;
+	return at;
+}
+
+int bundle_reader_recover(struct bundle_reader *r, uint64_t *ret_length, struct err *e)
+{
+	own_str uint8_t *plain = mem_alloc(BUNDLE_CHUNK_BYTES);
+	uint64_t at = take_chunks(r, plain);
+
 	if (ftruncate(r->fd, (off_t)at) < 0)
 		return err_errno(e, errno, "cut the unfinished bundle");
 	*ret_length = at;
@@ -237,8 +245,8 @@ int bundle_reader_recover(struct bundle_reader *r, uint64_t *ret_length, struct 
 
 int bundle_reader_finish(struct bundle_reader *r, struct err *e)
 {
-	uint64_t length = 0;
-	int done = bundle_reader_recover(r, &length, e);
+	uint64_t length = take_chunks(r, NULL);
+	int done = 0;
 	struct bundle_footer footer = { .table_at = length, .chunks = r->count };
 	uint8_t entry[BUNDLE_ENTRY_BYTES], bytes[BUNDLE_FOOTER_BYTES];
 	own_hash struct hash *h = hash_new();

@@ -33,7 +33,7 @@ int bundle_reader_plain(struct bundle_reader *r, size_t number, void *plain, str
 
 /* Of an unfinished file: the chunks that came whole; the file is cut after the last one, and reading begins there. */
 int bundle_reader_recover(struct bundle_reader *r, uint64_t *ret_length, struct err *e) must_check;
-/* Writes table and footer behind the chunks. */
+/* Writes table and footer behind the chunks, which just came or were recovered, and must fill the file. */
 int bundle_reader_finish(struct bundle_reader *r, struct err *e) must_check;
 
 #endif
