@@ -65,6 +65,52 @@ static void test_kvm_with_everything(void **state)
 	compare(&m, "kvm");
 }
 
+static void layout_of(const struct qemu_machine *m, char out[DIGEST_TEXT_SIZE])
+{
+	char **argv = NULL;
+
+	assert_ok(machine_arguments(m, &argv, &e), &e);
+	machine_layout(argv, out);
+	machine_arguments_free(argv);
+}
+
+/* A state fits to the same devices, whoever the workspace is and whatever becomes of its memory; and to no others. */
+static void test_layout(void **state)
+{
+	char before[DIGEST_TEXT_SIZE], after[DIGEST_TEXT_SIZE];
+
+	(void)state;
+	struct qemu_machine m = plain();
+	layout_of(&m, before);
+	m.memory_file = m.private_memory = m.incoming = true;
+	m.id = "fedcba9876543210";
+	layout_of(&m, after);
+	assert_string_equal(before, after);
+	m.type = "pc-q35-7.1";
+	layout_of(&m, after);
+	assert_string_not_equal(before, after);
+	m = plain();
+	m.memory_bytes *= 2;
+	layout_of(&m, after);
+	assert_string_not_equal(before, after);
+	m = plain();
+	m.disk_count--;
+	layout_of(&m, after);
+	assert_string_not_equal(before, after);
+	m = plain();
+	m.processors++;
+	layout_of(&m, after);
+	assert_string_not_equal(before, after);
+}
+
+static void test_memory_in_a_file(void **state)
+{
+	(void)state;
+	struct qemu_machine m = plain();
+	m.memory_file = m.incoming = true;
+	compare(&m, "resumed");
+}
+
 /* Each disk has a place on the bus of its own, and the first function of a slot says that there are more. */
 static void test_many_disks(void **state)
 {
@@ -167,6 +213,7 @@ static void test_inside(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_emulator), cmocka_unit_test(test_kvm_with_everything),
+					    cmocka_unit_test(test_layout), cmocka_unit_test(test_memory_in_a_file),
 					    cmocka_unit_test(test_many_disks), cmocka_unit_test(test_sizes),
 					    cmocka_unit_test(test_plug), cmocka_unit_test(test_inside) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
