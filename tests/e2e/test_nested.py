@@ -15,7 +15,7 @@ import pytest
 from guest_tools import kernel_package
 from nested_tools import add_programs
 
-PROGRAMS = ("mkfs.ext4", "mke2fs", "e2fsck", "resize2fs", "tune2fs", "debugfs", "nft", "dnsmasq", "ip", "modprobe")
+PROGRAMS = ("mkfs.ext4", "mke2fs", "e2fsck", "resize2fs", "tune2fs", "debugfs", "nft", "dnsmasq", "ip", "bridge", "modprobe")
 INIT = r"""#!/bin/sh
 exec >/dev/console 2>&1
 export PATH=/carrel/bin:/carrel/sbin:/bin:/usr/sbin:/sbin:/usr/bin CARREL_PREFIX=/carrel
@@ -55,6 +55,28 @@ CASES = {
     "packets agree":
         "i=0; until test \"$(carrel exec client -- sh -c 'nc -w 2 server.default.carrel 80 </dev/null')\" = served; do i=$((i+1)); test $i -lt 10; sleep 0.5; done",
     "and not what is denied": "! carrel exec server -- sh -c 'nc -w 2 client.default.carrel 80 </dev/null'",
+    "a bridge of the site is joined": "ip=$(ls /usr/sbin/ip /usr/bin/ip 2>/dev/null | head -n 1) && $ip netns add desk && $ip link add site0 type bridge forward_delay 0 && $ip link set site0 up && "
+                                      "$ip link add desk0 type veth peer name eth0 netns desk && $ip link set desk0 master site0 up && "
+                                      "$ip -n desk address add 192.168.80.9/24 dev eth0 && $ip -n desk link set eth0 up && "
+                                      "{ $ip netns exec desk nc -ll -p 99 -e echo desk & } && carrel network create office --kind bridge --bridge site0 "
+                                      "--ipv4 192.168.80.0/24 --reserve 192.168.80.9 && carrel deploy --name clerk --network office "
+                                      "busybox -- nc -ll -p 80 -e echo clerk",
+    "there the kernel follows connections": "nft list ruleset | grep -q 'ct state established,related meta mark set' && ! nft list ruleset | grep -q left_tcp4",
+    "the site is not reached": "! carrel exec clerk -- sh -c 'nc -w 2 192.168.80.9 99 </dev/null | grep desk'",
+    "until it is allowed": "carrel allow clerk 'site tcp/99' && i=0 && until carrel exec clerk -- sh -c 'nc -w 2 192.168.80.9 99 </dev/null' | grep desk; do "
+                           "i=$((i+1)); test $i -lt 40; sleep 0.2; done",
+    "the site does not get in": "! $ip netns exec desk sh -c 'nc -w 2 192.168.80.2 80 </dev/null | grep clerk'",
+    "until that is allowed": "carrel allow --from clerk '192.168.80.9 tcp/80' && i=0 && until $ip netns exec desk sh -c 'nc -w 2 192.168.80.2 80 </dev/null' | "
+                             "grep clerk; do i=$((i+1)); test $i -lt 40; sleep 0.2; done",
+    "a VLAN of the site is joined": "$ip link set site0 type bridge vlan_filtering 1 && bridge vlan add vid 7 dev desk0 && modprobe 8021q && "
+                                    "$ip -n desk link add link eth0 name eth0.7 type vlan id 7 && $ip -n desk address add 192.168.91.9/24 dev eth0.7 && "
+                                    "$ip -n desk link set eth0.7 up && carrel network create tagged --kind bridge --bridge site0 --vlan 7 "
+                                    "--ipv4 192.168.91.0/24 --reserve 192.168.91.9 && carrel deploy --name seven --network tagged --allow site "
+                                    "busybox -- sleep 1000 && i=0 && until carrel exec seven -- sh -c 'nc -w 2 192.168.91.9 99 </dev/null' | grep desk; do "
+                                    "i=$((i+1)); test $i -lt 40; sleep 0.2; done",
+    "a VLAN keeps others out": "! carrel exec seven -- sh -c 'nc -w 2 192.168.80.9 99 </dev/null | grep desk'",
+    "the site keeps its bridge": "carrel rm -f clerk seven && i=0 && until test \"$(ls /sys/class/net/site0/brif)\" = desk0; do i=$((i+1)); test $i -lt 40; "
+                                 "sleep 0.2; done && $ip link del site0 && $ip netns del desk",
     "everything goes": "carrel rm -f one server client && ! ls -d /sys/fs/cgroup/carrel/*/ && test -z \"$(ls /sys/class/net | grep '^cr[0-9]')\"",
 }
 
