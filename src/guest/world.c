@@ -167,7 +167,7 @@ static int cover_root(int root, struct err *e)
 
 int world_make(struct world *w, const struct plan *p, const struct guest_config *c, struct err *e)
 {
-	struct inside in = { .plan = p, .sync = -1 };
+	struct inside in = { .plan = p, .sync = -1, .foreign = -1 };
 	struct tree t = { .plan = p, .in = &in, .root = -1, .terminal = -1, .terminal_peer = -1 };
 	int r = sethostname(p->host_name, strlen(p->host_name)) < 0 ? err_errno(e, errno, "set the host name %s", p->host_name) : 0;
 

@@ -319,7 +319,7 @@ int checkpoint_tree_complete(struct checkpoint_tree *t, pid_t first_process, str
 {
 	own_str char *path = mem_printf("/proc/%d/ns/user", (int)first_process);
 	own_fd int user_namespace = open(path, O_RDONLY | O_CLOEXEC);
-	struct inside in = { .plan = t->plan, .sync = -1, .first = -1 };
+	struct inside in = { .plan = t->plan, .sync = -1, .first = -1, .foreign = -1 };
 	struct builder b = { .tree = t, .in = &in, .user_namespace = user_namespace, .build = build_tree };
 	int fds[MESSAGE_FDS_MOST];
 

@@ -430,8 +430,10 @@ static int register_program(int mount, int program, const char *what, struct err
 static int step_foreign(struct tree *t, const struct step *s, struct err *e)
 {
 	own_fd int target = -1;
-	own_fd int fs = (int)syscall(SYS_fsopen, "binfmt_misc", FSOPEN_CLOEXEC);
 
+	if (t->in->foreign < 0)
+		return err_set(e, ERR_UNSUPPORTED, "%s was not opened: a restored workspace cannot run programs of another processor", s->source);
+	own_fd int fs = (int)syscall(SYS_fsopen, "binfmt_misc", FSOPEN_CLOEXEC);
 	if (fs < 0 || syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
 		return err_errno(e, errno, "make a binfmt_misc for the workspace");
 	own_fd int mount = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NODEV);
