@@ -21,11 +21,25 @@ static void due_done(struct due *d)
 	*d = (struct due){ 0 };
 }
 
-/* NULL: there is none. Who asks for one that somebody else is telling waits for that. */
+/* Somebody else is telling this one: that is waited for, and what failed is tried again, so that its error is ours. */
+static void await_others(struct networks *s, const char *id)
+{
+	struct local *l = map_get(&s->locals, id);
+	bool waited = false;
+
+	for (; l && l->machine_busy; l = map_get(&s->locals, id)) {
+		(void)pthread_cond_wait(&s->told, &s->lock);
+		waited = true;
+	}
+	if (waited && l && l->links_due)
+		l->machine_due = true;
+}
+
+/* NULL: there is none. */
 static struct local *find_due(struct networks *s, const char *id)
 {
-	for (struct local *l; id && (l = map_get(&s->locals, id)) && l->machine_busy;)
-		(void)pthread_cond_wait(&s->told, &s->lock);
+	if (id)
+		await_others(s, id);
 	for (size_t i = 0; i < s->locals.capacity; i++) {
 		struct local *l = s->locals.entries[i].key ? s->locals.entries[i].value : NULL;
 		if (l && l->machine_due && !l->machine_busy && (!id || str_eq(id, l->wish.id)))

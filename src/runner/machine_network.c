@@ -38,6 +38,7 @@ struct change;
 struct machine_network {
 	const struct plan *host;
 	struct machine_queues queues;
+	bool fixed;
 	struct place places[MACHINE_LINKS_MOST];
 	struct change *change; /* under way */
 };
@@ -61,7 +62,8 @@ struct machine_network *machine_network_new(const struct plan *host, const struc
 {
 	struct machine_network *n = mem_alloc(sizeof *n);
 
-	*n = (struct machine_network){ .host = host, .queues = { (unsigned)machine->queues, machine->vhost != 0, machine->e1000 != 0 } };
+	*n = (struct machine_network){ .host = host, .queues = { (unsigned)machine->queues, machine->vhost != 0, machine->e1000 != 0 },
+				       .fixed = machine->fixed_links != 0 };
 	for (size_t i = 0; i < MACHINE_LINKS_MOST; i++)
 		n->places[i].network = n;
 	return n;
@@ -287,6 +289,11 @@ static void plug_missing(struct change *c)
 		}
 		if (c->network->places[link.place].port) /* the same: others were plugged out */
 			continue;
+		if (c->network->fixed) {
+			(void)err_set(&c->error, ERR_UNSUPPORTED, "a machine of this kind takes a new interface (%s) at its next start",
+				      one[INTERFACE_DEVICE]);
+			break;
+		}
 		memcpy(c->plugged + at, one, INTERFACE_TEXTS * sizeof *one);
 		at += INTERFACE_TEXTS;
 		plug_in(c, one, &link);

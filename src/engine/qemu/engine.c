@@ -162,7 +162,8 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 					.memory = (char *)(uintptr_t)(l->memory ? l->memory->path : ""),
 					.private_memory = l->memory && l->memory->private,
 					.resumes = l->memory && l->memory->state_fd >= 0,
-					.queues = queues_of(l).count, .vhost = of->vhost, .id = l->first_id + LAUNCH_IDS - 1,
+					.queues = queues_of(l).count, .vhost = of->vhost,
+					.fixed_links = !str_eq(of->board->architecture, "amd64"), .id = l->first_id + LAUNCH_IDS - 1,
 					.kvm = of->kvm, .boot_ms = of->boot_ms };
 	machine_plan_encode(&p, out);
 	machine_arguments_free(argv);

@@ -26,6 +26,7 @@ static const struct guest_field fields[] = {
 	{ 20, GUEST_NUMBER, P(boots_disk), 0, NULL },
 	{ 21, GUEST_NUMBER, P(e1000), 0, NULL },
 	{ 22, GUEST_NUMBER, P(display), 0, NULL },
+	{ 23, GUEST_NUMBER, P(fixed_links), 0, NULL },
 	{ 0 },
 };
 static const struct guest_shape shape = { sizeof(struct machine_plan), fields };

@@ -26,6 +26,7 @@ struct machine_plan {
 	uint64_t vhost;            /* 0 or 1: and as many descriptors of /dev/vhost-net */
 	uint64_t boots_disk;       /* 0 or 1: nobody of ours is inside: no config, kernel and initramfs are empty */
 	uint64_t e1000;            /* 0 or 1: interfaces are this card's in place of virtio's */
+	uint64_t fixed_links;      /* 0 or 1: a board without ACPI: interfaces cannot be plugged in while it runs */
 	char *memory;              /* file that is the machine's memory; empty: none, it is QEMU's own */
 	uint64_t private_memory;   /* 0 or 1: the file stays as it is */
 	uint64_t resumes;          /* 0 or 1: it goes on from a state: after the disks come the memory folder and the state's file */
