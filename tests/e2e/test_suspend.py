@@ -217,7 +217,7 @@ def settled(site, name):
         if found and last and found["state"] == last["state"] and found["generation"] == last["generation"]:
             return found
         last = found
-        time.sleep(0.7)  # what was killed is told by somebody else
+        time.sleep(0.3)  # what was killed is told by somebody else
     raise AssertionError(f"{name} does not settle: {site.workspace(name)}")
 
 
