@@ -11,6 +11,7 @@
 
 static const char *const level_names[] = { "error", "warn", "info", "detail", NULL };
 static const char *const mount_names[] = { "auto", "file", "loop", NULL };
+static const char *const guest_volumes_names[] = { "checked", "refused", NULL };
 
 /* A path below each hierarchy's root: "carrel", "system.slice/carrel-node.service/workspaces". */
 static int check_cgroup(const char *path, struct err *e)
@@ -43,6 +44,8 @@ static const struct field fields[] = {
 	{ "link-speed", FIELD_RATE, C(link_bits), "of the host's link to the site, of which guaranteed rates are shares; 0: as its device says",
 	  .example = "1G" },
 	{ "mount", FIELD_ENUM, C(mount), "how partitions are mounted: auto, file or loop", .names = mount_names, .example = "auto" },
+	{ "guest-volumes", FIELD_ENUM, C(guest_volumes), "what a machine wrote, before this host mounts it: checked (e2fsck in a sandbox), or refused",
+	  .names = guest_volumes_names, .example = "checked" },
 	{ "log-level", FIELD_ENUM, C(log_level), "error, warn, info or detail", .names = level_names, .preset = 2, .example = "info" },
 	{ "clean", FIELD_BOOL, C(clean), "stop all workspaces of this host, take mounts, cgroups and sockets away, and end" },
 	{ "facts", FIELD_BOOL, C(facts), "print what this host can do as JSON, and end" },

@@ -216,6 +216,8 @@ static int trust_volume(struct work *w, const char *path, const char *name, stru
 	own_fd int fd = -1;
 	int r = open_volume(path, &fd, e);
 
+	if (r == 0 && w->node->config.guest_volumes == GUEST_VOLUMES_REFUSED)
+		r = err_set(e, ERR_DENIED, "this host mounts none (guest-volumes: refused)");
 	if (r == 0) {
 		w->step = "check-volume";
 		w->tell(w);

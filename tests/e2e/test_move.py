@@ -306,6 +306,16 @@ def test_a_whole_system_moves(kernel, shared_site, shared_debian, name):
     here.carrel("rm", "-f", name)
 
 
+def test_a_site_may_refuse_what_guests_wrote(new_site, busybox_tar, name):
+    here = new_site(node_args=["--guest-volumes", "refused"])
+    import_image(here, "busybox", busybox_tar)
+    run(here, name, "sleep", "100000")
+    here.carrel("stop", "-t", "0s", name)
+    os.setxattr(volume(here, name), "trusted.carrel.guest", b"1")  # as if it had been a machine
+    refused = here.carrel("start", name, ok=3)
+    assert "guest-volumes" in refused.stderr and is_marked(volume(here, name))
+
+
 @pytest.mark.parametrize("point", ("move-begin", "task-stop-end", "launch-end"))
 def test_killed_on_the_way(kernel, new_site, busybox_tar, name, point, tmp_path):
     """Wish and truth meet, whatever dies: it runs on the other engine, with its files."""
