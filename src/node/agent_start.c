@@ -12,6 +12,7 @@
 #include "base/own.h"
 #include "base/str.h"
 #include "node/agent_private.h"
+#include "node/disk.h"
 #include "node/network.h"
 #include "node/snapshot.h"
 #include "node/suspend.h"
@@ -60,6 +61,9 @@ static void hold_partitions(struct workspace *w)
 	struct digest d;
 	size_t held = 0;
 
+	/* machines get files; and a disk, which nobody has checked, is never mounted */
+	if (isolate_is_machine(&r->wish) || disk_is_one(&r->wish))
+		return;
 	if (!partitions || !(state_is_live(s) || s == STATE_STAGED || s == STATE_PREPARED))
 		return;
 	while (held < r->wish.image->partitions.count && digest_parse(partitions[held].digest, &d, &e) == 0 &&

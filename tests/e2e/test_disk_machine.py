@@ -23,7 +23,16 @@ RUN = ("run", "--engine", "emulator", "-d", "--network", "none")
 def here(shared_site):
     if not shutil.which("qemu-system-x86_64"):
         pytest.skip("qemu-system-x86 is not installed")
+    await_host(shared_site)
     return shared_site
+
+
+def await_host(site):
+    """An agent is ready before the service has heard of it."""
+    deadline = time.monotonic() + 120
+    while not any(h["connected"] for h in site.api("GET", "/v1/hosts")[1]["items"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -203,6 +212,18 @@ def test_uefi_nvme_and_a_bigger_disk(here, name, linux, tmp_path):
     here.carrel("stop", "--timeout", "60s", name)
     assert here.wait_state(name, "stopped")["exit_status"] == 0
     here.carrel("rm", name)
+
+
+def test_agent_restarts_and_mounts_no_disk(here, name, sector):
+    here.carrel(*RUN, "--name", name, sector)
+    await_log(here, name, "BOOTED HERE")
+    here.node.kill()
+    here.node.start()
+    await_host(here)
+    assert "no agent answers" in here.carrel("exec", name, "--", "true", ok=125).stderr
+    assert here.json("show", name)["state"] == "running"
+    assert "mount erofs" not in here.node.log()
+    here.carrel("rm", "--force", name)
 
 
 def test_guest_without_agent_and_button(here, name, sector):
