@@ -46,7 +46,7 @@ struct slot {
 	uint16_t round, length, end, serial; /* serial: of the connection */
 	int family;                          /* stream: number of the connection */
 	time_t since;
-	union place from;
+	union place from, server;
 	struct names_question question;
 	unsigned char *query; /* DATAGRAM bytes */
 };
@@ -141,7 +141,7 @@ static int open_sockets(struct front *f, struct err *e)
 	if (r < 0)
 		return r;
 	f->up = socket(f->dnsmasq.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (f->up < 0 || connect(f->up, &f->dnsmasq.any, size_of(&f->dnsmasq)) < 0)
+	if (f->up < 0)
 		return err_errno(e, errno, "reach dnsmasq");
 	return 0;
 }
@@ -198,6 +198,12 @@ static struct names_address address_of(const union place *p)
 static bool same_address(const struct names_address *a, const struct names_address *b)
 {
 	return a->ipv6 == b->ipv6 && memcmp(a->bytes, b->bytes, 16) == 0;
+}
+
+static bool same_place(const union place *a, const union place *b)
+{
+	const struct names_address x = address_of(a), y = address_of(b);
+	return a->four.sin_port == b->four.sin_port && same_address(&x, &y); /* the port is at the same place in both */
 }
 
 static struct slot *take_slot(struct front *f, const struct names_address *asker)
@@ -352,7 +358,7 @@ static int connect_up(struct front *f, const struct slot *s)
 	own_strbuf struct str message = { 0 };
 
 	add_message(&message, s->query, s->length);
-	if (fd < 0 || (connect(fd, &f->dnsmasq.any, size_of(&f->dnsmasq)) < 0 && errno != EINPROGRESS) ||
+	if (fd < 0 || (connect(fd, &s->server.any, size_of(&s->server)) < 0 && errno != EINPROGRESS) ||
 	    send(fd, message.bytes, message.length, MSG_NOSIGNAL) != (ssize_t)message.length)
 		return -1;
 	return TAKE_FD(fd);
@@ -390,8 +396,20 @@ static void answer_datagram(struct front *f, struct slot *s, unsigned code)
 	unsigned char theirs[2] = { s->query[0], s->query[1] };
 	s->query[0] = (unsigned char)(number >> 8);
 	s->query[1] = (unsigned char)number;
-	s->state = send(f->up, s->query, s->length, 0) < 0 ? FREE : SENT;
+	s->state = sendto(f->up, s->query, s->length, 0, &s->server.any, size_of(&s->server)) < 0 ? FREE : SENT;
 	memcpy(s->query, theirs, 2);
+}
+
+/* Theirs, with port and family of our own. */
+static union place place_of(const union place *ours, const struct names_address *theirs)
+{
+	union place p = *ours;
+
+	if (theirs->ipv6)
+		memcpy(&p.six.sin6_addr, theirs->bytes, 16);
+	else
+		memcpy(&p.four.sin_addr, theirs->bytes, 4);
+	return p;
 }
 
 static void decided(struct front *f, const struct names_decision *d)
@@ -401,6 +419,11 @@ static void decided(struct front *f, const struct names_decision *d)
 
 	if (s->state != ASKED || s->question.id != d->id)
 		return;
+	s->server = f->dnsmasq;
+	if (d->elsewhere && d->server.ipv6 != (f->dnsmasq.any.sa_family == AF_INET6))
+		code = QUESTION_NXDOMAIN;
+	else if (d->elsewhere)
+		s->server = place_of(&f->dnsmasq, &d->server);
 	if (s->stream && d->verdict == NAMES_NOBODY && f->connections[s->family].serial == s->serial)
 		drop(&f->connections[s->family]);
 	if (s->stream) {
@@ -443,12 +466,15 @@ static void hear_askers(struct front *f, int family)
 static void hear_dnsmasq(struct front *f)
 {
 	for (int i = 0; i < BURST; i++) {
-		ssize_t n = recv(f->up, f->buffer, sizeof f->buffer, MSG_DONTWAIT);
+		union place from = { 0 };
+		socklen_t size = sizeof from;
+		ssize_t n = recvfrom(f->up, f->buffer, sizeof f->buffer, MSG_DONTWAIT, &from.any, &size);
 		if (n < QUESTION_HEADER)
 			return;
 		uint16_t number = (uint16_t)(f->buffer[0] << 8 | f->buffer[1]);
 		struct slot *s = &f->slots[number & (SLOTS - 1)];
-		if (s->state != SENT || s->stream || (uint16_t)((uint32_t)s->round << SLOT_BITS) != (number & ~(SLOTS - 1)))
+		if (s->state != SENT || s->stream || (uint16_t)((uint32_t)s->round << SLOT_BITS) != (number & ~(SLOTS - 1)) ||
+		    !same_place(&from, &s->server))
 			continue;
 		memcpy(f->buffer, s->query, 2);
 		(void)!sendto(f->datagrams[s->family], f->buffer, (size_t)n, 0, &s->from.any, size_of(&s->from));

@@ -2,6 +2,7 @@
 #include "network/question.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -89,11 +90,11 @@ void question_classify(const char *name, const char *zone, struct names_question
 	size_t label = before(name, zone), four = before(name, "in-addr.arpa"), six = before(name, "ip6.arpa");
 
 	out->kind = NAMES_OUTSIDE;
+	(void)snprintf(out->name, sizeof out->name, "%s", name);
 	if (!label && !strchr(name, '.'))
 		label = strlen(name);
 	if (label && label < sizeof out->name && !memchr(name, '.', label)) {
 		out->kind = NAMES_HERE;
-		memcpy(out->name, name, label);
 		out->name[label] = '\0';
 	} else if ((four && read_four(name, four, &out->about)) || (six && read_six(name, six, &out->about))) {
 		out->kind = NAMES_ADDRESS;

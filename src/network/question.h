@@ -23,7 +23,7 @@ int question_parse(const unsigned char *bytes, size_t length, char ret_name[stat
 enum names_kind {
 	NAMES_HERE = 1, /* NAME.ZONE, or NAME alone: `name` */
 	NAMES_ADDRESS,  /* whose address is it: `about` */
-	NAMES_OUTSIDE,  /* anything else */
+	NAMES_OUTSIDE,  /* anything else, in `name` whole: perhaps of another network */
 };
 
 enum names_verdict {
@@ -42,12 +42,14 @@ struct names_question {
 	uint32_t id;
 	uint8_t kind;
 	struct names_address asker, about;
-	char name[64];
+	char name[QUESTION_NAME_SIZE];
 };
 
 struct names_decision {
 	uint32_t id;
 	uint8_t verdict;
+	bool elsewhere;              /* it is for the dnsmasq of another network, */
+	struct names_address server; /* of which this is a gateway */
 };
 
 /* Fills kind, name and about. */

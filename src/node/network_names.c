@@ -79,9 +79,44 @@ static char *address_text(const struct names_address *a, char out[static NETWORK
 	return out;
 }
 
-static enum names_verdict decide(struct networks *s, const char *network, const struct names_question *q)
+/* A name of another network: which, and who. `label` gets the part before its zone. */
+static const struct network *other_network(const struct networks *s, const char *name, char label[static QUESTION_NAME_SIZE])
 {
-	char text[NETWORK_ADDRESS_SIZE];
+	char zone[80];
+	size_t n = strcspn(name, ".");
+
+	for (size_t i = 0; i < s->directory.networks.capacity && name[n]; i++) {
+		const struct network *w = s->directory.networks.entries[i].key ? s->directory.networks.entries[i].value : NULL;
+		if (!w || !str_eq(name + n + 1, network_zone(w, zone)))
+			continue;
+		(void)snprintf(label, QUESTION_NAME_SIZE, "%.*s", (int)n, name);
+		return w;
+	}
+	return NULL;
+}
+
+/* Whose dnsmasq knows it: at the gateway of the family that the process of `network` asks in. */
+static bool find_server(const struct networks *s, const char *network, const struct network *w, struct names_decision *d)
+{
+	const struct network *own = map_get(&s->directory.networks, network);
+	const struct carried *c = map_get(&s->carried, w->name);
+	bool six = own && !own->ipv4;
+	const char *pool = six ? w->ipv6 : w->ipv4;
+	char gateway[NETWORK_ADDRESS_SIZE];
+	unsigned length;
+
+	if (!c || !c->names || !pool)
+		return false;
+	network_gateway(pool, gateway, &length);
+	d->elsewhere = true;
+	d->server.ipv6 = six;
+	return inet_pton(six ? AF_INET6 : AF_INET, gateway, d->server.bytes) == 1;
+}
+
+static enum names_verdict decide(struct networks *s, const char *voice, const struct names_question *q, struct names_decision *d)
+{
+	char text[NETWORK_ADDRESS_SIZE], label[QUESTION_NAME_SIZE];
+	const char *network = voice;
 	const struct member *asker = member_with(s, network, NULL, address_text(&q->asker, text)), *about = NULL;
 	const struct local *l = asker ? map_get(&s->locals, asker->id) : NULL;
 
@@ -91,6 +126,13 @@ static enum names_verdict decide(struct networks *s, const char *network, const 
 		about = member_with(s, network, q->name, NULL);
 	else if (q->kind == NAMES_ADDRESS)
 		about = member_with(s, NULL, NULL, address_text(&q->about, text));
+	const struct network *other = q->kind == NAMES_OUTSIDE ? other_network(s, q->name, label) : NULL;
+	if (other) {
+		about = member_with(s, other->name, label, NULL);
+		network = other->name;
+		if (!about || !find_server(s, voice, other, d))
+			return NAMES_HIDDEN;
+	}
 	if (about)
 		return about == asker || talk(s, asker, about, network) ? NAMES_ANSWER : NAMES_HIDDEN;
 	return q->kind == NAMES_HERE || filter_may_leave_site(l->wish.spec) ? NAMES_ANSWER : NAMES_REFUSED;
@@ -122,7 +164,8 @@ static void on_question(void *data, uint32_t events)
 			return;
 		}
 		(void)pthread_mutex_lock(&v->networks->lock);
-		const struct names_decision d = { q.id, (uint8_t)decide(v->networks, v->network, &q) };
+		struct names_decision d = { .id = q.id };
+		d.verdict = (uint8_t)decide(v->networks, v->network, &q, &d);
 		(void)pthread_mutex_unlock(&v->networks->lock);
 		(void)!send(v->fd, &d, sizeof d, MSG_DONTWAIT | MSG_NOSIGNAL);
 	}

@@ -83,6 +83,19 @@ def test_an_interface_that_left_comes_again(net):
     net.carrel("network", "rm", "side")
 
 
+def test_names_of_the_other_network(net):
+    """The first name server is asked for all of them."""
+    make_network(net, "shelf", ipv4="10.90.0.0/24")
+    with workspace(net, "both", networks=[{"network": "default"}, {"network": "shelf"}], allow=["workspace:book"]), workspace(net, "apart"), \
+            workspace(net, "book", networks=[{"network": "shelf"}]):
+        there = address(net, "book")
+        eventually(lambda: there in inside(net, "both", "nslookup", "book.shelf.carrel", ok=None).stdout)
+        assert "NXDOMAIN" in inside(net, "both", "nslookup", "nobody.shelf.carrel", ok=None).stdout
+        assert there not in inside(net, "apart", "nslookup", "book.shelf.carrel", ok=None).stdout
+        assert "NXDOMAIN" in inside(net, "apart", "nslookup", "book.shelf.carrel", ok=None).stdout
+    net.carrel("network", "rm", "shelf")
+
+
 def test_a_name_server_that_somebody_killed_comes_back(net, world):
     with workspace(net, "one"):
         def found():

@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (end > size || strlen(name) >= sizeof name || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_?.") != strlen(name))
 		abort();
 	question_classify(name, "lab.carrel", &q);
-	if (q.kind < NAMES_HERE || q.kind > NAMES_OUTSIDE || strlen(q.name) >= sizeof q.name || strchr(q.name, '.'))
+	if (q.kind < NAMES_HERE || q.kind > NAMES_OUTSIDE || strlen(q.name) >= sizeof q.name || (q.kind == NAMES_HERE && strchr(q.name, '.')))
 		abort();
 	memcpy(copy, data, size);
 	if (question_refuse(copy, end, QUESTION_NXDOMAIN) != end || !(copy[2] & 0x80) || (copy[3] & 15) != QUESTION_NXDOMAIN)

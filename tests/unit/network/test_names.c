@@ -63,7 +63,7 @@ static void decide(void)
 	}
 	ssize_t n;
 	while ((n = recv(agent, &q, sizeof q, MSG_DONTWAIT)) == sizeof q) {
-		struct names_decision d = { q.id, NAMES_ANSWER };
+		struct names_decision d = { .id = q.id, .verdict = NAMES_ANSWER };
 		assert_memory_equal(q.asker.bytes, "\x0a\x58\x00\x01", 4);
 		d.verdict = str_eq(q.name, "hidden") ? NAMES_HIDDEN : str_eq(q.name, "nobody") ? NAMES_NOBODY : d.verdict;
 		d.verdict = q.kind == NAMES_OUTSIDE ? NAMES_REFUSED : d.verdict;
