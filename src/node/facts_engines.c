@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "base/own.h"
+#include "node/checkpoint.h"
 #include "node/foreign.h"
 #include "node/kvm.h"
 #include "node/machine.h"
@@ -27,6 +28,16 @@ static void add_foreign(json_t *items, const struct machine_board *board)
 	add(items, programs, foreign_check(board, &e), board->user_program, &e);
 }
 
+static void add_suspend(json_t *items)
+{
+	char version[CHECKPOINT_VERSION_SIZE] = "";
+	struct err e = { 0 };
+	int r = checkpoint_probe(version, &e);
+	own_str char *detail = mem_printf("CRIU %s writes processes and makes them again", version);
+
+	add(items, "suspend-workspace", r, detail, &e);
+}
+
 void facts_add_engines(json_t *items, const struct node *n)
 {
 	const struct machine_board *here = machine_board_here();
@@ -42,4 +53,5 @@ void facts_add_engines(json_t *items, const struct node *n)
 	for (const struct machine_board *b = machine_boards; b->architecture; b++)
 		if (b != here)
 			add_foreign(items, b);
+	add_suspend(items);
 }

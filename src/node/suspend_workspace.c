@@ -25,6 +25,7 @@
 #include "node/checkpoint.h"
 
 #define FILES_MOST 100000
+#define CHECKPOINT_LOG_NAME "criu.log" /* for people: a resume that fails writes it anew */
 
 static int check(struct node *n, const struct record *r, struct err *e)
 {
@@ -65,7 +66,7 @@ static int add_files(int folder, struct memory_manifest *m, struct err *e)
 	int r = dir ? 0 : err_errno(e, errno, "read the memory folder");
 
 	for (struct dirent *d; r == 0 && (d = readdir(dir)) && count < FILES_MOST;) {
-		if (d->d_name[0] == '.' || strncmp(d->d_name, MEMORY_MANIFEST, strlen("manifest")) == 0)
+		if (d->d_name[0] == '.' || strncmp(d->d_name, MEMORY_MANIFEST, strlen("manifest")) == 0 || str_eq(d->d_name, CHECKPOINT_LOG_NAME))
 			continue;
 		MEM_PUSH_ROOM(files, count, room);
 		r = add_file(folder, d->d_name, &files[count], e);

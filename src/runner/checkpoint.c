@@ -30,6 +30,7 @@
 #include "engine/workspace/message.h"
 #include "runner/runner.h"
 
+#define END_MS 10000
 #define LONGEST_MS (20 * 60 * 1000) /* memory of many gigabytes on a slow disk */
 
 struct checkpoint_keeper {
@@ -69,8 +70,11 @@ static void end_child(int *pidfd)
 {
 	if (*pidfd < 0)
 		return;
+	struct pollfd end = { .fd = *pidfd, .events = POLLIN };
+
 	(void)syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0);
-	(void)waitid(P_PIDFD, (id_t)*pidfd, &(siginfo_t){ 0 }, WEXITED);
+	if (poll(&end, 1, END_MS) > 0)
+		(void)waitid(P_PIDFD, (id_t)*pidfd, &(siginfo_t){ 0 }, WEXITED);
 	own_close(pidfd);
 	*pidfd = -1;
 }
@@ -81,7 +85,7 @@ static void reap_child(int *pidfd)
 	struct pollfd end = { .fd = *pidfd, .events = POLLIN };
 
 	if (*pidfd >= 0)
-		(void)poll(&end, 1, 10000);
+		(void)poll(&end, 1, END_MS);
 	end_child(pidfd);
 }
 

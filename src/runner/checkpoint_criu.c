@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,7 +15,6 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include "base/fs.h"
@@ -99,7 +99,6 @@ static void be_criu(const struct job *j, int socket)
 /* A restored first process becomes CRIU's sibling, so CRIU is a child of carrel-run, not of us. */
 int criu_start(struct job *j, struct err *e)
 {
-	struct timeval patience = { .tv_sec = CHECKPOINT_PATIENCE_S };
 	int pair[2];
 
 	if (!checkpoint_program()) {
@@ -110,18 +109,15 @@ int criu_start(struct job *j, struct err *e)
 		return err_errno(e, errno, "make socket pair");
 	own_fd int theirs = pair[1];
 	j->criu = pair[0];
-	(void)setsockopt(j->criu, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
 	j->criu_pid = (pid_t)syscall(SYS_clone, (j->kind == JOB_TRY ? 0 : CLONE_PARENT) | SIGCHLD, 0, 0, 0, 0);
 	if (j->criu_pid == 0)
 		be_criu(j, theirs);
 	if (j->criu_pid < 0)
 		return err_errno(e, errno, "make CRIU's process");
-	if (j->kind == JOB_TRY)
-		return 0;
-	own_fd int pidfd = (int)syscall(SYS_pidfd_open, j->criu_pid, 0);
-	if (pidfd < 0)
+	j->criu_pidfd = (int)syscall(SYS_pidfd_open, j->criu_pid, 0);
+	if (j->criu_pidfd < 0)
 		return err_errno(e, errno, "open CRIU's process");
-	return message_send(CHECKPOINT_SOCKET, MESSAGE_ENTERED, NULL, &pidfd, 1, e);
+	return j->kind == JOB_TRY ? 0 : message_send(CHECKPOINT_SOCKET, MESSAGE_ENTERED, NULL, &j->criu_pidfd, 1, e);
 }
 
 static int say(const struct job *j, const struct str *request, struct err *e)
@@ -131,16 +127,19 @@ static int say(const struct job *j, const struct str *request, struct err *e)
 	return 0;
 }
 
+/* The end of CRIU counts, not that of its socket: a child of it may hold that for long. */
 int criu_hear(const struct job *j, struct checkpoint_answer *ret_answer, struct err *e)
 {
 	static char bytes[CHECKPOINT_ANSWER_MOST];
-	ssize_t n = recv(j->criu, bytes, sizeof bytes, 0);
+	struct pollfd either[] = { { .fd = j->criu, .events = POLLIN }, { .fd = j->criu_pidfd, .events = POLLIN } };
+	int ready;
 
-	if (n < 0 && errno == EAGAIN)
+	while ((ready = poll(either, 2, CHECKPOINT_PATIENCE_S * 1000)) < 0 && errno == EINTR)
+		;
+	if (ready == 0)
 		return err_set(e, ERR_TIMEOUT, "CRIU said nothing for %d s", CHECKPOINT_PATIENCE_S);
-	if (n < 0)
-		return err_errno(e, errno, "listen to CRIU");
-	if (n == 0)
+	ssize_t n = recv(j->criu, bytes, sizeof bytes, MSG_DONTWAIT);
+	if (n <= 0)
 		return err_set(e, ERR_INTERNAL, "CRIU ended without an answer");
 	return checkpoint_decode_answer(bytes, (size_t)n, ret_answer, e);
 }
@@ -175,14 +174,14 @@ int criu_go_on(const struct job *j, struct err *e)
 
 void criu_end(struct job *j)
 {
-	struct timeval patience = { .tv_sec = END_S };
-	char byte;
+	struct pollfd end = { .fd = j->criu_pidfd, .events = POLLIN };
 
 	if (j->criu < 0)
 		return;
-	(void)shutdown(j->criu, SHUT_WR);
-	(void)setsockopt(j->criu, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-	(void)!recv(j->criu, &byte, 1, 0);
 	(void)close(j->criu);
 	j->criu = -1;
+	if (j->criu_pidfd >= 0 && poll(&end, 1, END_S * 1000) == 0)
+		(void)syscall(SYS_pidfd_send_signal, j->criu_pidfd, SIGKILL, NULL, 0);
+	own_close(&j->criu_pidfd);
+	j->criu_pidfd = -1;
 }

@@ -317,7 +317,7 @@ static int read_plan(struct job *j, struct err *e)
 
 int main(int argc, char **argv)
 {
-	static struct job j = { .folder = CHECKPOINT_FOLDER, .ours = { -1, -1, -1 }, .theirs = { -1, -1, -1 }, .criu = -1,
+	static struct job j = { .folder = CHECKPOINT_FOLDER, .ours = { -1, -1, -1 }, .theirs = { -1, -1, -1 }, .criu = -1, .criu_pidfd = -1,
 				.tree = { .terminal = -1, .terminal_peer = -1 } };
 	struct err e = { 0 };
 

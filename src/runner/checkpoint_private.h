@@ -22,6 +22,7 @@ struct job {
 	int folder;             /* of the images */
 	int ours[3], theirs[3]; /* pipes of a restore */
 	int criu;               /* socket; -1: not started, or gone */
+	int criu_pidfd;
 	pid_t criu_pid, first;
 };
 

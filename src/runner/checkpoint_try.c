@@ -113,7 +113,7 @@ static int try(struct job *j, struct err *e)
 
 int checkpoint_try(const char *folder)
 {
-	struct job j = { .kind = JOB_TRY, .criu = -1, .theirs = { -1, -1, -1 }, .tree = { .terminal_peer = -1 } };
+	struct job j = { .kind = JOB_TRY, .criu = -1, .criu_pidfd = -1, .theirs = { -1, -1, -1 }, .tree = { .terminal_peer = -1 } };
 	own_str char *place = mem_printf("%s/carrel-checkpoint-XXXXXX", folder);
 	struct checkpoint_answer version = { 0 };
 	struct err e = { 0 };

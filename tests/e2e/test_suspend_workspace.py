@@ -5,11 +5,17 @@ open files, pipes, sockets and connections; whatever is killed on the way, the w
 
 CRIU: $CARREL_CRIU, or one that tools/get-criu fetches into the cache folder. Where none works, all of this is skipped with the reason.
 """
+import contextlib
 import fcntl
 import os
 import pathlib
+import shutil
+import signal
 import subprocess
+import tempfile
 import termios
+import threading
+import time
 
 import pytest
 
@@ -42,16 +48,24 @@ def criu(prefix):
 
 @pytest.fixture(scope="module")
 def sites(prefix, criu, busybox_tar):
-    site = conftest.Site(prefix, env={"CARREL_CRIU": criu})
+    # carrel-checkpoint covers /tmp for itself
+    plan = pathlib.Path(tempfile.mkdtemp(prefix="carrel-test-faults-", dir="/var/tmp")) / "plan"
+    plan.write_text("")
+    site = conftest.Site(prefix, env={"CARREL_CRIU": criu, "CARREL_FAULTS": str(plan)})
+    site.faults = plan
     conftest.import_image(site, "busybox", busybox_tar)
     yield site
     problems = site.close()
+    shutil.rmtree(plan.parent)
     assert not problems, "\n".join(problems)
 
 
 @pytest.fixture
 def site(sites):
     yield sites
+    sites.faults.write_text("")
+    if not sites.node.running():
+        sites.node.start()
     for item in sites.api("GET", "/v1/workspaces?limit=1000")[1]["items"]:
         sites.carrel("rm", "-f", item["name"], ok=None)
 
@@ -184,3 +198,120 @@ def test_without_criu(prefix, site):
         site.node.stop()
         site.node.env = site.environment
         site.node.start()
+
+
+def goes_on(site, name):
+    """It counts further, and nothing was left out: the suspension did not happen."""
+    site.wait(lambda: site.workspace(name)["state"] == "running")
+    n = len(ticks(site, name))
+    site.wait(lambda: len(ticks(site, name)) > n + 2, what="further ticks")
+    seen = ticks(site, name)
+    assert seen == list(range(1, len(seen) + 1))
+
+
+@pytest.mark.parametrize("fault", ["checkpoint.dumped kill", "checkpoint.dumped ENOSPC", "runner.suspend EIO", "runner.saved EIO", "runner.commit EIO",
+                                   "suspend-manifest ENOSPC", "suspend-saved EIO", "suspend-saved kill", "suspend-commit kill"])
+def test_a_suspension_that_fails_changes_nothing(site, fault):
+    site.carrel("deploy", "busybox", "--name", "counter", "--", "sh", "-c", COUNTER)
+    site.wait(lambda: len(ticks(site, "counter")) > 2)
+    site.faults.write_text(fault + "\n")
+    killed = fault.startswith("suspend-") and fault.endswith("kill")
+    site.carrel("suspend", *(["--detach"] if killed else []), "counter", ok=None)
+    if killed:  # the agent; a new one does what is wished, so the counter is suspended in the end, and goes on when it is asked to
+        site.node.process.wait(60)
+        site.node.start()
+        site.wait_state("counter", "suspended")
+        site.carrel("resume", "counter")
+    elif not site.faults.read_text():
+        goes_on(site, "counter")
+        site.carrel("suspend", "counter")
+        site.carrel("resume", "counter")
+    goes_on(site, "counter")
+
+
+@pytest.mark.parametrize("fault", ["checkpoint.namespaces EIO", "checkpoint.namespaces kill", "checkpoint.resume ENOSPC"])
+def test_a_resume_that_fails_leaves_it_suspended(site, fault):
+    site.carrel("deploy", "busybox", "--name", "counter", "--", "sh", "-c", COUNTER)
+    site.wait(lambda: len(ticks(site, "counter")) > 2)
+    site.carrel("suspend", "counter")
+    site.faults.write_text(fault + "\n")
+    assert site.carrel("resume", "counter", ok=None).returncode != 0
+    assert site.workspace("counter")["state"] == "suspended"
+    site.carrel("resume", "counter")
+    goes_on(site, "counter")
+
+
+def children(pid):
+    with contextlib.suppress(OSError):
+        return [int(c) for c in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+@pytest.mark.parametrize("after_ms", [5, 20, 50, 120])
+def test_criu_is_killed(site, after_ms):
+    """At some moment of its work: whether it was early or late, the workspace goes on or is suspended."""
+    site.carrel("deploy", "busybox", "--name", "counter", "--", "sh", "-c", COUNTER)
+    site.wait(lambda: len(ticks(site, "counter")) > 2)
+    first = site.workspace("counter")["pid"]
+    runner = int([line for line in pathlib.Path(f"/proc/{first}/status").read_text().splitlines() if line.startswith("PPid")][0].split()[1])
+    before = set(children(runner))
+
+    def hunt():
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            for pid in set(children(runner)) - before:
+                with contextlib.suppress(OSError):
+                    if b"swrk" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+                        time.sleep(after_ms / 1000)
+                        os.kill(pid, signal.SIGKILL)
+                        return
+            time.sleep(0.001)
+    hunter = threading.Thread(target=hunt)
+    hunter.start()
+    site.carrel("suspend", "counter", ok=None)
+    hunter.join()
+    if site.workspace("counter")["state"] == "suspended":
+        site.carrel("resume", "counter")
+    goes_on(site, "counter")
+
+
+def test_damaged_image_is_refused(site):
+    site.carrel("deploy", "busybox", "--name", "counter", "--", "sh", "-c", COUNTER)
+    site.wait(lambda: len(ticks(site, "counter")) > 2)
+    site.carrel("suspend", "counter")
+    folder = site.state / "node/workspaces" / site.workspace("counter")["id"] / "memory"
+    victim = folder / "pages-1.img"
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    refused = site.carrel("resume", "counter", ok=None)
+    assert refused.returncode != 0 and "pages-1.img" in refused.stderr
+    assert site.workspace("counter")["state"] == "suspended"
+    victim.write_bytes(whole)
+    site.carrel("resume", "counter")
+    goes_on(site, "counter")
+
+
+@pytest.fixture(scope="module")
+def debian(sites):
+    return conftest.import_image(sites, "debian", conftest.build_debian(conftest.DEBIAN_PACKAGES))
+
+
+def test_system_goes_on(site, debian):
+    """A whole Debian, twice: services are the same processes, can be restarted, and it shuts down cleanly."""
+    site.carrel("deploy", debian, "--name", "system", "--memory", "1GiB", timeout=120)
+    site.wait(lambda: inside(site, "system", "systemctl is-system-running --wait 2>/dev/null", ok=None).strip() in ("running", "degraded"))
+    inside(site, "system", "systemctl start ssh cron; systemd-run --unit=count -p Restart=no sh -c "
+                           "'i=0; while true; do i=$((i+1)); echo $i > /run/count; sleep 0.1; done'")
+    ask = "systemctl show -p MainPID --value ssh cron count dbus | tr '\\n' ' '"
+    before = inside(site, "system", ask)
+    for _ in range(2):
+        site.carrel("suspend", "system")
+        site.carrel("resume", "system")
+        assert inside(site, "system", ask) == before
+        count = int(inside(site, "system", "cat /run/count").split()[0])
+        site.wait(lambda count=count: int((inside(site, "system", "cat /run/count").split() or ["0"])[0]) > count, what="the service to count on")
+        assert inside(site, "system", "systemctl is-active ssh cron count dbus").split() == ["active"] * 4
+        assert inside(site, "system", "systemctl restart cron && systemctl is-active cron").strip() == "active"
+        before = inside(site, "system", ask)
+    site.carrel("stop", "system", "-t", "60s")
+    assert site.workspace("system")["state"] == "stopped"
