@@ -22,7 +22,6 @@
 #define SYSTEM_WORDS " systemd.getty_auto=no systemd.wants=console-getty.service"
 
 #define DEFAULT_MEMORY (UINT64_C(512) << 20)
-#define TRANSLATED_MIB 96 /* a part of MACHINE_ALLOWANCE; what no longer fits is translated again. QEMU itself would take a gigabyte */
 
 void machine_word(struct machine_words *w, const char *fmt, ...)
 {

@@ -6,6 +6,8 @@
 
 #include "engine/qemu/arguments.h"
 
+#define TRANSLATED_MIB 96 /* a part of MACHINE_ALLOWANCE; what no longer fits is translated again. QEMU itself would take a gigabyte */
+
 struct machine_words {
 	char **items;
 	size_t count, room;

@@ -57,7 +57,10 @@ static void add_board(struct words *w, const struct disk_machine *d)
 	OPTION(w, "-machine", "%s,memory-backend=memory,%s%s%s", m->type, m->board->options,
 	       d->wish.display == DISPLAY_NONE ? ",graphics=off" : "",
 	       d->wish.firmware == FIRMWARE_UEFI ? ",pflash0=firmware,pflash1=variables" : "");
-	OPTION(w, "-accel", "%s", m->kvm ? "kvm" : "tcg,thread=multi");
+	if (m->kvm)
+		OPTION(w, "-accel", "kvm");
+	else
+		OPTION(w, "-accel", "tcg,thread=multi,tb-size=%u", TRANSLATED_MIB);
 	OPTION(w, "-cpu", "%s", m->kvm ? "host" : "max");
 	OPTION(w, "-smp", "%u", m->processors);
 	OPTION(w, "-m", "%" PRIu64 "M", m->memory_bytes >> 20);
