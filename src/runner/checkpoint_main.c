@@ -13,6 +13,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -42,6 +43,58 @@
 #define SCRATCH "/tmp" /* exists everywhere, and is covered in a mount namespace of our own; CRIU's own scratch folders are there too */
 #define INPUT_MOST (1 << 20)
 #define CRIU_STREAMS 4 /* descriptors in CRIU: three, and the terminal */
+
+/* --- the network namespace --- */
+
+static int in_network(pid_t first, int (*what)(const struct plan *p, struct err *e), const struct plan *p, struct err *e)
+{
+	own_str char *path = mem_printf("/proc/%d/ns/net", (int)first);
+	own_fd int here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), there = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (here < 0 || there < 0 || setns(there, CLONE_NEWNET) < 0)
+		return err_errno(e, errno, "enter %s", path);
+	int r = what(p, e);
+	if (setns(here, CLONE_NEWNET) < 0)
+		return err_errno(e, errno, "come back from %s", path);
+	return r;
+}
+
+static int raise_loopback(const struct plan *p, struct err *e)
+{
+	(void)p;
+	return inside_raise_loopback(e);
+}
+
+/* Interfaces come from the plan at a resume. Some kernels put a few of their own into each namespace, which are there again then. */
+static bool will_be_there(const struct plan *p, const char *name)
+{
+	static const char *const kernels[] = { "lo",      "sit0",     "tunl0",    "gre0",    "gretap0", "erspan0",
+					       "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0", "teql0" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(kernels); i++)
+		if (str_eq(kernels[i], name))
+			return true;
+	for (const char **at = p->interfaces; *at; at += INTERFACE_TEXTS)
+		if (str_eq(at[INTERFACE_DEVICE], name))
+			return true;
+	return false;
+}
+
+static int refuse_interfaces(const struct plan *p, struct err *e)
+{
+	struct if_nameindex *all = if_nameindex();
+	int r = all ? 0 : err_errno(e, errno, "list the interfaces of the workspace");
+
+	for (struct if_nameindex *i = all; r == 0 && i->if_index; i++) {
+		if (will_be_there(p, i->if_name))
+			continue;
+		(void)err_set(e, ERR_UNSUPPORTED, "the workspace made itself an interface, %s, that could not be made again", i->if_name);
+		r = err_hint(e, "take it away first (ip link del %s)", i->if_name);
+	}
+	if (all)
+		if_freenameindex(all);
+	return r;
+}
 
 /* --- dump --- */
 
@@ -133,9 +186,9 @@ static int dump(struct job *j, struct err *e)
 	struct checkpoint_answer a = { 0 };
 	const char *file = j->plan.freeze_path;
 	own_str char *freezer = *file ? mem_strndup(file, (size_t)(strrchr(file, '/') - file)) : NULL;
-	int r = note(j, e);
+	int r = in_network(j->first, refuse_interfaces, &j->plan, e);
 
-	if (r < 0 || (r = criu_start(j, e)) < 0)
+	if (r < 0 || (r = note(j, e)) < 0 || (r = criu_start(j, e)) < 0)
 		return r;
 	struct checkpoint_how how = { .folder_fd = CHECKPOINT_FOLDER, .pid = j->first, .freeze_folder = freezer, .seconds = CHECKPOINT_PATIENCE_S };
 	checkpoint_dump_options(&j->record, &how, &o);
@@ -179,19 +232,6 @@ static int make_streams(struct job *j, struct err *e)
 	return fs_write_all(j->ours[0], input.bytes, input.length, e);
 }
 
-static int raise_loopback(pid_t first, struct err *e)
-{
-	own_str char *path = mem_printf("/proc/%d/ns/net", (int)first);
-	own_fd int here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), there = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (here < 0 || there < 0 || setns(there, CLONE_NEWNET) < 0)
-		return err_errno(e, errno, "enter %s", path);
-	int r = inside_raise_loopback(e);
-	if (setns(here, CLONE_NEWNET) < 0)
-		return err_errno(e, errno, "come back from %s", path);
-	return r;
-}
-
 static int set_up(struct job *j, pid_t first, struct err *e)
 {
 	int r = fault_point("checkpoint.namespaces");
@@ -199,7 +239,7 @@ static int set_up(struct job *j, pid_t first, struct err *e)
 	j->first = first;
 	if (r > 0)
 		return err_errno(e, r, "when the namespaces were made");
-	if ((r = raise_loopback(first, e)) < 0 || (r = network_make(&j->plan, first, e)) < 0)
+	if ((r = in_network(first, raise_loopback, &j->plan, e)) < 0 || (r = network_make(&j->plan, first, e)) < 0)
 		return r;
 	return checkpoint_tree_complete(&j->tree, first, e);
 }

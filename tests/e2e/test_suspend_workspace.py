@@ -313,5 +313,9 @@ def test_system_goes_on(site, debian):
         assert inside(site, "system", "systemctl is-active ssh cron count dbus").split() == ["active"] * 4
         assert inside(site, "system", "systemctl restart cron && systemctl is-active cron").strip() == "active"
         before = inside(site, "system", ask)
+    inside(site, "system", "ip link add mine type veth peer name its")
+    refused = site.carrel("suspend", "system", ok=None)
+    assert refused.returncode != 0 and "interface" in refused.stderr
+    assert inside(site, "system", ask) == before
     site.carrel("stop", "system", "-t", "60s")
     assert site.workspace("system")["state"] == "stopped"
