@@ -151,7 +151,8 @@ static int make_workspace(struct cli *cli, struct client *client, json_t *spec, 
 	int r = client_call(client, "POST", "/v1/workspaces", body, &answer, e);
 
 	bool connected = json_array_size(json_object_get(spec, "networks")) > 0;
-	if (r < 0 && connected && (strstr(e->message, "address") || strstr(e->message, "network") || strstr(e->message, "rests for")))
+	if (r < 0 && connected && (strstr(e->message, "address") || strstr(e->message, "network") || strstr(e->message, "rests for") ||
+				   strstr(e->message, "is taken by workspace")))
 		return err_hint(e, "--new-addresses, or --network NETWORK");
 	if (r < 0)
 		return r;

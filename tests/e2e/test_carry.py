@@ -10,6 +10,7 @@ import uuid
 
 import pytest
 
+from conftest import import_image
 from guest_tools import kernel_package
 
 
@@ -271,3 +272,22 @@ def test_a_suspended_machine_goes_on_elsewhere(here, there, kernel, name, tmp_pa
     there.wait(lambda: int(inside(there, name, "cat", "/dev/shm/count").strip() or 0) > first)
     there.carrel("rm", "-f", name)
     here.carrel("rm", "-f", name)
+
+
+def test_addresses_are_kept_or_new(world, new_site, busybox_tar, name, tmp_path):
+    here = new_site(world=world)
+    import_image(here, "busybox", busybox_tar)
+    assert here.api("POST", "/v1/networks", {"name": "default", "ipv4": "10.88.0.0/24", "ipv6": "fd00:88::/64"})[0] == 201
+    here.carrel("run", "-d", "--name", name, "busybox", "--", "sleep", "100000")
+    here.wait_state(name, "running")
+    here.carrel("stop", "-t", "0s", name)
+    was = here.workspace(name)["interfaces"][0]
+    here.carrel("export", name, tmp_path / "f")
+    here.carrel("rm", name)
+    here.carrel("import", tmp_path / "f")
+    now = here.workspace(name)["interfaces"][0]
+    assert [now[k] for k in ("network", "mac", "ipv4", "ipv6")] == [was[k] for k in ("network", "mac", "ipv4", "ipv6")]
+    assert "--new-addresses" in here.carrel("import", "--name", name + "b", tmp_path / "f", ok=5).stderr
+    here.carrel("import", "--start", "--new-addresses", "--name", name + "b", tmp_path / "f")
+    other = here.workspace(name + "b")["interfaces"][0]
+    assert other["network"] == "default" and other["ipv4"] != was["ipv4"] and other["mac"] != was["mac"]
