@@ -97,7 +97,7 @@ def test_neighbours_and_groups(net, world):
         assert reaches(net, "d", b, 80) is None
         status, answer, _ = net.api("PATCH", "/v1/workspaces/b", {"groups": ["lab"], "from": ["group:ops", "workspace:c"]})
         assert status in (200, 202), answer
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while reaches(net, "d", b, 80) is None:
             assert time.monotonic() < deadline
         assert reaches(net, "c", b, 80) == "hello from b"
@@ -172,7 +172,7 @@ def test_rules_deleted_by_hand_come_back(net, world):
     with workspace(net, "one"):
         table = next(line.split()[2] for line in world.run("host", "nft", "list", "tables").stdout.splitlines() if "inet carrel" in line)
         world.run("host", "nft", "flush", "table", "inet", table)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while reaches(net, "one", world.LAN, 8021) is not None or "set right" not in net.node.log():
             assert time.monotonic() < deadline
 
@@ -191,7 +191,7 @@ def test_an_isolated_workspace_talks_to_nobody(net, world):
     with workspace(net, "alone", isolated=True):
         assert reaches(net, "alone", world.WAN, 8031) is None
         net.api("PATCH", "/v1/workspaces/alone", {"isolated": False})
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while reaches(net, "alone", world.WAN, 8031) is None:
             assert time.monotonic() < deadline
 
@@ -204,7 +204,7 @@ def test_interfaces_come_and_go(net, world):
         net.carrel("connect", "two", "side")
         assert "10.89.0." in inside(net, "two", "ip", "address", "show", "dev", "eth1").stdout
         net.carrel("allow", "two", "workspace:server", "wan")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while reaches(net, "two", there, 80) != "on the side":
             assert time.monotonic() < deadline
         verdict = net.json("network", "test", "two", "server", "tcp/80")
@@ -213,7 +213,7 @@ def test_interfaces_come_and_go(net, world):
         assert net.json("network", "test", "two", "wan", "tcp/80")["allowed"] is True
         assert net.json("network", "test", "wan", "two", "tcp/80", ok=(1,))["allowed"] is False
         net.carrel("disconnect", "two", "side")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while "eth1" in inside(net, "two", "ip", "address").stdout:
             assert time.monotonic() < deadline
         assert inside(net, "two", "ip", "route").stdout.startswith("default via 10.88.0.1")
