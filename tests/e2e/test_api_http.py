@@ -142,14 +142,14 @@ def test_answers_hold_what_the_api_file_says(service, host):
     host.tell_volumes()
     service.wait_for(lambda: service.get("/v1/volumes").json["items"])
     places = {"workspace": "described", "operation": made["operation"], "snapshot": "s1", "image": "busybox", "host": "local",
-              "volume": "none", "stream": "none", "network": "lab", "group": "team"}
+              "volume": "none", "stream": "none", "network": "lab", "group": "team", "kernel": "none"}
     seen = 0
     for path, methods in api["paths"].items():
         if "get" not in methods or path in ("/metrics", "/v1/images/{image}/export"):
             continue
         got = service.get(re.sub(r"\{([a-z]+)\}", lambda m: places[m.group(1)], path))
         route = methods["get"]["responses"]
-        if "101" in route:
+        if "101" in route or "{kernel}" in path:  # there is none: it has to be made of a real package (test_kernels.py)
             assert got.status in (400, 404)
             check_shape(api, route["default"]["content"]["application/json"]["schema"], got.json)
             continue
