@@ -229,6 +229,8 @@ class Site:
             self.service.start()
             if node:
                 self.node.start()
+                # ready is not connected yet: it looks at its host first
+                self.wait(lambda: any(h["connected"] for h in self.api("GET", "/v1/hosts")[1]["items"]), what="the host's connection")
         except BaseException:
             self.abandon()
             raise
