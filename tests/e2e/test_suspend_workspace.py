@@ -101,6 +101,20 @@ def test_program_goes_on(site):
     assert site.workspace("counter")["state"] == "running"
 
 
+def test_a_site_below_tmp(prefix, criu, busybox_tar, monkeypatch):
+    """carrel-checkpoint covers /tmp for itself."""
+    monkeypatch.setenv("CARREL_TEST_DIR", "/tmp")
+    there = conftest.Site(prefix, env={"CARREL_CRIU": criu})
+    conftest.import_image(there, "busybox", busybox_tar)
+    there.carrel("deploy", "busybox", "--name", "one", "--network", "none", "--", "sleep", "1000")
+    before = there.carrel("exec", "one", "--", "pidof", "sleep", ok=None).stdout
+    there.carrel("suspend", "one")
+    there.carrel("resume", "one")
+    assert there.carrel("exec", "one", "--", "pidof", "sleep", ok=None).stdout == before
+    there.carrel("rm", "-f", "one")
+    assert not there.close()
+
+
 def test_again_and_again(site):
     site.carrel("deploy", "busybox", "--name", "counter", "--", "sh", "-c", COUNTER)
     for _ in range(3):

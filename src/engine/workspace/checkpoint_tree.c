@@ -97,6 +97,9 @@ int checkpoint_tree_prepare(struct checkpoint_tree *t, struct err *e)
 	int r = 0;
 
 	t->terminal = t->terminal_peer = -1;
+	t->in = (struct inside){ .plan = t->plan, .sync = -1, .first = -1, .foreign = -1 };
+	if ((r = inside_open_layers(t->plan, &t->in, e)) < 0)
+		return r;
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
 	    mount("carrel", t->scratch, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777,size=64m") < 0 ||
 	    mount(NULL, "/", NULL, MS_REC | MS_SHARED, NULL) < 0 || mkdir(root, 0755) < 0)
@@ -290,12 +293,12 @@ static int build_tree(const struct builder *b, int *ret_fds, size_t *ret_count, 
 	return r;
 }
 
-static int map_all(const struct checkpoint_tree *t, struct inside *in, int user_namespace, struct err *e)
+static int map_all(const struct checkpoint_tree *t, int user_namespace, struct err *e)
 {
-	int r = inside_open_layers(t->plan, in, e);
+	int r = 0;
 
-	for (size_t i = 0; r >= 0 && i < in->layer_count; i++)
-		r = birth_map_mount(in->layers[i], user_namespace, t->plan->partitions[i], e);
+	for (size_t i = 0; r >= 0 && i < t->in.layer_count; i++)
+		r = birth_map_mount(t->in.layers[i], user_namespace, t->plan->partitions[i], e);
 	for (size_t i = 0; r >= 0 && i < t->volume_count; i++)
 		r = birth_map_mount(t->volumes[i].mount_fd, user_namespace, i ? t->plan->volumes[i - 1] : "the root volume", e);
 	return r;
@@ -319,21 +322,21 @@ int checkpoint_tree_complete(struct checkpoint_tree *t, pid_t first_process, str
 {
 	own_str char *path = mem_printf("/proc/%d/ns/user", (int)first_process);
 	own_fd int user_namespace = open(path, O_RDONLY | O_CLOEXEC);
-	struct inside in = { .plan = t->plan, .sync = -1, .first = -1, .foreign = -1 };
-	struct builder b = { .tree = t, .in = &in, .user_namespace = user_namespace, .build = build_tree };
+	struct builder b = { .tree = t, .in = &t->in, .user_namespace = user_namespace, .build = build_tree };
 	int fds[MESSAGE_FDS_MOST];
 
 	if (user_namespace < 0)
 		return err_errno(e, errno, "open %s", path);
-	int r = map_all(t, &in, user_namespace, e);
+	int r = map_all(t, user_namespace, e);
 	if (r >= 0 && (r = build(&b, fds, e)) >= 0) {
 		r = put_all(t, fds, e);
 		for (size_t i = 0; i < MESSAGE_FDS_MOST && fds[i] >= 0; i++)
 			(void)close(fds[i]);
 	}
-	for (size_t i = 0; i < in.layer_count; i++)
-		(void)close(in.layers[i]);
-	free(in.layers);
+	for (size_t i = 0; i < t->in.layer_count; i++)
+		(void)close(t->in.layers[i]);
+	free(TAKE(t->in.layers));
+	t->in.layer_count = 0;
 	return r;
 }
 

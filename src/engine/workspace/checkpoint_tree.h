@@ -8,6 +8,7 @@
 
 #include "engine/workspace/birth.h"
 #include "engine/workspace/checkpoint.h"
+#include "engine/workspace/inside.h"
 
 struct checkpoint_tree {
 	const struct plan *plan;
@@ -17,6 +18,7 @@ struct checkpoint_tree {
 	int folder;       /* the images' */
 	const char *scratch; /* a tmpfs of this mount namespace, shared, so that what comes there is seen by CRIU's children */
 	int terminal, terminal_peer; /* results, -1: the plan has none */
+	struct inside in; /* the partitions, opened before the scratch folder covers what may be on their way */
 };
 
 /* Before CRIU starts: the scratch folder in a mount namespace of this process, and what of it no namespace is needed for. */
