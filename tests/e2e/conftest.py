@@ -268,7 +268,7 @@ class Site:
 
     # the API
 
-    def api(self, method, path, body=None, headers=None, timeout=30):
+    def api(self, method, path, body=None, headers=None, timeout=TIMEOUT):
         connection = UnixConnection(self.socket, timeout)
         with contextlib.closing(connection):
             data = body if body is None or isinstance(body, (bytes, str)) else json.dumps(body)

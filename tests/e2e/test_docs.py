@@ -59,7 +59,7 @@ def quickstarted(prefix, debian_tar):
     try:
         conftest.import_image(site, "debian", debian_tar)
         site.carrel("network", "create", "default")
-        site.carrel("deploy", "debian", "--name", "first", timeout=60)
+        site.carrel("deploy", "debian", "--name", "first")
         site.wait(lambda: site.carrel("exec", "first", "--", "systemctl", "is-system-running", "--wait", ok=None).stdout.strip()
                   in ("running", "degraded"), what="the boot")
         yield site

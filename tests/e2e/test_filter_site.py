@@ -145,7 +145,7 @@ def test_fragments_and_errors(site):
     eventually(lambda: site.world.counts(site.a, False).get(("in", "default"), 0) == before + 1)
 
 
-def eventually(what, seconds=10):
+def eventually(what, seconds=120):
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end

@@ -96,7 +96,7 @@ def test_qemu_dies_with_its_runner(here, name):
     status = json.loads((here.run / "node/workspaces" / found["id"] / "status").read_text())
     os.kill(status["runner_pid"], signal.SIGKILL)
     here.wait(lambda: here.workspace(name)["state"] in ("failed", "stopped"))
-    here.wait(lambda: ended(found["pid"]), timeout=10)
+    here.wait(lambda: ended(found["pid"]))
     here.carrel("rm", name)
 
 
@@ -177,7 +177,7 @@ def test_a_processor_that_gave_up_ends_the_machine(kernel, new_site, busybox_tar
     plan.write_text("runner.processor EIO\n")
     here.carrel("pause", name, ok=None)
     with contextlib.suppress(AssertionError):  # QEMU is asked after the pause was answered
-        here.wait(lambda: "EIO" not in plan.read_text(), timeout=10)
+        here.wait(lambda: "EIO" not in plan.read_text())
     if "EIO" in plan.read_text():
         pytest.skip("no fault points: this build has none (meson setup -Dfaults=true)")
     here.wait(lambda: here.workspace(name)["state"] in ("stopped", "failed"))

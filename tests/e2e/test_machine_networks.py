@@ -123,7 +123,7 @@ def passing(net, a, b, port=PORT, ms=700):
 
 
 def becomes(condition, value, what=""):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while (found := condition()) != value:
         assert time.monotonic() < deadline, f"{what}: {found} instead of {value}"
     return found

@@ -39,7 +39,7 @@ def net(world, prefix, busybox_tar, tools):
     assert not left, left
 
 
-def eventually(condition, seconds=60):
+def eventually(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -72,7 +72,7 @@ def test_help_and_unknown_options(place):
 
 def test_says_who_may_run_it(place):
     done = subprocess.run([conftest.ROOT / "quickstart"], user=65534, group=65534, extra_groups=[], stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, timeout=30)
+                          capture_output=True, text=True, timeout=120)
     if "Permission denied" in done.stderr:
         pytest.skip("the source tree cannot be read by other users here")
     assert done.returncode == 1 and "root" in done.stderr

@@ -53,7 +53,7 @@ def bridge(world):
     return {"mac": one["address"], "mtu": one["mtu"], "data": data, "ports": sorted(x["ifname"] for x in links if x.get("master") == "site0")}
 
 
-def eventually(what, seconds=20):
+def eventually(what, seconds=120):
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end

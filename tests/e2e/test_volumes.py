@@ -103,17 +103,17 @@ def test_growth_that_has_to_wait_is_told(new_site, busybox_tar, tmp_path):
 
 def test_a_stop_has_its_own_time(site, busybox):
     """--timeout is this stop's: the spec's is as before, and counts for the next one."""
-    deploy(site, "w", command=["/bin/sh", "-c", "trap '' TERM; while true; do sleep 1000; done"], **{"stop-timeout": "2s"})
+    deploy(site, "w", command=["/bin/sh", "-c", "trap '' TERM; while true; do sleep 1000; done"], **{"stop-timeout": "10s"})
     before = site.workspace("w")["spec"]
     started = time.monotonic()
     site.carrel("stop", "--timeout", "0s", "w")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     assert site.workspace("w")["spec"] == before
     site.carrel("start", "w")
     site.wait_state("w", "running")
     started = time.monotonic()
     site.carrel("stop", "w")
-    assert time.monotonic() - started >= 2
+    assert time.monotonic() - started >= 10
 
 
 def test_copies_at_rest(site, busybox, tmp_path):

@@ -66,7 +66,7 @@ static void stop(void *data) { loop_stop(data); }
 
 static void run(struct loop *l)
 {
-	struct loop_source *limit = loop_add_timer(l, 10000, stop, l);
+	struct loop_source *limit = loop_add_timer(l, 90000, stop, l);
 	assert_int_equal(loop_run(l, NULL), 0);
 	loop_remove(limit);
 }

@@ -196,7 +196,7 @@ static void a_port_goes_with_its_namespace(void **state)
 
 	(void)close(spaces[1]);
 	spaces[1] = -1;
-	for (int waited = 0; link_index("cr2") && waited < 500; waited++)
+	for (int waited = 0; link_index("cr2") && waited < 9000; waited++)
 		(void)poll(NULL, 0, 10);
 	assert_int_equal(link_index("cr2"), 0);
 	assert_ok(link_remove("cr1", &e), &e);

@@ -97,7 +97,7 @@ static const char *ask(const char *request)
 	/* the answer may be larger than a pipe: read while the loop serves */
 	assert_ok(fs_set_blocking(pipes[0], false, &e), &e);
 	for (;;) {
-		struct loop_source *source = loop_add_fd(loop, pipes[0], POLLIN, ended, loop), *timer = loop_add_timer(loop, 10000, stop, loop);
+		struct loop_source *source = loop_add_fd(loop, pipes[0], POLLIN, ended, loop), *timer = loop_add_timer(loop, 90000, stop, loop);
 		assert_ok(loop_run(loop, &e), &e);
 		loop_remove(source);
 		loop_remove(timer);

@@ -23,7 +23,7 @@
 #include "network/names.h"
 #include "network/question.h"
 
-#define PATIENCE_MS 10000
+#define PATIENCE_MS 90000
 #define TEXT(text) ((char *)(uintptr_t)(text))
 
 static struct err e;

@@ -58,7 +58,7 @@ static int tear_down(void **state)
 	(void)state;
 	ready_free(ready);
 	volume_pool_free(pool);
-	for (int i = 0; loop_left() && i < 1000; i++)
+	for (int i = 0; loop_left() && i < 9000; i++)
 		(void)poll(NULL, 0, 10);
 	assert_false(loop_left());
 	assert_ok(fs_remove_tree(AT_FDCWD, folder, &e), &e);
@@ -165,7 +165,7 @@ static void let_go(void **state)
 	assert_fails(volume_open(path, &fd, &e), &e, ERR_CONFLICT, "in use");
 	finish(&first);
 	ready_let_go(ready, path);
-	for (int i = 0; volume_open(path, &fd, &e) < 0 && i < 1000; i++)
+	for (int i = 0; volume_open(path, &fd, &e) < 0 && i < 9000; i++)
 		(void)poll(NULL, 0, 10);
 	assert_true(fd >= 0);
 	(void)close(fd);
@@ -182,7 +182,7 @@ static void kept_volumes_are_handed_over(void **state)
 	finish(&first);
 	assert_false(ready_take_back(ready, path));
 	int fd = -1;
-	for (int i = 0; volume_open(path, &fd, &e) < 0 && i < 1000; i++)
+	for (int i = 0; volume_open(path, &fd, &e) < 0 && i < 9000; i++)
 		(void)poll(NULL, 0, 10);
 	assert_true(fd >= 0);
 	(void)close(fd);

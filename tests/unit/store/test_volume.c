@@ -269,7 +269,7 @@ static void test_mounted(void **state)
 	out = -1;
 	assert_int_equal(unlink(file), 0);
 	after = used; /* the kernel discards in the background after the commit, and tells nobody */
-	for (int tries = 0; tries < 500 && after >= used / 2; tries++) {
+	for (int tries = 0; tries < 10000 && after >= used / 2; tries++) {
 		assert_int_equal(syncfs(mount_fd), 0);
 		assert_int_equal(poll(NULL, 0, 2), 0);
 		assert_int_equal(volume_measure(path, &size, &after, &e), 0);
