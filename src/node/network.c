@@ -12,7 +12,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,9 +23,8 @@
 #include "network/link.h"
 #include "network/names.h"
 
-#define LOOK_MS 5000       /* between looks at the kernel's rules and counters */
+#define LOOK_MS 5000 /* between looks at the kernel's rules and counters */
 #define RETRY_MS 1000
-#define KEEP_MS 60000      /* a network without workspaces */
 
 /* --- names of things --- */
 
@@ -40,8 +38,6 @@ static void instance_of(const struct node *n, char out[static INSTANCE_LENGTH + 
 	memcpy(out, hex, INSTANCE_LENGTH);
 	out[INSTANCE_LENGTH] = '\0';
 }
-
-static char *folder_of(const struct networks *s, const char *name) { return mem_printf("%s/%s", s->folder, name); }
 
 /* --- locals --- */
 
@@ -94,205 +90,7 @@ static int apply(struct networks *s, const char *id, struct err *e)
 	return r < 0 ? r : 0;
 }
 
-/* --- carrying a network --- */
-
-static int make_bridge(struct networks *s, const struct network *w, const char *bridge, struct err *e)
-{
-	char four[NETWORK_ADDRESS_SIZE + 4] = "", six[NETWORK_ADDRESS_SIZE + 4] = "", address[NETWORK_ADDRESS_SIZE];
-	unsigned length;
-
-	if (w->ipv4) {
-		network_gateway(w->ipv4, address, &length);
-		(void)snprintf(four, sizeof four, "%s/%u", address, length);
-	}
-	if (w->ipv6) {
-		network_gateway(w->ipv6, address, &length);
-		(void)snprintf(six, sizeof six, "%s/%u", address, length);
-	}
-	const struct link_bridge b = { bridge, *four ? four : NULL, *six ? six : NULL, (uint32_t)w->number, (uint32_t)w->mtu };
-	int r = s->forwarding ? 0 : link_forwarding(e);
-	s->forwarding |= r == 0;
-	return r < 0 ? r : link_bridge_make(&b, e);
-}
-
-static int put_names(struct networks *s, const struct network *w, const char *bridge, struct err *e)
-{
-	const struct names names = { w, bridge };
-	own_str char *folder = folder_of(s, w->name);
-	int r = names_start(folder, &names, e);
-
-	if (r == 1)
-		loop_post(s->node->loop, network_voices_open, s);
-	for (size_t i = 0; i < s->directory.members.capacity && r >= 0; i++)
-		if (s->directory.members.entries[i].key)
-			r = names_put(folder, &names, s->directory.members.entries[i].value, e);
-	return r < 0 ? r : 0;
-}
-
-/* The site's: it is only looked at. */
-static int find_site_bridge(const struct network *w, const char *bridge, struct err *e)
-{
-	if (!link_index(bridge)) {
-		(void)err_set(e, ERR_NOT_FOUND, "network %s: this host has no bridge %s of the site", w->name, bridge);
-		return err_hint(e, "make it, or start the workspace on a host that has it");
-	}
-	if (str_starts(bridge, "crn") || !link_is_bridge(bridge))
-		return err_set(e, ERR_INVALID, "network %s: interface %s is not a bridge of the site", w->name, bridge);
-	return 0;
-}
-
-/* Its bridge is there, and who answers on it. */
-static int carry(struct networks *s, const struct network *w, struct carried **ret_carried, struct err *e)
-{
-	struct carried *c = map_get(&s->carried, w->name);
-
-	if (!c) {
-		c = mem_alloc(sizeof *c);
-		c->name = mem_strdup(w->name);
-		c->ours = w->kind != NETWORK_BRIDGE;
-		bridge_of(s->instance, w, c->bridge);
-		map_put(&s->carried, c->name, c);
-	}
-	c->idle_since_ms = 0;
-	*ret_carried = c;
-	if (!c->ours)
-		return find_site_bridge(w, c->bridge, e);
-	if (!link_index(c->bridge)) {
-		c->names = false;
-		int r = make_bridge(s, w, c->bridge, e);
-		if (r == 0)
-			r = network_drop_ports(s, w->name, e);
-		if (r < 0)
-			return r;
-	}
-	if (c->names)
-		return 0;
-	int r = put_names(s, w, c->bridge, e);
-	c->names = r == 0;
-	return r;
-}
-
-static int drop(struct networks *s, struct carried *c, struct err *e)
-{
-	own_str char *folder = folder_of(s, c->name);
-	int r = c->ours ? names_stop(folder, e) : 0;
-
-	if (r == 0 && c->ours)
-		r = link_remove(c->bridge, e);
-	if (r < 0)
-		return r;
-	(void)map_remove(&s->carried, c->name);
-	free(c->name);
-	free(c);
-	return 0;
-}
-
-static bool is_member(void *data, const char *id)
-{
-	struct networks *s = data;
-	return map_get(&s->directory.members, id) || map_get(&s->locals, id);
-}
-
-/* Names follow the directory; networks that nobody used for long, or that are no more, go. */
-static int look_after_carried(struct networks *s, struct err *e)
-{
-	size_t count = s->carried.count;
-	own_str const void **all = directory_list(&s->carried);
-	uint64_t now = loop_now_ms();
-	int r = 0;
-
-	for (size_t i = 0; i < count && r == 0; i++) {
-		struct carried *c = (struct carried *)(uintptr_t)all[i];
-		const struct network *w = map_get(&s->directory.networks, c->name);
-		bool used = network_in_use(s, c->name);
-		own_str char *folder = folder_of(s, c->name);
-		if (used)
-			c->idle_since_ms = 0;
-		else if (!c->idle_since_ms)
-			c->idle_since_ms = now;
-		if (!used && (!w || now - c->idle_since_ms > KEEP_MS))
-			r = drop(s, c, e);
-		else if (w && c->ours)
-			r = link_index(c->bridge) ? put_names(s, w, c->bridge, e) : used ? carry(s, w, &c, e) : 0;
-		if (r == 0 && w && c->ours && used)
-			r = names_sweep(folder, is_member, s, e);
-	}
-	return r;
-}
-
-/* --- interfaces --- */
-
-static char *copy_or_null(const char *text) { return text ? mem_strdup(text) : NULL; }
-
-static char *gateway_or_null(const char *pool)
-{
-	char address[NETWORK_ADDRESS_SIZE];
-	unsigned length;
-
-	if (!pool)
-		return NULL;
-	network_gateway(pool, address, &length);
-	return mem_strdup(address);
-}
-
-static const char *name_server(const struct network *w, bool ipv6)
-{
-	for (size_t i = 0; i < w->dns.count; i++)
-		if ((strchr(w->dns.items[i], ':') != NULL) == ipv6)
-			return w->dns.items[i];
-	return NULL;
-}
-
-/* What stands in one is its own. The default route goes by the first interface; on a bridge of the site IPv6's comes by advertisement. */
-static void fill_interface(const struct network *w, const char *bridge, const struct attachment *a, bool first, struct launch_interface *out)
-{
-	char zone[80];
-	bool ours = w->kind != NETWORK_BRIDGE;
-
-	*out = (struct launch_interface){ .port = mem_strdup(a->port), .bridge = mem_strdup(bridge), .device = mem_strdup(a->device),
-					  .mac = mem_strdup(a->mac), .mtu = (uint32_t)w->mtu, .isolated = ours, .vlan = (uint16_t)w->vlan,
-					  .ipv4 = copy_or_null(a->ipv4), .ipv6 = copy_or_null(a->ipv6) };
-	out->gateway4 = first && a->ipv4 ? gateway_or_null(w->ipv4) : NULL;
-	if (!ours) {
-		out->dns[0] = copy_or_null(name_server(w, false));
-		out->dns[1] = copy_or_null(name_server(w, true));
-		return;
-	}
-	out->zone = mem_strdup(network_zone(w, zone));
-	out->dns[0] = gateway_or_null(w->ipv4);
-	out->dns[1] = gateway_or_null(w->ipv6);
-	out->gateway6 = first && a->ipv6 ? mem_strdup(LINK_GATEWAY6) : NULL;
-	out->pool6 = !first && a->ipv6 ? copy_or_null(w->ipv6) : NULL;
-}
-
-static const struct network *network_of(struct networks *s, const struct attachment *a, struct err *e)
-{
-	const struct network *w = map_get(&s->directory.networks, a->network);
-
-	if (!w) {
-		(void)err_set(e, ERR_NOT_FOUND, "this host has not been told about network %s", a->network);
-		(void)err_hint(e, "it will be, as soon as the service is connected");
-	}
-	return w;
-}
-
-int network_list_interfaces(struct networks *s, const struct assignment *a, struct launch_interface **ret_list, size_t *ret_count,
-			    struct err *e)
-{
-	const struct attachment *all = a->attachments.items;
-	struct launch_interface *list = *ret_list = mem_alloc_array(a->attachments.count + 1, sizeof *list);
-
-	*ret_count = 0;
-	for (size_t i = 0; i < a->attachments.count; i++) {
-		struct carried *c;
-		const struct network *w = network_of(s, &all[i], e);
-		int r = w ? carry(s, w, &c, e) : -ENOENT;
-		if (r < 0)
-			return r;
-		fill_interface(w, c->bridge, &all[i], i == 0, &list[(*ret_count)++]);
-	}
-	return 0;
-}
+/* --- workspaces come and go --- */
 
 static int attach_locked(struct networks *s, const struct assignment *a, struct isolate_parts *parts, struct err *e)
 {
@@ -350,64 +148,6 @@ int networks_running(struct networks *s, const char *id, uint64_t pid, struct er
 	return r;
 }
 
-/* --- interfaces of a workspace that runs --- */
-
-static bool lists_port(const struct assignment *a, const char *port)
-{
-	const struct attachment *all = a->attachments.items;
-
-	for (size_t i = 0; i < a->attachments.count; i++)
-		if (str_eq(all[i].port, port))
-			return true;
-	return false;
-}
-
-static int add_interface(struct networks *s, const struct local *l, const struct attachment *a, bool first, struct err *e)
-{
-	struct carried *c;
-	struct launch_interface f;
-	const struct network *w = network_of(s, a, e);
-	int r = w ? carry(s, w, &c, e) : -ENOENT;
-
-	if (r < 0)
-		return r;
-	own_str char *path = mem_printf("/proc/%" PRIu64 "/ns/net", l->pid);
-	own_fd int space = open(path, O_RDONLY | O_CLOEXEC);
-	if (space < 0)
-		return errno == ENOENT ? 0 : err_errno(e, errno, "open %s", path); /* it has just ended */
-	fill_interface(w, c->bridge, a, first, &f);
-	uint32_t number = (uint32_t)strtoul(a->device + strcspn(a->device, "0123456789"), NULL, 10);
-	const struct link_port p = { .port = f.port, .bridge = f.bridge, .owner = l->wish.id, .device = f.device, .mac = f.mac,
-				     .index = LINK_INSIDE_FIRST + number, .mtu = f.mtu, .isolated = f.isolated, .vlan = f.vlan,
-				     .ipv4 = f.ipv4, .ipv6 = f.ipv6, .gateway4 = f.gateway4, .gateway6 = f.gateway6, .pool6 = f.pool6 };
-	r = link_ports_make(&p, 1, space, e);
-	isolate_interface_done(&f);
-	return r;
-}
-
-/* After the rules were applied, so that a new port meets its own. */
-static int compare_links(struct networks *s, struct local *l, struct err *e)
-{
-	const struct attachment *all = l->wish.attachments.items;
-	int r = 0;
-
-	for (size_t i = 0; i < l->wish.attachments.count && r == 0; i++)
-		if (!link_index(all[i].port))
-			r = add_interface(s, l, &all[i], i == 0, e);
-	return r;
-}
-
-static int remove_links(const struct assignment *before, const struct assignment *now, struct err *e)
-{
-	const struct attachment *all = before->attachments.items;
-	int r = 0;
-
-	for (size_t i = 0; i < before->attachments.count && r == 0; i++)
-		if (!lists_port(now, all[i].port))
-			r = link_remove(all[i].port, e);
-	return r;
-}
-
 /* --- the job: everything as directory and locals say --- */
 
 /* The first of several errors is told. */
@@ -420,20 +160,6 @@ static void keep_first(int r, struct err *one, int *first, struct err *e)
 	}
 }
 
-/* Networks of workspaces that were found running. */
-static int carry_all(const struct local *l, struct networks *s, struct err *e)
-{
-	const struct attachment *all = l->wish.attachments.items;
-	int r = 0;
-
-	for (size_t j = 0; j < l->wish.attachments.count && r == 0; j++) {
-		struct carried *c;
-		const struct network *w = network_of(s, &all[j], e);
-		r = w ? carry(s, w, &c, e) : -ENOENT;
-	}
-	return r;
-}
-
 static int follow_links(struct networks *s, struct local *l, struct err *e)
 {
 	int r = 0;
@@ -441,7 +167,7 @@ static int follow_links(struct networks *s, struct local *l, struct err *e)
 	if (l->machine)
 		l->machine_due |= l->links_due && l->pid;
 	else if (l->links_due && l->pid)
-		r = compare_links(s, l, e);
+		r = network_compare_links(s, l, e);
 	l->links_due &= r < 0;
 	return r;
 }
@@ -454,14 +180,14 @@ static int work_all(struct networks *s, struct err *e)
 
 	for (size_t i = 0; i < s->locals.capacity; i++)
 		if (s->locals.entries[i].key)
-			keep_first(carry_all(s->locals.entries[i].value, s, &one), &one, &first, e);
+			keep_first(network_carry_all(s, s->locals.entries[i].value, &one), &one, &first, e);
 	int r = s->locals.count || s->applied ? apply(s, NULL, &one) : 0;
 	keep_first(r, &one, &first, e);
 	network_miss_ports(s);
 	for (size_t i = 0; i < s->locals.capacity && r == 0; i++)
 		if (s->locals.entries[i].key)
 			keep_first(follow_links(s, s->locals.entries[i].value, &one), &one, &first, e);
-	keep_first(look_after_carried(s, &one), &one, &first, e);
+	keep_first(network_look_after_carried(s, &one), &one, &first, e);
 	keep_first(s->rates_failed = network_keep_rates(s, &one), &one, &first, e);
 	return first;
 }
@@ -736,7 +462,7 @@ void networks_update(struct networks *s, const struct assignment *a, const struc
 
 	(void)pthread_mutex_lock(&s->lock);
 	struct local *before = map_get(&s->locals, a->id), *l = NULL;
-	int r = before ? remove_links(&before->wish, a, &e) : 0;
+	int r = before ? network_remove_links(&before->wish, a, &e) : 0;
 	if (r == 0 && (before || a->attachments.count))
 		l = put_local(s, a, &e);
 	if (l)

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is asked of a machine that runs: sessions, stop, freeze, memory, interfaces. */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "runner/machine_private.h"
+#include "runner/machine_words.h"
+
+#define STOP_GRACE_MS 5000 /* on top of what the guest was given */
+
+/* --- sessions --- */
+
+static int signal_system(void *data, int number, struct err *e)
+{
+	struct machine *m = data;
+
+	(void)e;
+	channel_signal(m->channel, number);
+	return 0;
+}
+
+void machine_begin_session(struct machine *m)
+{
+	struct runner *r = m->runner;
+	struct session_options how;
+
+	if (r->session)
+		return;
+	loop_remove(m->console_source);
+	m->console_source = NULL;
+	runner_session_options(r, &how);
+	how.streams = (struct session_streams){ -1, -1, -1, -1, m->console };
+	m->console = -1;
+	how.signal = signal_system;
+	how.other = m;
+	logfile_write(&r->log, 1, m->tail.bytes, m->tail.length);
+	r->session = session_new(r->loop, &how);
+	if (m->gone)
+		session_end(r->session, m->exit_status);
+}
+
+int machine_open(struct machine *m, const struct runner_request *q, const char *const *texts, size_t count,
+		 const struct session_options *how, struct session **ret_session, struct err *e)
+{
+	struct guest_open o = machine_words_open(q, texts, count);
+
+	if (m->gone)
+		return err_set(e, ERR_CONFLICT, "the workspace is not running");
+	if (m->disk && q->kind == RUNNER_EXEC)
+		return machine_disk_exec(m->disk, q, texts, count, how, ret_session, e);
+	if (m->disk) {
+		(void)err_set(e, ERR_UNSUPPORTED, "the machine boots a disk of its own, where nobody copies files");
+		return err_hint(e, "copy over its network, or run tar in it with carrel exec");
+	}
+	*ret_session = channel_open(m->channel, &o, how, e);
+	return *ret_session ? 0 : -EIO;
+}
+
+int machine_display(struct machine *m, const struct session_options *how, struct session **ret_session, struct err *e)
+{
+	if (m->gone || !m->disk)
+		return m->gone ? err_set(e, ERR_CONFLICT, "the workspace is not running") :
+				 err_set(e, ERR_UNSUPPORTED, "the workspace has no display: it boots no disk of its own");
+	if (!m->plan.display) /* QEMU would take the viewer and never answer it */
+		return err_set(e, ERR_UNSUPPORTED, "the machine has no display (machine: display: none)");
+	return machine_disk_display(m->disk, m->qmp, how, ret_session, e);
+}
+
+/* --- control --- */
+
+void machine_stop(struct machine *m, uint64_t timeout_ms)
+{
+	uint8_t bytes[4];
+
+	guest_put_u32(bytes, timeout_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)timeout_ms);
+	qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, NULL, NULL);
+	if (m->disk)
+		machine_disk_stop(m->disk, m->qmp);
+	else
+		channel_request(m->channel, GUEST_SHUTDOWN, bytes, sizeof bytes, timeout_ms + STOP_GRACE_MS, NULL, NULL);
+}
+
+struct freezing {
+	void (*done)(void *data, int result, const struct err *e);
+	void *data;
+};
+
+static void frozen_now(void *data, int result, struct qmp_value value, const struct err *e)
+{
+	struct freezing *f = data;
+
+	(void)value;
+	f->done(f->data, result, e);
+	free(f);
+}
+
+void machine_freeze(struct machine *m, bool frozen, void (*done)(void *data, int result, const struct err *e), void *data)
+{
+	struct freezing *f = mem_alloc(sizeof *f);
+
+	*f = (struct freezing){ done, data };
+	if (!frozen && !m->runner->released && !m->timer && !m->disk)
+		machine_await(m);
+	qmp_send(m->qmp, frozen ? "stop" : "cont", NULL, QMP_DEADLINE_MS, frozen_now, f);
+}
+
+void machine_save(struct machine *m, int state, void (*done)(void *data, int result, const struct err *e), void *data)
+{
+	struct err e;
+
+	if (!m->gone && m->qmp && !machine_memory_busy(m->memory)) {
+		machine_memory_save(m->memory, m->qmp, state, done, data);
+		return;
+	}
+	(void)close(state);
+	int r = err_set(&e, ERR_CONFLICT, "the machine is %s", m->gone ? "gone" : "at work on its memory");
+	done(data, r, &e);
+}
+
+void machine_connect(struct machine *m, const char *const *interfaces, channel_done_fn *done, void *data)
+{
+	struct err e;
+
+	if (!m->gone && m->qmp) {
+		machine_network_set(m->network, m->qmp, m->channel, interfaces,
+				    !m->disk && m->runner->status.state == RUNNER_RUNNING, done, data);
+		return;
+	}
+	int r = err_set(&e, ERR_CONFLICT, "the workspace is not running");
+	done(data, r, &e);
+}
