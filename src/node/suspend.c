@@ -135,10 +135,18 @@ static void partitions_of(const struct record *r, struct texts *ret_digests)
 		texts_add(ret_digests, partitions[i].digest);
 }
 
+void suspend_host_done(struct suspend_host *h)
+{
+	emulator_unref(h->emulator);
+	free(h->version);
+	texts_done(&h->features);
+	*h = (struct suspend_host){ 0 };
+}
+
 int suspend_verify(struct node *n, const struct record *r, struct memory_manifest *ret_manifest, struct err *e)
 {
 	struct texts partitions = { 0 };
-	struct memory_host host = { 0 };
+	struct suspend_host host = { 0 };
 	struct memory_manifest m = { 0 };
 	int done = suspend_read(r, &m, e);
 
@@ -153,7 +161,8 @@ int suspend_verify(struct node *n, const struct record *r, struct memory_manifes
 	if (done == 0)
 		done = engine->host(n, &m, &host, e);
 	if (done == 0)
-		done = memory_check(&m, &host, e);
+		done = memory_check(&m, &host.has, e);
+	suspend_host_done(&host);
 	if (done == 0)
 		done = check_files(r, &m, e);
 	if (done < 0)

@@ -9,7 +9,17 @@
  */
 
 #include "model/memory.h"
+#include "node/emulator.h"
 #include "node/steps.h"
+
+/* What a host has, with what its words are held by. */
+struct suspend_host {
+	struct memory_host has;
+	const struct emulator *emulator;
+	char *version;
+	struct texts features; /* NULL-terminated */
+};
+void suspend_host_done(struct suspend_host *h);
 
 /* How an engine does it; one row per engine in suspend_engines.c. */
 struct suspend_engine {
@@ -23,8 +33,8 @@ struct suspend_engine {
 	 * goes on as before. */
 	int (*commit)(struct work *w, int folder, void *saved, struct err *e);
 	void (*abort)(struct work *w, void *saved); /* not committed: goes on as before */
-	/* What this host has, for memory_check. What it points to lives until the next call. */
-	int (*host)(struct node *n, const struct memory_manifest *m, struct memory_host *ret_host, struct err *e);
+	/* What this host has, for memory_check; always to be ended with suspend_host_done. */
+	int (*host)(struct node *n, const struct memory_manifest *m, struct suspend_host *ret_host, struct err *e);
 };
 
 extern const struct suspend_engine suspend_emulator, suspend_kvm; /* suspend_machine.c */

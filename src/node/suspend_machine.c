@@ -6,14 +6,11 @@
  *
  * MEMORY_MACHINE is written at each start, with QEMU's version and the layout of the devices: the state fits to these and no others, QEMU
  * says of a wrong one at best that something is wrong, and what is installed may be newer than what runs.
- *
- * The version of each QEMU and what machines it knows are asked once for each file that is its program.
  */
 #include "node/suspend_machine.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +24,6 @@
 #include "base/loop.h"
 #include "base/mem.h"
 #include "base/own.h"
-#include "base/proc.h"
 #include "base/str.h"
 #include "engine/engine.h"
 #include "engine/qemu/arguments.h"
@@ -37,102 +33,25 @@
 #include "store/volume.h"
 
 #define ANSWER_MOST 65536
-#define PROGRAMS_MOST 8
 
 /* --- what this host has --- */
 
-struct qemu {
-	const char *program; /* a board's: constant */
-	struct stat file;
-	char *version;
-	char *list; /* of machines, taken apart */
-	const char **machines;
-};
-
-static struct qemu qemus[PROGRAMS_MOST];
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
 static const char *name_of(const char *program) { return strrchr(program, '/') + 1; }
 
-/* "QEMU emulator version 7.2.22 (Debian ...)" */
-static char *version_of(const char *text)
-{
-	const char *at = strstr(text, "version ");
-
-	if (!at)
-		return NULL;
-	at += strlen("version ");
-	return mem_strndup(at, strcspn(at, " ,\n"));
-}
-
-static void list_machines(struct qemu *q)
-{
-	size_t count = 0;
-
-	free(q->machines);
-	q->machines = mem_alloc_array(strlen(q->list) / 2 + 2, sizeof *q->machines);
-	for (char *save = NULL, *line = strtok_r(q->list, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		line[strcspn(line, " ")] = '\0';
-		q->machines[count++] = line;
-	}
-	q->machines[count] = NULL;
-}
-
-static int ask_qemu(struct qemu *q, struct err *e)
-{
-	const char *const version[] = { q->program, "--version", NULL }, *const machines[] = { q->program, "-machine", "help", NULL };
-	own_strbuf struct str text = { 0 }, list = { 0 };
-	struct stat st;
-
-	if (stat(q->program, &st) < 0)
-		return err_errno(e, errno, "%s", q->program);
-	if (q->version && st.st_ino == q->file.st_ino && st.st_mtim.tv_sec == q->file.st_mtim.tv_sec && st.st_size == q->file.st_size)
-		return 0;
-	int r = proc_run(version, ANSWER_MOST, &text, e);
-	if (r == 0)
-		r = proc_run(machines, ANSWER_MOST, &list, e);
-	if (r < 0)
-		return r;
-	free(q->version);
-	free(q->list);
-	q->version = version_of(str_text(&text));
-	q->list = str_take(&list);
-	list_machines(q);
-	q->file = st;
-	return q->version ? 0 : err_set(e, ERR_UNSUPPORTED, "%s does not tell its version", q->program);
-}
-
-static int ask(const struct machine_board *board, struct qemu **ret_qemu, struct err *e)
-{
-	struct qemu *q = qemus;
-	int r;
-
-	(void)pthread_mutex_lock(&lock);
-	while (q->program && !str_eq(q->program, board->program) && q < qemus + PROGRAMS_MOST - 1)
-		q++;
-	q->program = board->program;
-	r = ask_qemu(q, e);
-	(void)pthread_mutex_unlock(&lock);
-	if (r == 0)
-		*ret_qemu = q;
-	return r;
-}
-
-static int machine_host(struct node *n, const struct memory_manifest *m, struct memory_host *ret_host, struct err *e)
+static int machine_host(struct node *n, const struct memory_manifest *m, struct suspend_host *ret_host, struct err *e)
 {
 	const struct machine_board *board = machine_board(m->architecture);
-	struct qemu *q = NULL;
 
 	(void)n;
 	if (!board)
 		return err_set(e, ERR_UNSUPPORTED, "this host makes no machines of architecture %s", m->architecture);
-	*ret_host = (struct memory_host){ .architecture = board->architecture };
+	ret_host->has = (struct memory_host){ .architecture = board->architecture };
 	if (!fs_exists(AT_FDCWD, board->program))
 		return 0; /* "this host has none" */
-	int r = ask(board, &q, e);
+	int r = emulator_get(board->program, &ret_host->emulator, e);
 	if (r == 0)
-		*ret_host = (struct memory_host){ .architecture = board->architecture, .program = name_of(board->program), .version = q->version,
-						  .machines = q->machines };
+		ret_host->has = (struct memory_host){ .architecture = board->architecture, .program = name_of(board->program),
+						      .version = ret_host->emulator->version, .machines = ret_host->emulator->machines };
 	return r;
 }
 
@@ -151,8 +70,8 @@ static int note_machine(const struct record *r, const struct launch *l, const ch
 	const struct launch_machine *host = l->host_machine;
 	struct spec_resources wanted = spec_resources_or_default(l->spec);
 	struct memory_file ram = { .name = (char[]){ MEMORY_RAM }, .length = machine_memory(wanted.memory_bytes) };
-	struct qemu *q = NULL;
-	int done = ask(host->board, &q, e);
+	own_emulator const struct emulator *q = NULL;
+	int done = emulator_get(host->board->program, &q, e);
 
 	if (done < 0)
 		return done;
@@ -166,7 +85,7 @@ static int note_machine(const struct record *r, const struct launch *l, const ch
 		.taken_ms = unix_ms(),
 		.architecture = (char *)(uintptr_t)host->board->architecture,
 		.program = (char *)(uintptr_t)name_of(host->board->program),
-		.version = q->version,
+		.version = (char *)(uintptr_t)q->version,
 		.machine = (char *)(uintptr_t)host->type,
 		.processor = host->kvm ? host_model : emulated_model,
 		.layout = (char *)(uintptr_t)layout,

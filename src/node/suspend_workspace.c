@@ -140,10 +140,9 @@ static int commit(struct work *w, int folder, void *saved, struct err *e)
 
 /* --- resume --- */
 
-static int host(struct node *n, const struct memory_manifest *m, struct memory_host *ret_host, struct err *e)
+static int host(struct node *n, const struct memory_manifest *m, struct suspend_host *ret_host, struct err *e)
 {
-	static _Thread_local char version[CHECKPOINT_VERSION_SIZE];
-	static _Thread_local struct texts features;
+	char version[CHECKPOINT_VERSION_SIZE];
 	int r = checkpoint_probe(version, e);
 
 	(void)n;
@@ -151,12 +150,12 @@ static int host(struct node *n, const struct memory_manifest *m, struct memory_h
 		return r;
 	own_str char *flags = checkpoint_features();
 	char *save_at = NULL;
-	texts_done(&features);
 	for (char *word = strtok_r(flags, " ", &save_at); word; word = strtok_r(NULL, " ", &save_at))
-		texts_add(&features, word);
-	texts_add(&features, NULL);
-	*ret_host = (struct memory_host){ .architecture = m->architecture, .program = "criu", .features = (const char *const *)features.items,
-					  .version = checkpoint_reads(version, m->version) ? m->version : version };
+		texts_add(&ret_host->features, word);
+	texts_add(&ret_host->features, NULL);
+	ret_host->version = mem_strdup(checkpoint_reads(version, m->version) ? m->version : version);
+	ret_host->has = (struct memory_host){ .architecture = m->architecture, .program = "criu", .version = ret_host->version,
+					      .features = (const char *const *)ret_host->features.items };
 	return 0;
 }
 

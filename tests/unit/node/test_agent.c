@@ -245,10 +245,10 @@ static int fake_commit(struct work *w, int memory, void *saved, struct err *why)
 
 static void fake_abort(struct work *w, void *saved) { (void)w, (void)saved; }
 
-static int fake_host(struct node *n, const struct memory_manifest *m, struct memory_host *ret_host, struct err *why)
+static int fake_host(struct node *n, const struct memory_manifest *m, struct suspend_host *ret_host, struct err *why)
 {
 	(void)n, (void)m, (void)why;
-	*ret_host = (struct memory_host){ .architecture = "amd64", .program = "fake", .version = fake_version };
+	ret_host->has = (struct memory_host){ .architecture = "amd64", .program = "fake", .version = fake_version };
 	return 0;
 }
 
