@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Theory. The order of files is the order of the image's partitions; what is the same for all workspaces of an image (partitions, firmware)
- * is opened for reading only, what is a workspace's own is locked as any volume is. The seed is a file in memory, made anew for each
- * start: networks may have changed, and its guest may write nothing there.
+ * is opened for reading only, what is a workspace's own is locked as any volume is. The seed is made anew for each start, as networks may
+ * have changed, and kept beside the machine's memory: one that goes on from there has the seed that it was started with, for its guest may
+ * have mounted it.
  */
 #include "node/disk.h"
 
@@ -12,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -203,7 +203,7 @@ static char *network_config(const struct isolate_parts *parts)
 	return dump(json_pack("{s:i, s:o}", "version", 2, "ethernets", ethernets));
 }
 
-static int make_seed(const struct assignment *a, struct isolate_parts *parts, struct err *e)
+static int make_seed(const struct assignment *a, const struct isolate_parts *parts, const char *path, struct err *e)
 {
 	own_str char *meta = meta_data(a), *network = network_config(parts);
 	const char *user = a->spec->user_data ? a->spec->user_data : "#cloud-config\n{}\n";
@@ -211,20 +211,22 @@ static int make_seed(const struct assignment *a, struct isolate_parts *parts, st
 					   { "network-config", network, strlen(network) },
 					   { "user-data", user, strlen(user) } };
 	own_strbuf struct str bytes = { 0 };
-	own_fd int fd = memfd_create("seed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-	if (fd < 0)
-		return err_errno(e, errno, "make the seed");
 	seed_write("cidata", files, ARRAY_SIZE(files), &bytes);
-	int r = fs_write_all(fd, bytes.bytes, bytes.length, e);
-	if (r == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) < 0)
-		r = err_errno(e, errno, "seal the seed");
-	if (r < 0)
-		return r;
-	/* QEMU looks for a descriptor that is open for reading only */
-	own_str char *path = mem_printf("/proc/self/fd/%d", fd);
+	return fs_write_file(AT_FDCWD, path, bytes.bytes, bytes.length, 0600, false, e);
+}
+
+static int open_seed(const struct record *r, struct isolate_parts *parts, struct err *e)
+{
+	own_str char *folder = record_path(r, MEMORY_FOLDER), *path = record_path(r, MEMORY_FOLDER "/" MEMORY_SEED);
+	int done = fs_mkdirs(folder, 0700, e);
+
+	if (done == 0 && !parts->memory)
+		done = make_seed(&r->wish, parts, path, e);
+	if (done < 0)
+		return done;
 	own_close(&parts->disk.seed);
-	parts->disk.seed = open(path, O_RDONLY | O_CLOEXEC);
+	parts->disk.seed = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	return parts->disk.seed < 0 ? err_errno(e, errno, "open the seed") : 0;
 }
 
@@ -233,7 +235,7 @@ int disk_launch_fds(const struct record *r, struct isolate_parts *parts, int **r
 	const struct isolate_disk *d = &parts->disk;
 	int *fds = mem_alloc_array(2 * parts->lower_count + parts->volume_count + 4, sizeof *fds);
 	size_t n = 0;
-	int done = make_seed(&r->wish, parts, e);
+	int done = open_seed(r, parts, e);
 
 	for (size_t i = 0; i < parts->lower_count; i++) {
 		fds[n++] = parts->partition_fds[i];

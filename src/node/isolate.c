@@ -284,7 +284,7 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	if (done == 0 && !l.engine->machine && parts->memory)
 		done = fs_open_dir(AT_FDCWD, images_path, &images, e);
 	l.memory_fd = images;
-	if (done == 0 && l.engine->machine && !disk_is_one(&r->wish))
+	if (done == 0 && l.engine->machine)
 		done = suspend_machine_prepare(r, parts, &l, &host, &memory, e);
 	if (done == 0) {
 		l.runner = ready_runner(n->ready);

@@ -90,7 +90,7 @@ static int copy_living(struct work *w, const char *folder, struct err *e)
 		r = suspend_machine_copy_ram(w, memory, e);
 	suspend_machine_go_on(standing);
 	if (r == 0)
-		r = suspend_machine_finish_copy(memory, &m, e);
+		r = suspend_machine_finish_copy(w->record, memory, &m, e);
 	memory_manifest_done(&m);
 	return r;
 }

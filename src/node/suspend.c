@@ -27,6 +27,8 @@
 #include "base/sparse.h"
 #include "base/str.h"
 #include "engine/engine.h"
+#include "node/disk.h"
+#include "store/volume.h"
 
 #define MANIFEST_MOST (UINT64_C(4) << 20)
 #define MANIFEST_NEW MEMORY_MANIFEST ".new"
@@ -174,24 +176,37 @@ int suspend_verify(struct node *n, const struct record *r, struct memory_manifes
 
 /* --- suspend --- */
 
+static int add_volume(const struct record *r, const char *path, const char *name, struct memory_manifest *m, struct err *e)
+{
+	struct memory_volume *volumes = mem_grow_array(m->volumes.items, m->volumes.count + 1, sizeof *volumes), *v = &volumes[m->volumes.count];
+	uint64_t used;
+
+	*v = (struct memory_volume){ .name = mem_strdup(name), .generation = r->truth.report->restore };
+	m->volumes = (struct objects){ volumes, m->volumes.count + 1 };
+	return volume_measure(path, &v->size_bytes, &used, e);
+}
+
 int suspend_begin_manifest(const struct work *w, struct memory_manifest *m, struct err *e)
 {
 	const struct record *r = w->record;
 	const struct spec_volume *specs = r->wish.spec->volumes.items;
-	size_t count = r->wish.spec->volumes.count + 1;
-	struct memory_volume *volumes = mem_alloc_array(count, sizeof *volumes);
-	uint64_t used;
+	const char *name;
+	char *path;
 	int done = 0;
 
 	*m = (struct memory_manifest){ .format = MEMORY_FORMAT, .workspace = mem_strdup(r->id), .run = r->truth.report->run,
-				       .taken_ms = unix_ms(), .volumes = { volumes, count },
+				       .taken_ms = unix_ms(),
 				       .architecture = mem_strdup(r->wish.image->architecture ? r->wish.image->architecture : "amd64") };
 	partitions_of(r, &m->partitions);
-	for (size_t i = 0; i < count && done == 0; i++) {
+	for (size_t i = 0; i <= r->wish.spec->volumes.count && done == 0; i++) {
 		const struct spec_volume *v = i ? &specs[i - 1] : NULL;
-		own_str char *path = record_volume_path(r, w->node->kept, v);
-		volumes[i] = (struct memory_volume){ .name = mem_strdup(v ? v->name : "root"), .generation = r->truth.report->restore };
-		done = volume_measure(path, &volumes[i].size_bytes, &used, e);
+		path = record_volume_path(r, w->node->kept, v);
+		done = add_volume(r, path, v ? v->name : "root", m, e);
+		free(path);
+	}
+	for (size_t i = 1; done == 0 && (path = disk_file_path(r, i, &name)); i++) {
+		done = add_volume(r, path, name, m, e);
+		free(path);
 	}
 	return done;
 }

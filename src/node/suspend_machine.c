@@ -29,6 +29,7 @@
 #include "engine/qemu/arguments.h"
 #include "model/board.h"
 #include "engine/runner_client.h"
+#include "node/disk.h"
 #include "node/suspend.h"
 #include "store/volume.h"
 
@@ -65,11 +66,17 @@ static int check_layout(const struct memory_manifest *m, const char *layout, str
 	return err_hint(e, "start without it: carrel stop --discard-memory");
 }
 
+static uint64_t ram_bytes(const struct launch *l)
+{
+	return machine_memory(machine_memory_wish(spec_resources_or_default(l->spec).memory_bytes, l->image->machine));
+}
+
 static int note_machine(const struct record *r, const struct launch *l, const char *layout, int folder, struct err *e)
 {
 	const struct launch_machine *host = l->host_machine;
 	struct spec_resources wanted = spec_resources_or_default(l->spec);
-	struct memory_file ram = { .name = (char[]){ MEMORY_RAM }, .length = machine_memory(wanted.memory_bytes) };
+	const struct image_machine *disk = l->image->machine;
+	struct memory_file ram = { .name = (char[]){ MEMORY_RAM }, .length = ram_bytes(l) };
 	own_emulator const struct emulator *q = NULL;
 	int done = emulator_get(host->board->program, &q, e);
 
@@ -89,7 +96,7 @@ static int note_machine(const struct record *r, const struct launch *l, const ch
 		.machine = (char *)(uintptr_t)host->type,
 		.processor = host->kvm ? host_model : emulated_model,
 		.layout = (char *)(uintptr_t)layout,
-		.processors = machine_processors(wanted.cpu_milli, host->processors),
+		.processors = machine_processors(wanted.cpu_milli || !disk ? wanted.cpu_milli : disk->cpu_milli, host->processors),
 		.memory_bytes = ram.length,
 		.files = { &ram, 1 },
 	};
@@ -119,7 +126,6 @@ int suspend_machine_prepare(const struct record *r, const struct isolate_parts *
 {
 	const struct memory_manifest *m = parts->memory;
 	own_str char *path = record_path(r, MEMORY_FOLDER);
-	struct spec_resources wanted = spec_resources_or_default(l->spec);
 	uid_t owner = l->first_id + LAUNCH_IDS - 1;
 	char layout[DIGEST_TEXT_SIZE] = "";
 	own_fd int folder = -1;
@@ -136,7 +142,7 @@ int suspend_machine_prepare(const struct record *r, const struct isolate_parts *
 	if (done == 0 && m)
 		done = check_layout(m, layout, e);
 	if (done == 0 && !m)
-		done = make_ram(folder, machine_memory(wanted.memory_bytes), owner, e);
+		done = make_ram(folder, ram_bytes(l), owner, e);
 	if (done == 0 && !m)
 		done = note_machine(r, l, layout, folder, e);
 	if (done == 0 && m)
@@ -178,9 +184,13 @@ static int machine_check(struct node *n, const struct record *r, struct err *e)
 	own_str char *ram = record_path(r, MEMORY_FOLDER "/" MEMORY_RAM), *machine = record_path(r, MEMORY_FOLDER "/" MEMORY_MACHINE);
 
 	(void)n;
+	if (disk_is_one(&r->wish) && machine_choose(r->wish.spec->machine, r->wish.image->machine).disk_bus == BUS_NVME) {
+		(void)err_set(e, ERR_UNSUPPORTED, "QEMU cannot put the state of NVMe disks on disk");
+		return err_hint(e, "a workspace with machine: {disk-bus: virtio} or sata can be suspended; carrel stop keeps what is on the disks");
+	}
 	if (fs_exists(AT_FDCWD, ram) && fs_exists(AT_FDCWD, machine))
 		return 0;
-	(void)err_set(e, ERR_UNSUPPORTED, "the machine's memory is not in a file: it boots a disk of its own, or an earlier version started it");
+	(void)err_set(e, ERR_UNSUPPORTED, "the machine's memory is not in a file: an earlier version started it");
 	return err_hint(e, "restart it once");
 }
 
@@ -230,21 +240,42 @@ static int describe(const struct work *w, int folder, struct memory_manifest *m,
 	return 0;
 }
 
+static int sync_volume(char *path_taken, const char *name, struct err *e)
+{
+	own_str char *path = path_taken;
+	own_fd int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 || fdatasync(fd) < 0 ? err_errno(e, errno, "write volume %s", name) : 0;
+}
+
 /* What is dirty of memory and volumes goes to the disk; while the guest runs it makes new dirt, but less. */
 static int write_back(const struct work *w, int ram, struct err *e)
 {
 	const struct objects *volumes = &w->record->wish.spec->volumes;
 	const struct spec_volume *specs = volumes->items;
+	const char *name;
+	char *path;
+	int r = 0;
 
 	if (fdatasync(ram) < 0)
 		return err_errno(e, errno, "write the machine's memory");
-	for (size_t i = 0; i <= volumes->count; i++) {
-		own_str char *path = record_volume_path(w->record, w->node->kept, i ? &specs[i - 1] : NULL);
-		own_fd int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-		if (fd < 0 || fdatasync(fd) < 0)
-			return err_errno(e, errno, "write volume %s", i ? specs[i - 1].name : "root");
+	for (size_t i = 0; i <= volumes->count && r == 0; i++) {
+		path = record_volume_path(w->record, w->node->kept, i ? &specs[i - 1] : NULL);
+		r = sync_volume(path, i ? specs[i - 1].name : "root", e);
 	}
-	return 0;
+	for (size_t i = 1; r == 0 && (path = disk_file_path(w->record, i, &name)); i++)
+		r = sync_volume(path, name, e);
+	return r;
+}
+
+/* State and memory, and the seed of a machine that boots a disk. */
+static int add_files(struct memory_manifest *m, const struct record *r, int folder, struct err *e)
+{
+	int done = add_file(m, folder, MEMORY_STATE, true, e);
+
+	if (done == 0 && disk_is_one(&r->wish))
+		done = add_file(m, folder, MEMORY_SEED, true, e);
+	return done == 0 ? add_file(m, folder, MEMORY_RAM, false, e) : done;
 }
 
 static int finish_files(const struct work *w, int folder, int ram, int state, struct memory_manifest *m, struct err *e)
@@ -253,9 +284,7 @@ static int finish_files(const struct work *w, int folder, int ram, int state, st
 
 	if (r == 0 && fdatasync(state) < 0)
 		r = err_errno(e, errno, "write the machine's state");
-	if (r == 0)
-		r = add_file(m, folder, MEMORY_STATE, true, e);
-	return r == 0 ? add_file(m, folder, MEMORY_RAM, false, e) : r;
+	return r == 0 ? add_files(m, w->record, folder, e) : r;
 }
 
 static int machine_save(struct work *w, int folder, struct memory_manifest *m, void **ret_saved, struct err *e)
@@ -337,9 +366,10 @@ void suspend_machine_go_on(void *standing)
 int suspend_machine_copy_ram(struct work *w, const char *folder, struct err *e)
 {
 	own_str char *from = record_path(w->record, MEMORY_FOLDER "/" MEMORY_RAM), *to = mem_printf("%s/" MEMORY_RAM, folder);
-	int fault = fault_point("snapshot-memory");
+	own_str char *seed = record_path(w->record, MEMORY_FOLDER "/" MEMORY_SEED), *seed_to = mem_printf("%s/" MEMORY_SEED, folder);
+	int fault = fault_point("snapshot-memory"), r = fault ? err_errno(e, fault, "copy the memory") : volume_copy(from, to, NULL, NULL, e);
 
-	return fault ? err_errno(e, fault, "copy the memory") : volume_copy(from, to, NULL, NULL, e);
+	return r == 0 && disk_is_one(&w->record->wish) ? volume_copy(seed, seed_to, NULL, NULL, e) : r;
 }
 
 static int put_manifest(int folder, const struct memory_manifest *m, struct err *e)
@@ -351,15 +381,13 @@ static int put_manifest(int folder, const struct memory_manifest *m, struct err 
 	return r == 0 && fsync(folder) < 0 ? err_errno(e, errno, "sync the memory folder") : r;
 }
 
-int suspend_machine_finish_copy(const char *folder, struct memory_manifest *m, struct err *e)
+int suspend_machine_finish_copy(const struct record *of, const char *folder, struct memory_manifest *m, struct err *e)
 {
 	own_fd int fd = -1;
 	int r = fs_open_dir(AT_FDCWD, folder, &fd, e);
 
 	if (r == 0)
-		r = add_file(m, fd, MEMORY_STATE, true, e);
-	if (r == 0)
-		r = add_file(m, fd, MEMORY_RAM, false, e);
+		r = add_files(m, of, fd, e);
 	if (r == 0)
 		r = suspend_add_digests(fd, m, e);
 	return r == 0 ? put_manifest(fd, m, e) : r;
@@ -399,11 +427,12 @@ static int adopt_machine(const struct work *w, const char *from, int to, struct 
 
 int suspend_machine_copy_state(struct work *w, const char *from, const char *to, struct err *e)
 {
-	static const char *const files[] = { MEMORY_STATE, MEMORY_RAM };
+	static const char *const files[] = { MEMORY_STATE, MEMORY_RAM, MEMORY_SEED };
+	size_t count = disk_is_one(&w->record->wish) ? 3 : 2;
 	own_fd int fd = -1;
 	int r = fs_mkdirs(to, 0700, e);
 
-	for (size_t i = 0; i < ARRAY_SIZE(files) && r == 0; i++) {
+	for (size_t i = 0; i < count && r == 0; i++) {
 		own_str char *source = mem_printf("%s/%s", from, files[i]), *target = mem_printf("%s/%s", to, files[i]);
 		r = volume_copy(source, target, NULL, NULL, e);
 	}

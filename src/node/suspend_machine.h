@@ -19,7 +19,7 @@ int suspend_machine_stand(struct work *w, const char *folder, struct memory_mani
 void suspend_machine_go_on(void *standing);
 int suspend_machine_copy_ram(struct work *w, const char *folder, struct err *e) must_check;
 /* Digests and the manifest. */
-int suspend_machine_finish_copy(const char *folder, struct memory_manifest *m, struct err *e) must_check;
+int suspend_machine_finish_copy(const struct record *of, const char *folder, struct memory_manifest *m, struct err *e) must_check;
 /* A whole state for this workspace as it will be after the restore that is wished. */
 int suspend_machine_copy_state(struct work *w, const char *from, const char *to, struct err *e) must_check;
 

@@ -159,6 +159,12 @@ static int open_dead_channel(struct machine *m, struct err *e)
 	return 0;
 }
 
+static void let_disk_go(struct machine *m)
+{
+	if (!(m->runner->plan.flags & PLAN_PAUSED))
+		qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, disk_started, m);
+}
+
 static int begin_disk(struct machine *m, int agent, struct err *e)
 {
 	m->disk = machine_disk_new(m->runner->loop, agent);
@@ -167,8 +173,8 @@ static int begin_disk(struct machine *m, int agent, struct err *e)
 		return r;
 	m->heard = true;
 	m->runner->status.pid = m->pid;
-	if (!(m->runner->plan.flags & PLAN_PAUSED))
-		qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, disk_started, m);
+	if (!m->plan.resumes)
+		let_disk_go(m);
 	return 0;
 }
 
@@ -240,13 +246,18 @@ static void loaded(void *data, int result, const struct err *e)
 	result = fault ? err_errno(&why, fault, "resume") : suspend_take_manifest(m->folder, &why);
 	if (result >= 0) {
 		(void)fault_point("runner.resumed");
-		result = talk(m, &why);
+		result = m->disk ? 0 : talk(m, &why);
 	}
 	if (result < 0) {
 		machine_settle_badly(m, &why);
 		return;
 	}
-	send_identity(m);
+	if (m->disk) {
+		machine_disk_set_clock(m->disk);
+		let_disk_go(m);
+	} else {
+		send_identity(m);
+	}
 	if (m->runner->plan.flags & PLAN_PAUSED)
 		machine_settle(m);
 }
@@ -269,14 +280,14 @@ static int begin(struct machine *m, struct err *e)
 	m->console = ours[2];
 	machine_listen(m, ours[0]);
 	m->heard = false;
-	if (m->plan.boots_disk)
-		return begin_disk(m, TAKE_FD(m->line), e);
+	if (m->plan.boots_disk && (r = begin_disk(m, TAKE_FD(m->line), e)) < 0)
+		return r;
 	m->runner->status.pid = m->pid;
 	if (m->plan.resumes) {
 		machine_memory_load(m->memory, m->qmp, fcntl(m->state, F_DUPFD_CLOEXEC, 0), loaded, m);
 		return 0;
 	}
-	return talk(m, e);
+	return m->disk ? 0 : talk(m, e);
 }
 
 /* --- life --- */

@@ -22,6 +22,8 @@ void machine_disk_free(struct machine_disk *d);
 
 /* Presses the power button, and again while the machine lives: a guest that still boots does not feel it. */
 void machine_disk_stop(struct machine_disk *d, struct qmp *q);
+/* Of a guest that slept: its agent, if there is one, is told to look at the board's clock. */
+void machine_disk_set_clock(struct machine_disk *d);
 /* A program by the guest's agent: user, directory, command and environment as in a request of kind RUNNER_EXEC. What cannot be known
  * at once - whether there is an agent - is the session's end. */
 int machine_disk_exec(struct machine_disk *d, const struct runner_request *q, const char *const *texts, size_t count,

@@ -12,6 +12,7 @@ Fixtures for tests of the whole program: real processes, a real kernel, an insta
   busybox       image "busybox" (Debian's busybox-static and a few links) imported into `site`; shared_busybox: into `shared_site`
   debian        image "debian" (Debian 12 with systemd, ssh, cron, ...) imported into `site`; shared_debian: into `shared_site`
   busybox_tar, debian_tar   (session) the archives these were made from
+  guest_disk    (session) a disk that a machine boots, with a small Linux (disk_guest.py)
   make_image    make_image(site, "name", {"/etc/motd": b"...", "/bin/x": (0o755, b"...")}, base="busybox"): small images of one's own
 
 What a `site` can do:
@@ -48,6 +49,7 @@ import urllib.parse
 
 import pytest
 
+import disk_guest
 from network_tools import World
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -553,6 +555,15 @@ def debian(site, debian_tar):
 @pytest.fixture(scope="module")
 def shared_debian(shared_site, debian_tar):
     return import_image(shared_site, "debian", debian_tar)
+
+
+@pytest.fixture(scope="session")
+def guest_disk(tmp_path_factory):
+    """A small Linux on a disk of its own (disk_guest.py)."""
+    reason = disk_guest.missing()
+    if reason:
+        pytest.skip(reason)
+    return disk_guest.make(tmp_path_factory.mktemp("guest"))
 
 
 @pytest.fixture

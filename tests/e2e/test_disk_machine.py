@@ -11,7 +11,6 @@ import uuid
 
 import pytest
 
-import disk_guest
 from disk_tools import boot_disk
 from network_tools import World
 from test_networks import make_network
@@ -124,14 +123,6 @@ def test_display(here, name, sector, tmp_path):
 
 
 # --- a real guest ---
-
-
-@pytest.fixture(scope="module")
-def guest_disk(tmp_path_factory):
-    reason = disk_guest.missing()
-    if reason:
-        pytest.skip(reason)
-    return disk_guest.make(tmp_path_factory.mktemp("guest"))
 
 
 @pytest.fixture

@@ -95,10 +95,11 @@ static int show_memory(const struct machine_plan *m, struct err *e)
 {
 	const char *inside = MACHINE_MEMORY + 1;
 	unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | (m->private_memory ? MS_RDONLY : 0);
-	int fd = *m->memory ? open(inside, O_WRONLY | O_CREAT | O_CLOEXEC, 0444) : -1;
+	int r = *m->memory ? make_parents(inside, e) : 0;
 
-	if (!*m->memory)
-		return 0;
+	if (r < 0 || !*m->memory)
+		return r;
+	int fd = open(inside, O_WRONLY | O_CREAT | O_CLOEXEC, 0444);
 	if (fd < 0)
 		return err_errno(e, errno, "make a place for the memory");
 	(void)close(fd);

@@ -60,7 +60,8 @@ static struct disk_machine make_machine(const struct launch *l, const struct mac
 	return (struct disk_machine){
 		.machine = { .board = host->board, .type = host->type, .id = l->id, .kvm = host->kvm, .processors = processors,
 			     .memory_bytes = machine_memory(machine_memory_wish(wanted.memory_bytes, image)), .links = links, .link_count = link_count,
-			     .queues = queues_of(l, &wish, processors) },
+			     .queues = queues_of(l, &wish, processors), .memory_file = l->memory != NULL,
+			     .incoming = l->memory && l->memory->state_fd >= 0 },
 		.wish = wish,
 		.disk_count = l->partition_count,
 		.volumes = l->volumes,
@@ -116,7 +117,8 @@ static void put_plan(const struct launch *l, const struct disk_machine *d, const
 		places++;
 	const struct machine_plan p = { .host = { host.bytes, host.length }, .argv = { argv, words },
 					.places = { (char **)(uintptr_t)of->board->places, places }, .kernel = nothing, .initramfs = nothing,
-					.memory = nothing,
+					.memory = l->memory ? (char *)(uintptr_t)l->memory->path : nothing,
+					.resumes = l->memory && l->memory->state_fd >= 0,
 					.disks = disk_machine_fds(d), .queues = d->machine.queues.count, .vhost = d->machine.queues.vhost,
 					.e1000 = d->machine.queues.e1000,
 					.boots_disk = 1, .display = d->wish.display != DISPLAY_NONE,
@@ -154,6 +156,21 @@ int disk_engine_plan(const struct launch *l, struct str *ret_plan, struct err *e
 	if (r < 0)
 		return r;
 	put_plan(l, &d, &request.plan, argv, ret_plan);
+	machine_arguments_free(argv);
+	request_done(&request);
+	return 0;
+}
+
+int disk_engine_layout(const struct launch *l, char out[DIGEST_TEXT_SIZE], struct err *e)
+{
+	struct disk_machine d;
+	struct request request;
+	char **argv = NULL;
+	int r = make(l, &argv, &d, &request, e);
+
+	if (r < 0)
+		return r;
+	machine_layout(argv, out);
 	machine_arguments_free(argv);
 	request_done(&request);
 	return 0;

@@ -64,7 +64,12 @@ static void add_board(struct words *w, const struct disk_machine *d)
 	OPTION(w, "-cpu", "%s", m->kvm ? "host" : "max");
 	OPTION(w, "-smp", "%u", m->processors);
 	OPTION(w, "-m", "%" PRIu64 "M", m->memory_bytes >> 20);
-	OPTION(w, "-object", "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on", m->memory_bytes >> 20);
+	if (m->memory_file)
+		OPTION(w, "-object", "memory-backend-file,id=memory,size=%" PRIu64 "M,mem-path=" MACHINE_MEMORY ",share=on", m->memory_bytes >> 20);
+	else
+		OPTION(w, "-object", "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on", m->memory_bytes >> 20);
+	if (m->incoming)
+		OPTION(w, "-incoming", "defer");
 	OPTION(w, "-rtc", "base=utc,clock=host");
 }
 

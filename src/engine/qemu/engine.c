@@ -253,6 +253,8 @@ static int machine_layout_of(const struct launch *l, char out[DIGEST_TEXT_SIZE],
 
 	if (r < 0)
 		return r;
+	if (l->image->machine)
+		return disk_engine_layout(l, out, e);
 	list_disks(l, &d);
 	of.machine = true;
 	if ((r = request_plan(&of, &whole, e)) < 0)

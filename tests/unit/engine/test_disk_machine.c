@@ -74,6 +74,30 @@ static void test_nvme(void **state)
 	compare(&d, "disk-nvme");
 }
 
+/* Memory in a file, going on from a state; what fits to it does not hang on that. */
+static void test_resumed(void **state)
+{
+	(void)state;
+	struct disk_machine d = plain(FIRMWARE_UEFI, BUS_VIRTIO, NIC_VIRTIO, DISPLAY_VGA);
+	char before[DIGEST_TEXT_SIZE], after[DIGEST_TEXT_SIZE], **argv = NULL;
+
+	assert_ok(disk_machine_arguments(&d, &argv, &e), &e);
+	machine_layout(argv, before);
+	machine_arguments_free(argv);
+	d.machine.memory_file = d.machine.incoming = true;
+	compare(&d, "disk-resumed");
+	assert_ok(disk_machine_arguments(&d, &argv, &e), &e);
+	machine_layout(argv, after);
+	machine_arguments_free(argv);
+	assert_string_equal(before, after);
+	d.wish.disk_bus = BUS_SATA;
+	d.volume_count = 0;
+	assert_ok(disk_machine_arguments(&d, &argv, &e), &e);
+	machine_layout(argv, after);
+	machine_arguments_free(argv);
+	assert_string_not_equal(before, after);
+}
+
 static void test_more_disks_than_ports(void **state)
 {
 	char **argv = NULL;
@@ -92,6 +116,7 @@ int main(void)
 		cmocka_unit_test(test_bios_and_virtio),
 		cmocka_unit_test(test_uefi_and_old_devices),
 		cmocka_unit_test(test_nvme),
+		cmocka_unit_test(test_resumed),
 		cmocka_unit_test(test_more_disks_than_ports),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workspaces that boot a disk are suspended, go on, and are carried to other sites with their memory."""
+import json
+import os
+import shutil
+import time
+import uuid
+
+import pytest
+
+from disk_tools import boot_disk
+from test_disk_machine import await_host, await_log, deploy
+from test_suspend import damage
+
+SPEC = """
+name: {name}
+image: linux
+engine: emulator
+network: none
+resources: {{memory: 192MiB}}
+"""
+COUNT = "(i=0; while :; do i=$((i+1)); echo $i >/tmp/new; mv /tmp/new /tmp/count; sleep 0.1; done) >/dev/null 2>&1 </dev/null &"
+
+
+def ready(site, guest_disk):
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("qemu-system-x86 is not installed")
+    await_host(site)
+    if "linux" not in [i["name"] for i in site.json("image", "ls")]:
+        site.carrel("image", "import", "linux", guest_disk)
+    return site
+
+
+@pytest.fixture
+def here(shared_site, guest_disk):
+    return ready(shared_site, guest_disk)
+
+
+@pytest.fixture
+def name(here):
+    name = "m" + uuid.uuid4().hex[:8]
+    yield name
+    here.carrel("rm", "-f", name, ok=None)
+
+
+def inside(site, name, *words, **how):
+    return site.carrel("exec", name, "--", *words, **how).stdout
+
+
+def counting(site, name, tmp_path, more=""):
+    deploy(site, tmp_path, SPEC.format(name=name) + more)
+    await_log(site, name, "READY")
+    inside(site, name, "sh", "-c", COUNT)
+    inside(site, name, "sh", "-c", "echo kept >/disk/kept; sync")
+    return count(site, name)
+
+
+def count(site, name):
+    for _ in range(300):  # until the agent of the guest is heard again
+        text = site.carrel("exec", name, "--", "cat", "/tmp/count", ok=None).stdout.strip()
+        if text.isdigit():
+            return int(text)
+        time.sleep(0.2)
+    raise AssertionError(f"{name} does not count: {site.workspace(name)}")
+
+
+def goes_on(site, name, before):
+    site.wait_state(name, "running")
+    seen = count(site, name)
+    assert seen >= before, "it began anew"
+    site.wait(lambda: count(site, name) > seen)
+    assert inside(site, name, "cat", "/disk/kept", "/disk/count") == "kept\n1\n"
+    inside(site, name, "sh", "-c", "echo $(date) >/disk/written && sync")
+
+
+def memory_of(site, name):
+    return site.state / "node/workspaces" / site.workspace(name)["id"] / "memory"
+
+
+def test_suspended_and_resumed(here, name, tmp_path):
+    before = counting(here, name, tmp_path)
+    assert here.json("suspend", "--check", name)["level"] == "memory"
+    here.carrel("suspend", name, timeout=180)
+    assert (memory_of(here, name) / "manifest.json").exists() and (memory_of(here, name) / "seed").exists()
+    here.carrel("resume", name, timeout=180)
+    goes_on(here, name, before)
+    log = here.carrel("logs", name).stdout
+    assert log.count("STARTS") == 1, "it booted again"
+    before = count(here, name)
+    here.carrel("suspend", name)
+    here.node.kill()
+    here.node.start()
+    await_host(here)
+    here.carrel("resume", name)
+    goes_on(here, name, before)
+    here.carrel("stop", "--timeout", "60s", name)
+    assert here.wait_state(name, "stopped")["exit_status"] == 0, "its power button works as before"
+
+
+def test_uefi_with_old_devices_and_a_data_disk(here, name, tmp_path):
+    """What its firmware remembers and what is on all disks belong to the state; a snapshot with memory brings the same back."""
+    if not os.path.exists("/usr/share/OVMF/OVMF_CODE_4M.fd"):
+        pytest.skip("ovmf is not installed")
+    deploy(here, tmp_path, SPEC.format(name=name).replace("192", "512") + "machine: {firmware: uefi, nic: e1000}\nvolumes: [{name: data, size: 32MiB, mount: /data}]\n")
+    await_log(here, name, "READY")
+    inside(here, name, "sh", "-c", COUNT)
+    inside(here, name, "sh", "-c", "echo kept >/disk/kept; sync; echo first | dd of=/dev/vdb bs=512 conv=sync,fsync 2>/dev/null")
+    low = count(here, name)
+    here.carrel("snapshot", "create", "--memory", name, "then", timeout=180)
+    inside(here, name, "sh", "-c", "echo second | dd of=/dev/vdb bs=512 conv=sync,fsync 2>/dev/null; echo lost >/disk/kept; sync")
+    here.carrel("suspend", name, timeout=180)
+    names = [v["name"] for v in json.loads((memory_of(here, name) / "manifest.json").read_text())["volumes"]]
+    assert sorted(names) == ["data", "nvram", "root"]
+    here.carrel("resume", name, timeout=180)
+    here.wait(lambda: count(here, name) > low)
+    assert inside(here, name, "head", "-c", "6", "/dev/vdb") == "second"
+    here.carrel("stop", "-t", "0s", name)
+    here.carrel("snapshot", "restore", name, "then", timeout=180)
+    goes_on(here, name, low)
+    assert inside(here, name, "sh", "-c", "head -c 5 /dev/vdb; ls -d /sys/firmware/efi") == "first/sys/firmware/efi\n"
+
+
+def test_nvme_is_refused_and_runs_on(here, name, tmp_path):
+    (tmp_path / "boot.raw").write_bytes(boot_disk(b"BOOTED HERE"))
+    here.carrel("image", "import", "sector", tmp_path / "boot.raw")
+    deploy(here, tmp_path, f"name: {name}\nimage: sector\nengine: emulator\nnetwork: none\nmachine: {{disk-bus: nvme}}\n")
+    await_log(here, name, "BOOTED HERE")
+    assert "NVMe" in here.json("suspend", "--check", name)["reason"]
+    assert "NVMe" in here.carrel("suspend", name, ok=7).stderr
+    assert here.wait_state(name, "running")
+
+
+def test_what_does_not_fit_is_refused_and_stays(here, name, tmp_path):
+    (tmp_path / "boot.raw").write_bytes(boot_disk(b"BOOTED HERE"))
+    here.carrel("image", "import", "sector", tmp_path / "boot.raw")
+    deploy(here, tmp_path, f"name: {name}\nimage: sector\nengine: emulator\nnetwork: none\nresources: {{memory: 64MiB}}\n")
+    await_log(here, name, "BOOTED HERE")
+    here.carrel("suspend", name)
+    memory = memory_of(here, name)
+    for file, at in (("state", 3000), ("seed", 40000)):
+        damage(memory / file, at)
+        assert "damaged" in here.carrel("resume", name, ok=8).stderr
+        damage(memory / file, at)
+    volume = memory.parent / "volumes/root.qcow2"
+    size = volume.stat().st_size
+    manifest = (memory / "manifest.json").read_text()
+    (memory / "manifest.json").write_text(json.dumps(dict(json.loads(manifest), layout="sha256:" + 64 * "0")))
+    assert "devices" in here.carrel("resume", name, ok=None).stderr
+    (memory / "manifest.json").write_text(manifest)
+    assert here.wait_state(name, "suspended") and volume.stat().st_size == size
+    here.carrel("resume", name)
+    here.wait_state(name, "running")
