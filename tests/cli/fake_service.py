@@ -9,7 +9,6 @@ A service that says what a test tells it to: HTTP/1.1 and WebSocket on a unix so
 import base64
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import socket

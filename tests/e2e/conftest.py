@@ -13,6 +13,8 @@ Fixtures for tests of the whole program: real processes, a real kernel, an insta
   debian        image "debian" (Debian 12 with systemd, ssh, cron, ...) imported into `site`; shared_debian: into `shared_site`
   busybox_tar, debian_tar   (session) the archives these were made from
   guest_disk    (session) a disk that a machine boots, with a small Linux (disk_guest.py)
+  kernel        (session) Debian's package of a cloud kernel, where machines can be booted; give_kernel(site, kernel) imports it
+  here          shared_site with the image busybox and a kernel for machines
   make_image    make_image(site, "name", {"/etc/motd": b"...", "/bin/x": (0o755, b"...")}, base="busybox"): small images of one's own
 
 What a `site` can do:
@@ -50,6 +52,7 @@ import urllib.parse
 import pytest
 
 import disk_guest
+from guest_tools import kernel_package
 from network_tools import World
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -564,6 +567,34 @@ def guest_disk(tmp_path_factory):
     if reason:
         pytest.skip(reason)
     return disk_guest.make(tmp_path_factory.mktemp("guest"))
+
+
+@pytest.fixture(scope="session")
+def kernel_deb():
+    """Debian's cloud kernel, for tests that boot no machine."""
+    found = kernel_package()
+    if not found:
+        pytest.skip("apt-get download of a cloud kernel does not work here")
+    return found
+
+
+@pytest.fixture(scope="session")
+def kernel(kernel_deb):
+    """The same for tests that boot machines."""
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("qemu-system-x86 is not installed")
+    return kernel_deb
+
+
+def give_kernel(site, package):
+    if site.api("GET", "/v1/kernels/linux")[0] == 404:
+        site.carrel("kernel", "import", "linux", package)
+    return site
+
+
+@pytest.fixture
+def here(kernel, shared_site, shared_busybox):
+    return give_kernel(shared_site, kernel)
 
 
 @pytest.fixture

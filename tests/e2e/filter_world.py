@@ -372,3 +372,21 @@ def ping(client, address, timeout=0.4, size=8):
         return False
     finally:
         s.close()
+
+
+def try_one(world, r, ends, where):
+    """One packet between two of `ends`, (namespace, IPv4, IPv6) or workspaces: what passes is what the rules' explanation says."""
+    source, target = r.sample(ends, 2)
+    if not isinstance(source, Workspace) and not isinstance(target, Workspace):
+        return
+    ipv6, protocol = r.random() < 0.5, r.choice(["tcp", "udp", "icmp"])
+
+    def place(end):
+        if isinstance(end, Workspace):
+            return end, end.address(ipv6), {"workspace": end.id, "address": end.address(ipv6)}
+        return end[0], end[1 + ipv6], {"address": end[1 + ipv6]}
+    (client, _, source_end), (server, address, target_end) = place(source), place(target)
+    passed = tcp_passes(client, server, address, 4000, timeout=0.25) if protocol == "tcp" else \
+        udp_passes(client, server, address, 4000, timeout=0.25) if protocol == "udp" else ping(client, address, timeout=0.25)
+    verdict = world.tool("judge", protocol=protocol, port=0 if protocol == "icmp" else 4000, **{"from": source_end, "to": target_end})
+    assert verdict["allowed"] == passed, (where, protocol, source_end, target_end, verdict, world.intent()["workspaces"])

@@ -13,7 +13,6 @@ import re
 import secrets
 import select
 import shutil
-import signal
 import socket
 import subprocess
 import tarfile

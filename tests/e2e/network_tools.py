@@ -8,12 +8,14 @@ A small internet for tests, made of network namespaces: nothing here touches the
   world.popen("lan", ...)                       the same, ended with the world
   world.serve("wan", 80, udp=False)             a server that answers each connection or datagram with the caller's address
   world.enter("host")                           the words to put before a command line
+  eventually(lambda: condition)                 looks again and again, and fails after two minutes
 """
 import contextlib
 import os
 import signal
 import subprocess
 import sys
+import time
 
 ECHO = """
 import contextlib, socket, sys, threading
@@ -37,6 +39,13 @@ while True:
     else:
         threading.Thread(target=talk, args=s.accept(), daemon=True).start()
 """
+
+
+def eventually(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class World:

@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole workspaces in one file: out of one service, into another."""
 import os
-import pathlib
 import random
-import shutil
 import signal
 import subprocess
 import uuid
 
 import pytest
 
-from conftest import import_image
-from guest_tools import kernel_package
+from conftest import give_kernel, import_image
 
 
 @pytest.fixture(scope="module")
@@ -242,20 +239,9 @@ def test_kept_volumes_with_data_are_not_written_over(here, there, name, tmp_path
 # --- with memory ---
 
 
-@pytest.fixture(scope="module")
-def kernel():
-    if not shutil.which("qemu-system-x86_64"):
-        pytest.skip("qemu-system-x86 is not installed")
-    package = kernel_package()
-    if not package:
-        pytest.skip("apt-get download of a cloud kernel does not work here")
-    return package
-
-
 def test_a_suspended_machine_goes_on_elsewhere(here, there, kernel, name, tmp_path):
     for site in (here, there):
-        if site.api("GET", "/v1/kernels/linux")[0] == 404:
-            site.carrel("kernel", "import", "linux", kernel)
+        give_kernel(site, kernel)
     here.carrel("run", "-d", "--network", "none", "--engine", "emulator", "--memory", "256M", "--name", name, "busybox", "--", "sh", "-c",
                 "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; echo $i > /dev/shm/count; sleep 0.2; done", timeout=180)
     here.wait(lambda: int(inside(here, name, "cat", "/dev/shm/count", ok=None).strip() or 0) > 3)

@@ -8,11 +8,11 @@ import random
 import socket
 import struct
 import subprocess
-import time
 
 import pytest
 
-from filter_world import Inside, Workspace, World, open_server, ping, tcp, tcp_passes, udp_passes, why_not
+from filter_world import Inside, Workspace, World, open_server, ping, tcp, tcp_passes, try_one, udp_passes, why_not
+from network_tools import eventually
 from test_filter import icmpv6, ipv4_packet, mac, random_spec, spoofed, works
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -143,13 +143,6 @@ def test_fragments_and_errors(site):
     before = site.world.counts(site.a, False).get(("in", "default"), 0)
     send(site.desk[0], mac(site.a.mac) + mac("02:00:00:00:99:99") + b"\x08\x00" + forged)
     eventually(lambda: site.world.counts(site.a, False).get(("in", "default"), 0) == before + 1)
-
-
-def eventually(what, seconds=120):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def send(namespace, frame):
@@ -293,14 +286,4 @@ def test_judge_agrees_with_packets(site, seed):
     for _ in range(3):
         site.rules(**{name: random_spec(r, names) | {"owner": r.choice([1, 2])} for name in names})
         for _ in range(25):
-            source, target = r.sample(ends, 2)
-            if not isinstance(source, Workspace) and not isinstance(target, Workspace):
-                continue
-            ipv6, protocol = r.random() < 0.5, r.choice(["tcp", "udp", "icmp"])
-            place = lambda end: (end, end.address(ipv6), {"workspace": end.id, "address": end.address(ipv6)}) if isinstance(end, Workspace) \
-                else (end[0], end[1 + ipv6], {"address": end[1 + ipv6]})
-            (client, _, source_end), (server, address, target_end) = place(source), place(target)
-            passed = tcp_passes(client, server, address, 4000, timeout=0.25) if protocol == "tcp" else \
-                udp_passes(client, server, address, 4000, timeout=0.25) if protocol == "udp" else ping(client, address, timeout=0.25)
-            verdict = world.tool("judge", protocol=protocol, port=0 if protocol == "icmp" else 4000, **{"from": source_end, "to": target_end})
-            assert verdict["allowed"] == passed, (seed, protocol, source_end, target_end, verdict, world.intent()["workspaces"])
+            try_one(world, r, ends, seed)

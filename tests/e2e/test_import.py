@@ -3,14 +3,13 @@
 import gzip
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import time
 
 import pytest
 
-from image_tools import (OCI_INDEX, OCI_MANIFEST, DOCKER_MANIFEST, Failure, Image, PlainRegistry, Server, TokenServer, check_store,
+from image_tools import (OCI_INDEX, OCI_MANIFEST, Failure, Image, PlainRegistry, Server, TokenServer, check_store,
                          digest, do_import, docker_registry, leftovers, need, skopeo, start_import, tar)
 
 FILES = {"bin/sh": b"#!" * 1000, "etc/hostname": b"box\n"}

@@ -6,13 +6,11 @@ The state of the site inside (an image and a kernel, imported) is made outside, 
 """
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
 
-from conftest import Site, import_image
-from guest_tools import kernel_package
+from conftest import Site, give_kernel, import_image
 from nested_tools import add_firmware, add_programs
 
 PROGRAMS = ("mkfs.ext4", "resize2fs", "tune2fs", "qemu-system-x86_64")
@@ -50,24 +48,20 @@ def add_state(files, prefix, busybox_tar, package):
 
 
 @pytest.fixture(scope="module")
-def host_files(prefix, busybox_tar, tmp_path_factory):
-    package = kernel_package()
-    if not shutil.which("qemu-system-x86_64") or not package:
-        pytest.skip("needs qemu-system-x86 and a package of a cloud kernel")
+def host_files(prefix, kernel, busybox_tar, tmp_path_factory):
     files = {"/sbin/init": (0o755, INIT.encode()), "/run/.keep": b"", "/sys/.keep": b"", "/tmp/.keep": b""}
     add_programs(files, prefix, PROGRAMS)
     add_firmware(files)
-    add_state(files, prefix, busybox_tar, package)
+    add_state(files, prefix, busybox_tar, kernel)
     folder = tmp_path_factory.mktemp("kernel")
-    subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+    subprocess.run(["dpkg-deb", "-x", kernel, folder], check=True)
     for name in MODULES:
         files[f"/modules/{name}.ko"] = next(folder.glob(f"lib/modules/**/{name}.ko")).read_bytes()
     return files
 
 
-def test_a_machine_by_kvm(shared_site, host_files, make_image):
-    package = kernel_package()
-    shared_site.carrel("kernel", "import", "linux", package)
+def test_a_machine_by_kvm(shared_site, kernel, host_files, make_image):
+    give_kernel(shared_site, kernel)
     make_image(shared_site, "host", host_files)
     spec = {"name": "host", "image": "host", "engine": "emulator", "mode": "system", "network": "none",
             "resources": {"memory": "1G", "cpu": 1, "disk": "1G"}}

@@ -4,35 +4,15 @@ import contextlib
 import json
 import os
 import pathlib
-import shutil
 import signal
-import subprocess
 import subprocess
 import uuid
 
 import pytest
 
 from conftest import import_image
-from guest_tools import kernel_package
 
 RUN = ("run", "--engine", "emulator")
-
-
-@pytest.fixture(scope="module")
-def kernel():
-    if not shutil.which("qemu-system-x86_64"):
-        pytest.skip("qemu-system-x86 is not installed")
-    package = kernel_package()
-    if not package:
-        pytest.skip("apt-get download of a cloud kernel does not work here")
-    return package
-
-
-@pytest.fixture
-def here(kernel, shared_site, shared_busybox):
-    if shared_site.api("GET", "/v1/kernels/linux")[0] == 404:
-        shared_site.carrel("kernel", "import", "linux", kernel)
-    return shared_site
 
 
 @pytest.fixture

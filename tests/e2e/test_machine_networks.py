@@ -22,7 +22,6 @@ import pytest
 from conftest import add_busybox, import_image, tar_entry
 from network_tools import World
 from test_filter import ipv4_packet, mac, spoofed
-from test_machine import kernel  # noqa: F401
 from test_networks import inside, make_network, workspace
 
 FOUR, SIX = "10.88.1.0/24", "fd00:88:0:1::/64"  # as in filter_world.py, so that its frames serve here too

@@ -10,8 +10,7 @@ import uuid
 
 import pytest
 
-from conftest import import_image
-from guest_tools import kernel_package
+from conftest import give_kernel, import_image
 
 TREE = r"""
 use strict;
@@ -78,27 +77,6 @@ look($_) for @ARGV;
 PLACES = ("/tree", "/etc", "/usr/share/perl5", "/home", "/opt", "/root", "/var/lib/dpkg")
 # what each start writes anew
 OURS = ("/etc/hostname ", "/etc/hosts ", "/etc/resolv.conf ", "/etc/mtab ", "/etc/machine-id ", "/etc ")
-
-
-@pytest.fixture(scope="module")
-def kernel():
-    if not shutil.which("qemu-system-x86_64"):
-        pytest.skip("qemu-system-x86 is not installed")
-    package = kernel_package()
-    if not package:
-        pytest.skip("apt-get download of a cloud kernel does not work here")
-    return package
-
-
-def give_kernel(kernel, site):
-    if site.api("GET", "/v1/kernels/linux")[0] == 404:
-        site.carrel("kernel", "import", "linux", kernel)
-    return site
-
-
-@pytest.fixture
-def here(kernel, shared_site, shared_busybox):
-    return give_kernel(kernel, shared_site)
 
 
 @pytest.fixture
@@ -264,7 +242,7 @@ def scan(site, name):
 
 @pytest.mark.parametrize("first", ("workspace", "emulator"))
 def test_a_tree_of_everything_is_the_same_under_both(kernel, shared_site, shared_debian, name, first):
-    here = give_kernel(kernel, shared_site)
+    here = give_kernel(shared_site, kernel)
     other = {"workspace": "emulator", "emulator": "workspace"}
     run(here, name, "sleep", "100000", image="debian", options=("--engine", first, "--memory", "512M"))
     engine, made = first, []
@@ -286,7 +264,7 @@ def test_a_tree_of_everything_is_the_same_under_both(kernel, shared_site, shared
 
 
 def test_a_whole_system_moves(kernel, shared_site, shared_debian, name):
-    here = give_kernel(kernel, shared_site)
+    here = give_kernel(shared_site, kernel)
     here.carrel("run", "-d", "--network", "none", "--name", name, "--memory", "768M", "debian")
     here.wait_state(name, "running")
 
@@ -321,7 +299,7 @@ def test_killed_on_the_way(kernel, new_site, busybox_tar, name, point, tmp_path)
     """Wish and truth meet, whatever dies: it runs on the other engine, with its files."""
     plan = tmp_path / "faults"
     plan.write_text("")
-    here = give_kernel(kernel, new_site(env={"CARREL_FAULTS": str(plan)}))
+    here = give_kernel(new_site(env={"CARREL_FAULTS": str(plan)}), kernel)
     import_image(here, "busybox", busybox_tar)
     run(here, name, "sleep", "100000")
     inside(here, name, "sh", "-c", "echo one > /one; sync")

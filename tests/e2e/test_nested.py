@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from guest_tools import kernel_package
+from conftest import give_kernel
 from nested_tools import add_programs
 
 PROGRAMS = ("mkfs.ext4", "mke2fs", "e2fsck", "resize2fs", "tune2fs", "debugfs", "nft", "dnsmasq", "ip", "bridge", "modprobe")
@@ -81,16 +81,6 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def kernel():
-    if not shutil.which("qemu-system-x86_64"):
-        pytest.skip("qemu-system-x86 is not installed")
-    package = kernel_package()
-    if not package:
-        pytest.skip("apt-get download of a cloud kernel does not work here")
-    return package
-
-
-@pytest.fixture(scope="module")
 def machine_image(kernel, prefix, busybox_tar, tmp_path_factory):
     files = {"/busybox.tar": busybox_tar.read_bytes(), "/sbin/init": (0o755, INIT.encode()), "/run/.keep": b"", "/state/.keep": b"",
              "/sys/.keep": b"", "/tmp/.keep": b""}
@@ -110,8 +100,7 @@ def machine_image(kernel, prefix, busybox_tar, tmp_path_factory):
 
 @pytest.fixture
 def here(kernel, shared_site):
-    if shared_site.api("GET", "/v1/kernels/linux")[0] == 404:
-        shared_site.carrel("kernel", "import", "linux", kernel)
+    give_kernel(shared_site, kernel)
     return shared_site
 
 

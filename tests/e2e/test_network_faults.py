@@ -3,12 +3,11 @@
 import json
 import os
 import re
-import time
 
 import pytest
 
 import conftest
-from network_tools import World
+from network_tools import World, eventually
 from test_networks import address, inside, make_network, reaches, workspace
 
 
@@ -37,13 +36,6 @@ def net(world, prefix, busybox_tar, tools):
     assert not problems, "\n".join(problems)
     left = [line for line in world.run("host", "ip", "-o", "link").stdout.splitlines() if ": cr" in line]
     assert not left, left
-
-
-def eventually(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def devices(world, pattern):

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import import_image
 from filter_world import run
-from network_tools import World
+from network_tools import World, eventually
 from test_networks import inside, make_network, reaches, workspace
 
 DESK, DESK6 = "192.168.80.9", "fd80::9"
@@ -51,13 +51,6 @@ def bridge(world):
     one = next(x for x in links if x["ifname"] == "site0")
     data = {k: v for k, v in one["linkinfo"]["info_data"].items() if not k.endswith("timer")}
     return {"mac": one["address"], "mtu": one["mtu"], "data": data, "ports": sorted(x["ifname"] for x in links if x.get("master") == "site0")}
-
-
-def eventually(what, seconds=120):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_a_workspace_beside_the_site_s_machines(net, world):

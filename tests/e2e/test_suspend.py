@@ -11,7 +11,6 @@ import uuid
 import pytest
 
 from conftest import import_image
-from test_machine import here, kernel  # noqa: F401 (fixtures)
 
 RUN = ("run", "--engine", "emulator", "-d")
 COUNT = "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done"

@@ -309,8 +309,8 @@ static int open_world(void **state)
 	(void)state;
 	const char *build = getenv("CARREL_BUILD_ROOT");
 
-	if (geteuid() != 0 || access("/usr/sbin/dnsmasq", X_OK) < 0) {
-		print_message("skipped: needs root and dnsmasq\n");
+	if (!build || geteuid() != 0 || access("/usr/sbin/dnsmasq", X_OK) < 0) {
+		print_message("skipped: needs root, dnsmasq, and the build folder in CARREL_BUILD_ROOT\n");
 		return -1;
 	}
 	own_str char *prefix = mem_printf("%s/tests/network-prefix", build), *libexec = mem_printf("%s/libexec", prefix),
