@@ -63,16 +63,20 @@ int fault_point(const char *name)
 	if (fd < 0 || flock(fd, LOCK_EX) < 0)
 		return 0;
 	own_file FILE *plan = fdopen(fcntl(fd, F_DUPFD_CLOEXEC, 0), "r");
-	char line[512], point[256], action[32], argument[256];
+	char line[512];
 	for (long offset = 0; plan && fgets(line, sizeof line, plan); offset = ftell(plan)) {
-		argument[0] = '\0';
-		if (sscanf(line, "%255s %31s %255s", point, action, argument) < 2)
+		size_t length = strcspn(line, "\n");
+		char *rest = NULL, *point = strtok_r(line, " \n", &rest), *action = strtok_r(NULL, " \n", &rest);
+		const char *argument = strtok_r(NULL, " \n", &rest);
+		if (!point || !action)
 			continue;
+		if (!argument)
+			argument = "";
 		if (str_eq(point, "*") && str_eq(action, "log"))
 			append_line(argument, name);
 		if (!str_eq(point, name))
 			continue;
-		consume(fd, offset, strcspn(line, "\n"));
+		consume(fd, offset, length);
 		(void)flock(fd, LOCK_UN);
 		return act(action, argument);
 	}

@@ -20,6 +20,23 @@ void log_init(const char *program, enum log_level most)
 	log_to_journal = getenv("JOURNAL_STREAM") != NULL;
 }
 
+/* The days of eras of 400 years, which begin in March: "chrono-Compatible Low-Level Date Algorithms" (Howard Hinnant), civil_from_days. */
+char *log_utc(int64_t seconds, char out[LOG_UTC_SIZE])
+{
+	int64_t days = seconds / 86400 - (seconds % 86400 < 0), second = seconds - days * 86400;
+	int64_t shifted = days + 719468, era = (shifted >= 0 ? shifted : shifted - 146096) / 146097,
+		day = shifted - era * 146097;
+	int64_t year = (day - day / 1460 + day / 36524 - day / 146096) / 365,
+		of_year = day - (365 * year + year / 4 - year / 100);
+	int64_t month = (5 * of_year + 2) / 153, of_month = of_year - (153 * month + 2) / 5 + 1;
+
+	month += month < 10 ? 3 : -9;
+	year += era * 400 + (month <= 2);
+	(void)snprintf(out, LOG_UTC_SIZE, "%04d-%02d-%02dT%02d:%02d:%02d", (int)year, (int)month, (int)of_month,
+		       (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60));
+	return out;
+}
+
 static void add_prefix(struct str *line, enum log_level level)
 {
 	if (log_to_journal) {
@@ -27,13 +44,13 @@ static void add_prefix(struct str *line, enum log_level level)
 		return;
 	}
 	struct timespec now;
-	struct tm utc;
-	char stamp[32];
+	char stamp[LOG_UTC_SIZE];
 	(void)clock_gettime(CLOCK_REALTIME, &now);
-	(void)gmtime_r(&now.tv_sec, &utc);
-	(void)strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &utc);
-	static const char *const names[] = { [LOG_ERROR] = "error", [LOG_WARN] = "warning", [LOG_INFO] = "info", [LOG_DETAIL] = "detail" };
-	str_printf(line, "%s.%03ldZ %s[%d] %s: ", stamp, now.tv_nsec / 1000000, log_program, (int)getpid(), names[level]);
+	static const char *const names[] = {
+		[LOG_ERROR] = "error", [LOG_WARN] = "warning", [LOG_INFO] = "info", [LOG_DETAIL] = "detail"
+	};
+	str_printf(line, "%s.%03ldZ %s[%d] %s: ", log_utc(now.tv_sec, stamp), now.tv_nsec / 1000000, log_program, (int)getpid(),
+		   names[level]);
 }
 
 static void write_line(enum log_level level, const char *text)

@@ -133,7 +133,7 @@ static int run_copy(const struct child_how *how, const int standard[3], struct e
 			return err_errno(e, errno, "place descriptors");
 	if (r < 0)
 		return r;
-	return how->kind == GUEST_COPY_IN ? archive_unpack(how->path, e) : archive_pack(how->path, e);
+	return how->kind == GUEST_COPY_IN ? archive_unpack(how->path, STDIN_FILENO, e) : archive_pack(how->path, STDOUT_FILENO, e);
 }
 
 static int run_program(const struct child_how *how, const int standard[3], struct err *e)

@@ -30,7 +30,7 @@ int main(int argc, char **argv)
 	if (r >= 0 && argv[2][0] != '/')
 		r = err_set(&e, ERR_INVALID, "path \"%s\" is not absolute", argv[2]);
 	if (r >= 0)
-		r = str_eq(argv[1], "in") ? archive_unpack(argv[2], &e) : archive_pack(argv[2], &e);
+		r = str_eq(argv[1], "in") ? archive_unpack(argv[2], STDIN_FILENO, &e) : archive_pack(argv[2], STDOUT_FILENO, &e);
 	if (r < 0)
 		(void)fprintf(stderr, "%s\n%s", err_kind_name(e.kind), e.message);
 	_exit(r < 0); /* nothing that runs at exit (a sanitizer's search for leaks) may look at the workspace it stands in */

@@ -222,3 +222,38 @@ def kernel_files(folder, build):
     out = folder / "kernel"
     subprocess.run(["fsck.erofs", f"--extract={out}", partition], check=True, capture_output=True)
     return out / "vmlinuz", folder / "initramfs"
+
+
+def copy_a_tree(site, name, folder):
+    """Into a workspace and back: hard links, links, modes, owners, times, attributes and holes stay; the engine does not matter."""
+    tree, back = folder / "tree", folder / "back"
+    (tree / "below").mkdir(parents=True)
+    (tree / "one").write_text("content\n")
+    os.link(tree / "one", tree / "below/again")
+    os.symlink("../one", tree / "below/link")
+    os.chmod(tree / "one", 0o2751)
+    with open(tree / "holes", "wb") as f:
+        f.truncate(5 << 20)
+        f.seek(3 << 20)
+        f.write(b"island")
+    (tree / ("\u00e4" * 90)).write_text("name\n")
+    os.chown(tree / ("\u00e4" * 90), 1000, 1001)
+    attributes = True
+    try:
+        os.setxattr(tree / "one", "user.note", b"kept\0")
+    except OSError:
+        attributes = False
+    os.utime(tree / "one", (1, 1600000000))
+    os.utime(tree / "below", (1, 1500000000))
+    site.carrel("cp", "-a", tree, f"{name}:/tmp")
+    said = site.carrel("exec", name, "--", "stat", "-c", "%h %a %s %b %Y", "/tmp/tree/below/again", "/tmp/tree/holes").stdout.split()
+    assert said[:3] == ["2", "2751", "8"] and said[4] == "1600000000" and int(said[7]) == 5 << 20 and int(said[8]) < 200, said
+    site.carrel("cp", "-a", f"{name}:/tmp/tree", back)
+    assert (back / "one").stat().st_ino == (back / "below/again").stat().st_ino
+    assert (back / "holes").read_bytes() == (tree / "holes").read_bytes() and (back / "holes").stat().st_blocks < 200
+    for path in [p.relative_to(tree) for p in tree.rglob("*")]:
+        mine, its = (tree / path).lstat(), (back / path).lstat()
+        assert (mine.st_mode, mine.st_uid, mine.st_gid, mine.st_nlink) == (its.st_mode, its.st_uid, its.st_gid, its.st_nlink), path
+        assert int(mine.st_mtime) == int(its.st_mtime), path
+    assert os.readlink(back / "below/link") == "../one"
+    assert not attributes or os.getxattr(back / "one", "user.note") == b"kept\0"

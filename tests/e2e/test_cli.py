@@ -13,6 +13,8 @@ import time
 
 import pytest
 
+from guest_tools import copy_a_tree
+
 
 def text(result):
     return result.stdout
@@ -207,6 +209,7 @@ def test_cp(shared_site, box, tmp_path):
     run("exec", box, "mkdir", "/again")
     run("cp", "-", f"{box}:/again", input=data, binary=True)
     assert text(run("exec", box, "ls", "/again/new/sub")).split() == ["f", "link"]
+    copy_a_tree(shared_site, box, tmp_path / "copies")
 
 
 def test_snapshots(shared_site, box):

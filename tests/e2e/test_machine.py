@@ -11,6 +11,7 @@ import uuid
 import pytest
 
 from conftest import import_image
+from guest_tools import copy_a_tree
 
 RUN = ("run", "--engine", "emulator")
 
@@ -42,6 +43,7 @@ def test_exec_copies_pause_and_stop(here, name, tmp_path):
     assert here.carrel("exec", name, "--", "cat", "/tmp/file").stdout == "carried\n"
     here.carrel("cp", f"{name}:/tmp/file", tmp_path / "back")
     assert (tmp_path / "back").read_text() == "carried\n"
+    copy_a_tree(here, name, tmp_path / "copies")
     here.carrel("pause", name)
     here.wait_state(name, "paused")
     here.carrel("resume", name)

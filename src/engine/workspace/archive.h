@@ -6,9 +6,10 @@
 
 #include "base/err.h"
 
-/* Standard input is unpacked into the folder `path`: owners, permissions, times, extended attributes; never outside of it. */
-int archive_unpack(const char *path, struct err *e) must_check;
-/* `path`, and what is below it, goes to standard output under its last name. */
-int archive_pack(const char *path, struct err *e) must_check;
+/* The tar that `fd` gives is unpacked into the folder `path`: owners, permissions, times, extended attributes, hard links, holes; never
+ * outside of it. */
+int archive_unpack(const char *path, int fd, struct err *e) must_check;
+/* `path`, and what is below it, goes to `fd` under its last name. */
+int archive_pack(const char *path, int fd, struct err *e) must_check;
 
 #endif
