@@ -2,7 +2,6 @@
 #include "cli/show.h"
 
 #include "base/own.h"
-#include "cli/print.h"
 
 int show_object(struct cli *cli, char *path, struct err *e)
 {
@@ -15,5 +14,18 @@ int show_object(struct cli *cli, char *path, struct err *e)
 		r = client_call(client, "GET", owned, NULL, &object, e);
 	if (r == 0)
 		print_object(cli, object);
+	return r;
+}
+
+int show_list(struct cli *cli, const char *path, const struct column *columns, struct err *e)
+{
+	own_json json_t *items = NULL;
+	struct client *client;
+	int r = cli_client(cli, &client, e);
+
+	if (r == 0)
+		r = client_list(client, path, &items, e);
+	if (r == 0)
+		print_list(cli, items, columns);
 	return r;
 }

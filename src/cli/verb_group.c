@@ -2,7 +2,6 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/change.h"
-#include "cli/print.h"
 #include "cli/show.h"
 #include "cli/spec_edit.h"
 
@@ -16,16 +15,9 @@ static int list(struct cli *cli, const struct args *a, struct err *e)
 {
 	static const struct column columns[] = { { "NAME", "name" }, { "OWNER", "owner" }, { "WORKSPACES", "workspaces", text_count },
 						 { "CREATED", "created", text_age }, { 0 } };
-	own_json json_t *items = NULL;
-	struct client *client;
-	int r = cli_client(cli, &client, e);
 
 	(void)a;
-	if (r == 0)
-		r = client_list(client, "/v1/groups" CLIENT_PAGE, &items, e);
-	if (r == 0)
-		print_list(cli, items, columns);
-	return r;
+	return show_list(cli, "/v1/groups" CLIENT_PAGE, columns, e);
 }
 
 static int show(struct cli *cli, const struct args *a, struct err *e)

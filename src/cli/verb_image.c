@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/mem.h"
 #include "cli/change.h"
-#include "cli/print.h"
 #include "cli/show.h"
 
 static char *count_text(const json_t *image, const json_t *value)
@@ -15,16 +14,9 @@ static int list(struct cli *cli, const struct args *a, struct err *e)
 	static const struct column columns[] = { { "NAME", "name" }, { "DIGEST", "digest", text_short }, { "ARCHITECTURE", "architecture" },
 						 { "PARTITIONS", "partitions", count_text }, { "SIZE", "size", text_bytes },
 						 { "CREATED", "created", text_age }, { 0 } };
-	own_json json_t *items = NULL;
-	struct client *client;
-	int r = cli_client(cli, &client, e);
-	(void)a;
 
-	if (r == 0)
-		r = client_list(client, "/v1/images" CLIENT_PAGE, &items, e);
-	if (r == 0)
-		print_list(cli, items, columns);
-	return r;
+	(void)a;
+	return show_list(cli, "/v1/images" CLIENT_PAGE, columns, e);
 }
 
 static int show(struct cli *cli, const struct args *a, struct err *e)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/mem.h"
 #include "cli/change.h"
-#include "cli/print.h"
 #include "cli/show.h"
 
 static char *default_text(const json_t *kernel, const json_t *value)
@@ -14,16 +13,9 @@ static int list(struct cli *cli, const struct args *a, struct err *e)
 {
 	static const struct column columns[] = { { "NAME", "name" }, { "RELEASE", "release" }, { "ARCHITECTURE", "architecture" },
 						 { "", "default", default_text }, { "SIZE", "size", text_bytes }, { "CREATED", "created", text_age }, { 0 } };
-	own_json json_t *items = NULL;
-	struct client *client;
-	int r = cli_client(cli, &client, e);
 
 	(void)a;
-	if (r == 0)
-		r = client_list(client, "/v1/kernels", &items, e);
-	if (r == 0)
-		print_list(cli, items, columns);
-	return r;
+	return show_list(cli, "/v1/kernels", columns, e);
 }
 
 static int show(struct cli *cli, const struct args *a, struct err *e)

@@ -5,7 +5,6 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "cli/change.h"
-#include "cli/print.h"
 #include "cli/show.h"
 #include "model/network.h"
 
@@ -13,16 +12,9 @@ static int list(struct cli *cli, const struct args *a, struct err *e)
 {
 	static const struct column columns[] = { { "NAME", "name" }, { "KIND", "kind" }, { "IPV4", "ipv4" }, { "IPV6", "ipv6" }, { "USED", "used" },
 						 { "FREE", "free" }, { 0 } };
-	own_json json_t *items = NULL;
-	struct client *client;
-	int r = cli_client(cli, &client, e);
 
 	(void)a;
-	if (r == 0)
-		r = client_list(client, "/v1/networks" CLIENT_PAGE, &items, e);
-	if (r == 0)
-		print_list(cli, items, columns);
-	return r;
+	return show_list(cli, "/v1/networks" CLIENT_PAGE, columns, e);
 }
 
 static int show(struct cli *cli, const struct args *a, struct err *e)

@@ -4,7 +4,6 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "cli/change.h"
-#include "cli/print.h"
 #include "cli/show.h"
 
 /* "2.0 GiB of 5.0 GiB" */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/own.h"
 #include "cli/change.h"
-#include "cli/print.h"
+#include "cli/show.h"
 
 static int create(struct cli *cli, const struct args *a, struct err *e)
 {
@@ -25,15 +25,8 @@ static int list(struct cli *cli, const struct args *a, struct err *e)
 {
 	static const struct column columns[] = { { "NAME", "name" }, { "ID", "id" }, { "STATE", "state" }, { "CREATED", "created", text_age }, { 0 } };
 	own_str char *path = client_path("/v1/workspaces/%s/snapshots", args_operand(a, 0));
-	own_json json_t *items = NULL;
-	struct client *client;
-	int r = cli_client(cli, &client, e);
 
-	if (r == 0)
-		r = client_list(client, path, &items, e);
-	if (r == 0)
-		print_list(cli, items, columns);
-	return r;
+	return show_list(cli, path, columns, e);
 }
 
 static int remove_snapshot(struct cli *cli, const struct args *a, struct err *e)

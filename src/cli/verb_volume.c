@@ -1,21 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/change.h"
-#include "cli/print.h"
+#include "cli/show.h"
 
 static int list(struct cli *cli, const struct args *a, struct err *e)
 {
 	static const struct column columns[] = { { "NAME", "name" }, { "SIZE", "size", text_bytes }, { "WORKSPACE", "workspace" }, { "HOST", "host" },
 						 { "CREATED", "created", text_age }, { 0 } };
-	own_json json_t *items = NULL;
-	struct client *client;
-	int r = cli_client(cli, &client, e);
-	(void)a;
 
-	if (r == 0)
-		r = client_list(client, "/v1/volumes", &items, e);
-	if (r == 0)
-		print_list(cli, items, columns);
-	return r;
+	(void)a;
+	return show_list(cli, "/v1/volumes", columns, e);
 }
 
 static int remove_volumes(struct cli *cli, const struct args *a, struct err *e)

@@ -21,6 +21,7 @@
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "base/rights.h"
 #include "engine/engine.h"
 #include "engine/nursery.h"
 #include "engine/workspace/plan.h"
@@ -45,18 +46,9 @@ static int memory_file(const struct str *plan, int *ret_fd, struct err *e)
 /* 1: nobody is there to take it. A runner that gave up said why, or died: both are found when its answer is read. */
 static int send_fds(int socket, const int *fds, size_t count, struct err *e)
 {
-	union {
-		char bytes[CMSG_SPACE(PLAN_FDS_MOST * sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
 	uint32_t version = RUNNER_VERSION;
-	struct iovec data = { &version, sizeof version };
-	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control,
-				  .msg_controllen = CMSG_SPACE(count * sizeof(int)) };
 
-	control.align = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(count * sizeof(int)) };
-	memcpy(CMSG_DATA(&control.align), fds, count * sizeof(int));
-	if (sendmsg(socket, &message, MSG_NOSIGNAL) >= 0)
+	if (rights_send(socket, &version, sizeof version, fds, count, 0) >= 0)
 		return 0;
 	return errno == EPIPE || errno == ECONNRESET ? 1 : err_errno(e, errno, "send the plan to carrel-run");
 }

@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/proc.h"
+#include "base/rights.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int nursery = -1, nursery_pidfd = -1; /* under the lock */
@@ -54,28 +55,15 @@ static void end(void)
 	nursery = nursery_pidfd = -1;
 }
 
-static int send_socket(int socket)
-{
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec data = { &(char){ 'r' }, 1 };
-	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
-
-	control.align = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof socket) };
-	memcpy(CMSG_DATA(&control.align), &socket, sizeof socket);
-	return sendmsg(nursery, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
-}
-
 static int order(int theirs, struct err *e)
 {
 	for (int tries = 0;; tries++) {
 		int r = nursery < 0 ? begin(e) : 0;
 		if (r < 0)
 			return r;
-		if ((r = send_socket(theirs)) == 0)
+		if (rights_send(nursery, "r", 1, &theirs, 1, 0) > 0)
 			return 0;
+		r = -errno;
 		end(); /* somebody killed it */
 		if (tries == 1)
 			return err_errno(e, -r, "ask for a runner");

@@ -13,6 +13,7 @@
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "base/rights.h"
 #include "base/str.h"
 #include "engine/workspace/request.h"
 
@@ -38,39 +39,12 @@ static int dial(const char *run_dir, int *ret_fd, struct err *e)
 	return 0;
 }
 
-static void take_fds(struct msghdr *h, int *ret_fds, size_t room)
-{
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		for (size_t i = 0; i < n; i++) {
-			int fd;
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-			if (i < room)
-				ret_fds[i] = fd;
-			else
-				(void)close(fd);
-		}
-	}
-}
-
 static int receive(int fd, struct runner_answer *a, int *ret_fds, struct err *e)
 {
-	union {
-		char bytes[CMSG_SPACE(4 * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec data = { a, sizeof *a };
-	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
-	ssize_t n;
+	ssize_t n = rights_receive(fd, a, sizeof *a, ret_fds, ret_fds ? 2 : 0, 0);
 
-	do
-		n = recvmsg(fd, &h, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return err_errno(e, errno, "hear from the runner");
-	take_fds(&h, ret_fds, ret_fds ? 2 : 0);
 	if (n == 0)
 		return err_set(e, ERR_UNAVAILABLE, "the runner hung up");
 	if ((size_t)n < sizeof *a || a->version != RUNNER_VERSION)
@@ -110,21 +84,13 @@ int runner_suspend(const char *run_dir, int folder, int state, int *ret_connecti
 {
 	struct runner_request q = { .version = RUNNER_VERSION, .size = sizeof q, .kind = RUNNER_SUSPEND };
 	const int fds[2] = { folder, state };
-	union {
-		char bytes[CMSG_SPACE(sizeof fds)];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec data = { &q, sizeof q };
-	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
 	struct runner_answer a = { 0 };
 	own_fd int fd = -1;
 	int r = dial(run_dir, &fd, e);
 
 	if (r < 0)
 		return r;
-	control.align = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fds) };
-	memcpy(CMSG_DATA(&control.align), fds, sizeof fds);
-	if (sendmsg(fd, &h, MSG_NOSIGNAL) < 0)
+	if (rights_send(fd, &q, sizeof q, fds, 2, 0) < 0)
 		return err_errno(e, errno, "ask the runner");
 	if ((r = receive(fd, &a, NULL, e)) < 0)
 		return r;
@@ -258,7 +224,7 @@ int runner_connect(const char *run_dir, const struct launch_interface *interface
 	own_strbuf struct str texts = { 0 };
 
 	for (size_t i = 0; i < count; i++) {
-		struct request_interface one;
+		struct request_interface one = { 0 };
 		request_interface(&interfaces[i], &one);
 		for (size_t t = 0; t < INTERFACE_TEXTS; t++)
 			add_text(&texts, one.texts[t]);

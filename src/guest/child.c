@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <linux/sched.h>
 #include <sched.h>
@@ -13,7 +12,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -65,22 +63,14 @@ int child_enter_root(int root, struct err *e)
 static int open_terminal(int root, int *ret_master, int *ret_peer, struct err *e)
 {
 	struct open_how how = { .flags = O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
-	struct statfs fs;
-	int unlock = 0;
 	own_fd int master = (int)syscall(SYS_openat2, root, "dev/pts/ptmx", &how, sizeof how);
 
 	if (master < 0)
 		return err_errno(e, errno, "open /dev/pts/ptmx in the workspace");
-	if (fstatfs(master, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC)
-		return err_set(e, ERR_INVALID, "/dev/pts/ptmx of the workspace is not a terminal multiplexer");
-	if (ioctl(master, TIOCSPTLCK, &unlock) < 0)
-		return err_errno(e, errno, "unlock a terminal");
-	int peer = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (peer < 0)
-		return err_errno(e, errno, "open a terminal");
-	*ret_peer = peer;
-	*ret_master = TAKE_FD(master);
-	return 0;
+	int r = program_terminal(master, ret_peer, e);
+	if (r == 0)
+		*ret_master = TAKE_FD(master);
+	return r;
 }
 
 static int make_pipe(int *ret_read, int *ret_write, struct err *e)

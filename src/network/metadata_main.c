@@ -18,6 +18,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/own.h"
+#include "base/rights.h"
 #include "base/sandbox.h"
 #include "network/metadata.h"
 
@@ -66,17 +67,11 @@ static json_t *read_identity(int fd)
 static bool receive(struct connection *connections)
 {
 	uint32_t number = 0;
-	int fds[2] = { -1, -1 };
-	char control[CMSG_SPACE(sizeof fds)];
-	struct iovec bytes = { &number, sizeof number };
-	struct msghdr message = { .msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
-	ssize_t n = recvmsg(AGENT, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	int fds[2];
+	ssize_t n = rights_receive(AGENT, &number, sizeof number, fds, 2, MSG_DONTWAIT);
 
 	if (n <= 0)
-		return n < 0 && (errno == EAGAIN || errno == EINTR);
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-	if (header && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof fds))
-		memcpy(fds, CMSG_DATA(header), sizeof fds);
+		return n < 0 && errno == EAGAIN;
 	own_fd int connection = fds[0], identity = fds[1];
 	for (size_t i = 0; i < CONNECTIONS && connection >= 0; i++)
 		if (connections[i].fd < 0) {

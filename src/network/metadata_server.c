@@ -26,6 +26,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/proc.h"
+#include "base/rights.h"
 
 #define BACKLOG 128
 #define AT_A_TIME 16
@@ -156,19 +157,11 @@ static int hand_over(struct metadata_server *s, int connection, uint32_t number)
 {
 	json_t *identity = number ? s->lookup(s->data, number) : NULL;
 	own_fd int file = identity ? identity_file(identity) : -1;
-	int fds[2] = { connection, file };
-	char control[CMSG_SPACE(sizeof fds)] = { 0 };
-	struct iovec bytes = { &number, sizeof number };
-	struct msghdr message = { .msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	const int fds[2] = { connection, file };
 
 	if (file < 0)
 		return -EACCES; /* not by the filter, or gone meanwhile: no answer */
-	header->cmsg_level = SOL_SOCKET;
-	header->cmsg_type = SCM_RIGHTS;
-	header->cmsg_len = CMSG_LEN(sizeof fds);
-	memcpy(CMSG_DATA(header), fds, sizeof fds);
-	return sendmsg(s->child, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+	return rights_send(s->child, &number, sizeof number, fds, 2, MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
 static void on_connection(void *data, uint32_t events)

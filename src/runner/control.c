@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "base/rights.h"
 #include "engine/workspace/enter.h"
 #include "runner/machine.h"
 #include "runner/request.h"
@@ -79,23 +80,10 @@ static void add_watcher(struct runner *r, int fd)
 static void answer(struct runner *r, int fd, int result, const struct err *e, const int *fds, size_t fd_count)
 {
 	struct runner_answer a = { .version = RUNNER_VERSION, .size = sizeof a, .result = result, .status = r->status };
-	union {
-		char bytes[CMSG_SPACE(2 * sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec data = { &a, sizeof a };
-	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1 };
 
 	if (result < 0)
 		a.error = *e;
-	if (fd_count) {
-		h.msg_control = &control;
-		h.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-		struct cmsghdr *c = &control.align; /* the first one */
-		*c = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(fd_count * sizeof(int)) };
-		memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
-	}
-	(void)!sendmsg(fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
+	(void)!rights_send(fd, &a, sizeof a, fds, fd_count, MSG_DONTWAIT);
 }
 
 /* --- exec and copies --- */
@@ -394,22 +382,6 @@ static bool handle(struct runner *r, int fd, const struct request *request, int 
 	return true;
 }
 
-static ssize_t receive(int fd, char *bytes, int passed[2])
-{
-	union {
-		char bytes[CMSG_SPACE(2 * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec data = { bytes, REQUEST_LONGEST };
-	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
-	ssize_t n = recvmsg(fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&h) : NULL;
-
-	if (c && c->cmsg_type == SCM_RIGHTS)
-		memcpy(passed, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0));
-	return n;
-}
-
 static void connection_ready(void *data, uint32_t events)
 {
 	struct connection *c = data;
@@ -420,8 +392,8 @@ static void connection_ready(void *data, uint32_t events)
 	struct err e;
 
 	(void)events;
-	ssize_t n = bytes ? receive(c->fd, bytes, passed) : -1;
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	ssize_t n = bytes ? rights_receive(c->fd, bytes, REQUEST_LONGEST, passed, 2, MSG_DONTWAIT) : -1;
+	if (n < 0 && errno == EAGAIN)
 		return;
 	loop_remove(c->source);
 	if (n > 0 && request_decode(bytes, (size_t)n, &q, &e) == 0) {

@@ -38,6 +38,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "base/rights.h"
 #include "engine/qemu/machine_plan.h"
 #include "engine/workspace/enter.h"
 #include "runner/checkpoint.h"
@@ -296,23 +297,16 @@ int runner_freeze(struct runner *r, bool frozen, struct err *e)
 int runner_receive_fds(int socket, int *ret_fds, size_t *ret_count, struct err *e)
 {
 	uint32_t version = 0;
-	union {
-		char bytes[CMSG_SPACE(PLAN_FDS_MOST * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec data = { &version, sizeof version };
-	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
-	ssize_t n = recvmsg(socket, &h, MSG_CMSG_CLOEXEC);
+	ssize_t n = rights_receive(socket, &version, sizeof version, ret_fds, PLAN_FDS_MOST, 0);
 
 	if (n == 0)
 		return err_set(e, ERR_CANCELLED, "the agent does not want it any more");
 	if (n < 0)
 		return err_errno(e, errno, "receive the plan");
-	struct cmsghdr *c = CMSG_FIRSTHDR(&h);
-	if (version != RUNNER_VERSION || !c || c->cmsg_type != SCM_RIGHTS)
+	if (version != RUNNER_VERSION || ret_fds[0] < 0)
 		return err_set(e, ERR_UNSUPPORTED, "plan of version %u, this runner takes %d", version, RUNNER_VERSION);
-	*ret_count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-	memcpy(ret_fds, CMSG_DATA(c), *ret_count * sizeof(int));
+	for (*ret_count = 0; *ret_count < PLAN_FDS_MOST && ret_fds[*ret_count] >= 0;)
+		++*ret_count;
 	return 0;
 }
 
@@ -499,22 +493,10 @@ static int run(struct runner *r)
 /* The next runner's socket; negative when the agent is gone. */
 static int receive_order(void)
 {
-	char byte;
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec data = { &byte, 1 };
-	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
-	int fd = -1;
-	ssize_t n;
+	char byte = 0;
+	int fd;
 
-	do
-		n = recvmsg(AGENT_SOCKET, &h, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&h) : NULL;
-	if (c && c->cmsg_type == SCM_RIGHTS)
-		memcpy(&fd, CMSG_DATA(c), sizeof fd);
+	(void)rights_receive(AGENT_SOCKET, &byte, 1, &fd, 1, 0);
 	return fd;
 }
 

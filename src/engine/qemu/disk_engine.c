@@ -93,16 +93,6 @@ static int plan_outside(const struct launch *l, struct request *ret_request, str
 	return request_plan(&outside, ret_request, e);
 }
 
-static void put_host(const struct plan *whole, struct str *out)
-{
-	struct plan p = *whole;
-
-	p.partitions = p.argv = p.environment = p.volumes = NULL;
-	p.step_count = 0;
-	p.filter_bytes = 0;
-	plan_encode(&p, out);
-}
-
 static void put_plan(const struct launch *l, const struct disk_machine *d, const struct plan *whole, char **argv, struct str *out)
 {
 	static char nothing[] = "";
@@ -110,7 +100,7 @@ static void put_plan(const struct launch *l, const struct disk_machine *d, const
 	const struct launch_machine *of = l->host_machine;
 	size_t words = 0, places = 0;
 
-	put_host(whole, &host);
+	plan_encode_outside(whole, &host);
 	while (argv[words])
 		words++;
 	while (of->board->places[places])

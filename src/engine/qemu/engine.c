@@ -77,17 +77,6 @@ static void put_config(const struct plan *inside, const struct disks *d, struct 
 	machine_links_inside_done(&c.interfaces);
 }
 
-/* What stays outside: who it is, where it logs, in which groups it lives. */
-static void put_host(const struct plan *whole, struct str *out)
-{
-	struct plan p = *whole;
-
-	p.partitions = p.argv = p.environment = p.volumes = NULL;
-	p.step_count = 0;
-	p.filter_bytes = 0;
-	plan_encode(&p, out);
-}
-
 static struct machine_queues queues_of(const struct launch *l)
 {
 	struct spec_resources wanted = spec_resources_or_default(l->spec);
@@ -150,7 +139,7 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 	if (r < 0)
 		return r;
 	put_config(inside, d, &config);
-	put_host(whole, &host);
+	plan_encode_outside(whole, &host);
 	while (argv[words])
 		words++;
 	while (of->board->places[places])

@@ -15,6 +15,7 @@
 
 #include "base/mem.h"
 #include "base/own.h"
+#include "base/rights.h"
 #include "base/str.h"
 
 struct command {
@@ -93,22 +94,10 @@ static void drop_passed(struct qmp *q)
 static ssize_t send_some(struct qmp *q)
 {
 	struct passed *first = q->passed, *next = first && first->at == 0 ? first->next : first;
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec data = { q->unsent.bytes, next ? next->at : q->unsent.length };
-	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1 };
+	bool passes = first && first->at == 0;
+	ssize_t n = rights_send(q->fd, q->unsent.bytes, next ? next->at : q->unsent.length, passes ? &first->fd : NULL, passes, MSG_DONTWAIT);
 
-	if (first && first->at == 0) {
-		h.msg_control = &control;
-		h.msg_controllen = sizeof control;
-		struct cmsghdr *c = &control.align;
-		*c = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)) };
-		memcpy(CMSG_DATA(c), &first->fd, sizeof first->fd);
-	}
-	ssize_t n = sendmsg(q->fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (n > 0 && first && first->at == 0)
+	if (n > 0 && passes)
 		drop_passed(q);
 	return n;
 }

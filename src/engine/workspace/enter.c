@@ -14,27 +14,25 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
-#include <linux/magic.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "engine/workspace/birth.h"
 #include "engine/workspace/message.h"
 #include "engine/workspace/program.h"
 
@@ -83,25 +81,16 @@ static int enter_namespaces(int init_pidfd, bool host_network, struct err *e)
 	return 0;
 }
 
-/* The workspace may have put anything at this path: it must be a terminal multiplexer of a devpts. */
 static int open_terminal(int *ret_master, int *ret_peer, struct err *e)
 {
-	struct statfs fs;
-	int unlock = 0;
 	own_fd int master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 
 	if (master < 0)
 		return err_errno(e, errno, "open /dev/pts/ptmx in the workspace");
-	if (fstatfs(master, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC)
-		return err_set(e, ERR_INVALID, "/dev/pts/ptmx of the workspace is not a terminal multiplexer");
-	if (ioctl(master, TIOCSPTLCK, &unlock) < 0)
-		return err_errno(e, errno, "unlock a terminal");
-	int peer = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (peer < 0)
-		return err_errno(e, errno, "open a terminal");
-	*ret_peer = peer;
-	*ret_master = TAKE_FD(master);
-	return 0;
+	int r = program_terminal(master, ret_peer, e);
+	if (r == 0)
+		*ret_master = TAKE_FD(master);
+	return r;
 }
 
 static int run_child(const struct enter *n, int sync, const int standard[3], struct err *e)
@@ -190,19 +179,6 @@ static int await_program(struct enter *n, int sync, struct err *e)
 	return r;
 }
 
-static int make_pipe(const struct plan *p, int *ret_read, int *ret_write, struct err *e)
-{
-	int ends[2];
-
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return err_errno(e, errno, "make pipe");
-	*ret_read = ends[0];
-	*ret_write = ends[1];
-	if (fchown(ends[0], (uid_t)p->first_id, (gid_t)p->first_id) < 0)
-		return err_errno(e, errno, "give a pipe to the workspace");
-	return 0;
-}
-
 static void close_one(int *fd)
 {
 	if (*fd >= 0)
@@ -228,11 +204,11 @@ static int start(struct enter *n, int standard[3], struct err *e)
 	int r = open_v2_cgroup(n, &cgroup, e);
 
 	if (r >= 0 && n->input && !n->terminal)
-		r = make_pipe(n->plan, &standard[0], &n->input_fd, e);
+		r = birth_make_pipe(n->plan, &standard[0], &n->input_fd, e);
 	if (r >= 0 && !n->terminal)
-		r = make_pipe(n->plan, &n->output_fd, &standard[1], e);
+		r = birth_make_pipe(n->plan, &n->output_fd, &standard[1], e);
 	if (r >= 0 && !n->terminal)
-		r = make_pipe(n->plan, &n->errors_fd, &standard[2], e);
+		r = birth_make_pipe(n->plan, &n->errors_fd, &standard[2], e);
 	if (r < 0 || (r = message_pair(pair, e)) < 0)
 		return r;
 	own_fd int ours = pair[0];

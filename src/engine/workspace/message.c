@@ -7,6 +7,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "base/rights.h"
+
 #define PATIENCE_S 60 /* a process that neither goes on nor dies in this time is stuck */
 
 int message_pair(int ret_pair[2], struct err *e)
@@ -21,64 +23,22 @@ int message_pair(int ret_pair[2], struct err *e)
 int message_send(int socket, int kind, const struct err *error, const int *fds, size_t fd_count, struct err *e)
 {
 	struct message m = { .kind = kind };
-	union {
-		char bytes[CMSG_SPACE(MESSAGE_FDS_MOST * sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
 	size_t length = error ? sizeof m : offsetof(struct message, error);
-	struct iovec data = { &m, length };
-	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1 };
 
 	if (error)
 		m.error = *error;
-	if (fd_count) {
-		h.msg_control = &control;
-		h.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-		struct cmsghdr *c = &control.align; /* the first one */
-		*c = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(fd_count * sizeof(int)) };
-		memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
-	}
-	return sendmsg(socket, &h, MSG_NOSIGNAL) < 0 ? err_errno(e, errno, "send message") : 0;
-}
-
-static void take_fds(struct msghdr *h, int *ret_fds)
-{
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		for (size_t i = 0; i < n; i++) {
-			int fd;
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-			if (ret_fds && i < MESSAGE_FDS_MOST)
-				ret_fds[i] = fd;
-			else
-				(void)close(fd);
-		}
-	}
+	return rights_send(socket, &m, length, fds, fd_count, 0) < 0 ? err_errno(e, errno, "send message") : 0;
 }
 
 int message_receive(int socket, int *ret_kind, int *ret_fds, struct err *e)
 {
 	struct message m = { 0 };
-	union {
-		char bytes[CMSG_SPACE(MESSAGE_FDS_MOST * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec data = { &m, sizeof m };
-	struct msghdr h = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
-	ssize_t n;
+	ssize_t n = rights_receive(socket, &m, sizeof m, ret_fds, ret_fds ? MESSAGE_FDS_MOST : 0, 0);
 
-	for (int i = 0; ret_fds && i < MESSAGE_FDS_MOST; i++)
-		ret_fds[i] = -1;
-	do
-		n = recvmsg(socket, &h, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
 	if (n < 0 && errno == EAGAIN)
 		return err_set(e, ERR_TIMEOUT, "no answer from the first process after %d s", PATIENCE_S);
 	if (n < 0)
 		return err_errno(e, errno, "receive message");
-	take_fds(&h, ret_fds);
 	if (n == 0)
 		return 0;
 	*ret_kind = m.kind;

@@ -149,3 +149,25 @@ void plan_release(struct plan *p)
 	free(p->steps);
 	*p = (struct plan){ 0 };
 }
+
+void plan_encode_outside(const struct plan *p, struct str *out)
+{
+	struct plan outside = *p;
+
+	outside.partitions = outside.argv = outside.environment = outside.volumes = NULL;
+	outside.step_count = 0;
+	outside.filter_bytes = 0;
+	plan_encode(&outside, out);
+}
+
+void plan_set_variable(const char **list, size_t *count, const char *entry)
+{
+	size_t key = strcspn(entry, "=");
+
+	for (size_t i = 0; i < *count; i++)
+		if (strncmp(list[i], entry, key) == 0 && list[i][key] == '=') {
+			list[i] = entry;
+			return;
+		}
+	list[(*count)++] = entry;
+}

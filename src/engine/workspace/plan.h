@@ -99,4 +99,10 @@ void plan_encode(const struct plan *p, struct str *out);
 int plan_decode(const void *bytes, size_t length, struct plan *ret_plan, struct err *e) must_check;
 void plan_release(struct plan *p); /* the arrays that plan_decode made */
 
+/* What of a machine's plan stays outside: who it is, where it logs, in which groups it lives. */
+void plan_encode_outside(const struct plan *p, struct str *out);
+
+/* Adds KEY=VALUE to a list with room for it, in place of an earlier one of that key. */
+void plan_set_variable(const char **list, size_t *count, const char *entry);
+
 #endif

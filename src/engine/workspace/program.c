@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/magic.h>
 #include <linux/seccomp.h>
 #include <grp.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -170,23 +172,24 @@ int program_execute(const struct plan *p, const struct program *what, struct err
 	return execute(what, environment, e);
 }
 
+int program_terminal(int master, int *ret_peer, struct err *e)
+{
+	struct statfs fs;
+	int unlock = 0;
+
+	if (fstatfs(master, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC)
+		return err_set(e, ERR_INVALID, "/dev/pts/ptmx of the workspace is not a terminal multiplexer");
+	if (ioctl(master, TIOCSPTLCK, &unlock) < 0)
+		return err_errno(e, errno, "unlock a terminal");
+	*ret_peer = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	return *ret_peer < 0 ? err_errno(e, errno, "open a terminal") : 0;
+}
+
 void program_close_all_but(int keep)
 {
 	if (keep > 0)
 		(void)syscall(SYS_close_range, 0, (unsigned)keep - 1, 0);
 	(void)syscall(SYS_close_range, (unsigned)(keep + 1), ~0u, 0);
-}
-
-static void set_variable(const char **list, size_t *count, const char *entry)
-{
-	size_t key = strcspn(entry, "=");
-
-	for (size_t i = 0; i < *count; i++)
-		if (strncmp(list[i], entry, key) == 0 && list[i][key] == '=') {
-			list[i] = entry;
-			return;
-		}
-	list[(*count)++] = entry;
 }
 
 const char **program_environment(const struct plan *p, const char *const *more, bool terminal)
@@ -199,11 +202,11 @@ const char **program_environment(const struct plan *p, const char *const *more, 
 		most++;
 	const char **list = mem_alloc_array(most, sizeof *list);
 	if (terminal)
-		set_variable(list, &count, "TERM=xterm-256color");
+		plan_set_variable(list, &count, "TERM=xterm-256color");
 	for (size_t i = 0; p->environment[i]; i++)
-		set_variable(list, &count, p->environment[i]);
+		plan_set_variable(list, &count, p->environment[i]);
 	for (size_t i = 0; more && more[i]; i++)
-		set_variable(list, &count, more[i]);
+		plan_set_variable(list, &count, more[i]);
 	return list;
 }
 

@@ -282,36 +282,23 @@ static int plan_argv(struct request *r, const struct launch *l, bool system, str
 	return err_hint(e, "name one: carrel run IMAGE -- COMMAND");
 }
 
-/* Later ones win over earlier ones of the same key. */
-static void set_variable(const char **list, size_t *count, const char *entry)
-{
-	size_t key = strcspn(entry, "=");
-
-	for (size_t i = 0; i < *count; i++)
-		if (strncmp(list[i], entry, key) == 0 && list[i][key] == '=') {
-			list[i] = entry;
-			return;
-		}
-	list[(*count)++] = entry;
-}
-
 static void plan_environment(struct request *r, const struct launch *l, bool system)
 {
 	const struct image_run *run = l->image->run;
 	size_t n = 0, most = 4 + (run ? run->environment.count : 0) + l->spec->environment.count;
 	const char **list = r->plan.environment = own_list(r, most);
 
-	set_variable(list, &n, "PATH=" DEFAULT_PATH);
+	plan_set_variable(list, &n, "PATH=" DEFAULT_PATH);
 	if (!l->machine)
-		set_variable(list, &n, "container=carrel"); /* systemd.io/CONTAINER_INTERFACE */
+		plan_set_variable(list, &n, "container=carrel"); /* systemd.io/CONTAINER_INTERFACE */
 	if (l->spec->terminal || system)
-		set_variable(list, &n, "TERM=xterm-256color");
+		plan_set_variable(list, &n, "TERM=xterm-256color");
 	for (size_t i = 0; run && i < run->environment.count; i++)
 		if (strchr(run->environment.items[i], '='))
-			set_variable(list, &n, own(r, mem_strdup(run->environment.items[i])));
+			plan_set_variable(list, &n, own(r, mem_strdup(run->environment.items[i])));
 	for (size_t i = 0; i < l->spec->environment.count; i++) {
 		const struct pair *p = &l->spec->environment.items[i];
-		set_variable(list, &n, own(r, mem_printf("%s=%s", p->key, p->value)));
+		plan_set_variable(list, &n, own(r, mem_printf("%s=%s", p->key, p->value)));
 	}
 	list[n] = NULL;
 }
