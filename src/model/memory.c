@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/mem.h"
 #include "base/str.h"
 #include "model/name.h"
 #include "model/spec.h"
@@ -18,7 +19,7 @@ const char *const memory_kind_names[] = { "qemu", "criu", NULL };
 
 static int check_file_name(const char *text, struct err *e)
 {
-	if (!*text || strchr(text, '/') || *text == '.' || str_eq(text, MEMORY_MANIFEST))
+	if (!*text || strchr(text, '/') || *text == '.' || str_eq(text, MEMORY_MANIFEST) || str_ends(text, MEMORY_PACKED))
 		return err_set(e, ERR_INVALID, "\"%s\" is no name of a file of a memory state", text);
 	return 0;
 }
@@ -35,6 +36,8 @@ static const struct field file_fields[] = {
 	{ "length", FIELD_NUMBER, F(length), "bytes, holes counted", .required = true },
 	{ "digest", FIELD_TEXT, F(digest), "SHA-256 of its bytes", .check = check_digest },
 	{ "sparse-digest", FIELD_TEXT, F(sparse), "SHA-256 over the SHA-256 of each chunk that is not zeros", .check = check_digest },
+	{ "packed", FIELD_TEXT, F(packed), "digest of its packed form, which is there in its place", .check = check_digest },
+	{ "stored", FIELD_NUMBER, F(stored), "bytes of the packed form" },
 	{ 0 },
 };
 const struct shape memory_file_shape = { "memory-file", sizeof(struct memory_file), file_fields, "A file of a memory state." };
@@ -78,6 +81,9 @@ static int check_files(const void *value, struct err *e)
 	const struct memory_manifest *m = value;
 	const struct memory_file *files = m->files.items;
 
+	for (size_t i = 0; i < m->files.count; i++)
+		if (!files[i].packed != !files[i].stored)
+			return err_set(e, ERR_INVALID, "the file \"%s\" is packed, or it is not", files[i].name);
 	for (size_t i = 0; i < m->files.count; i++)
 		for (size_t k = 0; k < i; k++)
 			if (str_eq(files[i].name, files[k].name))
@@ -182,6 +188,10 @@ uint64_t memory_manifest_bytes(const struct memory_manifest *m)
 	uint64_t sum = 0;
 
 	for (size_t i = 0; i < m->files.count; i++)
-		sum += files[i].length;
+		sum += memory_file_stored(&files[i]);
 	return sum;
 }
+
+char *memory_file_place(const struct memory_file *f) { return mem_printf("%s%s", f->name, f->packed ? MEMORY_PACKED : ""); }
+
+uint64_t memory_file_stored(const struct memory_file *f) { return f->packed ? f->stored : f->length; }

@@ -21,6 +21,8 @@ struct memory_file {
 	uint64_t length;
 	char *digest;     /* "sha256:HEX" of its bytes, or NULL */
 	char *sparse;     /* the same of base/sparse.h, or NULL. Neither: only the length is known yet (docs/formats/memory.md) */
+	char *packed;     /* "sha256:HEX" that stands for a packed file (docs/formats/memory-pack.md), which is there in its place; NULL: none */
+	uint64_t stored;  /* bytes of that */
 };
 
 struct memory_volume {
@@ -72,6 +74,9 @@ int memory_check(const struct memory_manifest *m, const struct memory_host *h, s
 int memory_check_workspace(const struct memory_manifest *m, const char *workspace, const struct texts *partitions, uint64_t restores,
 			   struct err *e) must_check;
 const struct memory_file *memory_manifest_file(const struct memory_manifest *m, const char *name); /* NULL: none */
-uint64_t memory_manifest_bytes(const struct memory_manifest *m); /* of all files */
+uint64_t memory_manifest_bytes(const struct memory_manifest *m); /* of all files, as they are stored */
+/* What it is called in the folder, and its length there. */
+char *memory_file_place(const struct memory_file *f); /* the caller frees */
+uint64_t memory_file_stored(const struct memory_file *f);
 
 #endif

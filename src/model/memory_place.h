@@ -11,5 +11,6 @@
 #define MEMORY_STATE "state"   /* of its devices */
 #define MEMORY_SEED "seed"     /* of a machine that boots a disk: the seed that it was started with, for its guest may have it open */
 #define MEMORY_MACHINE "machine.json" /* what was started: the part of the manifest that is known then */
+#define MEMORY_PACKED ".packed"       /* behind the name of a file: its packed form is there in its place */
 
 #endif

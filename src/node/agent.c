@@ -39,7 +39,7 @@ static struct workspace **bucket_of(struct agent *a, const char *id)
 	return &a->buckets[hash % AGENT_BUCKETS];
 }
 
-static struct workspace *find(struct agent *a, const char *id)
+struct workspace *agent_find(struct agent *a, const char *id)
 {
 	struct workspace *w = *bucket_of(a, id);
 	while (w && !str_eq(w->record->id, id))
@@ -59,6 +59,8 @@ static void publish(struct workspace *w, json_t *report) /* takes it */
 	w->report = report;
 	w->agent->events->report(w->agent->data, report);
 }
+
+void agent_publish(struct workspace *w) { publish(w, encode(&report_shape, w->record->truth.report)); }
 
 struct update {
 	struct workspace *w;
@@ -193,6 +195,8 @@ static void drop_workspace(struct workspace *w)
 	while (*at != w)
 		at = &(*at)->in_bucket;
 	*at = w->in_bucket;
+	agent_pack_leave(w);
+	agent_check_drop(w);
 	loop_remove(w->watch);
 	loop_remove(w->timer);
 	own_close(&w->control);
@@ -243,7 +247,7 @@ static void job_done(void *data)
 		after_failure(w);
 	else
 		w->retry_ms = RETRY_FIRST_MS;
-	publish(w, encode(&report_shape, t->report));
+	agent_publish(w);
 	if (t->report->state == STATE_SUSPENDED)
 		leave_runner(w);
 	connect_runner(w);
@@ -256,8 +260,18 @@ static void job_done(void *data)
 		agent_forget(w->agent, w->record->id);
 		return;
 	}
+	agent_idle(w);
+}
+
+void agent_idle(struct workspace *w)
+{
+	struct agent *a = w->agent;
+	bool rests = w->record->pack_due_ms != 0;
+
 	if (w->again)
 		agent_consider(w);
+	if (!agent_check_next(w) && rests)
+		agent_pack(a);
 }
 
 static bool has_work(const struct workspace *w)
@@ -277,6 +291,7 @@ void agent_consider(struct workspace *w)
 	w->again = false;
 	if (w->record->lost_wish || (!w->record->wish.id && !w->next.id) || !has_work(w))
 		return;
+	agent_pack_leave(w);
 	w->busy = true;
 	w->job_gone = w->gone;
 	w->job_restart = w->restart_due;
@@ -330,7 +345,7 @@ static void adopt(struct workspace *w, struct assignment *wish)
 
 void agent_assign(struct agent *a, struct assignment *wish)
 {
-	struct workspace *w = id_valid(wish->id) ? find(a, wish->id) : NULL;
+	struct workspace *w = id_valid(wish->id) ? agent_find(a, wish->id) : NULL;
 	struct assignment empty = { 0 };
 
 	if (!w && id_valid(wish->id))
@@ -387,7 +402,7 @@ void agent_sweep(struct agent *a, bool authoritative)
 
 void agent_forget(struct agent *a, const char *id)
 {
-	struct workspace *w = find(a, id);
+	struct workspace *w = agent_find(a, id);
 	struct err e = { 0 };
 
 	if (!w)
@@ -427,7 +442,7 @@ json_t *agent_unknown(struct agent *a)
 
 bool agent_look(struct agent *a, const char *id, char **ret_folder, enum state *ret_state)
 {
-	struct workspace *w = find(a, id);
+	struct workspace *w = agent_find(a, id);
 
 	if (!w || w->record->lost_wish)
 		return false;
@@ -443,7 +458,7 @@ bool agent_look(struct agent *a, const char *id, char **ret_folder, enum state *
 
 bool agent_exit_status(struct agent *a, const char *id, uint64_t *ret_status)
 {
-	struct workspace *w = find(a, id);
+	struct workspace *w = agent_find(a, id);
 	const json_t *status = w ? json_object_get(w->report, "exit-status") : NULL;
 
 	if (!status)
@@ -452,18 +467,9 @@ bool agent_exit_status(struct agent *a, const char *id, uint64_t *ret_status)
 	return true;
 }
 
-json_t *agent_suspend_check(struct agent *a, const char *id)
-{
-	struct workspace *w = find(a, id);
-
-	if (!w || w->busy || !w->record->wish.id)
-		return json_pack("{s:s, s:s}", "level", "volumes", "reason", w ? "the workspace is being worked on" : "this host does not have it");
-	return suspend_check(a->node, w->record);
-}
-
 int agent_borrow(struct agent *a, const char *id, bool suspended, struct record **ret_record, struct err *e)
 {
-	struct workspace *w = find(a, id);
+	struct workspace *w = agent_find(a, id);
 	const struct report *report = w ? w->record->truth.report : NULL;
 
 	if (!w || w->record->lost_wish)
@@ -481,20 +487,21 @@ int agent_borrow(struct agent *a, const char *id, bool suspended, struct record 
 
 void agent_give_back(struct agent *a, const char *id)
 {
-	struct workspace *w = find(a, id);
+	struct workspace *w = agent_find(a, id);
 
 	if (!w)
 		return;
 	w->busy = false;
 	if (!w->record->lost_wish && w->report)
-		publish(w, encode(&report_shape, w->record->truth.report)); /* an import may have brought a memory state */
+		agent_publish(w); /* an import may have brought a memory state */
 	agent_look_for_idle(a);
-	agent_consider(w);
+	w->again = true;
+	agent_idle(w);
 }
 
 /* --- life --- */
 
-static bool is_known(void *data, const char *id) { return find(data, id) != NULL; }
+static bool is_known(void *data, const char *id) { return agent_find(data, id) != NULL; }
 
 int agent_new(struct node *n, const struct agent_events *events, void *data, struct agent **ret_agent, struct err *e)
 {
@@ -516,6 +523,7 @@ int agent_new(struct node *n, const struct agent_events *events, void *data, str
 	for (size_t i = 0; i < AGENT_BUCKETS; i++)
 		for (struct workspace *w = a->buckets[i]; w; w = w->in_bucket)
 			agent_consider(w);
+	agent_pack(a);
 	*ret_agent = a;
 	return 0;
 }
@@ -527,5 +535,6 @@ void agent_free(struct agent *a)
 			drop_workspace(a->buckets[i]);
 	loop_remove(a->idle_timer);
 	loop_remove(a->refill_timer);
+	loop_remove(a->pack_timer);
 	free(a);
 }

@@ -16,6 +16,7 @@
 #include "node/network.h"
 #include "node/snapshot.h"
 #include "node/suspend.h"
+#include "node/suspend_pack.h"
 #include "node/task.h"
 
 /* A runner whose record was lost knows its range. */
@@ -79,12 +80,14 @@ static void hold_partitions(struct workspace *w)
 }
 
 /* The folder says whether it is suspended. */
-static void settle_memory(struct record *r)
+static void settle_memory(const struct node *n, struct record *r)
 {
 	struct report *report = r->truth.report;
 	struct err e = { 0 };
 	bool there = suspend_is_there(r);
 
+	suspend_pack_clean(r);
+	r->pack_due_ms = there ? suspend_pack_due(n, r) : 0;
 	if (there == (report->state == STATE_SUSPENDED)) {
 		if (!there && suspend_discard(r, &e) < 0) /* what a run left behind */
 			log_error(&e, "workspace %s", r->id);
@@ -110,7 +113,7 @@ static void find_runner(struct workspace *w)
 		struct err e = { 0 }; /* the agent may have ended between writing the truth and cleaning up after the run */
 		if (isolate_undo(w->agent->node, r->id, &e) < 0 || isolate_limits_undo(w->agent->node, r->id, &e) < 0)
 			log_error(&e, "workspace %s", r->id);
-		settle_memory(r);
+		settle_memory(w->agent->node, r);
 		return;
 	}
 	bool here = str_eq(r->truth.boot_id, boot_id()) && isolate_status(w->agent->node, r->id, &status, NULL) == 0 &&
@@ -121,6 +124,8 @@ static void find_runner(struct workspace *w)
 	}
 	if (report->state == STATE_SUSPENDING) /* the runner goes on when its agent goes; if it ends instead, it is reaped as suspended */
 		report->state = status.paused ? STATE_PAUSED : STATE_RUNNING;
+	if (!suspend_is_there(r)) /* what it came from may still be there, if it came from memory */
+		suspend_pack_clean(r);
 	agent_watch(w, control);
 	report->pid = status.pid;
 	networks_adopt(w->agent->node->networks, &r->wish, report);

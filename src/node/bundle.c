@@ -21,6 +21,7 @@
 #include "model/memory.h"
 #include "node/disk.h"
 #include "node/suspend.h"
+#include "node/suspend_pack.h"
 #include "store/bundle.h"
 #include "store/volume.h"
 
@@ -261,7 +262,7 @@ static int add_memory(struct bundle_job *j, const struct work *w, struct err *e)
 	const struct memory_file *files = m.files.items;
 
 	for (size_t i = 0; r == 0 && i <= m.files.count; i++) {
-		const char *name = i < m.files.count ? files[i].name : MEMORY_MANIFEST;
+		own_str char *name = i < m.files.count ? memory_file_place(&files[i]) : mem_strdup(MEMORY_MANIFEST);
 		own_str char *path = mem_printf("%s/" MEMORY_FOLDER "/%s", w->record->folder, name);
 		r = add_file(j, BUNDLE_MEMORY, name, path, false, e);
 	}
@@ -466,6 +467,7 @@ static int become_suspended(struct work *w, struct err *e)
 	report->state = STATE_SUSPENDED;
 	report->run = m.run;
 	report->memory_bytes = memory_manifest_bytes(&m);
+	w->record->pack_due_ms = suspend_pack_due(w->node, w->record);
 	free(report->engine);
 	report->engine = mem_strdup(spec_engine_names[m.engine]);
 	memory_manifest_done(&m);

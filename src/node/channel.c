@@ -139,12 +139,20 @@ static void on_plan(struct channel *c, json_t *message)
 	assignment_done(&a);
 }
 
+static void suspend_checked(void *data, json_t *question, json_t *answer)
+{
+	struct channel *c = data;
+
+	if (c->ws)
+		send_json(c, json_pack("{s:s, s:O, s:O}", "type", "suspend-checked", "id", question, "check", answer));
+	json_decref(answer);
+}
+
 static void on_suspend_check(struct channel *c, json_t *message)
 {
 	const char *id = json_string_value(json_object_get(message, "workspace"));
 
-	send_json(c, json_pack("{s:s, s:O, s:o}", "type", "suspend-checked", "id", json_object_get(message, "id"), "check",
-			       agent_suspend_check(c->agent, id ? id : "")));
+	agent_suspend_check(c->agent, id ? id : "", json_object_get(message, "id"), suspend_checked, c);
 }
 
 static void on_remove_volume(struct channel *c, json_t *message)

@@ -11,6 +11,7 @@
 
 static const char *const level_names[] = { "error", "warn", "info", "detail", NULL };
 static const char *const mount_names[] = { "auto", "file", "loop", NULL };
+static const char *const memory_names[] = { "compress", "keep", NULL };
 static const char *const guest_volumes_names[] = { "checked", "refused", NULL };
 
 /* A path below each hierarchy's root: "carrel", "system.slice/carrel-node.service/workspaces". */
@@ -46,6 +47,10 @@ static const struct field fields[] = {
 	{ "mount", FIELD_ENUM, C(mount), "how partitions are mounted: auto, file or loop", .names = mount_names, .example = "auto" },
 	{ "guest-volumes", FIELD_ENUM, C(guest_volumes), "what a machine wrote, before this host mounts it: checked (e2fsck in a sandbox), or refused",
 	  .names = guest_volumes_names, .example = "checked" },
+	{ "memory", FIELD_ENUM, C(memory), "of suspended workspaces, on disk: compress it, or keep it as it is", .names = memory_names,
+	  .example = "compress" },
+	{ "memory-after", FIELD_DURATION, C(memory_after_ms), "how long a workspace is suspended before its memory is compressed: a resume before "
+	  "that is faster", .max = UINT64_C(365) * 86400000, .preset = 300000, .example = "5m" },
 	{ "log-level", FIELD_ENUM, C(log_level), "error, warn, info or detail", .names = level_names, .preset = 2, .example = "info" },
 	{ "clean", FIELD_BOOL, C(clean), "stop all workspaces of this host, take mounts, cgroups and sockets away, and end" },
 	{ "facts", FIELD_BOOL, C(facts), "print what this host can do as JSON, and end" },

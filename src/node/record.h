@@ -41,6 +41,7 @@ struct record {
 	uint64_t restoring;      /* restore whose copies were about to take the volumes' places (snapshot.h); 0: none */
 	bool lost_wish;          /* assignment.json cannot be read: the service has a copy */
 	bool lost_truth;         /* truth.json cannot be read: record_presume */
+	uint64_t pack_due_ms;    /* Unix time at which its memory is to be packed (suspend_pack.h); 0: not */
 	struct err *trouble;     /* why, of either */
 };
 

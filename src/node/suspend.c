@@ -27,6 +27,7 @@
 #include "base/sparse.h"
 #include "base/str.h"
 #include "engine/engine.h"
+#include "node/suspend_pack.h"
 #include "node/disk.h"
 #include "store/volume.h"
 
@@ -89,24 +90,39 @@ uint64_t suspend_bytes(const struct record *r, const struct memory_manifest *m)
 	struct stat st;
 
 	for (size_t i = 0; i < m->files.count; i++) {
-		own_str char *path = mem_printf("%s/" MEMORY_FOLDER "/%s", r->folder, files[i].name);
+		own_str char *name = memory_file_place(&files[i]), *path = mem_printf("%s/" MEMORY_FOLDER "/%s", r->folder, name);
+		uint64_t most = memory_file_stored(&files[i]);
 		if (lstat(path, &st) == 0)
-			sum += (uint64_t)st.st_blocks * 512 < files[i].length ? (uint64_t)st.st_blocks * 512 : files[i].length;
+			sum += (uint64_t)st.st_blocks * 512 < most ? (uint64_t)st.st_blocks * 512 : most;
 	}
 	return sum;
 }
 
-static int check_file(int folder, const struct memory_file *f, struct err *e)
+void suspend_count_bytes(struct record *r)
 {
-	own_fd int fd = openat(folder, f->name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	struct memory_manifest m = { 0 };
+	struct err why = { 0 };
+
+	if (suspend_read(r, &m, &why) < 0)
+		log_error(&why, "workspace %s", r->id);
+	r->truth.report->memory_bytes = suspend_bytes(r, &m);
+	memory_manifest_done(&m);
+}
+
+static int check_file(int folder, const struct memory_file *f, bool whole, struct err *e)
+{
+	own_str char *name = memory_file_place(f);
+	own_fd int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	struct stat st;
 	struct digest d, wanted;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return err_errno(e, errno, "open the memory state's file %s", f->name);
-	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != f->length)
-		return err_set(e, ERR_CORRUPT, "the memory state's file %s has %lld bytes, not %llu", f->name, (long long)st.st_size,
-			       (unsigned long long)f->length);
+		return err_errno(e, errno, "open the memory state's file %s", name);
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != memory_file_stored(f))
+		return err_set(e, ERR_CORRUPT, "the memory state's file %s has %lld bytes, not %llu", name, (long long)st.st_size,
+			       (unsigned long long)memory_file_stored(f));
+	if (f->packed) /* a check reads it all; a resume does it while it unpacks */
+		return whole ? suspend_pack_check(folder, f, e) : 0;
 	if (!f->digest && !f->sparse)
 		return 0;
 	int r = f->digest ? hash_fd(fd, &d, e) : sparse_hash_fd(fd, &d, e);
@@ -117,7 +133,7 @@ static int check_file(int folder, const struct memory_file *f, struct err *e)
 	return r;
 }
 
-static int check_files(const struct record *r, const struct memory_manifest *m, struct err *e)
+static int check_files(const struct record *r, const struct memory_manifest *m, bool whole, struct err *e)
 {
 	own_str char *path = record_path(r, MEMORY_FOLDER);
 	const struct memory_file *files = m->files.items;
@@ -125,7 +141,7 @@ static int check_files(const struct record *r, const struct memory_manifest *m, 
 	int done = fs_open_dir(AT_FDCWD, path, &folder, e);
 
 	for (size_t i = 0; i < m->files.count && done == 0; i++)
-		done = check_file(folder, &files[i], e);
+		done = check_file(folder, &files[i], whole, e);
 	return done;
 }
 
@@ -145,7 +161,7 @@ void suspend_host_done(struct suspend_host *h)
 	*h = (struct suspend_host){ 0 };
 }
 
-int suspend_verify(struct node *n, const struct record *r, struct memory_manifest *ret_manifest, struct err *e)
+int suspend_verify(struct node *n, const struct record *r, bool whole, struct memory_manifest *ret_manifest, struct err *e)
 {
 	struct texts partitions = { 0 };
 	struct suspend_host host = { 0 };
@@ -166,7 +182,7 @@ int suspend_verify(struct node *n, const struct record *r, struct memory_manifes
 		done = memory_check(&m, &host.has, e);
 	suspend_host_done(&host);
 	if (done == 0)
-		done = check_files(r, &m, e);
+		done = check_files(r, &m, whole, e);
 	if (done < 0)
 		memory_manifest_done(&m);
 	else
@@ -254,6 +270,8 @@ int suspend_do(struct work *w, struct err *e)
 		r = fs_mkdirs(path, 0700, e);
 	if (r == 0)
 		r = fs_open_dir(AT_FDCWD, path, &folder, e);
+	if (r == 0) /* of what it came from */
+		suspend_pack_clean(w->record);
 	if (r == 0)
 		r = suspend_begin_manifest(w, &m, e);
 	if (r == 0)
@@ -326,7 +344,7 @@ json_t *suspend_check(struct node *n, const struct record *r)
 
 	if (s == STATE_SUSPENDED) {
 		struct memory_manifest m = { 0 };
-		done = suspend_verify(n, r, &m, &why);
+		done = suspend_verify(n, r, true, &m, &why);
 		memory_manifest_done(&m);
 	} else if (s != STATE_RUNNING && s != STATE_PAUSED) {
 		done = err_set(&why, ERR_CONFLICT, "the workspace is %s: it has no memory", state_names[s]);

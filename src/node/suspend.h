@@ -49,6 +49,7 @@ bool suspend_is_there(const struct record *r); /* a manifest */
 int suspend_read(const struct record *r, struct memory_manifest *ret_manifest, struct err *e) must_check;
 
 uint64_t suspend_bytes(const struct record *r, const struct memory_manifest *m); /* on disk, holes not counted */
+void suspend_count_bytes(struct record *r); /* the report tells them */
 
 /* What a manifest says of any workspace: who, which image, which volumes. */
 int suspend_begin_manifest(const struct work *w, struct memory_manifest *m, struct err *e) must_check;
@@ -61,8 +62,9 @@ int suspend_do(struct work *w, struct err *e) must_check;
 int suspend_add_digests(int folder, struct memory_manifest *m, struct err *e) must_check;
 /* After it was suspended and all it used was given back: the manifest gets the digests that nobody had time for. */
 int suspend_seal(const struct record *r, struct err *e) must_check;
-/* Whether the memory state can be resumed here: host, workspace, files. Nothing is changed. */
-int suspend_verify(struct node *n, const struct record *r, struct memory_manifest *ret_manifest, struct err *e) must_check;
+/* Whether the memory state can be resumed here: host, workspace, files; `whole`: with what is packed, which a resume finds out itself.
+ * Nothing is changed. */
+int suspend_verify(struct node *n, const struct record *r, bool whole, struct memory_manifest *ret_manifest, struct err *e) must_check;
 /* The memory state goes, whatever there is of it; what a live machine uses stays. */
 int suspend_discard(const struct record *r, struct err *e) must_check;
 /* {"level","engine","reason","hint"}: what a suspend would come to now. */

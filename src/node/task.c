@@ -26,6 +26,7 @@
 #include "node/network.h"
 #include "node/snapshot.h"
 #include "node/suspend.h"
+#include "node/suspend_pack.h"
 
 const char *const task_names[] = { "none", "reap",  "stage",  "prepare",  "start",   "pause", "resume",
 				   "suspend", "discard", "stop", "remove", "snapshot", "restore", "grow", NULL };
@@ -217,8 +218,13 @@ static int start_from_memory(struct work *w, struct err *e)
 	const char *step = "resume";
 	struct err why = { 0 };
 
-	if (suspend_verify(w->node, w->record, &m, &why) < 0)
+	int ready = suspend_verify(w->node, w->record, false, &m, &why);
+	if (ready == 0)
+		ready = suspend_unpack(w->record, &m, &why);
+	if (ready < 0) {
+		memory_manifest_done(&m);
 		return give_up(w, step, &why);
+	}
 	w->parts.memory = &m;
 	free(w->record->truth.boot_id);
 	w->record->truth.boot_id = mem_strdup(boot_id());
@@ -227,8 +233,11 @@ static int start_from_memory(struct work *w, struct err *e)
 	if (r == 0 && steps_do(w, ACTION_START, &step, &why) == 0) {
 		report->state = wished_life(w->record);
 		report->memory_bytes = 0;
+		w->record->pack_due_ms = 0;
+		suspend_pack_clean(w->record);
 	} else if (r == 0 && suspend_is_there(w->record)) {
 		report->state = STATE_SUSPENDED;
+		suspend_pack_clean(w->record);
 		(void)give_up(w, step, &why);
 	} else if (r == 0) { /* it went on, and ended: as a machine that is switched off */
 		report->state = STATE_STOPPED;
@@ -295,17 +304,15 @@ static void plan_restart(struct truth *t)
 static int become_suspended(struct work *w, struct err *e)
 {
 	struct report *report = w->record->truth.report;
-	struct memory_manifest m = { 0 };
 	struct err why = { 0 };
 
 	report->state = STATE_SUSPENDED;
 	report->pid = 0;
-	if (suspend_read(w->record, &m, &why) < 0)
-		log_error(&why, "workspace %s", w->record->id);
-	report->memory_bytes = suspend_bytes(w->record, &m);
-	memory_manifest_done(&m);
+	suspend_count_bytes(w->record);
+	w->record->pack_due_ms = suspend_pack_due(w->node, w->record);
 	int saved = record_save_truth(w->record, e), undone = steps_undo_start(w, saved < 0 ? NULL : e);
-	if (suspend_seal(w->record, &why) < 0) /* it can be resumed all the same */
+	bool at_once = w->record->pack_due_ms && w->record->pack_due_ms <= unix_ms(); /* what is packed is sealed */
+	if (!at_once && suspend_seal(w->record, &why) < 0) /* it can be resumed all the same */
 		log_error(&why, "workspace %s", w->record->id);
 	return saved < 0 ? saved : undone;
 }
@@ -444,12 +451,10 @@ static int do_snapshot(struct work *w, struct err *e)
 /* A snapshot with memory: it is as if the workspace had been suspended then. */
 static int after_restore(struct work *w)
 {
-	struct memory_manifest m = { 0 };
-
-	if (suspend_read(w->record, &m, NULL) < 0)
+	if (!suspend_is_there(w->record))
 		return 0;
-	w->record->truth.report->memory_bytes = suspend_bytes(w->record, &m);
-	memory_manifest_done(&m);
+	suspend_count_bytes(w->record);
+	w->record->pack_due_ms = suspend_pack_due(w->node, w->record);
 	return set_state(w, STATE_SUSPENDED);
 }
 

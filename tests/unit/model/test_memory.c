@@ -40,6 +40,18 @@ static void round_trip(void **state)
 	memory_manifest_done(&again);
 }
 
+static void packed_files(void **state)
+{
+	(void)state;
+	struct memory_manifest m;
+	assert_ok(read_text(HEAD "\"files\":[{\"name\":\"ram\",\"length\":4096,\"packed\":\"" DIGEST "\",\"stored\":77}]}", &m), &e);
+	assert_int_equal(memory_manifest_bytes(&m), 77);
+	char *place = memory_file_place(memory_manifest_file(&m, "ram"));
+	assert_string_equal(place, "ram.packed");
+	free(place);
+	memory_manifest_done(&m);
+}
+
 static void bad_manifests(void **state)
 {
 	(void)state;
@@ -48,6 +60,8 @@ static void bad_manifests(void **state)
 		HEAD "\"files\":[{\"name\":\"manifest.json\",\"length\":5}]}", HEAD "\"files\":[{\"name\":\".x\",\"length\":5}]}",
 		HEAD "\"files\":[{\"name\":\"a\",\"length\":5},{\"name\":\"a\",\"length\":5}]}",
 		HEAD "\"files\":[{\"name\":\"a\",\"length\":5,\"digest\":\"sha256:00\"}]}", HEAD "\"files\":[],\"more\":1}", HEAD "}",
+		HEAD "\"files\":[{\"name\":\"ram.packed\",\"length\":5}]}", HEAD "\"files\":[{\"name\":\"ram\",\"length\":5,\"stored\":3}]}",
+		HEAD "\"files\":[{\"name\":\"ram\",\"length\":5,\"packed\":\"" DIGEST "\"}]}",
 	};
 	struct memory_manifest m;
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -94,7 +108,7 @@ static void it_belongs_to_one_workspace(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(round_trip), cmocka_unit_test(bad_manifests),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(round_trip), cmocka_unit_test(packed_files), cmocka_unit_test(bad_manifests),
 					    cmocka_unit_test(each_difference_is_refused), cmocka_unit_test(it_belongs_to_one_workspace) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

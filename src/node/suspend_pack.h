@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NODE_SUSPEND_PACK_H
+#define NODE_SUSPEND_PACK_H
+
+/*
+ * The files of a memory state, packed when it has rested for a while, and unpacked before it goes on (docs/formats/memory-pack.md). The bytes
+ * are handled by carrel-memory, in a sandbox: a state may have come from another site. The manifest says of each file in which form it is;
+ * until it does, the packed form is nothing, and afterwards the plain one is.
+ */
+
+#include "node/suspend.h"
+
+/* When its memory is to be packed, in milliseconds of Unix time; 0: there is nothing to pack, or the site keeps it as it is. */
+uint64_t suspend_pack_due(const struct node *n, const struct record *r);
+
+/* One file being packed by a process that goes on where an earlier one was ended. */
+struct suspend_packing;
+
+/* ERR_NOT_FOUND: all are packed. */
+int suspend_pack_begin(const struct record *r, struct suspend_packing **ret_packing, struct err *e) must_check;
+int suspend_packing_pidfd(const struct suspend_packing *p);
+/* After the process has ended: the packed form takes the plain one's place. */
+int suspend_pack_finish(const struct record *r, struct suspend_packing *p, struct err *e) must_check;
+void suspend_packing_free(struct suspend_packing *p); /* ends the process; what it has written stays, and is gone on with. NULL: nothing */
+
+/* Files that the manifest has packed are made plain, beside the packed ones. After a failure there is none of them. */
+int suspend_unpack(const struct record *r, const struct memory_manifest *m, struct err *e) must_check;
+/* Every chunk of a packed file against its checksum. */
+int suspend_pack_check(int folder, const struct memory_file *f, struct err *e) must_check;
+/* What the manifest does not name goes, but for what a packing goes on with; without a manifest all that is packed. */
+void suspend_pack_clean(const struct record *r);
+
+#endif

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The memory of suspended workspaces is packed when it rests, and goes on from there; whatever is killed or damaged, it is whole or refused."""
+import json
+import os
+import pathlib
+import uuid
+
+import pytest
+
+from conftest import import_image
+from test_suspend import count, counting, damage, folder, goes_on, revived, settled
+
+NAME = "packed"
+
+
+@pytest.fixture(scope="module")
+def site(new_module_site, kernel, busybox_tar):
+    plan = pathlib.Path(f"/var/tmp/carrel-packed-faults-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    plan.write_text("")
+    site = new_module_site(node_args=["--memory-after", "0s"], env={"CARREL_FAULTS": str(plan)})
+    site.carrel("kernel", "import", "linux", kernel)
+    import_image(site, "busybox", busybox_tar)
+    site.plan = plan
+    counting(site, NAME)
+    yield site
+    plan.unlink()
+
+
+def files(site):
+    return {p.name for p in folder(site, NAME).iterdir()}
+
+
+def is_packed(site):
+    there = files(site)
+    return "ram.packed" in there and not there & {"ram", "ram.packed.new", "manifest.json.new"}
+
+
+def packed(site):
+    site.wait_state(NAME, "suspended")
+    site.wait(lambda: is_packed(site) and "worked on" not in site.json("suspend", "--check", NAME).get("reason", ""), what="packed memory")
+    return folder(site, NAME)
+
+
+def suspended(site):
+    if site.workspace(NAME)["state"] != "suspended":
+        site.carrel("suspend", NAME)
+    return packed(site)
+
+
+def test_it_is_packed_and_goes_on(site):
+    before = count(site, NAME)
+    memory = suspended(site)
+    manifest = json.loads((memory / "manifest.json").read_text())
+    ram = next(f for f in manifest["files"] if f["name"] == "ram")
+    assert ram["stored"] == (memory / "ram.packed").stat().st_size < ram["length"] / 8
+    site.wait(lambda: site.workspace(NAME)["memory_bytes"] < ram["length"] / 8)
+    assert site.json("suspend", "--check", NAME)["level"] == "memory"
+    site.node.kill()
+    site.node.start()
+    site.wait_state(NAME, "suspended")
+    assert is_packed(site)
+    site.carrel("resume", NAME)
+    goes_on(site, NAME, before)
+    site.wait(lambda: files(site) == {"ram", "state", "machine.json"}, what="nothing left of the packed memory")
+
+
+def test_damaged_in_any_part_it_is_refused_and_stays(site):
+    before = count(site, NAME)
+    memory = suspended(site)
+    path, manifest = memory / "ram.packed", (memory / "manifest.json").read_bytes()
+    length = path.stat().st_size
+    table = int.from_bytes(path.read_bytes()[length - 56:length - 48], "little")
+    whole = path.read_bytes()
+
+    def refused(what):
+        check = site.json("suspend", "--check", NAME)
+        assert check["level"] == "volumes" and "memory" in check["reason"], (what, check)
+        done = site.carrel("resume", NAME, ok=None)
+        assert done.returncode != 0 and "memory" in done.stderr, (what, done.stderr)
+        assert site.wait_state(NAME, "suspended")["state"] == "suspended"
+        assert (memory / "manifest.json").read_bytes() == manifest and not (memory / "ram").exists()
+
+    for what, at in (("start", 9), ("length", 17), ("head", 64 + 5), ("pages", 64 + 20), ("stored bytes", 64 + 80 + 100), ("the middle", table // 2),
+                     ("table", table + 3), ("a digest in the table", table + 20), ("footer", length - 60), ("the whole's digest", length - 3)):
+        damage(path, at)
+        refused(what)
+        damage(path, at)
+    for size in (length - 1, table, 64, 10, 0):
+        os.truncate(path, size)
+        refused(f"cut at {size}")
+        path.write_bytes(whole)
+    path.write_bytes(whole + b"more")
+    refused("longer")
+    path.unlink()
+    refused("gone")
+    path.write_bytes(whole)
+    path.chmod(0o600)
+    site.carrel("resume", NAME)
+    goes_on(site, NAME, before)
+
+
+def test_a_resume_ends_the_packing(site):
+    """The process that packs stands still where nobody lets it go on, and the resume does not wait for it."""
+    before = count(site, NAME)
+    fifo = site.folder / "fifo"
+    os.mkfifo(fifo)
+    site.plan.write_text(f"memory.pack wait {fifo}\n")
+    site.carrel("suspend", NAME)
+    site.wait(lambda: site.plan.read_text().startswith("#"), what="a packing that waits")
+    assert "ram.packed.new" in files(site)
+    site.carrel("resume", NAME)
+    goes_on(site, NAME, before)
+    assert not files(site) & {"ram.packed", "ram.packed.new"}
+
+
+def test_exported_packed_and_imported(site, new_site, kernel, tmp_path):
+    before = count(site, NAME)
+    memory = suspended(site)
+    stored = (memory / "ram.packed").read_bytes()
+    site.carrel("export", NAME, tmp_path / "f")
+    there = new_site(node_args=["--memory-after", "0s"])
+    there.carrel("kernel", "import", "linux", kernel)
+    there.carrel("import", tmp_path / "f")
+    assert (folder(there, NAME) / "ram.packed").read_bytes() == stored
+    there.carrel("resume", NAME)
+    goes_on(there, NAME, before)
+    site.carrel("resume", NAME)
+    goes_on(site, NAME, before)
+
+
+FAULTS = (("suspend", "pack-begin", "ENOSPC"), ("suspend", "pack-rename", "kill"), ("suspend", "pack-manifest", "kill"), ("suspend", "pack-replaced", "kill"),
+          ("suspend", "memory.pack", "kill"), ("resume", "unpack-begin", "ENOSPC"), ("resume", "memory.unpack", "kill"), ("resume", "unpack-end", "kill"),
+          ("resume", "launch-end", "kill"))
+
+
+def test_killed_at_each_step_it_is_whole(site):
+    for verb, point, fault in FAULTS:
+        state = settled(site, NAME)["state"]
+        if verb == "suspend" and state == "suspended":
+            site.carrel("resume", NAME)
+        if verb == "resume":
+            suspended(site)
+        before = 0 if verb == "resume" else count(site, NAME)
+        site.plan.write_text(f"{point} {fault}\n")
+        asked = site.popen(verb, NAME)
+        while asked.poll() is None:
+            revived(site)
+        site.wait(lambda: site.plan.read_text().startswith("#"), what=f"{point} reached")
+        revived(site)
+        found = settled(site, NAME)
+        if verb == "suspend":
+            assert found["state"] == "suspended", (point, fault, found)
+            if fault == "kill" and point.startswith("pack"):  # the next agent packs it to its end
+                packed(site)
+            else:  # not for ever, but not at once either
+                assert "ram" in files(site)
+            site.carrel("resume", NAME)
+            goes_on(site, NAME, before)
+        elif found["state"] == "suspended":
+            assert is_packed(site), (point, fault, files(site))
+            site.carrel("resume", NAME)
+            goes_on(site, NAME, 1)
+        else:
+            assert found["state"] == "running", (point, fault, found)
+            goes_on(site, NAME, 1)
+        assert not files(site) & {"ram.packed", "ram.packed.new"}, (point, fault)
