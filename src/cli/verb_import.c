@@ -194,8 +194,11 @@ static int go_on(struct cli *cli, const char *id, const char *name, bool suspend
 	struct client *client;
 	own_json json_t *answer = NULL;
 	own_str char *path = client_path(suspended ? "/v1/workspaces/%s/resume" : "/v1/workspaces/%s/start", id);
+	own_str char *wait = client_path("/v1/workspaces/%s?wait=30&state=suspended", id);
 	int r = cli_client(cli, &client, e);
 
+	if (r == 0 && suspended) /* the host's report of it may still be under way */
+		r = client_call(client, "GET", wait, NULL, NULL, e);
 	if (r == 0)
 		r = client_call(client, "POST", path, NULL, &answer, e);
 	return r < 0 ? r : change_wait(cli, answer, name, NULL, e);

@@ -70,12 +70,22 @@ const struct bundle_stream *bundle_stream_find(const struct bundle_header *h, en
 	return NULL;
 }
 
+/* What there is besides the volumes of the spec; NULL after the last. */
+static const char *own_name(const struct bundle_header *h, size_t number)
+{
+	if (h->image->machine)
+		return machine_disk_name(h->spec->machine, h->image->machine, h->image->partitions.count, number);
+	return number == 0 ? "root" : NULL;
+}
+
 static bool has_volume(const struct bundle_header *h, const char *name)
 {
 	const struct spec_volume *v = h->spec->volumes.items;
+	const char *own;
 
-	if (str_eq(name, "root"))
-		return true;
+	for (size_t i = 0; (own = own_name(h, i)); i++)
+		if (str_eq(name, own))
+			return true;
 	for (size_t i = 0; i < h->spec->volumes.count; i++)
 		if (str_eq(v[i].name, name))
 			return true;
@@ -142,7 +152,9 @@ static int check_header(const struct bundle_header *h, struct err *e)
 		if (r == 0 && bundle_stream_find(h, (enum bundle_kind)s[i].kind, s[i].name, &first) && first != i)
 			r = err_set(e, ERR_CORRUPT, "the bundle has a part twice (%s)", bundle_kind_names[s[i].kind]);
 	}
-	bool whole = bundle_stream_find(h, BUNDLE_VOLUME, "root", NULL) != NULL;
+	bool whole = true;
+	for (size_t i = 0; own_name(h, i); i++)
+		whole = whole && bundle_stream_find(h, BUNDLE_VOLUME, own_name(h, i), NULL);
 	for (size_t i = 0; i < h->spec->volumes.count; i++)
 		whole = whole && bundle_stream_find(h, BUNDLE_VOLUME, v[i].name, NULL);
 	if (r == 0 && !whole)

@@ -48,3 +48,12 @@ uint64_t machine_memory_wish(uint64_t spec_bytes, const struct image_machine *im
 {
 	return spec_bytes || !image ? spec_bytes : image->memory_bytes;
 }
+
+const char *machine_disk_name(const struct machine_wish *wish, const struct image_machine *image, size_t partitions, size_t number)
+{
+	static const char *const names[] = { "root", "disk1", "disk2", "disk3", "disk4", "disk5", "disk6", "disk7" };
+
+	if (number < partitions)
+		return number < sizeof names / sizeof names[0] ? names[number] : NULL;
+	return number == partitions && machine_choose(wish, image).firmware == FIRMWARE_UEFI ? MACHINE_VARIABLES : NULL;
+}

@@ -24,6 +24,11 @@ struct image_machine { /* of an image: there is one exactly when its partitions 
 	uint64_t cpu_milli, memory_bytes; /* that it asks for; 0: it does not say */
 };
 
+/* What such a workspace has in place of a root volume: a disk above each partition of its image, in their order, and last, with UEFI, what that
+ * remembers. NULL: there are no more. */
+#define MACHINE_VARIABLES "nvram"
+const char *machine_disk_name(const struct machine_wish *wish, const struct image_machine *image, size_t partitions, size_t number);
+
 extern const struct shape machine_wish_shape, image_machine_shape;
 
 /* The wish, else the image's; nothing of it is AUTO. */

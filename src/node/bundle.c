@@ -23,6 +23,7 @@
 #include "node/suspend.h"
 #include "node/suspend_pack.h"
 #include "store/bundle.h"
+#include "store/check.h"
 #include "store/volume.h"
 
 #define UNFINISHED ".new"
@@ -30,6 +31,8 @@
 struct part {
 	int fd; /* -1: left out */
 	char *path; /* import: where it goes in the end */
+	enum { PART_FILE_SYSTEM, PART_DISK, PART_VARIABLES, PART_MEMORY } form; /* import: of its bytes */
+	size_t number; /* import, PART_DISK: of the partition below */
 };
 
 struct bundle_job {
@@ -208,36 +211,31 @@ static int add_image(struct bundle_job *j, const struct work *w, const json_t *r
 	return r;
 }
 
-static const struct spec_volume *volume_at(const struct record *r, size_t at)
-{
-	return at == 0 ? NULL : (const struct spec_volume *)r->wish.spec->volumes.items + (at - 1);
-}
-
 static int add_volumes(struct bundle_job *j, const struct work *w, struct err *e)
 {
+	struct disk_volume v = { 0 };
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i <= w->record->wish.spec->volumes.count; i++) {
-		const struct spec_volume *v = volume_at(w->record, i);
-		own_str char *path = record_volume_path(w->record, w->node->kept, v);
-		r = add_file(j, BUNDLE_VOLUME, v ? v->name : "root", path, true, e);
-	}
+	for (size_t i = 0; r == 0 && disk_next_volume(w->record, w->node->kept, i, &v); i++)
+		r = add_file(j, BUNDLE_VOLUME, v.name, v.path, true, e);
+	free(v.path);
 	return r;
 }
 
 static int add_snapshot(struct bundle_job *j, const struct work *w, const struct assignment_snapshot *s, struct err *e)
 {
 	struct assignment_snapshot *list = mem_grow_array(j->header.snapshots.items, j->header.snapshots.count + 1, sizeof *list);
+	struct disk_volume v = { 0 };
 	int r = 0;
 
 	list[j->header.snapshots.count] = (struct assignment_snapshot){ mem_strdup(s->id), mem_strdup(s->name) };
 	j->header.snapshots = (struct objects){ list, j->header.snapshots.count + 1 };
-	for (size_t i = 0; r == 0 && i <= w->record->wish.spec->volumes.count; i++) {
-		const struct spec_volume *v = volume_at(w->record, i);
-		own_str char *name = mem_printf("%s/%s", s->id, v ? v->name : "root"), *path = mem_printf("%s/snapshots/%s.ext4", w->record->folder, name);
+	for (size_t i = 0; r == 0 && disk_next_volume(w->record, w->node->kept, i, &v); i++) {
+		own_str char *name = mem_printf("%s/%s", s->id, v.name), *path = mem_printf("%s/snapshots/%s.ext4", w->record->folder, name);
 		if (fs_exists(AT_FDCWD, path))
 			r = add_file(j, BUNDLE_SNAPSHOT, name, path, false, e);
 	}
+	free(v.path);
 	return r;
 }
 
@@ -320,8 +318,6 @@ int bundle_export(struct work *w, const json_t *request, int *ret_socket, struct
 
 	if ((fault = fault_point("export-begin")))
 		r = err_errno(e, fault, "export");
-	if (r == 0 && disk_is_one(&w->record->wish)) /* a bundle knows file systems, and would leave disks behind */
-		r = err_set(e, ERR_UNSUPPORTED, "the workspace boots a disk as it is, and such a one has no bundle yet");
 	if (r == 0)
 		r = add_image(j, w, request, e);
 	if (r == 0)
@@ -356,28 +352,52 @@ static int check_kept(const char *path, const char *name, struct err *e)
 	return err_hint(e, "carrel volume rm %s, or import it as another user", name);
 }
 
-static int open_part(const struct work *w, const struct bundle_stream *s, struct part *p, struct err *e)
+static const char *volume_name(const struct bundle_stream *s)
+{
+	const char *slash = s->kind == BUNDLE_SNAPSHOT ? strchr(s->name, '/') : NULL;
+	return slash ? slash + 1 : s->name;
+}
+
+static int find_volume(const struct work *w, const struct bundle_stream *s, struct part *p, struct err *e)
+{
+	struct disk_volume v = { 0 };
+	size_t i = 0;
+
+	while (disk_next_volume(w->record, w->node->kept, i, &v) && !str_eq(v.name, volume_name(s)))
+		i++;
+	if (!v.path)
+		return err_set(e, ERR_INVALID, "the workspace has no volume %s", volume_name(s));
+	if (!v.spec && disk_is_one(&w->record->wish)) {
+		p->form = str_eq(v.name, MACHINE_VARIABLES) ? PART_VARIABLES : PART_DISK;
+		p->number = v.number;
+	}
+	p->path = v.path;
+	return s->kind == BUNDLE_VOLUME && v.spec && v.spec->keep ? check_kept(p->path, v.name, e) : 0;
+}
+
+static int place_of(const struct work *w, const struct bundle_stream *s, struct part *p, struct err *e)
 {
 	const struct record *r = w->record;
-	int done = 0;
 
-	if (s->kind == BUNDLE_VOLUME) {
-		const struct spec_volume *v = NULL, *all = r->wish.spec->volumes.items;
-		for (size_t i = 0; i < r->wish.spec->volumes.count && !v; i++)
-			v = str_eq(all[i].name, s->name) ? &all[i] : NULL;
-		if (!v && !str_eq(s->name, "root"))
-			return err_set(e, ERR_INVALID, "the workspace has no volume %s", s->name);
-		p->path = record_volume_path(r, w->node->kept, v);
-		done = v && v->keep ? check_kept(p->path, v->name, e) : 0;
-	} else if (s->kind == BUNDLE_SNAPSHOT) {
-		own_str char *folder = mem_printf("%s/snapshots/%.*s", r->folder, (int)strcspn(s->name, "/"), s->name);
-		done = fs_mkdirs(folder, 0700, e);
-		p->path = mem_printf("%s/snapshots/%s.ext4", r->folder, s->name);
-	} else {
+	if (s->kind == BUNDLE_MEMORY) {
 		own_str char *folder = record_path(r, MEMORY_FOLDER);
-		done = fs_mkdirs(folder, 0700, e);
+		p->form = PART_MEMORY;
 		p->path = mem_printf("%s/" MEMORY_FOLDER "/%s", r->folder, s->name);
+		return fs_mkdirs(folder, 0700, e);
 	}
+	int done = find_volume(w, s, p, e);
+	if (done < 0 || s->kind == BUNDLE_VOLUME)
+		return done;
+	own_str char *folder = mem_printf("%s/snapshots/%.*s", r->folder, (int)strcspn(s->name, "/"), s->name);
+	free(p->path);
+	p->path = mem_printf("%s/snapshots/%s.ext4", r->folder, s->name);
+	return fs_mkdirs(folder, 0700, e);
+}
+
+static int open_part(const struct work *w, const struct bundle_stream *s, struct part *p, struct err *e)
+{
+	int done = place_of(w, s, p, e);
+
 	if (done < 0)
 		return done;
 	own_str char *unfinished = mem_printf("%s" UNFINISHED, p->path);
@@ -386,7 +406,7 @@ static int open_part(const struct work *w, const struct bundle_stream *s, struct
 		return err_errno(e, errno, "create %s", unfinished);
 	if (ftruncate(p->fd, (off_t)s->size_bytes) < 0)
 		return err_errno(e, errno, "make %s", unfinished);
-	return s->kind == BUNDLE_MEMORY ? 0 : volume_set_of_guest(p->fd, true, e); /* somebody else's bytes */
+	return p->form == PART_FILE_SYSTEM ? volume_set_of_guest(p->fd, true, e) : 0; /* somebody else's bytes */
 }
 
 static int open_parts(struct work *w, struct bundle_job *j, struct err *e)
@@ -439,6 +459,19 @@ int bundle_import(struct work *w, const json_t *request, int *ret_socket, struct
 	return 0;
 }
 
+/* Before QEMU may open it. File systems are looked at when this host's kernel is to mount them. */
+static int check_part(const struct work *w, const struct bundle_stream *s, const struct part *p, struct err *e)
+{
+	const struct image_partition *partitions = w->record->wish.image->partitions.items;
+	int r = 0;
+
+	if (p->form == PART_DISK)
+		r = check_disk(p->fd, partitions[p->number].size_bytes, e);
+	else if (p->form == PART_VARIABLES)
+		r = disk_check_variables(s->size_bytes, e);
+	return r < 0 ? err_wrap(e, "the bundle's part %s", s->name) : 0;
+}
+
 static int place_part(struct part *p, struct err *e)
 {
 	own_str char *unfinished = mem_printf("%s" UNFINISHED, p->path);
@@ -479,6 +512,8 @@ int bundle_import_finish(struct work *w, struct bundle_job *j, struct err *e)
 	const struct bundle_stream *streams = j->header.streams.items;
 	int r = 0;
 
+	for (size_t i = 0; r == 0 && i < j->count; i++)
+		r = check_part(w, &streams[i], &j->parts[i], e);
 	for (size_t i = 0; r == 0 && i < j->count; i++)
 		if (j->parts[i].fd >= 0 && fsync(j->parts[i].fd) < 0)
 			r = err_errno(e, errno, "sync %s", streams[i].name);

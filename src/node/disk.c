@@ -37,15 +37,29 @@ static bool has_uefi(const struct assignment *a)
 
 char *disk_file_path(const struct record *r, size_t number, const char **ret_name)
 {
-	static const char *const names[] = { "root", "disk1", "disk2", "disk3", "disk4", "disk5", "disk6", "disk7" };
-	size_t disks = disk_is_one(&r->wish) ? r->wish.image->partitions.count : 0;
-	bool is_disk = number < disks && number < ARRAY_SIZE(names);
+	const struct image *image = r->wish.image;
+	const char *name = disk_is_one(&r->wish) && r->wish.spec ?
+				   machine_disk_name(r->wish.spec->machine, image->machine, image->partitions.count, number) : NULL;
 
-	if (!is_disk && !(number == disks && disks && has_uefi(&r->wish)))
+	if (!name)
 		return NULL;
 	if (ret_name)
-		*ret_name = is_disk ? names[number] : "nvram";
-	return is_disk ? mem_printf("%s/volumes/%s.qcow2", r->folder, names[number]) : mem_printf("%s/volumes/nvram.fd", r->folder);
+		*ret_name = name;
+	return mem_printf("%s/volumes/%s.%s", r->folder, name, str_eq(name, MACHINE_VARIABLES) ? "fd" : "qcow2");
+}
+
+bool disk_next_volume(const struct record *r, const char *kept, size_t at, struct disk_volume *v)
+{
+	const struct objects *volumes = &r->wish.spec->volumes;
+
+	free(TAKE(v->path));
+	v->spec = at == 0 || at > volumes->count ? NULL : (const struct spec_volume *)volumes->items + (at - 1);
+	v->number = at == 0 ? 0 : at > volumes->count ? at - volumes->count : SIZE_MAX;
+	if (at > volumes->count)
+		return (v->path = disk_file_path(r, v->number, &v->name)) != NULL;
+	v->path = record_volume_path(r, kept, v->spec);
+	v->name = v->spec ? v->spec->name : "root";
+	return true;
 }
 
 /* --- making them --- */
@@ -62,6 +76,19 @@ static int make_variables(const char *path, struct err *e)
 		return err_hint(e, "install ovmf, or choose firmware bios");
 	}
 	return r < 0 ? r : fs_write_file(AT_FDCWD, path, bytes.bytes, bytes.length, 0600, false, e);
+}
+
+int disk_check_variables(uint64_t bytes, struct err *e)
+{
+	struct stat st;
+
+	if (stat(VARIABLES, &st) < 0) {
+		(void)err_set(e, ERR_UNSUPPORTED, "this host has no UEFI for machines (" VARIABLES ")");
+		return err_hint(e, "install ovmf");
+	}
+	if ((uint64_t)st.st_size == bytes)
+		return 0;
+	return err_set(e, ERR_UNSUPPORTED, "UEFI's variables have %" PRIu64 " bytes, and this host's UEFI keeps %" PRIu64, bytes, (uint64_t)st.st_size);
 }
 
 static uint64_t least_bytes(const struct record *r, size_t number)

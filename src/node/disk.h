@@ -17,8 +17,20 @@ bool disk_is_one(const struct assignment *a);
  * *ret_name (may be NULL) stays until the path is freed. The caller frees. */
 char *disk_file_path(const struct record *r, size_t number, const char **ret_name);
 
+/* All files that a workspace writes, of whatever image: its root volume or disk, the volumes of its spec, then what disk_file_path has more. */
+struct disk_volume {
+	char *path;
+	const char *name;               /* as in snapshots and bundles; stays as long as the record */
+	const struct spec_volume *spec; /* NULL: none of the spec */
+	size_t number;                  /* as for disk_file_path; SIZE_MAX: one of the spec */
+};
+/* File number `at`; false after the last. The path is freed by the next call, and by the caller when it stops before. */
+bool disk_next_volume(const struct record *r, const char *kept, size_t at, struct disk_volume *v);
+
 /* Makes what is missing, and grows the root disk to what is wanted. */
 int disk_make(const struct record *r, uint64_t root_bytes, struct err *e) must_check;
+/* Whether UEFI's variables that came from elsewhere have the length that this host's have. */
+int disk_check_variables(uint64_t bytes, struct err *e) must_check;
 /* 1: it has to wait until nobody uses the disk (`live`). */
 int disk_grow(const struct record *r, uint64_t root_bytes, bool live, struct err *e) must_check;
 /* What the launch needs beside the root disk, which stays the caller's: other disks, firmware, variables. */

@@ -42,33 +42,18 @@ static int copy_progress(void *data, uint64_t done, uint64_t total)
 	return 0;
 }
 
-/* Volume number `at`: 0 is the root volume; false after the last. `path` and `name` as the volume's. */
-static bool next_volume(const struct node *n, const struct record *r, size_t at, char **ret_path, const char **ret_name)
-{
-	const struct objects *volumes = &r->wish.spec->volumes;
-	const struct spec_volume *v = at == 0 || at > volumes->count ? NULL : (const struct spec_volume *)volumes->items + (at - 1);
-
-	free(TAKE(*ret_path));
-	if (at > volumes->count) /* then further disks, and what UEFI remembers */
-		return (*ret_path = disk_file_path(r, at - volumes->count, ret_name)) != NULL;
-	*ret_path = record_volume_path(r, n->kept, v);
-	if (ret_name)
-		*ret_name = v ? v->name : "root";
-	return true;
-}
-
 /* --- snapshots --- */
 
 static int copy_all_out(struct work *w, const char *folder, struct err *e)
 {
-	own_str char *path = NULL;
-	const char *name;
+	struct disk_volume v = { 0 };
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && next_volume(w->node, w->record, i, &path, &name); i++) {
-		own_str char *copy = mem_printf("%s/%s.ext4", folder, name);
-		r = volume_copy(path, copy, copy_progress, w, e);
+	for (size_t i = 0; r == 0 && disk_next_volume(w->record, w->node->kept, i, &v); i++) {
+		own_str char *copy = mem_printf("%s/%s.ext4", folder, v.name);
+		r = volume_copy(v.path, copy, copy_progress, w, e);
 	}
+	free(v.path);
 	return r < 0 ? r : fs_sync_folder(folder, e);
 }
 
@@ -169,13 +154,14 @@ static int sync_parent(const char *path, struct err *e)
 
 static void forget_copies(const struct node *n, const struct record *r)
 {
-	own_str char *path = NULL, *memory = record_path(r, MEMORY_RESTORED);
+	own_str char *memory = record_path(r, MEMORY_RESTORED);
+	struct disk_volume v = { 0 };
 
 	if (fs_exists(AT_FDCWD, memory))
 		(void)!fs_remove_tree(AT_FDCWD, memory, NULL);
 
-	for (size_t i = 0; next_volume(n, r, i, &path, NULL); i++) {
-		own_str char *restored = restored_path(path);
+	for (size_t i = 0; disk_next_volume(r, n->kept, i, &v); i++) {
+		own_str char *restored = restored_path(v.path);
 		(void)unlink(restored);
 	}
 }
@@ -183,23 +169,23 @@ static void forget_copies(const struct node *n, const struct record *r)
 /* A volume that was added since the snapshot stays as it is. */
 static int copy_all_in(struct work *w, const char *folder, int *locks, struct err *e)
 {
-	own_str char *path = NULL;
-	const char *name;
+	struct disk_volume v = { 0 };
 	int fault, r = 0;
 
-	for (size_t i = 0; r == 0 && next_volume(w->node, w->record, i, &path, &name); i++) {
-		own_str char *copy = mem_printf("%s/%s.ext4", folder, name), *restored = restored_path(path);
+	for (size_t i = 0; r == 0 && disk_next_volume(w->record, w->node->kept, i, &v); i++) {
+		own_str char *copy = mem_printf("%s/%s.ext4", folder, v.name), *restored = restored_path(v.path);
 		if (!fs_exists(AT_FDCWD, copy))
 			continue;
-		if (fs_exists(AT_FDCWD, path))
-			r = volume_open(path, &locks[i], e);
+		if (fs_exists(AT_FDCWD, v.path))
+			r = volume_open(v.path, &locks[i], e);
 		if (r == 0)
 			r = volume_copy(copy, restored, copy_progress, w, e);
 		if (r == 0)
 			r = sync_parent(restored, e);
 		if (r == 0 && (fault = fault_point("restore-copied")))
-			r = err_errno(e, fault, "restore volume %s", name);
+			r = err_errno(e, fault, "restore volume %s", v.name);
 	}
+	free(v.path);
 	return r;
 }
 
@@ -272,20 +258,21 @@ int restore_do(struct work *w, struct err *e)
 
 int restore_finish(const struct node *n, struct record *r, struct err *e)
 {
-	own_str char *path = NULL;
+	struct disk_volume v = { 0 };
 	int fault, done = 0;
 
-	for (size_t i = 0; done == 0 && next_volume(n, r, i, &path, NULL); i++) {
-		own_str char *restored = restored_path(path);
-		if (rename(restored, path) < 0) {
+	for (size_t i = 0; done == 0 && disk_next_volume(r, n->kept, i, &v); i++) {
+		own_str char *restored = restored_path(v.path);
+		if (rename(restored, v.path) < 0) {
 			if (errno != ENOENT)
 				done = err_errno(e, errno, "rename %s", restored);
 			continue;
 		}
-		done = sync_parent(path, e);
+		done = sync_parent(v.path, e);
 		if (done == 0 && (fault = fault_point("restore-renamed")))
-			done = err_errno(e, fault, "restore %s", path);
+			done = err_errno(e, fault, "restore %s", v.path);
 	}
+	free(v.path);
 	if (done == 0)
 		done = take_memory(r, e);
 	if (done < 0)

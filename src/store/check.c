@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -38,10 +39,8 @@ static int take_answer(const struct str *text, int status, struct err *e)
 	return r;
 }
 
-int check_volume(int fd, struct err *e)
+static int run_check(const char *const *argv, int fd, struct err *e)
 {
-	own_str char *path = program();
-	const char *const argv[] = { path, NULL };
 	own_strbuf struct str answer = { 0 };
 	own_fd int pidfd = -1;
 	int pair[2], status = 0;
@@ -61,4 +60,20 @@ int check_volume(int fd, struct err *e)
 	if (r >= 0)
 		r = ended;
 	return r < 0 ? r : take_answer(&answer, status, e);
+}
+
+int check_volume(int fd, struct err *e)
+{
+	own_str char *path = program();
+	const char *const argv[] = { path, NULL };
+
+	return run_check(argv, fd, e);
+}
+
+int check_disk(int fd, uint64_t base_bytes, struct err *e)
+{
+	own_str char *path = program(), *bytes = mem_printf("%" PRIu64, base_bytes);
+	const char *const argv[] = { path, "disk", bytes, NULL };
+
+	return run_check(argv, fd, e);
 }

@@ -9,10 +9,15 @@
  * (`e2fsck -fn`), and a volume that has a single fault is refused. Nothing is ever repaired.
  */
 
+#include <stdint.h>
+
 #include "base/err.h"
 
 /* `fd`: open for reading and writing, and locked. ERR_CORRUPT, ERR_UNSUPPORTED: not to be mounted; ERR_TIMEOUT. Any thread. */
 int check_volume(int fd, struct err *e) must_check;
+
+/* Whether QEMU may open a workspace's own disk that came from elsewhere (store/overlay_check.h), by the same program. Any thread. */
+int check_disk(int fd, uint64_t base_bytes, struct err *e) must_check;
 
 #define CHECK_FD      3 /* where the program finds it */
 #define CHECK_SECONDS 900

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carrel-check: reads the volume on descriptor 3 (store/check.h) and answers with one line of JSON on standard output, {} or {"error":...}.
+ * carrel-check              the volume on descriptor 3 (store/check.h)
+ * carrel-check disk BYTES   the disk there, above a partition of so many bytes (store/overlay_check.h)
+ *
+ * Answers with one line of JSON on standard output, {} or {"error":...}.
  *
  * This process reads the superblock only, as a fixed number of bytes. The rest is e2fsck's, in a child of which nothing is believed but
  * its exit status (e2fsck(8): 0 whole, 1 finished what was begun, 4 faults are left) and, for people, its last lines.
@@ -27,6 +30,7 @@
 #include "base/str.h"
 #include "store/check.h"
 #include "store/ext4_super.h"
+#include "store/overlay_check.h"
 
 #define OUTPUT_MOST 4096
 #define MEMORY_MOST (UINT64_C(4) << 30)
@@ -166,12 +170,23 @@ static int check(struct err *e)
 	return ext4_super_check(block, (uint64_t)st.st_size, &super, e);
 }
 
-int main(void)
+static int check_own_disk(const char *base, struct err *e)
+{
+	uint64_t base_bytes = 0;
+
+	if (str_to_u64(base, UINT64_MAX, &base_bytes) < 0)
+		return err_set(e, ERR_INVALID, "'%s' is no length", base);
+	int r = sandbox_enter(0, NULL, e);
+	return r < 0 ? r : overlay_check(CHECK_FD, base_bytes, e);
+}
+
+int main(int argc, char **argv)
 {
 	struct err e = { 0 };
-	int r = check(&e);
+	bool disk = argc == 3 && str_eq(argv[1], "disk");
+	int r = disk ? check_own_disk(argv[2], &e) : check(&e);
 
-	if (fchown(CHECK_FD, geteuid(), getegid()) < 0 && r == 0)
+	if (!disk && fchown(CHECK_FD, geteuid(), getegid()) < 0 && r == 0)
 		r = err_errno(&e, errno, "take the volume back");
 	json_t *answer = r < 0 ? json_pack("{s:o}", "error", err_to_json(&e)) : json_object();
 	char *text = json_dumps(answer, JSON_COMPACT);

@@ -255,6 +255,31 @@ int disk_import(const struct disk_import *how, struct disk_imported *ret_importe
 	return 0;
 }
 
+int disk_import_raw(const struct disk_import *how, const char *name, const struct digest *wanted, uint64_t *ret_bytes, struct err *e)
+{
+	char is[DIGEST_TEXT_SIZE], should[DIGEST_TEXT_SIZE];
+	struct disk_progress last = { 0 };
+	struct disk_window w;
+	own_fd int output = -1;
+	int r = disk_window_of(how->input_fd, &w, e);
+
+	if (r == 0)
+		r = store_session_file(how->session, name, &output, e);
+	if (r < 0)
+		return r;
+	struct task t = { .input_fd = how->input_fd, .output_fd = output, .raw = true, .bytes_most = MOST(how),
+			  .part = { .format = DISK_RAW, .bytes = w.bytes } };
+	r = make(how, &t, &last, e);
+	if (r == 0 && !digest_eq(&last.digest, wanted))
+		r = err_set(e, ERR_CORRUPT, "a disk has the digest %s, and should have %s", digest_text(&last.digest, is), digest_text(wanted, should));
+	if (r == 0)
+		r = store_put_file(how->session, name, output, STORE_PARTITION, &last.digest, e);
+	if (r < 0)
+		return r;
+	*ret_bytes = last.total_bytes;
+	return 0;
+}
+
 void disk_import_override(struct image_machine *m, const struct image_machine *wish)
 {
 	if (!wish)

@@ -33,6 +33,9 @@ struct disk_imported {
 
 int disk_import(const struct disk_import *how, struct disk_imported *ret_imported, struct err *e) must_check;
 
+/* A raw disk that is there as a file becomes a partition; its digest is known. */
+int disk_import_raw(const struct disk_import *how, const char *name, const struct digest *wanted, uint64_t *ret_bytes, struct err *e) must_check;
+
 /* What was asked for goes over what the disks say; `wish` may be NULL. */
 void disk_import_override(struct image_machine *m, const struct image_machine *wish);
 

@@ -68,6 +68,7 @@ struct job {
 	struct job_layer *layers;
 	size_t layer_count;
 	struct image_machine machine; /* of a disk */
+	bool of_disks;                /* the layers are */
 	uint64_t settled_bytes; /* of layers that are fetched or reused */
 	uint64_t resumed_bytes; /* of the layer under way: what an earlier import had fetched */
 	struct slot slots[CONVERSIONS];
@@ -226,6 +227,7 @@ static int take_manifest(struct job *j, const struct oci_document *d, struct err
 		r = source_config(j, &config, d->config->size_bytes, &bytes, e);
 	if (r == 0)
 		r = take_config(j, &bytes, d->layers.count, e);
+	r = r < 0 ? r : oci_read_machine(&d->annotations, &j->machine, e);
 	for (size_t i = 0; r == 0 && i < d->layers.count; i++) {
 		struct job_layer *l = &j->layers[i];
 		l->size_bytes = layers[i].size_bytes;
@@ -233,6 +235,9 @@ static int take_manifest(struct job *j, const struct oci_document *d, struct err
 		r = oci_layer_kind(&layers[i], &l->kind, e);
 		if (r == 0)
 			r = digest_parse(layers[i].digest, &l->digest, e);
+		if (r == 0 && i && (l->kind == OCI_LAYER_DISK) != j->of_disks)
+			r = err_set(e, ERR_UNSUPPORTED, "the image has disks and layers of a file system");
+		j->of_disks = l->kind == OCI_LAYER_DISK;
 	}
 	return r;
 }
@@ -251,27 +256,6 @@ static int resolve(struct job *j, const struct str *root, bool tagged, struct er
 }
 
 /* --- docker save --- */
-
-static int choose_saved(const struct job *j, const struct oci_saved *saved, const struct oci_saved_image **ret_image, struct err *e)
-{
-	const struct oci_saved_image *images = saved->images.items;
-	const char *tag = j->request->reference;
-
-	if (!tag && saved->images.count == 1) {
-		*ret_image = &images[0];
-		return 0;
-	}
-	for (size_t i = 0; tag && i < saved->images.count; i++) {
-		for (size_t k = 0; k < images[i].tags.count; k++) {
-			if (str_eq(images[i].tags.items[k], tag)) {
-				*ret_image = &images[i];
-				return 0;
-			}
-		}
-	}
-	return tag ? err_set(e, ERR_NOT_FOUND, "the archive has no image '%.100s'", tag) :
-		     err_set(e, ERR_INVALID, "the archive has %zu images; say which", saved->images.count);
-}
 
 static int take_saved_image(struct job *j, const struct oci_saved_image *image, struct err *e)
 {
@@ -303,7 +287,7 @@ static int resolve_saved(struct job *j, const struct layout_file *manifest, stru
 	if (r == 0)
 		r = oci_read_saved(&bytes, "manifest.json", &saved, e);
 	if (r == 0)
-		r = choose_saved(j, &saved, &image, e);
+		r = oci_choose_saved(&saved, j->request->reference, &image, e);
 	if (r == 0)
 		r = take_saved_image(j, image, e);
 	shape_done(&oci_saved_shape, &saved);
@@ -471,9 +455,9 @@ static int await_one(struct job *j, struct err *e)
 
 static int await_all(struct job *j, struct err *e)
 {
-	int r;
-	while ((r = await_one(j, e)) > 0)
-		continue;
+	int r = 1;
+	while (r > 0)
+		r = await_one(j, e);
 	return r;
 }
 
@@ -492,18 +476,48 @@ static int free_slot(struct job *j, struct slot **ret_slot, struct err *e)
 	}
 }
 
+static void disk_progress(void *data, const char *name, uint64_t done_bytes, uint64_t total_bytes)
+{
+	struct job *j = data;
+
+	j->progress.step = name;
+	j->progress.done_bytes = done_bytes;
+	j->progress.total_bytes = total_bytes;
+	j->report(j->report_data, &j->progress);
+}
+
+static struct disk_import how_disk(struct job *j, int input_fd, bool raw)
+{
+	return (struct disk_import){ j->session, input_fd, raw, j->request->limits.layer_bytes, disk_progress, j };
+}
+
+/* One that came as a layer of an image: its bytes are the partition's. */
+static int take_disk(struct job *j, struct job_layer *l, const char *name, int input_fd, struct err *e)
+{
+	const struct disk_import how = how_disk(j, input_fd, true);
+	int r = disk_import_raw(&how, name, &l->digest, &l->partition_bytes, e);
+
+	l->partition = l->digest;
+	return r;
+}
+
 static int convert(struct job *j, struct job_layer *l, int input_fd, int partial_fd, struct err *e)
 {
 	own_fd int partial = partial_fd;
 	struct slot *s;
 	char name[32];
 
+	(void)snprintf(name, sizeof name, "partition-%zu", (size_t)(l - j->layers));
+	if (l->kind == OCI_LAYER_DISK) {
+		int taken = take_disk(j, l, name, input_fd, e);
+		return taken == 0 && partial >= 0 ? store_partial_remove(j->store, &l->digest, e) : taken;
+	}
+
 	int r = free_slot(j, &s, e);
 	if (r == 0)
 		r = injected("import-before-convert", e);
 	if (r < 0)
 		return r;
-	(void)snprintf(name, sizeof name, "partition-%zu", (size_t)(l - j->layers));
 	r = layer_conversion_start(j->session, name, input_fd, l->kind == OCI_LAYER_PARTITION, &j->request->limits, &s->conversion, e);
 	if (r < 0)
 		return r;
@@ -527,10 +541,13 @@ static int reuse(struct job *j, struct job_layer *l, struct err *e)
 
 	if (r == 0)
 		r = store_layer_find(j->session, &l->digest, &l->partition, &l->partition_bytes, e);
+	if (r == 0 && l->kind != OCI_LAYER_TAR) { /* it is a partition, which something else may have brought */
+		l->partition = l->digest;
+		r = store_partition_find(j->session, &l->digest, &l->partition_bytes, e);
+	}
 	if (r == 1) {
 		settle(j, l, true);
-		int dropped = store_partial_drop(j->store, &l->digest, e);
-		r = dropped < 0 ? dropped : 1;
+		r = store_partial_drop(j->store, &l->digest, e) < 0 ? -e->number : 1;
 	}
 	return r;
 }
@@ -568,8 +585,7 @@ static int lock_download(struct job *j, struct job_layer *l, int *ret_fd, struct
 	return r < 0 ? r : 0;
 }
 
-/* Who cancels wants nothing to be left. */
-static void forget_download(struct job *j, const struct job_layer *l)
+static void forget_download(struct job *j, const struct job_layer *l) /* who cancels wants nothing to be left */
 {
 	struct err e;
 	if (store_partial_remove(j->store, &l->digest, &e) < 0)
@@ -635,13 +651,14 @@ static int bring_layers(struct job *j, struct err *e)
 	return r;
 }
 
+static void one_layer(struct job *j) { j->layers = mem_alloc_array(j->layer_count = 1, sizeof *j->layers); }
+
 /* A bare tar is one layer; it is converted as it arrives. */
 static int bring_tar(struct job *j, struct err *e)
 {
 	struct stat st;
 
-	j->layers = mem_alloc(sizeof *j->layers);
-	j->layer_count = 1;
+	one_layer(j);
 	if (fstat(j->input_fd, &st) == 0 && S_ISREG(st.st_mode))
 		j->progress.total_bytes = (uint64_t)st.st_size;
 	step(j, "convert");
@@ -651,25 +668,16 @@ static int bring_tar(struct job *j, struct err *e)
 
 /* --- disks --- */
 
-static bool is_disk(const struct job *j) { return j->request->format == IMPORT_DISK || j->request->format == IMPORT_RAW; }
-
-static void disk_progress(void *data, const char *name, uint64_t done_bytes, uint64_t total_bytes)
+static bool is_disk(const struct job *j)
 {
-	struct job *j = data;
-
-	j->progress.step = name;
-	j->progress.done_bytes = done_bytes;
-	j->progress.total_bytes = total_bytes;
-	j->report(j->report_data, &j->progress);
+	return j->of_disks || j->request->format == IMPORT_DISK || j->request->format == IMPORT_RAW;
 }
 
 static int bring_disk(struct job *j, struct err *e)
 {
-	const struct disk_import how = { .session = j->session, .input_fd = j->input_fd, .raw = j->request->format == IMPORT_RAW,
-					 .bytes_most = j->request->limits.layer_bytes, .progress = disk_progress, .data = j };
+	const struct disk_import how = how_disk(j, j->input_fd, j->request->format == IMPORT_RAW);
 	struct disk_imported disks;
 	int r = disk_import(&how, &disks, e);
-
 	if (r < 0)
 		return r;
 	j->layer_count = disks.count;
@@ -687,8 +695,7 @@ static int bring_kernel(struct job *j, struct err *e)
 {
 	struct kernel_about about;
 
-	j->layers = mem_alloc(sizeof *j->layers);
-	j->layer_count = 1;
+	one_layer(j);
 	step(j, "convert");
 	int r = import_kernel(j->session, j->input_fd, upload_progress, j, &j->layers->partition, &j->layers->partition_bytes, &about, e);
 	if (r >= 0) {
@@ -773,7 +780,7 @@ int job_run(struct job *j, struct image *ret_image, struct err *e)
 	step(j, "resolve");
 	if (j->request->format == IMPORT_TAR)
 		r = bring_tar(j, e);
-	else if (is_disk(j))
+	else if (j->request->format == IMPORT_DISK || j->request->format == IMPORT_RAW)
 		r = bring_disk(j, e);
 	else if (j->request->format == IMPORT_KERNEL)
 		r = bring_kernel(j, e);

@@ -52,6 +52,7 @@ static const struct field document_fields[] = {
 	{ "config", FIELD_OBJECT, M(config), "configuration", .shape = &descriptor_shape },
 	{ "layers", FIELD_OBJECTS, M(layers), "layers", .shape = &descriptor_shape, .max = OCI_LAYERS_MOST },
 	{ "manifests", FIELD_OBJECTS, M(manifests), "manifests of an index", .shape = &descriptor_shape, .max = 1024 },
+	{ "annotations", FIELD_PAIRS, M(annotations), "annotations" },
 	{ 0 },
 };
 const struct shape oci_document_shape = { "oci-document", sizeof(struct oci_document), document_fields, "OCI manifest or index.",
@@ -291,6 +292,26 @@ int oci_select_tag(const struct oci_document *index, const char *tag, const stru
 	return err_hint(e, "there are: %s", all.length ? all.bytes : "none");
 }
 
+int oci_choose_saved(const struct oci_saved *saved, const char *tag, const struct oci_saved_image **ret_image, struct err *e)
+{
+	const struct oci_saved_image *images = saved->images.items;
+
+	if (!tag && saved->images.count == 1) {
+		*ret_image = &images[0];
+		return 0;
+	}
+	for (size_t i = 0; tag && i < saved->images.count; i++) {
+		for (size_t k = 0; k < images[i].tags.count; k++) {
+			if (str_eq(images[i].tags.items[k], tag)) {
+				*ret_image = &images[i];
+				return 0;
+			}
+		}
+	}
+	return tag ? err_set(e, ERR_NOT_FOUND, "the archive has no image '%.100s'", tag) :
+		     err_set(e, ERR_INVALID, "the archive has %zu images; say which", saved->images.count);
+}
+
 int oci_layer_kind(const struct oci_descriptor *layer, enum oci_layer_kind *ret_kind, struct err *e)
 {
 	static const char *const tars[] = {
@@ -304,6 +325,10 @@ int oci_layer_kind(const struct oci_descriptor *layer, enum oci_layer_kind *ret_
 
 	if (str_eq(layer->media_type, MEDIA_PARTITION_EROFS)) {
 		*ret_kind = OCI_LAYER_PARTITION;
+		return 0;
+	}
+	if (str_eq(layer->media_type, MEDIA_PARTITION_RAW)) {
+		*ret_kind = OCI_LAYER_DISK;
 		return 0;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(tars); i++) {
@@ -351,6 +376,24 @@ static json_t *descriptor(const char *media_type, const struct digest *d, uint64
 	return json_pack("{s:s,s:s,s:I}", "mediaType", media_type, "digest", digest_text(d, text), "size", (json_int_t)size_bytes);
 }
 
+#define MACHINE_PREFIX "vnd.carrel.machine."
+
+int oci_read_machine(const struct pairs *annotations, struct image_machine *ret_machine, struct err *e)
+{
+	json_t *fields = json_object();
+
+	for (size_t i = 0; i < annotations->count; i++) {
+		const char *key = annotations->items[i].key, *text = annotations->items[i].value;
+		if (!str_starts(key, MACHINE_PREFIX))
+			continue;
+		json_t *value = json_loads(text, JSON_DECODE_ANY, NULL);
+		(void)json_object_set_new(fields, key + strlen(MACHINE_PREFIX), json_is_number(value) ? json_incref(value) : json_string(text));
+		json_decref(value);
+	}
+	own_str char *text = dump(fields);
+	return decode_text(text, strlen(text), "manifest", &image_machine_shape, ret_machine, e);
+}
+
 /* Annotations are texts: each field of `machine` as its JSON has it, under a name of our own. */
 static json_t *machine_annotations(const struct image_machine *machine)
 {
@@ -358,7 +401,7 @@ static json_t *machine_annotations(const struct image_machine *machine)
 	const char *key;
 
 	json_object_foreach(fields, key, value) {
-		own_str char *name = mem_printf("vnd.carrel.machine.%s", key);
+		own_str char *name = mem_printf(MACHINE_PREFIX "%s", key);
 		own_str char *text = json_is_string(value) ? mem_strdup(json_string_value(value)) : json_dumps(value, JSON_ENCODE_ANY);
 		(void)json_object_set_new(annotations, name, json_string(text));
 	}

@@ -38,6 +38,7 @@ struct oci_document {
 	struct oci_descriptor *config; /* a manifest has it, an index has not */
 	struct objects layers;         /* struct oci_descriptor, lowest first */
 	struct objects manifests;      /* struct oci_descriptor */
+	struct pairs annotations;
 };
 
 struct oci_rootfs {
@@ -76,7 +77,7 @@ int oci_select(const struct oci_document *index, const char *architecture, const
 /* The manifest of a layout's index that is tagged `tag`; without a tag the only one. */
 int oci_select_tag(const struct oci_document *index, const char *tag, const struct oci_descriptor **ret_chosen, struct err *e) must_check;
 
-enum oci_layer_kind { OCI_LAYER_TAR, OCI_LAYER_PARTITION };
+enum oci_layer_kind { OCI_LAYER_TAR, OCI_LAYER_PARTITION, OCI_LAYER_DISK };
 /* Compression is not told here: the bytes tell it. Layers that are no part of a file system are refused. */
 int oci_layer_kind(const struct oci_descriptor *layer, enum oci_layer_kind *ret_kind, struct err *e) must_check;
 
@@ -89,6 +90,10 @@ struct oci_layer {
 	struct digest digest;
 	uint64_t size_bytes;
 };
+/* The one with this tag (NULL: the only one) of what `docker save` wrote. */
+int oci_choose_saved(const struct oci_saved *saved, const char *tag, const struct oci_saved_image **ret_image, struct err *e) must_check;
+/* What annotations of a manifest say of it; nothing: all zeros. */
+int oci_read_machine(const struct pairs *annotations, struct image_machine *ret_machine, struct err *e) must_check;
 /* `machine` (NULL: none) becomes annotations. */
 char *oci_write_manifest(const struct digest *config, size_t config_bytes, const struct oci_layer *layers, size_t count,
 			 const struct image_machine *machine);

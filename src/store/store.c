@@ -284,6 +284,16 @@ int store_layer_find(struct store_session *n, const struct digest *layer, struct
 	return 1;
 }
 
+int store_partition_find(struct store_session *n, const struct digest *d, uint64_t *ret_bytes, struct err *e)
+{
+	own_fd int fd = -1;
+	int r = store_pin(n, STORE_PARTITION, d, e);
+
+	if (r > 0)
+		r = store_get(n->store, STORE_PARTITION, d, &fd, ret_bytes, e) < 0 ? -e->number : 1;
+	return r;
+}
+
 int store_layer_record(struct store_session *n, const struct digest *layer, const struct digest *partition, struct err *e)
 {
 	char hex[DIGEST_HEX_SIZE], text[DIGEST_TEXT_SIZE];

@@ -68,6 +68,8 @@ int store_put_bytes(struct store_session *n, enum store_kind kind, const void *b
 /* Which partition was made from a layer: 1 and pinned, or 0 (not known, or its partition is gone). */
 int store_layer_find(struct store_session *n, const struct digest *layer, struct digest *ret_partition, uint64_t *ret_bytes,
 		     struct err *e) must_check;
+/* Whether there is such a partition: 1 and pinned, or 0. */
+int store_partition_find(struct store_session *n, const struct digest *d, uint64_t *ret_bytes, struct err *e) must_check;
 int store_layer_record(struct store_session *n, const struct digest *layer, const struct digest *partition, struct err *e) must_check;
 
 /* The download of a blob, locked. 1: *ret_fd is the file with what there is of it, the caller's; closing it unlocks. 0: another process

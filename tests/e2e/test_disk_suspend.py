@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 import time
 import uuid
 
@@ -41,6 +42,14 @@ def name(here):
     name = "m" + uuid.uuid4().hex[:8]
     yield name
     here.carrel("rm", "-f", name, ok=None)
+
+
+@pytest.fixture(scope="module")
+def there(new_module_site):
+    """Another service, with nothing in it."""
+    site = new_module_site()
+    await_host(site)
+    return site
 
 
 def inside(site, name, *words, **how):
@@ -150,3 +159,82 @@ def test_what_does_not_fit_is_refused_and_stays(here, name, tmp_path):
     assert here.wait_state(name, "suspended") and volume.stat().st_size == size
     here.carrel("resume", name)
     here.wait_state(name, "running")
+
+
+# --- carried ---
+
+
+def test_carried_with_its_memory(here, there, name, tmp_path):
+    before = counting(here, name, tmp_path)
+    here.carrel("suspend", name)
+    was = here.wait_state(name, "suspended")
+    here.carrel("export", name, tmp_path / "whole")
+    here.carrel("export", "--base", "linux", name, tmp_path / "thin")
+    assert (tmp_path / "thin").stat().st_size < (tmp_path / "whole").stat().st_size - (20 << 20)
+    there.carrel("import", tmp_path / "whole", timeout=300)
+    now = there.wait_state(name, "suspended")
+    assert now["id"] == was["id"] and now["image"]["digest"] == was["image"]["digest"]
+    there.carrel("resume", name, timeout=180)
+    goes_on(there, name, before)
+    there.carrel("stop", "--timeout", "60s", name)
+    there.carrel("start", name)
+    await_log(there, name, "STARTS 2")
+    there.carrel("rm", "-f", name)
+    there.carrel("import", "--start", tmp_path / "thin", timeout=300)  # the image stayed there
+    goes_on(there, name, before)
+    there.carrel("rm", "-f", name)
+
+
+@pytest.fixture
+def sector(here, name, tmp_path):
+    """A stopped workspace of a small disk with a snapshot; its folder."""
+    (tmp_path / "boot.raw").write_bytes(boot_disk(b"BOOTED HERE"))
+    here.carrel("image", "import", "sector", tmp_path / "boot.raw")
+    deploy(here, tmp_path, f"name: {name}\nimage: sector\nengine: emulator\nnetwork: none\nresources: {{memory: 64MiB}}\n")
+    await_log(here, name, "BOOTED HERE")
+    here.carrel("stop", "-t", "0s", name)
+    here.carrel("snapshot", "create", name, "one")
+    return here.state / "node/workspaces" / here.workspace(name)["id"]
+
+
+def test_snapshots_of_disks_are_carried(here, there, name, sector, tmp_path):
+    here.carrel("export", "--snapshots", name, tmp_path / "f")
+    there.carrel("import", tmp_path / "f")
+    assert [s["name"] for s in there.workspace(name)["snapshots"]] == ["one"]
+    there.carrel("snapshot", "restore", name, "one")
+    there.carrel("start", name)
+    await_log(there, name, "BOOTED HERE")
+    there.carrel("rm", "-f", name)
+
+
+def lie(path, at, data):
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+@pytest.mark.parametrize("where", ["volumes/root.qcow2", "snapshots/*/root.ext4"])
+def test_a_disk_that_names_other_files_is_not_taken_in(here, there, name, sector, tmp_path, where):
+    """A bundle is anybody's: what is in it must not make QEMU open anything."""
+    [disk] = sector.glob(where)
+    whole = disk.read_bytes()
+    shadow = b"/etc/shadow"
+    lies = {
+        "a backing file": [(8, struct.pack(">QI", 0x200, len(shadow))), (0x200, shadow)],
+        "for its data": [(72, struct.pack(">Q", 4)), (104, struct.pack(">II", 0x44415441, len(shadow)) + shadow)],
+        "encrypted": [(32, struct.pack(">I", 2))],
+        "used for something else": [(40, struct.pack(">Q", 0x10000))],
+        "no qcow2": [(0, b"QFI\0")],
+    }
+    for word, changes in lies.items():
+        for at, data in changes:
+            lie(disk, at, data)
+        here.carrel("export", "--snapshots", name, tmp_path / "bad")
+        refused = there.carrel("import", tmp_path / "bad", ok=None)
+        assert refused.returncode != 0 and word in refused.stderr, (word, refused.stderr)
+        there.wait(lambda: there.api("GET", f"/v1/workspaces/{name}")[0] == 404)
+        disk.write_bytes(whole)
+        (tmp_path / "bad").unlink()
+    here.carrel("export", "--snapshots", name, tmp_path / "good")
+    there.carrel("import", tmp_path / "good")
+    there.carrel("rm", "-f", name)
