@@ -288,7 +288,7 @@ static int apply_whole(struct filter *f, struct filter_ruleset *wanted, const ch
 		log_warn("network filter: counters of the table that is replaced are lost");
 	if (filter_netlink_generation(f->netlink, &f->generation, &ignored) < 0)
 		f->generation = 0;
-	if (wanted->sited && !f->follows && filter_flows_read(f->netlink, table, &flows, e) < 0)
+	if (wanted->sited && filter_flows_read(f->netlink, table, &flows, e) < 0)
 		return -EIO;
 	filter_ruleset_text(wanted, table, &text);
 	if (nft_run(&text, false, e) < 0)

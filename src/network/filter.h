@@ -32,6 +32,7 @@ struct filter_workspace {
 	const struct attachment *attachments;
 	size_t attachment_count;
 	uint64_t owner_uid;
+	const char *const *learned; /* as many as attachments, or NULL: IPv4 addresses that the site's DHCP gave where the network gives none */
 };
 
 /* Everything, always; nothing in it is kept after a call. */
@@ -123,6 +124,16 @@ int filter_add(struct filter *f, const struct filter_intent *intent, const char 
 int filter_remove(struct filter *f, const char *id, struct err *e) must_check;
 
 int filter_counters(struct filter *f, struct filter_counts *ret_counts, struct err *e) must_check;
+/* An address that the site's DHCP gave to a workspace on a bridge of the site, as the kernel has learned it. */
+struct filter_lease {
+	char port[NETWORK_DEVICE_LENGTH + 1];
+	unsigned char mac[6], address[4];
+};
+typedef void filter_lease_seen(void *context, const struct filter_lease *lease);
+int filter_leases(struct filter *f, filter_lease_seen *seen, void *context, struct err *e) must_check;
+/* It is nobody's from now on; one that is not there is fine. */
+int filter_end_lease(struct filter *f, const struct filter_lease *lease, struct err *e) must_check;
+
 /* 1: the kernel has something else than was applied (filter_apply repairs it and *ret_what says what it was); 2: it may have, as
  * another program's change came between ours (filter_apply makes sure); 0: as applied. */
 int filter_check(struct filter *f, char ret_what[static 160], struct err *e) must_check;

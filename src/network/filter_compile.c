@@ -294,7 +294,7 @@ static void site_elements(struct filter_ruleset *r, const struct filter_party *p
 			key_name(e, i->attachment->port);
 			key_address(e, &a);
 		}
-	if (!i->has[0])
+	if (!i->has[0] || i->learned)
 		key_name(element_new(r, SET_LEARNS), i->attachment->port);
 	if (!i->has[1]) {
 		link_local(i, local);

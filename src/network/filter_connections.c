@@ -152,7 +152,7 @@ static int end_flows(struct filter *f, struct ending *end, struct err *e)
 	own_flows struct filter_flows all = { 0 }, ended = { 0 };
 	char table[FILTER_TABLE];
 
-	if (!f->known.sited || f->follows)
+	if (!f->known.sited)
 		return 0;
 	if (filter_table_name(f->instance, table, e) < 0 || filter_flows_read(f->netlink, table, &all, e) < 0)
 		return -EIO;

@@ -129,7 +129,8 @@ static int add_local(struct filter_model *m, const struct filter_workspace *w, s
 		if (!a->port || !*a->port || strlen(a->port) > NETWORK_DEVICE_LENGTH || strpbrk(a->port, "\"*\\") || !a->mac ||
 		    network_check_mac(a->mac, e) < 0)
 			return err_set(e, ERR_INVALID, "workspace %s: interface without usable port and MAC address", w->id);
-		if (set_addresses(n, a->ipv4, a->ipv6, w->id, e) < 0)
+		n->learned = !a->ipv4 && w->learned && w->learned[i];
+		if (set_addresses(n, n->learned ? w->learned[i] : a->ipv4, a->ipv6, w->id, e) < 0)
 			return -EINVAL;
 		m->sited |= filter_interface_sited(n);
 	}

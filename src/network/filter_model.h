@@ -30,6 +30,7 @@ struct filter_interface {
 	const struct filter_network *network; /* NULL: not on this host */
 	const struct attachment *attachment;  /* NULL: of another host */
 	bool has[2];                          /* IPv4, IPv6 */
+	bool learned;                         /* the IPv4 address is of the site's DHCP, which may give another */
 	struct filter_address address[2];
 };
 

@@ -159,39 +159,48 @@ int link_forwarding(struct err *e)
 
 unsigned link_index(const char *name) { return if_nametoindex(name); }
 
-struct found {
-	bool bridge, filters; /* VLANs */
-	uint16_t pvid;
-	uint32_t mtu;
-};
+#define INSIDE(a, type) netlink_find((const unsigned char *)(a) + NLA_HDRLEN, (const unsigned char *)(a) + (a)->nla_len, type)
+
+static void read_number(const struct nlattr *attribute, void *to, size_t size)
+{
+	if (attribute && attribute->nla_len >= NLA_HDRLEN + size)
+		memcpy(to, (const unsigned char *)attribute + NLA_HDRLEN, size);
+}
+
+static void read_kind(const struct nlattr *info, struct link_found *f)
+{
+	const struct nlattr *kind = INSIDE(info, IFLA_INFO_KIND), *data = INSIDE(info, IFLA_INFO_DATA);
+	unsigned char filters = 0;
+
+	f->bridge = kind && str_eq((const char *)kind + NLA_HDRLEN, "bridge");
+	if (f->bridge && data) {
+		read_number(INSIDE(data, IFLA_BR_VLAN_FILTERING), &filters, sizeof filters);
+		read_number(INSIDE(data, IFLA_BR_VLAN_DEFAULT_PVID), &f->pvid, sizeof f->pvid);
+	}
+	f->filters = filters;
+	if (kind && data && str_eq((const char *)kind + NLA_HDRLEN, "vlan"))
+		read_number(INSIDE(data, IFLA_VLAN_ID), &f->vlan, sizeof f->vlan);
+}
 
 static void seen_link(void *data, const struct nlmsghdr *message)
 {
-	struct found *f = data;
+	struct link_found *f = data;
 	const unsigned char *at = (const unsigned char *)NLMSG_DATA(message) + NLMSG_ALIGN(sizeof(struct ifinfomsg)),
 			    *end = (const unsigned char *)message + message->nlmsg_len;
-	const struct nlattr *mtu = netlink_find(at, end, IFLA_MTU), *info = netlink_find(at, end, IFLA_LINKINFO);
+	const struct nlattr *info = netlink_find(at, end, IFLA_LINKINFO);
 
-#define INSIDE(a, type) netlink_find((const unsigned char *)(a) + NLA_HDRLEN, (const unsigned char *)(a) + (a)->nla_len, type)
-#define READ(a, to) memcpy(to, (const unsigned char *)(a) + NLA_HDRLEN, sizeof *(to))
-	if (mtu)
-		READ(mtu, &f->mtu);
-	const struct nlattr *kind = info ? INSIDE(info, IFLA_INFO_KIND) : NULL, *data_of = info ? INSIDE(info, IFLA_INFO_DATA) : NULL;
-	f->bridge = kind && str_eq((const char *)kind + NLA_HDRLEN, "bridge");
-	const struct nlattr *filters = f->bridge && data_of ? INSIDE(data_of, IFLA_BR_VLAN_FILTERING) : NULL,
-			    *pvid = f->bridge && data_of ? INSIDE(data_of, IFLA_BR_VLAN_DEFAULT_PVID) : NULL;
-	f->filters = filters && *((const unsigned char *)filters + NLA_HDRLEN);
-	if (pvid)
-		READ(pvid, &f->pvid);
-#undef INSIDE
-#undef READ
+	*f = (struct link_found){ .there = true };
+	read_number(netlink_find(at, end, IFLA_MTU), &f->mtu, sizeof f->mtu);
+	read_number(netlink_find(at, end, IFLA_LINK), &f->above, sizeof f->above);
+	if (info)
+		read_kind(info, f);
 }
+#undef INSIDE
 
-/* Asked, not read from /sys, which shows the network namespace that it was mounted in. */
-static struct found find(const char *name)
+struct link_found link_find(const char *name)
 {
 	const struct ifinfomsg header = { .ifi_family = AF_UNSPEC };
-	struct found f = { 0 };
+	struct link_found f = { 0 };
 	struct netlink n;
 	struct err ignored;
 
@@ -203,8 +212,6 @@ static struct found find(const char *name)
 	netlink_close(&n);
 	return f;
 }
-
-bool link_is_bridge(const char *name) { return find(name).bridge; }
 
 static void put_bridge(struct netlink *n, const struct link_bridge *b)
 {
@@ -281,7 +288,7 @@ static bool read_mac(const char *text, unsigned char ret_mac[static 6])
  * must not be that. `fe` is what others (libvirt) begin with for the same reason. */
 static void keep_bridge(const struct link_port *p, unsigned char ret_mac[static 6], uint32_t *ret_mtu)
 {
-	const struct found bridge = find(p->bridge);
+	const struct link_found bridge = link_find(p->bridge);
 
 	if (!p->mac || !read_mac(p->mac, ret_mac))
 		memset(ret_mac, 0xfe, 6);
@@ -370,7 +377,7 @@ static int join_vlan(struct netlink *n, const struct link_port *p, unsigned inde
 {
 	if (!p->vlan)
 		return 0;
-	const struct found bridge = find(p->bridge);
+	const struct link_found bridge = link_find(p->bridge);
 	if (!bridge.filters) {
 		(void)err_set(e, ERR_UNSUPPORTED, "bridge %s does not filter VLANs, so a port cannot be in VLAN %u", p->bridge, p->vlan);
 		return err_hint(e, "set vlan_filtering on it, or name a bridge that is connected to the VLAN alone");

@@ -43,7 +43,15 @@ int link_bridge_make(const struct link_bridge *b, struct err *e) must_check;
 int link_remove(const char *name, struct err *e) must_check;
 /* 0: there is none of that name. */
 unsigned link_index(const char *name);
-bool link_is_bridge(const char *name);
+
+/* What the kernel says of an interface; asked, not read from /sys, which shows the network namespace that it was mounted in. */
+struct link_found {
+	bool there, bridge, filters; /* filters: VLANs */
+	uint16_t pvid, vlan;         /* of a bridge; of a VLAN device */
+	uint32_t mtu, above;         /* above: index of the interface that a VLAN device is made on */
+};
+struct link_found link_find(const char *name);
+
 /* Cables into the namespace, configured and up at both ends; on failure none of them is left. A port of that name from an earlier
  * run, whose namespace the kernel has not taken apart yet, is replaced. */
 int link_ports_make(const struct link_port *ports, size_t count, int namespace_fd, struct err *e) must_check;

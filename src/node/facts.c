@@ -26,6 +26,7 @@
 #include "base/own.h"
 #include "base/str.h"
 #include "node/facts_engines.h"
+#include "network/vlan.h"
 #include "node/facts_network.h"
 
 struct fact {
@@ -212,6 +213,23 @@ static bool test_dnsmasq(const struct node *n, struct str *detail)
 	return find_program("dnsmasq", detail);
 }
 
+static bool test_vlans(const struct node *n, struct str *detail)
+{
+	(void)n;
+	bool can = vlan_supported();
+	str_puts(detail, can ? "VLAN devices on any interface" : "no VLAN devices: only bridges of the site that filter VLANs");
+	return can;
+}
+
+static bool test_vhost(const struct node *n, struct str *detail)
+{
+	(void)n;
+	bool can = access("/dev/vhost-net", R_OK | W_OK) == 0;
+	str_puts(detail, can ? "the kernel serves machines' interfaces" :
+			       "/dev/vhost-net is not there: QEMU serves machines' interfaces itself, one queue each");
+	return can;
+}
+
 static bool test_runner(const struct node *n, struct str *detail)
 {
 	own_str char *path = mem_printf("%s/libexec/carrel/carrel-run", fs_prefix());
@@ -251,6 +269,8 @@ static const struct fact facts[] = {
 	{ "mkfs.ext4", true, test_mkfs, "install e2fsprogs" },
 	{ "nft", false, test_nft, "install nftables: without it no workspace is connected to a network" },
 	{ "dnsmasq", false, test_dnsmasq, "install dnsmasq-base: it tells workspaces names and addresses" },
+	{ "vlans", false, test_vlans, "load the module 8021q (modprobe 8021q)" },
+	{ "vhost-net", false, test_vhost, "load the module vhost_net (modprobe vhost_net) where KVM is" },
 	{ "carrel-run", true, test_runner, "install Carrel whole, or set CARREL_PREFIX to where it is" },
 	{ "free-space", true, test_space, "free at least 1 GiB in the agent's state folder" },
 };

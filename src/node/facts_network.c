@@ -14,7 +14,10 @@
 #define TABLE_MOST ((size_t)16 << 20)
 #define FOREIGN_MOST 16
 
-static bool is_foreign(const char *device) { return !str_starts(device, "crn") && !str_starts(device, "cri") && !str_eq(device, "lo"); }
+static bool is_foreign(const char *device)
+{
+	return !str_starts(device, "crn") && !str_starts(device, "cri") && !str_starts(device, "crw") && !str_eq(device, "lo");
+}
 
 /* proc(5): Iface Destination Gateway Flags RefCnt Use Metric Mask ..., addresses as the machine's words in hex. */
 static void add_ipv4(const char *table, json_t *list)

@@ -79,7 +79,7 @@ static struct local *put_local(struct networks *s, const struct assignment *a, s
 /* --- rules --- */
 
 /* All of it, or one workspace when the rest is there already. */
-static int apply(struct networks *s, const char *id, struct err *e)
+int network_apply(struct networks *s, const char *id, struct err *e)
 {
 	struct intent i;
 
@@ -108,7 +108,7 @@ static int attach_locked(struct networks *s, const struct assignment *a, struct 
 	l->pid = 0;
 	l->machine = isolate_is_machine(a);
 	if ((r = network_check_rates(s, e)) == 0)
-		r = apply(s, a->id, e);
+		r = network_apply(s, a->id, e);
 	if (r < 0)
 		local_free(map_remove(&s->locals, a->id));
 	return r;
@@ -143,6 +143,8 @@ int networks_running(struct networks *s, const char *id, uint64_t pid, struct er
 	struct local *l = map_get(&s->locals, id);
 	if (l)
 		l->pid = pid;
+	if (l && network_has_learners(s, l))
+		loop_post(s->node->loop, network_leases_begin, s);
 	int r = l ? network_keep_rates(s, e) : 0;
 	(void)pthread_mutex_unlock(&s->lock);
 	return r;
@@ -181,7 +183,9 @@ static int work_all(struct networks *s, struct err *e)
 	for (size_t i = 0; i < s->locals.capacity; i++)
 		if (s->locals.entries[i].key)
 			keep_first(network_carry_all(s, s->locals.entries[i].value, &one), &one, &first, e);
-	int r = s->locals.count || s->applied ? apply(s, NULL, &one) : 0;
+	if (!s->applied) /* what was given before is known before rules say what ends */
+		keep_first(network_look_at_leases(s, &one), &one, &first, e);
+	int r = s->locals.count || s->applied ? network_apply(s, NULL, &one) : 0;
 	keep_first(r, &one, &first, e);
 	network_miss_ports(s);
 	for (size_t i = 0; i < s->locals.capacity && r == 0; i++)
@@ -227,6 +231,8 @@ static int sweep_before(struct networks *s, struct err *e)
 	}
 	if (r == 0)
 		r = link_list(prefix, sweep_bridge, s, e);
+	if (r == 0)
+		r = network_sweep_vlans(s, e);
 	if (r == 0)
 		r = link_list(blocks, find_block, s, e);
 	if (r == 0)
@@ -300,7 +306,7 @@ static void look_run(void *data)
 			log_warn("the rules of networks were changed by somebody else (%s) and are set right", what);
 		else
 			log_detail("the rules of networks are applied anew: %s", what);
-		if (apply(s, NULL, &e) < 0)
+		if (network_apply(s, NULL, &e) < 0)
 			log_error(&e, "networks");
 	}
 	s->traffic = s->locals.count && s->applied ? network_read_traffic(s) : NULL;
@@ -315,6 +321,8 @@ static void look_done(void *data)
 
 	s->looking = false;
 	network_voices_open(s);
+	if (s->learners)
+		network_leases_begin(s);
 	if (s->traffic)
 		s->tell(s->tell_data, json_pack("{s:s, s:o}", "type", "traffic", "items", TAKE(s->traffic)));
 	s->timer = loop_add_timer(s->node->loop, LOOK_MS, on_timer, s);
@@ -381,6 +389,7 @@ void networks_stop(struct networks *s)
 	network_voices_close(s);
 	loop_remove(TAKE(s->timer));
 	loop_remove(TAKE(s->retry));
+	loop_remove(TAKE(s->lease_timer));
 	s->tell = NULL;
 }
 
@@ -389,6 +398,8 @@ void networks_free(struct networks *s)
 	if (!s)
 		return;
 	json_decref(s->traffic);
+	json_decref(s->lease_traffic);
+	network_learned_free(s);
 	filter_free(s->filter);
 	shaper_free(s->shaper);
 	for (size_t i = 0; i < s->locals.capacity; i++)
@@ -502,6 +513,8 @@ int networks_clean(const struct node *n, struct err *e)
 	own_str char *bridges = mem_printf("crn%s", instance), *blocks = mem_printf("cri%s", instance);
 	if (r == 0)
 		r = link_list(bridges, remove_one, e, e);
+	if (r == 0)
+		r = network_clean_vlans(instance, e);
 	if (r == 0)
 		r = link_list(blocks, remove_one, e, e);
 	if (r == 0)

@@ -46,18 +46,6 @@ static int put_names(struct networks *s, const struct network *w, const char *br
 	return r < 0 ? r : 0;
 }
 
-/* The site's: it is only looked at. */
-static int find_site_bridge(const struct network *w, const char *bridge, struct err *e)
-{
-	if (!link_index(bridge)) {
-		(void)err_set(e, ERR_NOT_FOUND, "network %s: this host has no bridge %s of the site", w->name, bridge);
-		return err_hint(e, "make it, or start the workspace on a host that has it");
-	}
-	if (str_starts(bridge, "crn") || !link_is_bridge(bridge))
-		return err_set(e, ERR_INVALID, "network %s: interface %s is not a bridge of the site", w->name, bridge);
-	return 0;
-}
-
 int network_carry(struct networks *s, const struct network *w, struct carried **ret_carried, struct err *e)
 {
 	struct carried *c = map_get(&s->carried, w->name);
@@ -66,13 +54,13 @@ int network_carry(struct networks *s, const struct network *w, struct carried **
 		c = mem_alloc(sizeof *c);
 		c->name = mem_strdup(w->name);
 		c->ours = w->kind != NETWORK_BRIDGE;
-		bridge_of(s->instance, w, c->bridge);
+		bridge_of(s, w, c->bridge);
 		map_put(&s->carried, c->name, c);
 	}
 	c->idle_since_ms = 0;
 	*ret_carried = c;
 	if (!c->ours)
-		return find_site_bridge(w, c->bridge, e);
+		return network_join_site(s, w, c, e);
 	if (!link_index(c->bridge)) {
 		c->names = false;
 		int r = make_bridge(s, w, c->bridge, e);
@@ -91,7 +79,7 @@ int network_carry(struct networks *s, const struct network *w, struct carried **
 static int drop(struct networks *s, struct carried *c, struct err *e)
 {
 	own_str char *folder = folder_of(s, c->name);
-	int r = c->ours ? names_stop(folder, e) : 0;
+	int r = c->ours ? names_stop(folder, e) : network_leave_site(c, e);
 
 	if (r == 0 && c->ours)
 		r = link_remove(c->bridge, e);

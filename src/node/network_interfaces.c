@@ -35,13 +35,13 @@ static const char *name_server(const struct network *w, bool ipv6)
 }
 
 /* What stands in one is its own. The default route goes by the first interface; on a bridge of the site IPv6's comes by advertisement. */
-static void fill_interface(const struct network *w, const char *bridge, const struct attachment *a, bool first, struct launch_interface *out)
+static void fill_interface(const struct network *w, const struct carried *c, const struct attachment *a, bool first, struct launch_interface *out)
 {
 	char zone[80];
 	bool ours = w->kind != NETWORK_BRIDGE;
 
-	*out = (struct launch_interface){ .port = mem_strdup(a->port), .bridge = mem_strdup(bridge), .device = mem_strdup(a->device),
-					  .mac = mem_strdup(a->mac), .mtu = (uint32_t)w->mtu, .isolated = ours, .vlan = (uint16_t)w->vlan,
+	*out = (struct launch_interface){ .port = mem_strdup(a->port), .bridge = mem_strdup(c->bridge), .device = mem_strdup(a->device),
+					  .mac = mem_strdup(a->mac), .mtu = (uint32_t)w->mtu, .isolated = ours, .vlan = c->vlan ? 0 : (uint16_t)w->vlan,
 					  .ipv4 = copy_or_null(a->ipv4), .ipv6 = copy_or_null(a->ipv6) };
 	out->gateway4 = first && a->ipv4 ? gateway_or_null(w->ipv4) : NULL;
 	if (!ours) {
@@ -69,7 +69,7 @@ int network_list_interfaces(struct networks *s, const struct assignment *a, stru
 		int r = network_carry_of(s, &all[i], &w, &c, e);
 		if (r < 0)
 			return r;
-		fill_interface(w, c->bridge, &all[i], i == 0, &list[(*ret_count)++]);
+		fill_interface(w, c, &all[i], i == 0, &list[(*ret_count)++]);
 	}
 	return 0;
 }
@@ -99,7 +99,7 @@ static int add_interface(struct networks *s, const struct local *l, const struct
 	own_fd int space = open(path, O_RDONLY | O_CLOEXEC);
 	if (space < 0)
 		return errno == ENOENT ? 0 : err_errno(e, errno, "open %s", path); /* it has just ended */
-	fill_interface(w, c->bridge, a, first, &f);
+	fill_interface(w, c, a, first, &f);
 	uint32_t number = (uint32_t)strtoul(a->device + strcspn(a->device, "0123456789"), NULL, 10);
 	const struct link_port p = { .port = f.port, .bridge = f.bridge, .owner = l->wish.id, .device = f.device, .mac = f.mac,
 				     .index = LINK_INSIDE_FIRST + number, .mtu = f.mtu, .isolated = f.isolated, .vlan = f.vlan,

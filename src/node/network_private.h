@@ -19,6 +19,7 @@ struct carried {
 	char *name;
 	char bridge[NETWORK_DEVICE_LENGTH + 1];
 	bool ours, names;
+	bool vlan; /* the bridge is ours, with a VLAN device of the site's interface (network/vlan.h) */
 	uint64_t idle_since_ms; /* 0: in use */
 };
 
@@ -40,6 +41,8 @@ struct networks {
 	struct directory directory;
 	struct map locals;  /* by id: struct local */
 	struct map carried; /* by name: struct carried */
+	struct map learned; /* by port: network_leases.c */
+	bool learners;      /* there are some */
 	struct filter *filter;
 	struct shaper *shaper;
 	bool applied, forwarding, swept, shaped;
@@ -54,6 +57,9 @@ struct networks {
 	json_t *traffic;
 	uint16_t metadata_port;
 	struct map voices; /* by network: to its names process */
+	bool lease_busy, lease_again;
+	struct loop_source *lease_timer;
+	json_t *lease_traffic;
 };
 
 /* What the filter gets; borrowed from directory and locals. */
@@ -62,12 +68,32 @@ struct intent {
 	struct filter_network *networks;
 	struct filter_workspace *workspaces;
 	struct member *members;
+	const char **learned;
 	char (*bridges)[NETWORK_DEVICE_LENGTH + 1];
 };
 
 void intent_make(struct networks *s, struct intent *out);
 void intent_done(struct intent *i);
-void bridge_of(const char *instance, const struct network *w, char out[static NETWORK_DEVICE_LENGTH + 1]);
+void bridge_of(const struct networks *s, const struct network *w, char out[static NETWORK_DEVICE_LENGTH + 1]);
+
+/* All rules, or one workspace's when the rest is there already. */
+int network_apply(struct networks *s, const char *id, struct err *e) must_check;
+
+/* network_leases.c: addresses that the site's DHCP gives. */
+bool network_has_learners(const struct networks *s, const struct local *l);
+/* 1: they are others than before. */
+int network_look_at_leases(struct networks *s, struct err *e) must_check;
+/* The address by which a port's workspace may be named, or NULL; until the next look. */
+const char *network_learned(const struct networks *s, const char *port);
+void network_learned_free(struct networks *s);
+/* From now on they are looked at as long as there are any. Loop thread. */
+void network_leases_begin(void *networks);
+
+/* network_site.c: what networks of kind bridge join. */
+int network_join_site(struct networks *s, const struct network *w, struct carried *c, struct err *e) must_check;
+int network_leave_site(struct carried *c, struct err *e) must_check;
+int network_sweep_vlans(struct networks *s, struct err *e) must_check; /* what no network here is carried by */
+int network_clean_vlans(const char *instance, struct err *e) must_check;
 
 /* Networks of an assignment are carried here, and what its launch needs of them; freed like isolate_parts. */
 int network_list_interfaces(struct networks *s, const struct assignment *a, struct launch_interface **ret_list, size_t *ret_count,

@@ -12,12 +12,16 @@
 #include "base/mem.h"
 #include "base/own.h"
 
-void bridge_of(const char *instance, const struct network *w, char out[static NETWORK_DEVICE_LENGTH + 1])
+void bridge_of(const struct networks *s, const struct network *w, char out[static NETWORK_DEVICE_LENGTH + 1])
 {
-	if (w->kind == NETWORK_BRIDGE)
+	const struct carried *c = map_get(&s->carried, w->name);
+
+	if (c)
+		(void)snprintf(out, NETWORK_DEVICE_LENGTH + 1, "%s", c->bridge);
+	else if (w->kind == NETWORK_BRIDGE)
 		(void)snprintf(out, NETWORK_DEVICE_LENGTH + 1, "%s", w->bridge);
 	else
-		(void)snprintf(out, NETWORK_DEVICE_LENGTH + 1, "crn%s%" PRIx64, instance, w->number & 0xffffff);
+		(void)snprintf(out, NETWORK_DEVICE_LENGTH + 1, "crn%s%" PRIx64, s->instance, w->number & 0xffffff);
 }
 
 void intent_done(struct intent *i)
@@ -26,6 +30,7 @@ void intent_done(struct intent *i)
 	free(i->workspaces);
 	free(i->members); /* borrowed inside */
 	free(i->bridges);
+	free(i->learned);
 }
 
 void intent_make(struct networks *s, struct intent *out)
@@ -35,11 +40,12 @@ void intent_make(struct networks *s, struct intent *out)
 	*out = (struct intent){ .networks = mem_alloc_array(s->directory.networks.count + 1, sizeof *out->networks),
 				.workspaces = mem_alloc_array(s->locals.count + 1, sizeof *out->workspaces),
 				.members = mem_alloc_array(s->directory.members.count + 1, sizeof *out->members),
+				.learned = mem_alloc_array(s->locals.count + 1, NETWORK_INTERFACES * sizeof *out->learned),
 				.bridges = mem_alloc_array(s->directory.networks.count + 1, sizeof *out->bridges) };
 	for (size_t i = 0; i < s->directory.networks.capacity; i++)
 		if (s->directory.networks.entries[i].key) {
 			const struct network *w = s->directory.networks.entries[i].value;
-			bridge_of(s->instance, w, out->bridges[at]);
+			bridge_of(s, w, out->bridges[at]);
 			out->networks[at] = (struct filter_network){ w, out->bridges[at] };
 			at++;
 		}
@@ -53,7 +59,10 @@ void intent_make(struct networks *s, struct intent *out)
 	for (size_t i = 0; i < s->locals.capacity; i++)
 		if (s->locals.entries[i].key) {
 			const struct assignment *a = &((const struct local *)s->locals.entries[i].value)->wish;
-			out->workspaces[at++] = (struct filter_workspace){ a->id, a->spec, a->attachments.items, a->attachments.count, a->owner_uid };
+			const char **learned = out->learned + at * NETWORK_INTERFACES;
+			for (size_t j = 0; j < a->attachments.count && j < NETWORK_INTERFACES; j++)
+				learned[j] = network_learned(s, ((const struct attachment *)a->attachments.items)[j].port);
+			out->workspaces[at++] = (struct filter_workspace){ a->id, a->spec, a->attachments.items, a->attachments.count, a->owner_uid, learned };
 		}
 	out->intent.workspace_count = at;
 	out->intent.instance = s->instance;
@@ -82,17 +91,21 @@ static bool read_device(const char *table, const char *port, struct device_count
 	return true;
 }
 
-static json_t *interfaces_of(const struct assignment *a, const char *table)
+static json_t *interfaces_of(const struct networks *s, const struct assignment *a, const char *table)
 {
 	const struct attachment *all = a->attachments.items;
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < a->attachments.count; i++) {
 		struct device_counts c;
-		if (read_device(table, all[i].port, &c))
-			(void)json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:I}", "port", all[i].port, "in-bytes",
+		const char *learned = network_learned(s, all[i].port);
+		if (!read_device(table, all[i].port, &c))
+			continue;
+		(void)json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:I}", "port", all[i].port, "in-bytes",
 								    (json_int_t)c.in_bytes, "in-packets", (json_int_t)c.in_packets, "out-bytes",
 								    (json_int_t)c.out_bytes, "out-packets", (json_int_t)c.out_packets));
+		if (learned)
+			(void)json_object_set_new(json_array_get(list, json_array_size(list) - 1), "ipv4", json_string(learned));
 	}
 	return list;
 }
@@ -125,7 +138,7 @@ json_t *network_read_traffic(struct networks *s)
 		if (s->locals.entries[i].key) {
 			const struct local *l = s->locals.entries[i].value;
 			(void)json_array_append_new(items, json_pack("{s:s, s:o, s:o}", "workspace", l->wish.id, "interfaces",
-								     interfaces_of(&l->wish, str_text(&table)), "dropped", drops_of(&counts, l->wish.id)));
+								     interfaces_of(s, &l->wish, str_text(&table)), "dropped", drops_of(&counts, l->wish.id)));
 		}
 	filter_counts_done(&counts);
 	return items;

@@ -28,6 +28,17 @@ static void tell_everyone(struct service *s, json_t *message)
 	json_decref(message);
 }
 
+static json_t *counters_of(const struct workspace *w, const struct attachment *a);
+
+/* The network's, or what the site's DHCP gave as the host told last; NULL: none that is known. */
+static const char *ipv4_of(const struct workspace *w, const struct attachment *a)
+{
+	const char *learned = a->ipv4 ? NULL : json_string_value(json_object_get(counters_of(w, a), "ipv4"));
+	struct err ignored;
+
+	return learned && network_check_address(learned, &ignored) == 0 ? learned : a->ipv4;
+}
+
 static json_t *member_of(const struct workspace *w)
 {
 	const struct attachment *a = w->wish.attachments.items;
@@ -36,7 +47,7 @@ static json_t *member_of(const struct workspace *w)
 	for (size_t i = 0; i < w->wish.attachments.count; i++) {
 		char text[NETWORK_ADDRESS_SIZE];
 		json_t *one = json_pack("{s:s, s:I, s:s}", "network", a[i].network, "number", (json_int_t)a[i].number, "mac", a[i].mac);
-		const char *const keys[] = { "ipv4", "ipv6" }, *const values[] = { a[i].ipv4, a[i].ipv6 };
+		const char *const keys[] = { "ipv4", "ipv6" }, *const values[] = { ipv4_of(w, &a[i]), a[i].ipv6 };
 		for (int j = 0; j < 2; j++) {
 			if (!values[j])
 				continue;
@@ -113,6 +124,16 @@ void network_traffic_gone(struct workspace *w)
 	w->traffic = NULL;
 }
 
+static bool has_learners(const struct workspace *w)
+{
+	const struct attachment *a = w->wish.attachments.items;
+
+	for (size_t i = 0; i < w->wish.attachments.count; i++)
+		if (!a[i].ipv4)
+			return true;
+	return false;
+}
+
 void network_on_traffic(struct host *h, json_t *message)
 {
 	json_t *item;
@@ -125,6 +146,8 @@ void network_on_traffic(struct host *h, json_t *message)
 			continue;
 		network_traffic_gone(w);
 		w->traffic = json_incref(item);
+		if (!w->uncommitted && has_learners(w))
+			network_tell(h->service, w);
 	}
 }
 
@@ -176,7 +199,7 @@ static const struct field interface_fields[] = {
 	{ "device", FIELD_TEXT, I(device), "name inside", .required = true },
 	{ "port", FIELD_TEXT, I(port), "name on the host", .required = true },
 	{ "mac", FIELD_TEXT, I(mac), "hardware address", .required = true },
-	{ "ipv4", FIELD_TEXT, I(ipv4), "ADDRESS/LENGTH" },
+	{ "ipv4", FIELD_TEXT, I(ipv4), "ADDRESS/LENGTH; the address alone when the site's DHCP gave it" },
 	{ "ipv6", FIELD_TEXT, I(ipv6), "ADDRESS/LENGTH" },
 	{ "rates", FIELD_OBJECT, I(rates), "bandwidth", .shape = &network_rates_shape },
 	{ 0 },

@@ -139,7 +139,7 @@ static const struct field create_fields[] = {
 	{ "reserved", FIELD_TEXTS, N(reserved), "addresses and FIRST-LAST ranges that are not given out", .max = 256, .check = network_check_range },
 	{ "zone", FIELD_TEXT, N(zone), "DNS zone of its workspaces; NAME.carrel when missing", .max = 79 },
 	{ "bridge", FIELD_TEXT, N(bridge), "bridge of the site (kind bridge)", .max = NETWORK_DEVICE_LENGTH },
-	{ "vlan", FIELD_NUMBER, N(vlan), "VLAN on that bridge", .max = 4094 },
+	{ "vlan", FIELD_NUMBER, N(vlan), "VLAN on it, or on any other interface of the site", .max = 4094 },
 	{ "mtu", FIELD_NUMBER, N(mtu), "largest packet in bytes", .min = 576, .max = 65521, .preset = 1500 },
 	{ "dns", FIELD_TEXTS, N(dns), "servers for names outside; the host's when missing", .max = 8, .check = network_check_address },
 	{ "labels", FIELD_PAIRS, N(labels), "free key-value pairs", .check = name_check_key },

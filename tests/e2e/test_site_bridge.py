@@ -2,6 +2,8 @@
 """Networks of kind bridge by the whole system: a bridge of the site in the agent's namespace, a machine of the site on it, and what stays as it was."""
 import json
 import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -82,27 +84,145 @@ def reaches_by(world, call):
     return world.run("lan", *call, ok=None).stdout == "hello\n"
 
 
-def test_addresses_by_the_site_s_dhcp(net, world):
+DHCP = """
+import socket, struct, sys
+seconds, pool, last = int(sys.argv[1]), sys.argv[2], 100
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x0300)
+s.bind(("desk0", 3))
+own, at, given = s.getsockname()[4], socket.inet_aton("192.168.80.9"), {}
+def total(b):
+    n = sum(struct.unpack(f"!{len(b) // 2}H", b))
+    while n >> 16: n = (n & 0xffff) + (n >> 16)
+    return ~n & 0xffff
+def say(kind, mac, xid, address):
+    m = struct.pack("!BBBB4sHH4s4s4s4s16s64s128s4s", 2, 1, 6, 0, xid, 0, 0x8000, bytes(4), address, at, bytes(4), mac + bytes(10), b"", b"", b"c\\x82Sc")
+    # the time is not where others write it
+    m += bytes([53, 1, kind, 54, 4]) + at + bytes([1, 4, 255, 255, 255, 0, 51, 4]) + struct.pack("!I", seconds) + bytes([255])
+    u = struct.pack("!HHHH", 67, 68, len(m) + 8, 0) + m
+    ip = struct.pack("!BBHHHBBH4s4s", 69, 0, len(u) + 20, 0, 0, 64, 17, 0, at, b"\\xff" * 4)
+    s.send(b"\\xff" * 6 + own + b"\\x08\\0" + ip[:10] + struct.pack("!H", total(ip)) + ip[12:] + u)
+print("ready", flush=True)
+while True:
+    f = s.recv(2048)
+    if f[12:14] != b"\\x08\\0" or f[23] != 17 or f[36:38] != b"\\0C" or f[42] != 1: continue
+    mac, xid, kind = f[70:76], f[46:50], f[f.index(b"\\x35\\x01", 282) + 2]
+    if mac not in given:
+        last += 1
+        given[mac] = socket.inet_aton(f"{pool}.{last}")
+    print("heard", kind, flush=True)
+    if kind in (1, 3): say({1: 2, 3: 5}[kind], mac, xid, given[mac])
+"""
+
+# The message's type is where options go on (RFC 2132, 9.3), as somebody would send it who wants the address for himself.
+RETURN = """
+import socket, struct, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 68))
+m = struct.pack("!BBBB4sHH4s4s4s4s16s64s128s4s", 1, 1, 6, 0, b"once", 0, 0, socket.inet_aton(sys.argv[1]), bytes(4), bytes(4), bytes(4),
+                b"\\x02nobody's", b"", bytes([53, 1, 7, 255]), b"c\\x82Sc")
+s.sendto(m + bytes([52, 1, 1, 54, 4]) + socket.inet_aton(sys.argv[2]) + bytes([255]), (sys.argv[2], 67))
+"""
+
+
+@pytest.fixture
+def leased(net, world):
+    """A network whose addresses the site gives, and ask(): a workspace's client, as a system has it; a program may not set addresses."""
     make_network(net, "leased", kind="bridge", bridge="site0")
-    server = world.popen("lan", "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=desk0", "--bind-interfaces",
-                         "--dhcp-range=192.168.80.100,192.168.80.150,1h", "--dhcp-leasefile=/dev/null", "--user=root", "--pid-file=")
-    world.serve("lan", 8062)
-    try:
-        with workspace(net, "guest", networks=[{"network": "leased"}], allow=["site"]) as shown:
-            def address(verb, what):  # what a system's DHCP client does; a program may not
-                run("nsenter", f"--net=/proc/{shown['pid']}/ns/net", "ip", "address", verb, what + "/24", "dev", "eth0")
-            assert inside(net, "guest", "ip", "-4", "address", "show", "dev", "eth0").stdout == ""
-            said = inside(net, "guest", "sh", "-c", "udhcpc -n -q -t 20 -T 1 -i eth0 -s /bin/true 2>&1").stdout
-            given = re.search(r"lease of (\S+) obtained", said)[1]
-            address("add", given)
-            assert reaches(net, "guest", DESK, 8062) == given
-            address("del", given)
-            address("add", "192.168.80.77")
-            assert reaches(net, "guest", DESK, 8062) is None, "one that nobody gave"
-    finally:
+    servers = []
+
+    def serve(seconds, pool="192.168.80"):
+        servers.append(world.popen("lan", sys.executable, "-c", DHCP, str(seconds), pool, stdout=subprocess.PIPE))
+        assert servers[-1].stdout.readline() == b"ready\n"
+        return servers[-1]
+
+    def configure(shown, verb, what):
+        run("nsenter", f"--net=/proc/{shown['pid']}/ns/net", "ip", "address", verb, what + "/24", "dev", "eth0")
+
+    def ask(shown):
+        said = inside(net, shown["name"], "sh", "-c", f"udhcpc -n -q -t 20 -T 1 -i eth0 -s /bin/true 2>&1").stdout
+        given = re.search(r"lease of (\S+) obtained", said)[1]
+        configure(shown, "replace", given)
+        return given
+    ask.serve, ask.configure = serve, configure
+    yield ask
+    for server in servers:
         server.kill()
         server.wait()
     net.carrel("network", "rm", "leased")
+
+
+def known(net, name):
+    return net.json("show", name)["interfaces"][0].get("ipv4")
+
+
+def test_addresses_by_the_site_s_dhcp(net, world, leased):
+    """Only what was given is used, rules of others name it, `show` tells it, and an agent that starts anew leaves connections alone."""
+    leased.serve(3600)
+    world.serve("lan", 8062)
+    with workspace(net, "guest", ["nc", "-ll", "-p", "80", "-e", "cat"], networks=[{"network": "leased"}], allow=["site"]) as shown, \
+            workspace(net, "peer", networks=[{"network": "office"}], allow=["workspace:guest tcp/80"]), \
+            workspace(net, "other", networks=[{"network": "office"}], allow=["none"]):
+        assert inside(net, "guest", "ip", "-4", "address", "show", "dev", "eth0").stdout == ""
+        assert net.carrel("network", "test", "peer", "guest", "tcp/80", ok=None).returncode, "it has no address"
+        given = leased(shown)
+        assert reaches(net, "guest", DESK, 8062) == given
+        eventually(lambda: known(net, "guest") == given)
+
+        def echo(who):
+            return inside(net, who, "sh", "-c", f"echo word | nc -w 2 {given} 80", ok=None).stdout == "word\n"
+        eventually(lambda: echo("peer"))
+        assert not echo("other")
+        assert "allowed" in net.carrel("network", "test", "peer", "guest", "tcp/80").stdout
+        assert net.carrel("network", "test", "peer", "guest", "tcp/81", ok=None).returncode
+        inside(net, "peer", "sh", "-c", f"(for i in $(seq 40); do echo $i; sleep 0.2; done) | nc {given} 80 >/tmp/said 2>&1 &")
+        eventually(lambda: inside(net, "peer", "cat", "/tmp/said").stdout)
+        net.node.kill()
+        net.node.start()
+        net.wait(lambda: net.api("GET", "/v1/hosts")[1]["items"][0]["connected"], what="the host")
+        eventually(lambda: known(net, "guest") == given)
+        assert echo("peer")
+        eventually(lambda: inside(net, "peer", "tail", "-n", "1", "/tmp/said").stdout == "40\n")
+        leased.configure(shown, "del", given)
+        leased.configure(shown, "add", "192.168.80.77")
+        assert reaches(net, "guest", DESK, 8062) is None, "one that nobody gave"
+
+
+def test_an_address_that_is_over_is_nobody_s(net, world, leased):
+    """Its time, which no frame ends; and one that is given back, which the next one may get."""
+    server = leased.serve(6)
+    world.serve("lan", 8064)
+    with workspace(net, "guest", networks=[{"network": "leased"}], allow=["site"]) as shown:
+        given = leased(shown)
+        eventually(lambda: known(net, "guest") == given)
+        eventually(lambda: known(net, "guest") is None)
+        assert reaches(net, "guest", DESK, 8064) is None, "its time is over"
+        leased.configure(shown, "del", given)
+        assert leased(shown) == given
+        eventually(lambda: known(net, "guest") == given)
+        assert reaches(net, "guest", DESK, 8064) == given, "given anew"
+        server.kill()
+        leased.serve(3600)
+        leased.configure(shown, "del", given)
+        given = leased(shown)
+        eventually(lambda: reaches(net, "guest", DESK, 8064) == given)
+        time.sleep(8)  # longer than the first one's time
+        assert reaches(net, "guest", DESK, 8064) == given, "it was given for longer"
+        assert leased(shown) == given
+        run("nsenter", f"--net=/proc/{shown['pid']}/ns/net", sys.executable, "-c", RETURN, given, DESK)
+        eventually(lambda: known(net, "guest") is None)
+        assert reaches(net, "guest", DESK, 8064) is None, "it was given back"
+
+
+def test_an_address_of_somebody_else_is_not_named(net, world, leased):
+    """The site's DHCP gives one that is a workspace's of another network: rules that name the guest do not open the way to that one."""
+    make_network(net, "twin", ipv4="10.97.0.0/24", kind="isolated")
+    server = leased.serve(3600, "10.97.0")
+    with workspace(net, "guest", networks=[{"network": "leased"}], allow=["site"]) as shown:
+        assert leased(shown) == "10.97.0.101"
+        server.kill()
+        time.sleep(3)  # it is looked at once a second
+        assert known(net, "guest") is None
+    net.carrel("network", "rm", "twin")
 
 
 def test_what_cannot_be_is_refused(net, world):
