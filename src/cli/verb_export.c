@@ -74,11 +74,35 @@ static int fill(struct cli *cli, const char *name, json_t *request, const char *
 	return r;
 }
 
+/* Its disk alone: a file of others, which cannot be continued. */
+static int export_disk(struct cli *cli, const struct args *a, const char *name, const char *part, const char *file, struct err *e)
+{
+	own_json json_t *request = json_pack("{s:s}", "format", args_text(a, "as"));
+	const char *more = args_text(a, "base") ? "base" : args_flag(a, "snapshots") ? "snapshots" : NULL;
+
+	if (more)
+		return err_set(e, ERR_INVALID, "--as writes a disk, which --%s says nothing about", more);
+	own_fd int fd = open(part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return err_errno(e, errno, "create %s", part);
+	int r = transfer(cli, name, request, fd, 0, e);
+	if (r == 0 && fsync(fd) < 0)
+		r = err_errno(e, errno, "write %s", part);
+	if (r == 0 && rename(part, file) < 0)
+		r = err_errno(e, errno, "rename to %s", file);
+	if (r < 0)
+		(void)unlink(part);
+	return r;
+}
+
 static int export(struct cli *cli, const struct args *a, struct err *e)
 {
 	const char *name = args_operand(a, 0), *file = args_operand(a, 1);
 	own_str char *part = mem_printf("%s.part", file);
 	own_json json_t *request = NULL;
+
+	if (args_text(a, "as"))
+		return export_disk(cli, a, name, part, file, e);
 	int r = make_request(cli, a, &request, e);
 
 	if (r < 0)
@@ -110,11 +134,13 @@ static const struct option options[] = {
 	{ "base", 'b', OPTION_MANY, "IMAGE|FILE", "leave out the partitions of an image, of another bundle, or of a list: the other side has them", NULL,
 	  COMPLETE_IMAGE_OR_FILE },
 	{ "snapshots", 0, OPTION_FLAG, NULL, "its snapshots too" },
+	{ "as", 0, OPTION_TEXT, "FORMAT", "of a stopped workspace that boots a disk: that alone, with what it wrote, as qcow2, vmdk, ova or raw" },
 	{ 0 },
 };
 static const struct example examples[] = {
 	{ "carrel export web web.bundle", "the whole workspace: image, volumes, and its memory when it is suspended" },
 	{ "carrel export --base debian web web.bundle", "for a service that has the image debian" },
+	{ "carrel export --as ova server server.ova", "the disks of a machine, for other systems" },
 	{ 0 },
 };
 const struct verb verb_export = {

@@ -24,6 +24,7 @@
 #include "node/suspend_pack.h"
 #include "store/bundle.h"
 #include "store/check.h"
+#include "store/export.h"
 #include "store/volume.h"
 
 #define UNFINISHED ".new"
@@ -84,46 +85,62 @@ static char *program(void)
 	return folder ? mem_printf("%s/carrel-bundle", folder) : mem_printf("%s/libexec/carrel/carrel-bundle", fs_prefix());
 }
 
+static void add_number(struct texts *words, uint64_t number)
+{
+	own_str char *text = mem_printf("%" PRIu64, number);
+	texts_add(words, text);
+}
+
+/* With the open files of all parts. `words` become its arguments, and are used up. */
+static int start_program(struct bundle_job *j, struct texts *words, int prefix, int *ret_socket, struct err *e)
+{
+	own_str struct proc_fd *fds = mem_alloc_array(j->count + 5, sizeof *fds);
+	size_t fd_count = 0;
+	int pair[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+		texts_done(words);
+		return err_errno(e, errno, "make a socket");
+	}
+	own_fd int ours = pair[0], theirs = pair[1];
+	fds[fd_count++] = (struct proc_fd){ 0, -1 };
+	fds[fd_count++] = (struct proc_fd){ 1, -1 };
+	fds[fd_count++] = (struct proc_fd){ BUNDLE_SOCKET_FD, theirs };
+	fds[fd_count++] = (struct proc_fd){ BUNDLE_PREFIX_FD, prefix };
+	for (size_t i = 0, next = BUNDLE_FIRST_FD; i < j->count; i++)
+		if (j->parts[i].fd >= 0)
+			fds[fd_count++] = (struct proc_fd){ (int)next++, j->parts[i].fd };
+	texts_add(words, NULL);
+	words->items[words->count - 1] = NULL;
+	const struct proc_spawn how = { .argv = (const char *const *)words->items, .fds = fds, .fd_count = fd_count };
+	int r = proc_start(&how, &j->pidfd, &pid, e);
+	words->count--;
+	texts_done(words);
+	if (r == 0)
+		*ret_socket = TAKE_FD(ours);
+	return r;
+}
+
 /* `from` NULL: unpack. */
 static int start(struct bundle_job *j, const struct bundle_from *from, int prefix, int *ret_socket, struct err *e)
 {
 	const struct bundle_stream *streams = j->header.streams.items;
 	own_str char *path = program();
-	own_str struct proc_fd *fds = mem_alloc_array(j->count + 5, sizeof *fds);
 	struct texts words = { 0 };
-	size_t fd_count = 0;
-	char number[32];
-	int pair[2];
-	pid_t pid;
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return err_errno(e, errno, "make a socket");
-	own_fd int ours = pair[0], theirs = pair[1];
 	texts_add(&words, path);
 	texts_add(&words, from ? "pack" : "unpack");
-	for (int i = 0; from && i < 2; i++) {
-		(void)snprintf(number, sizeof number, "%" PRIu64, i ? from->offset : from->stream);
-		texts_add(&words, number);
+	if (from) {
+		add_number(&words, from->stream);
+		add_number(&words, from->offset);
 	}
-	fds[fd_count++] = (struct proc_fd){ 0, -1 };
-	fds[fd_count++] = (struct proc_fd){ 1, -1 };
-	fds[fd_count++] = (struct proc_fd){ BUNDLE_SOCKET_FD, theirs };
-	fds[fd_count++] = (struct proc_fd){ BUNDLE_PREFIX_FD, prefix };
-	for (size_t i = 0, next = BUNDLE_FIRST_FD; i < j->count; i++) {
-		(void)snprintf(number, sizeof number, "%" PRIu64, streams[i].size_bytes);
-		texts_add(&words, j->parts[i].fd < 0 ? "-" : number);
-		if (j->parts[i].fd >= 0)
-			fds[fd_count++] = (struct proc_fd){ (int)next++, j->parts[i].fd };
-	}
-	texts_add(&words, NULL);
-	words.items[words.count - 1] = NULL;
-	const struct proc_spawn how = { .argv = (const char *const *)words.items, .fds = fds, .fd_count = fd_count };
-	int r = proc_start(&how, &j->pidfd, &pid, e);
-	words.count--;
-	texts_done(&words);
-	if (r == 0)
-		*ret_socket = TAKE_FD(ours);
-	return r;
+	for (size_t i = 0; i < j->count; i++)
+		if (j->parts[i].fd < 0)
+			texts_add(&words, "-");
+		else
+			add_number(&words, streams[i].size_bytes);
+	return start_program(j, &words, prefix, ret_socket, e);
 }
 
 /* --- export: what is in it --- */
@@ -307,19 +324,75 @@ static int make_prefix(const struct bundle_job *j, const struct record *r, int *
 	return done;
 }
 
-int bundle_export(struct work *w, const json_t *request, int *ret_socket, struct bundle_job **ret_job, struct err *e)
+/* --- export: disks alone, in a format of others --- */
+
+static int add_disk(struct bundle_job *j, const struct work *w, size_t number, struct err *e)
+{
+	const struct image_partition *partitions = w->record->wish.image->partitions.items;
+	own_str char *own = disk_file_path(w->record, number, NULL);
+	struct digest d;
+	char hex[DIGEST_HEX_SIZE];
+	int r = digest_parse(partitions[number].digest, &d, e);
+
+	if (r < 0)
+		return r;
+	own_str char *below = mem_printf("%s/partitions/sha256/%s", w->node->config.store, digest_hex(&d, hex));
+	r = add_file(j, BUNDLE_PARTITION, "below", below, false, e);
+	if (r == 0)
+		r = add_file(j, BUNDLE_VOLUME, "own", own, true, e);
+	if (r < 0)
+		return r;
+	struct part *scratch = add_stream(j, BUNDLE_VOLUME, "scratch");
+	scratch->fd = open(w->record->folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	return scratch->fd < 0 ? err_errno(e, errno, "make a scratch file") : 0;
+}
+
+static int check_disks(const struct record *r, const char *format, struct err *e)
+{
+	unsigned number = 0;
+
+	while (export_format_names[number] && !str_eq(export_format_names[number], format))
+		number++;
+	if (!export_format_names[number] || number < EXPORT_RAW)
+		return err_set(e, ERR_INVALID, "a workspace's disk has no format '%.60s': it is qcow2, vmdk, ova or raw", format);
+	if (r->truth.report->state == STATE_SUSPENDED) {
+		(void)err_set(e, ERR_CONFLICT, "the workspace is suspended: what its disk holds goes with its memory");
+		return err_hint(e, "export the whole workspace, or resume and stop it");
+	}
+	return export_check(r->wish.image, (enum export_format)number, e);
+}
+
+static int export_disks(struct bundle_job *j, const struct work *w, const char *format, int *ret_socket, struct err *e)
+{
+	const struct record *r = w->record;
+	own_str char *path = program();
+	struct texts words = { 0 };
+	int done = check_disks(r, format, e);
+
+	for (size_t i = 0; done == 0 && i < r->wish.image->partitions.count; i++)
+		done = add_disk(j, w, i, e);
+	if (done < 0)
+		return done;
+	json_t *machine = encode(&image_machine_shape, r->wish.image->machine);
+	own_str char *text = json_dumps(machine, JSON_COMPACT);
+	json_decref(machine);
+	texts_add(&words, path);
+	texts_add(&words, "disk");
+	texts_add(&words, format);
+	texts_add(&words, r->wish.spec->name ? r->wish.spec->name : r->id);
+	texts_add(&words, text ? text : "{}");
+	add_number(&words, r->wish.image->partitions.count);
+	return start_program(j, &words, -1, ret_socket, e);
+}
+
+static int export_bundle(struct bundle_job *j, const struct work *w, const json_t *request, int *ret_socket, struct err *e)
 {
 	const json_t *from_json = json_object_get(request, "from");
 	struct bundle_from from = { (uint32_t)json_integer_value(json_object_get(from_json, "stream")),
 				    (uint64_t)json_integer_value(json_object_get(from_json, "offset")) };
-	struct bundle_job *j = job_new(false);
 	own_fd int prefix = -1;
-	int fault, r = 0;
+	int r = add_image(j, w, request, e);
 
-	if ((fault = fault_point("export-begin")))
-		r = err_errno(e, fault, "export");
-	if (r == 0)
-		r = add_image(j, w, request, e);
 	if (r == 0)
 		r = add_volumes(j, w, e);
 	if (r == 0 && json_is_true(json_object_get(request, "snapshots")))
@@ -328,8 +401,19 @@ int bundle_export(struct work *w, const json_t *request, int *ret_socket, struct
 		r = add_memory(j, w, e);
 	if (r == 0)
 		r = make_prefix(j, w->record, &prefix, e);
-	if (r == 0)
-		r = start(j, &from, prefix, ret_socket, e);
+	return r == 0 ? start(j, &from, prefix, ret_socket, e) : r;
+}
+
+int bundle_export(struct work *w, const json_t *request, int *ret_socket, struct bundle_job **ret_job, struct err *e)
+{
+	const char *format = json_string_value(json_object_get(request, "format"));
+	struct bundle_job *j = job_new(false);
+	int fault = fault_point("export-begin"), r;
+
+	if (fault)
+		r = err_errno(e, fault, "export");
+	else
+		r = format ? export_disks(j, w, format, ret_socket, e) : export_bundle(j, w, request, ret_socket, e);
 	if (r < 0) {
 		bundle_job_free(j);
 		return r;

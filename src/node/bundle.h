@@ -14,7 +14,8 @@
 
 struct bundle_job;
 
-/* request: {"leave-out":[digests],"snapshots":bool,"from":{"stream","offset"}}. *ret_socket: frames of a bundle up to its last chunk. */
+/* request: {"leave-out":[digests],"snapshots":bool,"from":{"stream","offset"}}. *ret_socket: frames of a bundle up to its last chunk. Or
+ * {"format":"qcow2"|"vmdk"|"ova"|"raw"}: frames of the disks of a workspace that boots some. */
 int bundle_export(struct work *w, const json_t *request, int *ret_socket, struct bundle_job **ret_job, struct err *e) must_check;
 /* request: {"header":HEADER}, as it stands in the bundle. *ret_socket takes frames of its chunks of volumes, snapshots and memory. */
 int bundle_import(struct work *w, const json_t *request, int *ret_socket, struct bundle_job **ret_job, struct err *e) must_check;

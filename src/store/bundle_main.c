@@ -2,6 +2,8 @@
 /*
  * carrel-bundle pack STREAM OFFSET [BYTES|-]...     the bundle's first bytes (descriptor 4), then the chunks after that place
  * carrel-bundle unpack [BYTES|-]...                 chunks up to the end record
+ * carrel-bundle disk FORMAT TITLE MACHINE COUNT     no bundle: the disks of a workspace in a format of others (store/disk_export.h), with what
+ *                                                   its image needs as JSON; of each disk the partition, the workspace's own, a scratch file
  *
  * carrel-bundle show FILE       the header of a whole bundle: {"header":{...},"bytes":N,"chunks":N}
  * carrel-bundle layout FILE     its image, as a tar for an import
@@ -36,9 +38,11 @@
 #include "store/bundle.h"
 #include "store/bundle_layout.h"
 #include "store/bundle_reader.h"
+#include "store/disk_export.h"
 
 #define FRAME_BYTES 65535
 #define THREADS_MOST 8
+#define DISKS_MOST 8
 
 struct stream {
 	uint8_t frame[1 + FRAME_BYTES];
@@ -297,6 +301,73 @@ static int unpack(int argc, char **argv, struct err *e)
 	return r == 0 ? bundle_unpack(files, (size_t)argc - 2, receive_bytes, &s, e) : r;
 }
 
+/* --- disks --- */
+
+static void advance(void *data, const char *step, uint64_t done_bytes)
+{
+	(void)data;
+	(void)step;
+	(void)done_bytes;
+}
+
+static int open_disk(int fd, uint32_t id, struct disk **ret_base, struct disk_export_disk *d, struct err *e)
+{
+	struct disk_window below, own;
+	int r = disk_window_of(fd, &below, e);
+
+	d->scratch = fd + 2;
+	d->id = id;
+	if (r == 0)
+		r = disk_window_of(fd + 1, &own, e);
+	if (r == 0)
+		r = disk_open(&below, DISK_RAW, NULL, ret_base, e);
+	return r == 0 ? disk_open(&own, DISK_QCOW2, *ret_base, &d->disk, e) : r;
+}
+
+static int write_disks(struct disk_export *x, uint32_t id, struct err *e)
+{
+	struct disk_export_disk disks[DISKS_MOST] = { 0 };
+	struct disk *bases[DISKS_MOST] = { 0 };
+	int r = 0;
+
+	x->disks = disks;
+	for (size_t i = 0; r == 0 && i < x->count; i++)
+		r = open_disk(BUNDLE_FIRST_FD + 3 * (int)i, id + (uint32_t)i, &bases[i], &disks[i], e);
+	if (r == 0)
+		r = disk_export_write(x, e);
+	for (size_t i = 0; i < x->count; i++) {
+		if (disks[i].disk)
+			disk_close(disks[i].disk);
+		if (bases[i])
+			disk_close(bases[i]);
+	}
+	return r;
+}
+
+static int disk(int argc, char **argv, struct err *e)
+{
+	static struct stream s;
+	struct image_machine machine = { 0 };
+	struct disk_export x = { .put = send_bytes, .advance = advance, .data = &s, .machine = &machine };
+	uint64_t count = 0;
+
+	while (argc == 6 && export_format_names[x.format] && !str_eq(export_format_names[x.format], argv[2]))
+		x.format++;
+	if (argc != 6 || x.format < EXPORT_RAW || !export_format_names[x.format] || str_to_u64(argv[5], DISKS_MOST, &count) < 0 || count == 0)
+		return err_set(e, ERR_INVALID, "use: carrel-bundle disk FORMAT TITLE MACHINE COUNT");
+	x.title = argv[3];
+	x.count = (size_t)count;
+	struct digest d = hash_bytes(x.title, strlen(x.title));
+	uint32_t id;
+	memcpy(&id, d.bytes, sizeof id);
+	int r = decode_text(argv[4], strlen(argv[4]), "machine", &image_machine_shape, &machine, e);
+	if (r == 0)
+		r = sandbox_enter(0, NULL, e);
+	if (r == 0)
+		r = write_disks(&x, id, e);
+	return r == 0 && s.have ? send_frame(&s, e) : r;
+}
+
 /* An error is one line of JSON on standard error. */
 static int file_main(char **argv)
 {
@@ -322,6 +393,8 @@ int main(int argc, char **argv)
 		r = pack(argc, argv, &e);
 	else if (argc > 1 && str_eq(argv[1], "unpack"))
 		r = unpack(argc, argv, &e);
+	else if (argc > 1 && str_eq(argv[1], "disk"))
+		r = disk(argc, argv, &e);
 	else if (argc == 3)
 		return file_main(argv);
 	else

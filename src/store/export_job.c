@@ -19,12 +19,11 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "store/cancel.h"
-#include "store/disk_write.h"
+#include "store/disk_export.h"
 #include "store/export.h"
 #include "store/export_layer.h"
 #include "store/oci.h"
-
-#define TAR_BLOCK 512
+#include "store/tar_header.h"
 
 struct part {
 	struct digest digest;
@@ -46,12 +45,6 @@ struct job {
 	struct layer_watch watch;
 };
 
-struct disk_job {
-	struct job *job;
-	int fd; /* -1: the output */
-	struct hash *hash;
-};
-
 static int put(struct job *j, const void *bytes, size_t length, struct err *e)
 {
 	struct pollfd out = { .fd = j->output_fd, .events = POLLOUT };
@@ -69,43 +62,14 @@ static int put(struct job *j, const void *bytes, size_t length, struct err *e)
 	return 0;
 }
 
-/* --- the outer tar: POSIX ustar, sizes past 8 GiB in GNU's base 256 --- */
-
-struct tar_header {
-	char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, link[100], magic[6], version[2], owner[32],
-		group[32], major[8], minor[8], prefix[155], pad[12];
-};
-
-static void tar_size(char out[12], uint64_t bytes)
-{
-	if (bytes < UINT64_C(1) << 33) {
-		(void)snprintf(out, 12, "%011llo", (unsigned long long)bytes);
-		return;
-	}
-	out[0] = (char)0x80;
-	for (int i = 11; i > 0; i--, bytes >>= 8)
-		out[i] = (char)(bytes & 0xff);
-}
+/* --- the outer tar --- */
 
 static int put_header(struct job *j, const char *name, uint64_t bytes, struct err *e)
 {
-	struct tar_header h = { .type = '0' };
-	unsigned sum = 0;
+	uint8_t header[TAR_BLOCK];
 
-	_Static_assert(sizeof h == TAR_BLOCK, "a tar header is one block");
-	(void)snprintf(h.name, sizeof h.name, "%s", name);
-	(void)snprintf(h.mode, sizeof h.mode, "%07o", 0644U);
-	(void)snprintf(h.uid, sizeof h.uid, "%07o", 0U);
-	(void)snprintf(h.gid, sizeof h.gid, "%07o", 0U);
-	tar_size(h.size, bytes);
-	(void)snprintf(h.mtime, sizeof h.mtime, "%011o", 0U);
-	memcpy(h.magic, "ustar", 6);
-	memcpy(h.version, "00", 2);
-	memset(h.checksum, ' ', sizeof h.checksum);
-	for (size_t i = 0; i < sizeof h; i++)
-		sum += ((unsigned char *)&h)[i];
-	(void)snprintf(h.checksum, sizeof h.checksum, "%06o", sum);
-	return put(j, &h, sizeof h, e);
+	tar_header_fill(name, bytes, header);
+	return put(j, header, sizeof header, e);
 }
 
 static int put_padding(struct job *j, uint64_t bytes, struct err *e)
@@ -284,134 +248,45 @@ static int put_tar(struct job *j, struct err *e)
 
 /* --- disks --- */
 
-static int put_disk_bytes(void *data, const void *bytes, size_t length, struct err *e)
-{
-	struct disk_job *x = data;
+static int put_disk_bytes(void *data, const void *bytes, size_t length, struct err *e) { return put(data, bytes, length, e); }
 
-	if (x->fd < 0)
-		return put(x->job, bytes, length, e);
-	hash_add(x->hash, bytes, length);
-	return fs_write_all(x->fd, bytes, length, e);
+static void disk_advance(void *data, const char *step, uint64_t done_bytes)
+{
+	struct job *j = data;
+	j->report(j->report_data, step, done_bytes, j->total_bytes);
 }
 
-static void disk_advance(void *data, uint64_t done_bytes)
-{
-	struct disk_job *x = data;
-	struct job *j = x->job;
-
-	j->done_bytes = j->settled_bytes + (done_bytes < j->part_bytes ? done_bytes : j->part_bytes);
-	j->report(j->report_data, x->fd < 0 ? "write" : "pack", j->done_bytes, j->total_bytes);
-}
-
-/* `fd` -1: to the output itself. */
-static int put_disk(struct job *j, size_t index, unsigned format, const char *name, int fd, struct hash *hash, struct err *e)
+static int open_disk(struct job *j, size_t index, struct disk_export_disk *d, struct err *e)
 {
 	const struct part *part = &j->parts[index];
-	struct disk_job x = { j, fd, hash };
-	const struct disk_output out = { put_disk_bytes, disk_advance, &x };
 	const struct disk_window w = { part->fd, 0, part->size_bytes };
-	own_disk struct disk *d = NULL;
-	uint32_t id;
+	own_str char *name = mem_printf("disk-%zu", index);
 
-	memcpy(&id, part->digest.bytes, sizeof id);
-	begin_part(j, part->size_bytes);
-	int r = disk_open(&w, DISK_RAW, NULL, &d, e);
-	if (r == 0)
-		r = format == EXPORT_RAW ? disk_write_raw(d, &out, e) : format == EXPORT_QCOW2 ? disk_write_qcow2(d, &out, e) :
-									disk_write_vmdk(d, name, id, &out, e);
-	if (r == 0)
-		end_part(j);
-	return r;
-}
-
-struct vmdk {
-	char name[32];
-	int fd;
-	uint64_t bytes;
-	struct digest digest;
-};
-
-static int make_vmdk(struct job *j, size_t index, struct vmdk *v, struct err *e)
-{
-	own_hash struct hash *hash = hash_new();
-	struct stat st;
-
-	(void)snprintf(v->name, sizeof v->name, "disk%zu.vmdk", index);
-	int r = store_session_file(j->session, v->name, &v->fd, e);
-	if (r == 0)
-		r = put_disk(j, index, EXPORT_VMDK, v->name, v->fd, hash, e);
-	if (r == 0 && fstat(v->fd, &st) < 0)
-		r = err_errno(e, errno, "look at %s", v->name);
-	if (r < 0)
-		return r;
-	v->bytes = (uint64_t)st.st_size;
-	v->digest = hash_end(hash);
-	return 0;
-}
-
-static int put_member(struct job *j, const struct vmdk *v, struct err *e)
-{
-	static char buffer[1 << 18];
-	int r = put_header(j, v->name, v->bytes, e);
-
-	for (uint64_t at = 0; r == 0 && at < v->bytes;) {
-		ssize_t n = pread(v->fd, buffer, sizeof buffer, (off_t)at);
-		if (n <= 0)
-			return err_errno(e, n < 0 ? errno : EIO, "read %s", v->name);
-		r = put(j, buffer, (size_t)n, e);
-		at += (uint64_t)n;
-	}
-	return r == 0 ? put_padding(j, v->bytes, e) : r;
-}
-
-static void describe_ova(const struct job *j, const struct vmdk *disks, struct str *ret_ovf, struct str *ret_manifest)
-{
-	own_str struct disk_ovf_disk *list = mem_alloc_array(j->part_count, sizeof *list);
-	const char *tag = j->request->tag ? j->request->tag : "machine";
-	char hex[DIGEST_HEX_SIZE];
-
-	for (size_t i = 0; i < j->part_count; i++)
-		list[i] = (struct disk_ovf_disk){ disks[i].name, disks[i].bytes, j->parts[i].size_bytes };
-	disk_write_ovf(tag, j->request->image->machine, list, j->part_count, ret_ovf);
-	struct digest d = hash_bytes(ret_ovf->bytes, ret_ovf->length);
-	str_printf(ret_manifest, "SHA256(machine.ovf)= %s\n", digest_hex(&d, hex));
-	for (size_t i = 0; i < j->part_count; i++)
-		str_printf(ret_manifest, "SHA256(%s)= %s\n", disks[i].name, digest_hex(&disks[i].digest, hex));
-}
-
-/* The description first, as the format wants it; so the disks are made before anything is written. */
-static int put_ova(struct job *j, struct err *e)
-{
-	static const char zeros[2 * TAR_BLOCK];
-	own_strbuf struct str ovf = { 0 }, manifest = { 0 };
-	own_str struct vmdk *disks = mem_alloc_array(j->part_count, sizeof *disks);
-	size_t made = 0;
-	int r = 0;
-
-	for (; r == 0 && made < j->part_count; made++) {
-		disks[made].fd = -1;
-		r = make_vmdk(j, made, &disks[made], e);
-	}
-	if (r == 0) {
-		describe_ova(j, disks, &ovf, &manifest);
-		r = put_text(j, "machine.ovf", str_text(&ovf), e);
-	}
-	if (r == 0)
-		r = put_text(j, "machine.mf", str_text(&manifest), e);
-	for (size_t i = 0; r == 0 && i < made; i++)
-		r = put_member(j, &disks[i], e);
-	for (size_t i = 0; i < made; i++)
-		own_close(&disks[i].fd);
-	return r == 0 ? put(j, zeros, sizeof zeros, e) : r;
+	d->scratch = -1;
+	memcpy(&d->id, part->digest.bytes, sizeof d->id);
+	int r = disk_open(&w, DISK_RAW, NULL, &d->disk, e);
+	return r == 0 && j->request->format == EXPORT_OVA ? store_session_file(j->session, name, &d->scratch, e) : r;
 }
 
 static int put_disks(struct job *j, struct err *e)
 {
-	unsigned format = j->request->format;
+	own_str struct disk_export_disk *disks = mem_alloc_array(j->part_count, sizeof *disks);
+	size_t opened = 0;
+	int r = 0;
 
-	if (format == EXPORT_OVA)
-		return put_ova(j, e);
-	return put_disk(j, 0, format, "disk.vmdk", -1, NULL, e);
+	for (; r == 0 && opened < j->part_count; opened++)
+		r = open_disk(j, opened, &disks[opened], e);
+	const struct disk_export x = { .format = (enum export_format)j->request->format, .title = j->request->tag,
+				       .machine = j->request->image->machine, .disks = disks, .count = j->part_count,
+				       .put = put_disk_bytes, .advance = disk_advance, .data = j };
+	if (r == 0)
+		r = disk_export_write(&x, e);
+	for (size_t i = 0; i < opened; i++) {
+		if (disks[i].disk)
+			disk_close(disks[i].disk);
+		own_close(&disks[i].scratch);
+	}
+	return r;
 }
 
 /* Pinned, so that removing the image meanwhile takes nothing away. */

@@ -16,7 +16,6 @@
 
 const char *const import_format_names[] = { "tar", "oci", "disk", "raw", "registry", "kernel", NULL };
 const char *const import_init_names[] = { "detect", "yes", "no", NULL };
-const char *const export_format_names[] = { "oci", "oci-zstd", "partitions", "tar", "raw", "qcow2", "vmdk", "ova", NULL };
 
 #define I(member) offsetof(struct import_wire, member)
 static const struct field import_fields[] = {

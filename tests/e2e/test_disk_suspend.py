@@ -4,12 +4,15 @@ import json
 import os
 import shutil
 import struct
+import subprocess
+import tarfile
 import time
 import uuid
 
 import pytest
 
-from disk_tools import boot_disk
+import disk_guest
+from disk_tools import boot_disk, need_qemu_img, qemu_img
 from test_disk_machine import await_host, await_log, deploy
 from test_suspend import damage
 
@@ -238,3 +241,23 @@ def test_a_disk_that_names_other_files_is_not_taken_in(here, there, name, sector
     here.carrel("export", "--snapshots", name, tmp_path / "good")
     there.carrel("import", tmp_path / "good")
     there.carrel("rm", "-f", name)
+
+
+def test_the_disk_alone_for_other_systems(here, name, tmp_path):
+    need_qemu_img()
+    deploy(here, tmp_path, SPEC.format(name=name).replace("{memory", "{disk: 128MiB, memory"))
+    await_log(here, name, "READY")
+    inside(here, name, "sh", "-c", "echo written >/disk/mine; sync")
+    assert "at rest" in here.carrel("export", "--as", "raw", name, tmp_path / "raw", ok=5).stderr
+    here.carrel("stop", "--timeout", "60s", name)
+    for form in ("raw", "qcow2", "vmdk", "ova"):
+        here.carrel("export", "--as", form, name, tmp_path / form)
+    assert subprocess.run(["mtype", "-i", f"{tmp_path / 'raw'}@@{disk_guest.START * 512}", "::/mine"], capture_output=True).stdout == b"written\n"
+    for form in ("qcow2", "vmdk"):
+        qemu_img("compare", "-f", "raw", "-F", form, tmp_path / "raw", tmp_path / form)
+    with tarfile.open(tmp_path / "ova") as archive:
+        assert archive.getnames() == ["machine.ovf", "machine.mf", "disk0.vmdk"]
+        archive.extract("disk0.vmdk", tmp_path)
+    qemu_img("compare", "-f", "raw", "-F", "vmdk", tmp_path / "raw", tmp_path / "disk0.vmdk")
+    assert "no format" in here.carrel("export", "--as", "vdi", name, tmp_path / "vdi", ok=2).stderr
+    assert not list(tmp_path.glob("*.part"))
