@@ -339,18 +339,21 @@ static int put_port(struct shaper *s, const struct shape_class *c, struct err *e
 }
 
 /* The device may be gone, or somebody else's by now: an index is not used again soon, a name may be. */
-static int free_port(struct shaper *s, unsigned index, struct err *e)
-{
-	begin(&s->link, RTM_DELQDISC, 0, "free the port", index, PORT_HANDLE, TC_H_CLSACT, 0);
-	int r = netlink_run(&s->link, ENODEV, NULL);
-	return r < 0 && r != -EINVAL && r != -ENOENT ? err_errno(e, -r, "free the port") : 0;
-}
-
-/* The redirection of one direction that is not used any more. */
 static int free_hook(struct shaper *s, unsigned index, int direction, struct err *e)
 {
 	begin(&s->link, RTM_DELTFILTER, 0, "detach a filter of traffic", index, 0, hook(direction), FILTER_INFO);
-	return netlink_run(&s->link, ENOENT, e);
+	int r = netlink_run(&s->link, ENODEV, NULL);
+	return r < 0 && r != -EINVAL && r != -ENOENT ? err_errno(e, -r, "detach a filter of traffic") : 0;
+}
+
+/* clsact stays: the short way for packets (fast_kernel.c) may have its programs there. */
+static int free_port(struct shaper *s, unsigned index, struct err *e)
+{
+	int r = 0;
+
+	for (int d = 0; d < SHAPE_DIRECTIONS && r == 0; d++)
+		r = free_hook(s, index, d, e);
+	return r;
 }
 
 static int remove_classes(struct shaper *s, const struct shape_class *c, const bool which[SHAPE_DIRECTIONS], struct err *e)

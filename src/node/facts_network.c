@@ -9,6 +9,7 @@
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "network/fast.h"
 #include "network/filter.h"
 
 #define TABLE_MOST ((size_t)16 << 20)
@@ -72,4 +73,14 @@ void facts_add_foreign_rules(json_t *items)
 	for (int i = 0; i < count && i < FOREIGN_MOST; i++)
 		(void)json_array_append_new(items, json_pack("{s:s, s:b, s:s, s:s, s:s}", "name", "foreign-rules", "ok", 0, "need", "optional",
 							     "detail", found[i].what, "hint", found[i].advice));
+}
+
+void facts_add_short_way(json_t *items)
+{
+	struct err e = { 0 };
+	bool ok = fast_probe(&e) >= 0;
+
+	(void)json_array_append_new(items, json_pack("{s:s, s:b, s:s, s:s, s:s}", "name", "short-way", "ok", ok, "need", "optional", "detail",
+						     ok ? "packets of allowed connections between workspaces skip bridge and routing" : e.message, "hint",
+						     ok ? "" : e.hint));
 }

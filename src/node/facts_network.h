@@ -10,5 +10,7 @@
 json_t *facts_routes(void);
 /* One item for each rule of another program that drops our packets, as in facts.h. */
 void facts_add_foreign_rules(json_t *items);
+/* Whether packets between workspaces may take the short way (network/fast.h). */
+void facts_add_short_way(json_t *items);
 
 #endif

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "network/fast.h"
 #include "network/link.h"
 #include "network/names.h"
 
@@ -86,6 +87,7 @@ int network_apply(struct networks *s, const char *id, struct err *e)
 	intent_make(s, &i);
 	int r = s->applied && id ? filter_add(s->filter, &i.intent, id, e) : filter_apply(s->filter, &i.intent, e);
 	intent_done(&i);
+	network_fast_changed(s);
 	s->applied |= r >= 0;
 	return r < 0 ? r : 0;
 }
@@ -127,6 +129,7 @@ int networks_detach(struct networks *s, const char *id, struct err *e)
 	(void)pthread_mutex_lock(&s->lock);
 	struct local *l = map_remove(&s->locals, id);
 	int r = l ? filter_remove(s->filter, id, e) : 0;
+	network_fast_changed(s);
 	(void)pthread_mutex_unlock(&s->lock);
 	/* They would go with the namespace, but a connection whose end nobody acknowledges holds that for minutes. */
 	const struct attachment *all = l ? l->wish.attachments.items : NULL;
@@ -147,6 +150,8 @@ int networks_running(struct networks *s, const char *id, uint64_t pid, struct er
 		loop_post(s->node->loop, network_leases_begin, s);
 	int r = l ? network_keep_rates(s, e) : 0;
 	(void)pthread_mutex_unlock(&s->lock);
+	if (l)
+		loop_post(s->node->loop, network_fast_due, s);
 	return r;
 }
 
@@ -285,6 +290,7 @@ static void job_done(void *data)
 	struct networks *s = data;
 
 	s->busy = false;
+	network_fast_due(s);
 	if (s->failed && !s->retry)
 		s->retry = loop_add_timer(s->node->loop, RETRY_MS, on_retry, s);
 	if (s->due)
@@ -387,6 +393,7 @@ void networks_stop(struct networks *s)
 {
 	metadata_server_free(TAKE(s->metadata));
 	network_voices_close(s);
+	network_fast_stop(s);
 	loop_remove(TAKE(s->timer));
 	loop_remove(TAKE(s->retry));
 	loop_remove(TAKE(s->lease_timer));
@@ -402,6 +409,7 @@ void networks_free(struct networks *s)
 	network_learned_free(s);
 	filter_free(s->filter);
 	shaper_free(s->shaper);
+	fast_free(s->fast);
 	for (size_t i = 0; i < s->locals.capacity; i++)
 		if (s->locals.entries[i].key)
 			local_free(s->locals.entries[i].value);

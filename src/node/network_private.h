@@ -45,6 +45,7 @@ struct networks {
 	bool learners;      /* there are some */
 	struct filter *filter;
 	struct shaper *shaper;
+	struct fast *fast; /* NULL: the kernel lacks something */
 	bool applied, forwarding, swept, shaped;
 	int rates_failed; /* they do not fit any more; those before are kept */
 	char said[256];   /* the error that was logged last, as far as it fits */
@@ -60,6 +61,11 @@ struct networks {
 	bool lease_busy, lease_again;
 	struct loop_source *lease_timer;
 	json_t *lease_traffic;
+	/* network_fast.c; what a job does was copied to `fast_doing` before it began */
+	unsigned fast_due, fast_doing;
+	int fast_flows;
+	bool fast_busy, fast_failed, fast_lacking;
+	struct loop_source *fast_samples, *fast_ports, *fast_care, *fast_rest;
 };
 
 /* What the filter gets; borrowed from directory and locals. */
@@ -130,6 +136,11 @@ void network_miss_ports(struct networks *s); /* what is not there is due */
 int network_check_rates(const struct networks *s, struct err *e) must_check;
 /* Hosts whose workspaces have no rates do nothing here; once there were some, it is asked each time. */
 int network_keep_rates(struct networks *s, struct err *e) must_check;
+
+/* network_fast.c. Ports came or went (loop's thread); rules changed (under the lock). */
+void network_fast_due(void *networks);
+void network_fast_changed(struct networks *s);
+void network_fast_stop(struct networks *s);
 
 /* Counters of all locals, as the service wants them; a new reference. */
 json_t *network_read_traffic(struct networks *s);

@@ -34,10 +34,10 @@ def run(*words, check=True, **more):
 
 
 class Inside:
-    """`with Inside(name):` this thread is in the namespace; sockets made there stay there."""
+    """`with Inside(name):` this thread is in the namespace (a name of `ip netns`, or a path); sockets made there stay there."""
 
     def __init__(self, name):
-        self.path = f"/run/netns/{name}"
+        self.path = os.path.join("/run/netns", name)
 
     def __enter__(self):
         self.back = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -282,7 +282,7 @@ class World:
 
 
 def where(end):
-    return end.namespace if isinstance(end, Workspace) else end
+    return getattr(end, "namespace", end)
 
 
 def open_server(namespace, kind, address, port):

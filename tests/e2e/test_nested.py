@@ -53,6 +53,11 @@ CASES = {
                                       "carrel network test client server tcp/80",
     "packets agree":
         "i=0; until test \"$(carrel exec client -- sh -c 'nc -w 2 server.default.carrel 80 </dev/null')\" = served; do i=$((i+1)); test $i -lt 10; sleep 0.5; done",
+    "what is allowed takes the short way":
+        "carrel doctor | grep -q 'short-way *packets of allowed' && carrel deploy --name sink busybox -- nc -ll -p 81 -e cat && carrel allow client workspace:sink && "
+        "port=$(carrel show sink --format json | sed -n 's/.*\"port\": *\"\\([^\"]*\\)\".*/\\1/p' | head -n 1) && "
+        "carrel exec client -- sh -c '{ for i in 1 2 3; do dd if=/dev/zero bs=64k count=100; sleep 1; done; dd if=/dev/zero bs=64k count=1000; } 2>/dev/null | "
+        "nc -w 30 sink.default.carrel 81 | head -c 80000000 | wc -c | grep -q 80000000' && test $(cat /sys/class/net/$port/statistics/tx_bytes) -lt 40000000",
     "and not what is denied": "! carrel exec server -- sh -c 'nc -w 2 client.default.carrel 80 </dev/null'",
     "a bridge of the site is joined": "ip=$(ls /usr/sbin/ip /usr/bin/ip 2>/dev/null | head -n 1) && $ip netns add desk && $ip link add site0 type bridge forward_delay 0 && $ip link set site0 up && "
                                       "$ip link add desk0 type veth peer name eth0 netns desk && $ip link set desk0 master site0 up && "
@@ -108,7 +113,7 @@ CASES = {
                                             "$ip link del up0.11 && $ip link del up0",
     "the site keeps its bridge": "carrel rm -f clerk && i=0 && until test \"$(ls /sys/class/net/site0/brif)\" = desk0; do i=$((i+1)); test $i -lt 40; "
                                  "sleep 0.2; done && $ip link del site0 && $ip netns del desk",
-    "everything goes": "carrel rm -f one server client && ! ls -d /sys/fs/cgroup/carrel/*/ && test -z \"$(ls /sys/class/net | grep '^cr[0-9]')\"",
+    "everything goes": "carrel rm -f one server client sink && ! ls -d /sys/fs/cgroup/carrel/*/ && test -z \"$(ls /sys/class/net | grep '^cr[0-9]')\"",
 }
 
 

@@ -6,8 +6,11 @@
  *   intent            "intent": networks, members, workspaces: what the next requests are about
  *   compile           "text"
  *   apply | add | remove (with "id") | check | counters | facts | remove-all
+ *   fast              the short way for the ports of the intent (but those of "slow", a list); from then on flows are learned and cared for
+ *   fast-counts       "counts": of each port the packets that took it
  *   judge             "from", "to": {"workspace", "address"}, "protocol", "port", "ipv6", "published"
  */
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,10 +18,12 @@
 
 #include "base/mem.h"
 #include "model/assignment.h"
+#include "network/fast.h"
 #include "network/filter.h"
 
 struct tool {
 	struct filter *filter;
+	struct fast *fast;
 	struct filter_intent intent;
 	struct network *networks;
 	struct filter_network *filter_networks;
@@ -136,6 +141,57 @@ static int facts(json_t *answer, struct err *e)
 	return count;
 }
 
+static bool is_slow(json_t *request, const char *port)
+{
+	json_t *list = json_object_get(request, "slow");
+
+	for (size_t i = 0; i < json_array_size(list); i++)
+		if (str_eq(json_string_value(json_array_get(list, i)), port))
+			return true;
+	return false;
+}
+
+static const char *bridge_of(const struct tool *s, const char *network)
+{
+	for (size_t i = 0; i < s->intent.network_count; i++)
+		if (str_eq(s->filter_networks[i].network->name, network) && s->filter_networks[i].network->kind != NETWORK_BRIDGE)
+			return s->filter_networks[i].bridge;
+	return NULL;
+}
+
+static int set_fast(struct tool *s, json_t *request, struct err *e)
+{
+	struct fast_port *ports = mem_alloc_array(s->intent.workspace_count * NETWORK_INTERFACES + 1, sizeof *ports);
+	size_t count = 0;
+
+	if (!s->fast && (fast_probe(e) < 0 || fast_new(&s->fast, e) < 0))
+		return -1;
+	for (size_t i = 0; i < s->intent.workspace_count; i++)
+		for (size_t k = 0; k < s->workspaces[i].attachment_count; k++) {
+			const struct attachment *a = &s->workspaces[i].attachments[k];
+			const char *bridge = bridge_of(s, a->network);
+			count += bridge && !is_slow(request, a->port) && fast_port_set(&ports[count], a, bridge);
+		}
+	int r = fast_set_ports(s->fast, ports, count, e);
+	free(ports);
+	return r;
+}
+
+static int fast_count_list(struct tool *s, json_t *answer, struct err *e)
+{
+	struct fast_count *counts;
+	size_t count;
+	json_t *list = json_object();
+
+	if (fast_counts(s->fast, &counts, &count, e) < 0)
+		return -1;
+	for (size_t i = 0; i < count; i++)
+		json_object_set_new(list, counts[i].port, json_integer((json_int_t)counts[i].packets));
+	json_object_set_new(answer, "counts", list);
+	free(counts);
+	return 0;
+}
+
 static int act(struct tool *s, const char *verb, json_t *request, json_t *answer, struct err *e)
 {
 	const char *id = json_string_value(json_object_get(request, "id"));
@@ -159,6 +215,10 @@ static int act(struct tool *s, const char *verb, json_t *request, json_t *answer
 		json_object_set_new(answer, "unsure", json_boolean(result == 2));
 	} else if (!strcmp(verb, "counters")) {
 		result = counters(s, answer, e);
+	} else if (!strcmp(verb, "fast")) {
+		result = set_fast(s, request, e);
+	} else if (!strcmp(verb, "fast-counts")) {
+		result = fast_count_list(s, answer, e);
 	} else if (!strcmp(verb, "judge")) {
 		result = judge(s, request, answer, e);
 	} else if (!strcmp(verb, "facts")) {
@@ -168,6 +228,9 @@ static int act(struct tool *s, const char *verb, json_t *request, json_t *answer
 	} else {
 		exit(2);
 	}
+	bool changed = !strcmp(verb, "apply") || !strcmp(verb, "add") || !strcmp(verb, "remove");
+	if (s->fast && result >= 0 && changed && fast_rules_changed(s->fast, e) < 0)
+		return -1;
 	return result;
 }
 
@@ -178,13 +241,35 @@ static double microseconds(void)
 	return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
 }
 
+/* Until there is a request. */
+static void look_after_fast(struct tool *s)
+{
+	static double care_at;
+	struct err e = { 0 };
+
+	while (s->fast) {
+		struct pollfd p[] = { { .fd = 0, .events = POLLIN }, { .fd = fast_fd(s->fast), .events = POLLIN } };
+		(void)poll(p, 2, FAST_CARE_MS);
+		if (p[1].revents && fast_learn(s->fast, &e) < 0)
+			fprintf(stderr, "%s\n", e.message);
+		if (microseconds() >= care_at) {
+			care_at = microseconds() + FAST_CARE_MS * 1e3;
+			if (fast_care(s->fast, &e) < 0)
+				fprintf(stderr, "%s\n", e.message);
+		}
+		if (p[0].revents)
+			return;
+	}
+}
+
 int main(void)
 {
 	struct tool s = { 0 };
 	char *line = NULL;
 	size_t room = 0;
 
-	while (getline(&line, &room, stdin) > 0) {
+	(void)setvbuf(stdin, NULL, _IONBF, 0); /* nothing waits where poll does not see it */
+	while (look_after_fast(&s), getline(&line, &room, stdin) > 0) {
 		struct err e = { 0 };
 		json_t *request = json_loads(line, 0, NULL), *answer = json_object();
 		const char *verb = json_string_value(json_object_get(request, "do"));
