@@ -93,12 +93,13 @@ static int send_disks(int socket, const struct launch *l, struct err *e)
 		fds[n++] = l->disk_fds[i];
 	for (size_t i = 0; n < count && i < l->partition_count; i++)
 		fds[n++] = l->host_machine->partition_fds[i];
-	if (n < count)
+	if (n < count && l->root_fd >= 0)
 		fds[n++] = l->root_fd;
 	for (size_t i = 0; n < count && i < l->volume_count; i++)
 		fds[n++] = l->volumes[i].fd;
 	if (l->memory && l->memory->state_fd >= 0) {
-		fds[n++] = l->memory->folder_fd;
+		if (!l->memory->template)
+			fds[n++] = l->memory->folder_fd;
 		fds[n++] = l->memory->state_fd;
 	}
 	count = n;

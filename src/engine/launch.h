@@ -67,10 +67,11 @@ struct engine;
 
 /* A machine's memory is a file of the host's, so that a suspend has little to write. */
 struct launch_memory {
-	const char *path;   /* exists, has its size, belongs to QEMU's user */
+	const char *path;   /* exists, has its size, belongs to QEMU's user unless it is private */
 	int folder_fd;      /* the memory state's (model/memory.h) */
 	int state_fd;       /* goes on from this device state; -1: boots */
-	bool private;       /* the file stays as it is: what the machine writes is its own and gone at its end */
+	const char *private_shim; /* the file stays as it is: what the machine writes is its own and gone at its end; NULL: it is written */
+	bool template;      /* the state is a template's: it knows nothing of this workspace yet */
 };
 
 struct launch {
@@ -98,6 +99,7 @@ struct launch {
 	const struct launch_machine *host_machine; /* for engines with `machine`; NULL: this host has none */
 	const struct launch_memory *memory; /* of a machine; NULL: not in a file, and so never suspended */
 	int memory_fd;     /* of namespaces: folder of the memory state that it goes on from; 0: it begins */
+	bool makes_template; /* a machine that waits for its configuration: of the spec only resources and mode count (engine/qemu/template.h) */
 	bool held;         /* the output of the program waits for the first attach */
 	bool paused;       /* frozen before the first instruction of the program */
 	bool machine;      /* for carrel-init in a virtual machine (docs/formats/guest.md), not for carrel-run */

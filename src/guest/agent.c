@@ -306,6 +306,8 @@ static int make_world(struct agent *a, struct err *e)
 
 	if (r < 0 || (r = world_add_seed(&a->config.seed, e)) < 0 || (r = link_raise_loopback(e)) < 0)
 		return r;
+	if (a->config.rescan && (r = device_rescan(e)) < 0)
+		return r;
 	if ((r = world_make(&a->world, &a->plan, &a->config, e)) < 0)
 		return r;
 	return connect_links(a, &a->config.interfaces, false, e);
@@ -498,7 +500,8 @@ static void hello(struct agent *a)
 	struct guest_hello h = { .version = GUEST_VERSION, .uptime_ns = uptime_ns() };
 
 	streams_end_session(a->streams);
-	(void)!fs_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &boot_id, NULL);
+	if (a->phase != GUEST_WAITING) /* the kernel makes it when it is first read: not before this machine has random numbers of its own */
+		(void)!fs_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &boot_id, NULL);
 	if (boot_id.length)
 		boot_id.bytes[strcspn(boot_id.bytes, "\n")] = '\0';
 	h.boot_id = boot_id.bytes;

@@ -54,6 +54,13 @@ int device_load_modules(const char *folder, const char *prefix, struct err *e)
 
 /* --- devices --- */
 
+int device_rescan(struct err *e)
+{
+	own_fd int fd = open("/sys/bus/pci/rescan", O_WRONLY | O_CLOEXEC);
+
+	return fd < 0 || write(fd, "1", 1) != 1 ? err_errno(e, errno, "look for devices again") : 0;
+}
+
 /* The first entry of `class` whose file `attribute` says `value`. */
 static bool find(const char *class, const char *attribute, const char *value, char *ret_name, size_t size)
 {

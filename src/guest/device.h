@@ -12,6 +12,9 @@
  * (docs/formats/kernel.md). One that the kernel has already, or that finds no device, is fine. */
 int device_load_modules(const char *folder, const char *prefix, struct err *e) must_check;
 
+/* The buses are looked at once more: what was not there when the kernel started is found now. */
+int device_rescan(struct err *e) must_check;
+
 /* Both wait for the kernel to announce the device, at most ten seconds; *ret_path has room for `size`. */
 int device_find_disk(const char *serial, char *ret_path, size_t size, struct err *e) must_check;
 int device_find_port(const char *name, char *ret_path, size_t size, struct err *e) must_check;

@@ -76,6 +76,7 @@ static const struct field report_fields[] = {
 	{ "ended", FIELD_NUMBER, T(ended_ms), "milliseconds of Unix time" },
 	{ "pid", FIELD_NUMBER, T(pid), "first process, as the host numbers it" },
 	{ "engine", FIELD_TEXT, T(engine), "what it runs under, or ran under last" },
+	{ "began", FIELD_TEXT, T(began), "how the last start of a machine came to its memory: boot, template, memory" },
 	{ "memory-bytes", FIELD_NUMBER, T(memory_bytes), "of its memory state on disk" },
 	{ 0 },
 };

@@ -61,6 +61,7 @@ struct report {
 	uint64_t started_ms, ended_ms; /* Unix time; 0: never */
 	uint64_t pid;           /* first process as the host numbers it; 0: none */
 	char *engine;           /* that it runs under, or ran under last; NULL: never started */
+	char *began;            /* how a machine's last start came to its memory: "boot", "template" or "memory"; NULL: it is no machine */
 	uint64_t memory_bytes;  /* of the memory state on disk, holes not counted; 0: none */
 };
 

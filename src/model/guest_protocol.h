@@ -116,7 +116,7 @@ void guest_done(const struct guest_shape *shape, void *value);
 struct guest_hello {
 	uint64_t version;
 	uint64_t features;  /* of the guest: none is defined yet */
-	char *boot_id;      /* of the guest: /proc/sys/kernel/random/boot_id */
+	char *boot_id;      /* of the guest: /proc/sys/kernel/random/boot_id; empty while it waits for its configuration, and with it a seed */
 	char *release;      /* of the guest: the kernel's */
 	uint64_t uptime_ns; /* of the guest, since its kernel's start */
 };
@@ -146,6 +146,7 @@ struct guest_config {
 	struct guest_bytes plan;
 	struct guest_bytes seed;  /* GUEST_SEED_BYTES for the random generator */
 	uint64_t clock_ns;        /* CLOCK_REALTIME; 0: leave it */
+	uint64_t rescan;          /* 1: disks and interfaces came while it waited: its buses are looked at once more */
 };
 
 /* Like the first configuration, for a machine that goes on from an earlier one's memory. */

@@ -256,6 +256,7 @@ static void job_done(void *data)
 	w->agent->events->volumes(w->agent->data);
 	agent_look_for_idle(w->agent);
 	agent_refill(w->agent);
+	agent_make_templates(w->agent);
 	if (w->forget && t->report->state == STATE_REMOVED) {
 		agent_forget(w->agent, w->record->id);
 		return;
@@ -536,5 +537,6 @@ void agent_free(struct agent *a)
 	loop_remove(a->idle_timer);
 	loop_remove(a->refill_timer);
 	loop_remove(a->pack_timer);
+	loop_remove(a->template_timer);
 	free(a);
 }

@@ -2,8 +2,10 @@
 /* What is made ahead, and idle mounts: when nothing else is to be done. */
 #include "base/log.h"
 #include "node/agent_private.h"
+#include "node/template.h"
 
 #define READY_AFTER_MS 5   /* who has just started something waits for an answer, */
+#define TEMPLATE_AFTER_MS 1000 /* the machine that had to boot for want of one has things to do */
 #define BLANKS_AFTER_MS 150 /* and mkfs would take its processor */
 
 static void refill_job(void *data)
@@ -55,6 +57,42 @@ void agent_refill(struct agent *a)
 	loop_remove(a->refill_timer);
 	a->refill_timer = loop_add_timer(a->node->loop, READY_AFTER_MS, refill_now, a);
 }
+
+/* --- templates --- */
+
+static void template_job(void *data)
+{
+	struct agent *a = data;
+	struct err e = { 0 };
+
+	if (templates_make(a->node->templates, &e) < 0)
+		log_error(&e, "machines of this kind will boot");
+}
+
+static void template_done(void *data)
+{
+	struct agent *a = data;
+
+	a->making_template = false;
+	agent_make_templates(a);
+}
+
+static void make_template_now(void *data)
+{
+	struct agent *a = data;
+
+	a->template_timer = NULL;
+	a->making_template = true;
+	workers_run(a->node->workers, template_job, template_done, a, true);
+}
+
+void agent_make_templates(struct agent *a)
+{
+	if (!a->making_template && !a->template_timer && templates_wanted(a->node->templates))
+		a->template_timer = loop_add_timer(a->node->loop, TEMPLATE_AFTER_MS, make_template_now, a);
+}
+
+/* --- mounts --- */
 
 static void on_idle(void *data)
 {

@@ -35,10 +35,11 @@ struct agent {
 	struct workspace *buckets[AGENT_BUCKETS];
 	bool refilling, refill_blanks, refill_again;
 	uint64_t blanks_due_ms; /* 0: none are missing */
-	struct loop_source *idle_timer, *refill_timer;
+	struct loop_source *idle_timer, *refill_timer, *template_timer;
 	struct workspace *packed; /* whose memory is being packed; NULL: nobody's */
 	struct suspend_packing *packing;
 	struct loop_source *pack_watch, *pack_timer;
+	bool making_template;
 };
 
 struct workspace *agent_add(struct agent *a, struct record *r);
@@ -70,6 +71,7 @@ void agent_pack_leave(struct workspace *w);
 
 /* Blanks, and what a start needs, are made when nothing else is to be done; mounts that nobody uses go. */
 void agent_refill(struct agent *a);
+void agent_make_templates(struct agent *a);
 void agent_look_for_idle(struct agent *a);
 
 #endif

@@ -42,6 +42,8 @@ static const struct field fields[] = {
 	{ "keep-mounted", FIELD_DURATION, C(keep_mounted_ms), "how long unused partitions stay mounted", .preset = 60000, .example = "60s" },
 	{ "boot-timeout", FIELD_DURATION, C(boot_ms), "how long a machine may take to boot; then it is started once more, and then given up",
 	  .min = 1000, .max = 3600000, .preset = 60000, .example = "60s" },
+	{ "templates", FIELD_BYTES, C(template_bytes), "disk for templates, from which machines start without booting; 0: they always boot",
+	  .preset = UINT64_C(2) << 30, .example = "2G" },
 	{ "link-speed", FIELD_RATE, C(link_bits), "of the host's link to the site, of which guaranteed rates are shares; 0: as its device says",
 	  .example = "1G" },
 	{ "mount", FIELD_ENUM, C(mount), "how partitions are mounted: auto, file or loop", .names = mount_names, .example = "auto" },

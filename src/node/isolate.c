@@ -30,6 +30,7 @@
 #include "node/kvm.h"
 #include "node/machine.h"
 #include "node/suspend_machine.h"
+#include "node/template.h"
 
 struct isolator {
 	struct enforce_layout layout; /* constant */
@@ -240,6 +241,92 @@ static struct launch make_launch(const struct assignment *a, const struct enforc
 	};
 }
 
+static int make_run_folder(const char *run, struct err *e)
+{
+	int r = fs_remove_tree(AT_FDCWD, run, e); /* of the run before */
+	return r == 0 ? fs_mkdirs(run, 0700, e) : r;
+}
+
+int isolate_launch(struct node *n, const struct assignment *a, uint64_t first_id, struct launch *l, struct err *e)
+{
+	own_plan struct enforce_plan plan = { 0 };
+	own_str char *run = run_folder(n, a->id);
+	struct launch_result result = { 0 };
+	int r = make_plan(n, a->id, a, first_id, &plan, e);
+
+	if (r == 0)
+		r = enforce_apply(&plan, e);
+	if (r == 0)
+		r = make_run_folder(run, e);
+	if (r < 0)
+		return r;
+	l->cgroups = (struct launch_cgroups){ (const char *const *)plan.v1, plan.v2, plan.freeze_path, plan.freeze_text, plan.thaw_text };
+	l->run_dir = run;
+	return engine_launch(l, &result, e);
+}
+
+static void set_text(char **text, char *value)
+{
+	free(*text);
+	*text = value;
+}
+
+/* How a launch came to its memory, for people. */
+static const char *began_of(const struct launch *l, const struct isolate_parts *parts)
+{
+	if (parts->memory)
+		return "memory";
+	return !l->engine->machine ? NULL : l->memory && l->memory->template ? "template" : "boot";
+}
+
+/* One try. -ESTALE: the template that it began from may be of no use. */
+static int try_launch(struct node *n, const struct record *r, const struct isolate_parts *parts, struct launch *l, struct launch_machine *host,
+		      bool templates, struct launch_result *ret_result, struct err *e)
+{
+	struct launch_memory memory = { .folder_fd = -1, .state_fd = -1 };
+	own_str char *notice = NULL;
+	int done = 0;
+
+	l->memory = NULL;
+	if (l->engine->machine)
+		done = suspend_machine_prepare(n, r, parts, l, host, templates, &memory, &notice, e);
+	if (done == 0) {
+		l->runner = ready_runner(n->ready);
+		done = engine_launch(l, ret_result, e);
+	}
+	const char *began = began_of(l, parts);
+	if (done == 0)
+		set_text(&r->truth.report->began, began ? mem_strdup(began) : NULL);
+	if (notice)
+		set_text(&r->truth.report->notice, TAKE(notice));
+	l->memory = NULL;
+	suspend_machine_prepared(&memory);
+	return done;
+}
+
+/* A machine boots when a template does not help; one that has booted is what the next template is made for. */
+static int launch_with_templates(struct node *n, const struct record *r, const struct isolate_parts *parts, struct launch *l,
+				 struct launch_machine *host, struct launch_result *ret_result, struct err *e)
+{
+	struct err why = { 0 };
+	int done = try_launch(n, r, parts, l, host, true, ret_result, e);
+
+	if (done == -ESTALE) {
+		why = *e;
+		log_error(&why, "workspace %s: it boots instead", r->id);
+		done = make_run_folder(l->run_dir, e);
+		if (done == 0)
+			done = try_launch(n, r, parts, l, host, false, ret_result, e);
+		if (done == 0) {
+			templates_fail(n->templates, l);
+			set_text(&r->truth.report->notice, mem_printf("it was booted: going on from a template failed (%s)", why.message));
+		}
+	} else if (done == 0 && l->engine->machine && str_eq(r->truth.report->began, "boot")) {
+		templates_want(n->templates, l);
+	}
+	return done;
+}
+
 int isolate_start(struct node *n, const struct record *r, struct isolate_parts *parts, bool paused, bool maintenance, uint64_t *ret_pid,
 		  struct err *e)
 {
@@ -250,13 +337,10 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	struct launch_result result = { 0 };
 	struct launch_machine host = { 0 };
 	own_str char *notice = NULL;
-	struct launch_memory memory = { .folder_fd = -1, .state_fd = -1 };
 
 	int done = make_plan(n, r->id, &r->wish, r->truth.first_id, &plan, e);
 	if (done == 0)
-		done = fs_remove_tree(AT_FDCWD, run, e); /* of the run before */
-	if (done == 0)
-		done = fs_mkdirs(run, 0700, e);
+		done = make_run_folder(run, e);
 	if (done == 0)
 		done = fs_mkdirs(log_folder, 0700, e);
 	if (done < 0)
@@ -284,21 +368,14 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	if (done == 0 && !l.engine->machine && parts->memory)
 		done = fs_open_dir(AT_FDCWD, images_path, &images, e);
 	l.memory_fd = images;
-	if (done == 0 && l.engine->machine)
-		done = suspend_machine_prepare(r, parts, &l, &host, &memory, e);
-	if (done == 0) {
-		l.runner = ready_runner(n->ready);
-		done = engine_launch(&l, &result, e);
-	}
+	if (done == 0)
+		done = launch_with_templates(n, r, parts, &l, &host, &result, e);
 	for (size_t i = 0; i < parts->volume_count; i++)
 		volume_mount_close(&parts->volumes[i].mount); /* the runner's now; the last to close it takes it apart */
-	suspend_machine_prepared(&memory);
 	if (done == 0)
 		*ret_pid = result.pid > 0 ? (uint64_t)result.pid : 0;
-	if (done == 0 && notice) {
-		free(r->truth.report->notice);
-		r->truth.report->notice = TAKE(notice);
-	}
+	if (done == 0 && notice)
+		set_text(&r->truth.report->notice, TAKE(notice));
 	return done;
 }
 

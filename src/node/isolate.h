@@ -75,6 +75,9 @@ int isolate_limits_undo(struct node *n, const char *id, struct err *e) must_chec
 /* Starts runner and first process, or (maintenance) the runner alone. */
 int isolate_start(struct node *n, const struct record *r, struct isolate_parts *parts, bool paused, bool maintenance, uint64_t *ret_pid,
 		  struct err *e) must_check;
+/* The limits and the runner of something that is no workspace of the service's: `l` but for groups and run folder, which are made for
+ * a->id; isolate_undo and isolate_limits_undo take both away. */
+int isolate_launch(struct node *n, const struct assignment *a, uint64_t first_id, struct launch *l, struct err *e) must_check;
 /* A connection that stays, whose end of file says that the runner is gone; the caller's. */
 int isolate_connect(struct node *n, const char *id, int *ret_control, struct err *e) must_check;
 /* Ends the runner and all of the workspace's processes, whatever state they are in, and removes the run folder. */

@@ -11,6 +11,7 @@
 #include "node/isolate.h"
 #include "node/machine.h"
 #include "node/network.h"
+#include "node/template.h"
 
 /* Folders of others' data are root's only; the run folder itself is everybody's, for carreld's socket is in it. */
 static int make_folders(const struct node *n, struct err *e)
@@ -51,6 +52,7 @@ int node_init(struct node *n, struct config *config, struct err *e)
 		volume_pool_want(n->pool, VOLUME_ROOT, n->config.blank_bytes);
 	if (r < 0)
 		return r;
+	n->templates = templates_new(n);
 	n->ready = ready_new(n->pool, n->blanks, (unsigned)n->config.ahead);
 	if (n->config.blank_bytes)
 		ready_want(n->ready, n->config.blank_bytes, true);
@@ -61,6 +63,7 @@ void node_done(struct node *n)
 {
 	networks_free(n->networks);
 	isolator_free(n->isolator);
+	templates_free(n->templates);
 	machines_free(n->machines);
 	ready_free(n->ready);
 	volume_pool_free(n->pool);

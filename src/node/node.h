@@ -22,6 +22,7 @@ struct node {
 	struct networks *networks;
 	struct isolator *isolator;
 	struct machines *machines;
+	struct templates *templates;
 	char *workspaces; /* STATE/node/workspaces */
 	char *kept;       /* STATE/node/kept */
 	char *runs;       /* RUN/node/workspaces */

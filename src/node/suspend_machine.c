@@ -30,7 +30,9 @@
 #include "model/board.h"
 #include "engine/runner_client.h"
 #include "node/disk.h"
+#include "node/private_memory.h"
 #include "node/suspend.h"
+#include "node/template.h"
 #include "store/volume.h"
 
 #define ANSWER_MOST 65536
@@ -106,7 +108,6 @@ static int note_machine(const struct record *r, const struct launch *l, const ch
 
 static int make_ram(int folder, uint64_t bytes, uid_t owner, struct err *e)
 {
-	(void)unlinkat(folder, MEMORY_RAM, 0);
 	own_fd int fd = openat(folder, MEMORY_RAM, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 || fchown(fd, owner, owner) < 0)
 		return err_errno(e, errno, "make the machine's memory");
@@ -115,14 +116,28 @@ static int make_ram(int folder, uint64_t bytes, uid_t owner, struct err *e)
 
 static int take_ram(int folder, uid_t owner, struct launch_memory *memory, struct err *e)
 {
+	(void)unlinkat(folder, MEMORY_BASE, 0); /* of the run before */
 	if (fchownat(folder, MEMORY_RAM, owner, owner, AT_SYMLINK_NOFOLLOW) < 0)
 		return err_errno(e, errno, "take the machine's memory");
 	memory->state_fd = openat(folder, MEMORY_STATE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	return memory->state_fd < 0 ? err_errno(e, errno, "open the machine's state") : 0;
 }
 
-int suspend_machine_prepare(const struct record *r, const struct isolate_parts *parts, struct launch *l, struct launch_machine *host,
-			    struct launch_memory *ret_memory, struct err *e)
+/* A file of its own, or a template's, which stays as it is. */
+static int new_memory(struct node *n, const struct launch *l, const char *path, int folder, bool templates, struct launch_memory *memory,
+		      char **ret_notice, struct err *e)
+{
+	own_str char *base = mem_printf("%s/" MEMORY_BASE, path);
+
+	(void)unlinkat(folder, MEMORY_BASE, 0);
+	(void)unlinkat(folder, MEMORY_RAM, 0);
+	if (templates && templates_take(n->templates, l, base, memory, ret_notice))
+		return 0;
+	return make_ram(folder, ram_bytes(l), l->first_id + LAUNCH_IDS - 1, e);
+}
+
+int suspend_machine_prepare(struct node *n, const struct record *r, const struct isolate_parts *parts, struct launch *l,
+			    struct launch_machine *host, bool templates, struct launch_memory *ret_memory, char **ret_notice, struct err *e)
 {
 	const struct memory_manifest *m = parts->memory;
 	own_str char *path = record_path(r, MEMORY_FOLDER);
@@ -142,14 +157,15 @@ int suspend_machine_prepare(const struct record *r, const struct isolate_parts *
 	if (done == 0 && m)
 		done = check_layout(m, layout, e);
 	if (done == 0 && !m)
-		done = make_ram(folder, ram_bytes(l), owner, e);
+		done = new_memory(n, l, path, folder, templates, ret_memory, ret_notice, e);
 	if (done == 0 && !m)
 		done = note_machine(r, l, layout, folder, e);
 	if (done == 0 && m)
 		done = take_ram(folder, owner, ret_memory, e);
 	if (done < 0)
 		return done;
-	ret_memory->path = mem_printf("%s/" MEMORY_RAM, path);
+	if (!ret_memory->path)
+		ret_memory->path = mem_printf("%s/" MEMORY_RAM, path);
 	ret_memory->folder_fd = TAKE_FD(folder);
 	l->memory = ret_memory;
 	return 0;
@@ -181,14 +197,15 @@ static struct standing *standing_new(int connection, uint64_t begun_ms)
 
 static int machine_check(struct node *n, const struct record *r, struct err *e)
 {
-	own_str char *ram = record_path(r, MEMORY_FOLDER "/" MEMORY_RAM), *machine = record_path(r, MEMORY_FOLDER "/" MEMORY_MACHINE);
+	own_str char *ram = record_path(r, MEMORY_FOLDER "/" MEMORY_RAM), *machine = record_path(r, MEMORY_FOLDER "/" MEMORY_MACHINE),
+		     *base = record_path(r, MEMORY_FOLDER "/" MEMORY_BASE);
 
 	(void)n;
 	if (disk_is_one(&r->wish) && machine_choose(r->wish.spec->machine, r->wish.image->machine).disk_bus == BUS_NVME) {
 		(void)err_set(e, ERR_UNSUPPORTED, "QEMU cannot put the state of NVMe disks on disk");
 		return err_hint(e, "a workspace with machine: {disk-bus: virtio} or sata can be suspended; carrel stop keeps what is on the disks");
 	}
-	if (fs_exists(AT_FDCWD, ram) && fs_exists(AT_FDCWD, machine))
+	if ((fs_exists(AT_FDCWD, ram) || fs_exists(AT_FDCWD, base)) && fs_exists(AT_FDCWD, machine))
 		return 0;
 	(void)err_set(e, ERR_UNSUPPORTED, "the machine's memory is not in a file: an earlier version started it");
 	return err_hint(e, "restart it once");
@@ -278,9 +295,29 @@ static int add_files(struct memory_manifest *m, const struct record *r, int fold
 	return done == 0 ? add_file(m, folder, MEMORY_RAM, false, e) : done;
 }
 
+/* Memory that is in QEMU's process comes to the file: all of it while the guest runs, and then what it has changed since. */
+static int gather(const struct work *w, int folder, int *ret_ram, struct err *e)
+{
+	own_str char *path = record_path(w->record, MEMORY_FOLDER);
+	own_str char *base = mem_printf("%s/" MEMORY_BASE, path), *ram = mem_printf("%s/" MEMORY_RAM, path);
+	int r = 0;
+
+	if (private_memory_is(folder) && (r = volume_copy(base, ram, NULL, NULL, e)) < 0)
+		return r;
+	own_fd int fd = openat(folder, MEMORY_RAM, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return err_errno(e, errno, "open the memory's file");
+	if ((r = private_memory_update(folder, (pid_t)w->record->truth.report->pid, fd, e)) == 0)
+		*ret_ram = TAKE_FD(fd);
+	return r;
+}
+
 static int finish_files(const struct work *w, int folder, int ram, int state, struct memory_manifest *m, struct err *e)
 {
-	int r = write_back(w, ram, e);
+	int r = private_memory_update(folder, (pid_t)w->record->truth.report->pid, ram, e);
+
+	if (r == 0)
+		r = write_back(w, ram, e);
 
 	if (r == 0 && fdatasync(state) < 0)
 		r = err_errno(e, errno, "write the machine's state");
@@ -290,13 +327,14 @@ static int finish_files(const struct work *w, int folder, int ram, int state, st
 static int machine_save(struct work *w, int folder, struct memory_manifest *m, void **ret_saved, struct err *e)
 {
 	own_str char *run = mem_printf("%s/%s", w->node->runs, w->record->id);
-	own_fd int ram = openat(folder, MEMORY_RAM, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	own_fd int state = openat(folder, MEMORY_STATE, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	own_fd int connection = -1;
+	own_fd int connection = -1, ram = -1;
 
-	if (ram < 0 || state < 0)
-		return err_errno(e, errno, "open the memory's files");
-	int r = describe(w, folder, m, e);
+	if (state < 0)
+		return err_errno(e, errno, "open the state's file");
+	int r = gather(w, folder, &ram, e);
+	if (r == 0)
+		r = describe(w, folder, m, e);
 	for (int i = 0; i < 2 && r == 0; i++)
 		r = write_back(w, ram, e);
 	uint64_t begun_ms = loop_now_ms();
@@ -363,12 +401,26 @@ void suspend_machine_go_on(void *standing)
 		machine_abort(NULL, standing);
 }
 
+static int copy_private(const struct work *w, int folder, const char *to, struct err *e)
+{
+	own_fd int fd = open(to, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 ? err_errno(e, errno, "open %s", to) : private_memory_update(folder, (pid_t)w->record->truth.report->pid, fd, e);
+}
+
 int suspend_machine_copy_ram(struct work *w, const char *folder, struct err *e)
 {
-	own_str char *from = record_path(w->record, MEMORY_FOLDER "/" MEMORY_RAM), *to = mem_printf("%s/" MEMORY_RAM, folder);
-	own_str char *seed = record_path(w->record, MEMORY_FOLDER "/" MEMORY_SEED), *seed_to = mem_printf("%s/" MEMORY_SEED, folder);
-	int fault = fault_point("snapshot-memory"), r = fault ? err_errno(e, fault, "copy the memory") : volume_copy(from, to, NULL, NULL, e);
+	own_str char *own = record_path(w->record, MEMORY_FOLDER), *to = mem_printf("%s/" MEMORY_RAM, folder);
+	own_str char *seed = mem_printf("%s/" MEMORY_SEED, own), *seed_to = mem_printf("%s/" MEMORY_SEED, folder);
+	own_fd int fd = -1;
+	int fault = fault_point("snapshot-memory"), r = fault ? err_errno(e, fault, "copy the memory") : fs_open_dir(AT_FDCWD, own, &fd, e);
 
+	if (r < 0)
+		return r;
+	own_str char *from = mem_printf("%s/%s", own, private_memory_is(fd) ? MEMORY_BASE : MEMORY_RAM);
+	r = volume_copy(from, to, NULL, NULL, e);
+	if (r == 0)
+		r = copy_private(w, fd, to, e);
 	return r == 0 && disk_is_one(&w->record->wish) ? volume_copy(seed, seed_to, NULL, NULL, e) : r;
 }
 

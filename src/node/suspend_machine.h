@@ -7,10 +7,11 @@
 #include "node/isolate.h"
 #include "node/steps.h"
 
-/* Before a launch: makes the file, or takes the one that `parts->memory` names, checks that the devices are those of the state, and
- * sets l->memory. Afterwards `_prepared`, however it ended. */
-int suspend_machine_prepare(const struct record *r, const struct isolate_parts *parts, struct launch *l, struct launch_machine *host,
-			    struct launch_memory *ret_memory, struct err *e) must_check;
+/* Before a launch: makes the file, or takes the one that `parts->memory` names or, with `templates`, a template's, checks that the devices
+ * are those of the state, and sets l->memory. Afterwards `_prepared`, however it ended. *ret_notice: what the user should know, or NULL. */
+int suspend_machine_prepare(struct node *n, const struct record *r, const struct isolate_parts *parts, struct launch *l,
+			    struct launch_machine *host, bool templates, struct launch_memory *ret_memory, char **ret_notice,
+			    struct err *e) must_check;
 void suspend_machine_prepared(struct launch_memory *m);
 
 /* For a snapshot of a machine that lives: it stands still, its state is in `folder`, and `m` tells of it, until it is let go on (NULL:

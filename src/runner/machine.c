@@ -78,7 +78,7 @@ static void no_hello(void *data)
 	struct err e;
 
 	m->timer = NULL;
-	if (!m->heard && !m->plan.resumes && ++m->attempt < ATTEMPTS) {
+	if (!m->heard && !m->plan.resumes && m->plan.template != TEMPLATE_USED && ++m->attempt < ATTEMPTS) {
 		log_info("workspace %s: the machine did not boot; once more", m->runner->plan.id);
 		take_down(m);
 		if (begin(m, &e) < 0)
@@ -108,6 +108,7 @@ static void send_config(struct machine *m)
 {
 	own_strbuf struct str payload = { 0 };
 
+	m->config.rescan = m->plan.template == TEMPLATE_USED;
 	machine_words_config(&m->config, &payload);
 	channel_request(m->channel, GUEST_CONFIGURE, payload.bytes, payload.length, 2 * m->plan.boot_ms, configured, m);
 }
@@ -220,7 +221,8 @@ static int talk(struct machine *m, struct err *e)
 	int r;
 
 	machine_open_channel(m);
-	send_config(m);
+	if (m->plan.template != TEMPLATE_MADE)
+		send_config(m);
 	if (has_program(m) && (r = open_program(m, e)) < 0)
 		return r;
 	if (m->runner->plan.flags & PLAN_PAUSED)
@@ -228,6 +230,21 @@ static int talk(struct machine *m, struct err *e)
 	qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, NULL, NULL);
 	machine_await(m);
 	return 0;
+}
+
+/* Nothing of it is this workspace's yet: it is told like one that has just booted. */
+static void template_loaded(void *data, int result, const struct err *e)
+{
+	struct machine *m = data;
+	struct err why;
+	int fault = fault_point("runner.template");
+
+	if (result < 0)
+		why = *e;
+	else if ((result = fault ? err_errno(&why, fault, "start from the template") : 0) == 0)
+		result = talk(m, &why);
+	if (result < 0)
+		machine_settle_badly(m, &why);
 }
 
 /* From here on the state is no more: the machine changes memory and disks. */
@@ -283,8 +300,8 @@ static int begin(struct machine *m, struct err *e)
 	if (m->plan.boots_disk && (r = begin_disk(m, TAKE_FD(m->line), e)) < 0)
 		return r;
 	m->runner->status.pid = m->pid;
-	if (m->plan.resumes) {
-		machine_memory_load(m->memory, m->qmp, fcntl(m->state, F_DUPFD_CLOEXEC, 0), loaded, m);
+	if (m->plan.resumes || m->plan.template == TEMPLATE_USED) {
+		machine_memory_load(m->memory, m->qmp, fcntl(m->state, F_DUPFD_CLOEXEC, 0), m->plan.resumes ? loaded : template_loaded, m);
 		return 0;
 	}
 	return m->disk ? 0 : talk(m, e);
@@ -296,7 +313,7 @@ static void take_fd(struct machine *m, int fd)
 {
 	if (m->disk_count < m->plan.disks)
 		m->disks[m->disk_count++] = fd;
-	else if (m->folder < 0)
+	else if (m->folder < 0 && m->plan.resumes)
 		m->folder = fd;
 	else if (m->state < 0)
 		m->state = fd;
@@ -306,7 +323,9 @@ static void take_fd(struct machine *m, int fd)
 
 static int receive_disks(struct machine *m, int socket, struct err *e)
 {
-	while (m->disk_count < m->plan.disks || (m->plan.resumes && m->state < 0)) {
+	bool has_state = m->plan.resumes || m->plan.template == TEMPLATE_USED;
+
+	while (m->disk_count < m->plan.disks || (has_state && m->state < 0)) {
 		int fds[PLAN_FDS_MOST];
 		size_t count = 0;
 		int r = runner_receive_fds(socket, fds, &count, e);
@@ -350,7 +369,9 @@ static int boot(struct machine *m, struct err *e)
 		return result;
 	if (m->error.kind) {
 		*e = m->error;
-		return -m->error.number;
+		if (m->plan.template == TEMPLATE_USED) /* it may be the template's fault */
+			e->number = ESTALE;
+		return -e->number;
 	}
 	if (paused && r->status.state == RUNNER_STARTING)
 		r->status.state = RUNNER_PAUSED;

@@ -207,7 +207,11 @@ static void guest_hello(void *data, const struct guest_hello *h)
 	if (m->settled)
 		return;
 	loop_remove(m->timer);
-	machine_await(m);
+	m->timer = NULL;
+	if (m->plan.template == TEMPLATE_MADE)
+		machine_settle(m);
+	else
+		machine_await(m);
 }
 
 static void guest_failed(struct machine *m, const struct guest_state *s)

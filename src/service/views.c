@@ -39,7 +39,7 @@ const struct shape snapshot_view_shape = { "snapshot", sizeof(struct snapshot_vi
 
 struct workspace_view {
 	char *id, *name, *host, *step, *notice, *created, *started, *ended, *operation;
-	char *engine;
+	char *engine, *began;
 	uint64_t owner, generation, run, exit_status, restarts, pid, memory_bytes;
 	unsigned state, wish;
 	void *spec, *error;
@@ -67,6 +67,7 @@ static const struct field workspace_fields[] = {
 	{ "notice", FIELD_TEXT, W(notice), "what the host has to say about the last change" },
 	{ "pid", FIELD_NUMBER, W(pid), "its first process, as the host numbers it" },
 	{ "engine", FIELD_TEXT, W(engine), "what it runs under, or ran under last" },
+	{ "began", FIELD_TEXT, W(began), "how a machine came to its memory at its last start: boot, template, or memory (of a suspend)" },
 	{ "memory_bytes", FIELD_NUMBER, W(memory_bytes), "size of the memory state of a suspended workspace, on disk" },
 	{ "created", FIELD_TEXT, W(created), "when it was deployed", .required = true },
 	{ "started", FIELD_TEXT, W(started), "start of the last run" },
@@ -224,6 +225,7 @@ static void set_truth(json_t *json, const struct workspace *w)
 	if (w->truth.pid)
 		set_number(json, "pid", w->truth.pid);
 	set_text(json, "engine", w->truth.engine);
+	set_text(json, "began", w->truth.began);
 	if (w->truth.memory_bytes)
 		set_number(json, "memory_bytes", w->truth.memory_bytes);
 	set_time(json, "started", w->truth.started_ms);

@@ -42,7 +42,7 @@ def note(text):
 
 
 @contextlib.contextmanager
-def our_site():
+def our_site(**how):
     """A private instance with the busybox image imported."""
     import conftest
     if os.geteuid() != 0:
@@ -54,7 +54,7 @@ def our_site():
             subprocess.run(["meson", "install", "-C", conftest.BUILD, "--no-rebuild", "--quiet", "--destdir", folder], check=True,
                            stdout=subprocess.DEVNULL)
             prefix = str(next(pathlib.Path(folder).glob("**/bin/carrel")).parent.parent)
-        site = conftest.Site(prefix)
+        site = conftest.Site(prefix, **how)
         try:
             tar = pathlib.Path(folder) / "busybox.tar"
             with tarfile.open(tar, "w") as archive:

@@ -78,8 +78,7 @@ static void add_board(struct machine_words *w, const struct qemu_machine *m)
 	machine_word(w, "%" PRIu64 "M", m->memory_bytes >> 20);
 	machine_word(w, "-object");
 	if (m->memory_file)
-		machine_word(w, "memory-backend-file,id=memory,size=%" PRIu64 "M,mem-path=" MACHINE_MEMORY ",share=%s", m->memory_bytes >> 20,
-			     m->private_memory ? "off" : "on");
+		machine_word(w, "memory-backend-file,id=memory,size=%" PRIu64 "M,mem-path=" MACHINE_MEMORY ",share=on", m->memory_bytes >> 20);
 	else
 		machine_word(w, "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on", m->memory_bytes >> 20);
 	if (m->incoming) {

@@ -32,6 +32,7 @@ enum machine_fd { MACHINE_FD_QMP = 3, MACHINE_FD_CHANNEL, MACHINE_FD_CONSOLE, MA
 #define MACHINE_KERNEL "/machine/kernel"
 #define MACHINE_INITRAMFS "/machine/initramfs"
 #define MACHINE_MEMORY "/machine/memory"
+#define MACHINE_PRIVATE "/machine/private-memory.so"
 
 struct machine_disk {
 	char serial[GUEST_SERIAL_LONGEST + 1];
@@ -47,7 +48,6 @@ struct qemu_machine {
 	unsigned processors;
 	uint64_t memory_bytes;
 	bool memory_file;     /* MACHINE_MEMORY; otherwise QEMU makes one of its own */
-	bool private_memory;  /* of the file: a copy, page by page, when it is written */
 	bool incoming;        /* waits for a state */
 	const struct machine_disk *disks;
 	size_t disk_count;

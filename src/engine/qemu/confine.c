@@ -105,7 +105,7 @@ static int show_memory(const struct machine_plan *m, struct err *e)
 	(void)close(fd);
 	if (mount(m->memory, inside, NULL, MS_BIND, NULL) < 0 || mount(NULL, inside, NULL, MS_BIND | MS_REMOUNT | flags, NULL) < 0)
 		return err_errno(e, errno, "show the memory file to QEMU");
-	return 0;
+	return m->private_memory ? bind(m->private_shim, MACHINE_PRIVATE + 1, MS_NODEV, e) : 0;
 }
 
 static int make_devices(const struct machine_plan *m, struct err *e)
@@ -200,7 +200,9 @@ static int drop_rights(const struct machine_plan *m, struct err *e)
 
 static int become_qemu(struct child *c, struct err *e)
 {
-	static const char *const environment[] = { "PATH=/usr/bin", "LC_ALL=C", "HOME=/", NULL };
+	static const char *const plain[] = { "PATH=/usr/bin", "LC_ALL=C", "HOME=/", NULL };
+	static const char *const privately[] = { "PATH=/usr/bin", "LC_ALL=C", "HOME=/", "LD_PRELOAD=" MACHINE_PRIVATE, NULL };
+	const char *const *environment = c->how->machine->private_memory ? privately : plain;
 	sigset_t none;
 	int r;
 

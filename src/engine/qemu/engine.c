@@ -14,6 +14,7 @@
 #include "engine/qemu/arguments.h"
 #include "engine/qemu/disk_engine.h"
 #include "engine/qemu/machine_plan.h"
+#include "engine/qemu/template.h"
 #include "engine/workspace/describe.h"
 #include "engine/workspace/request.h"
 
@@ -110,7 +111,7 @@ static int make_arguments(const struct launch *l, const struct disks *d, const s
 					.processors = machine_processors(wanted.cpu_milli, host->processors),
 					.memory_bytes = machine_memory(wanted.memory_bytes), .disks = d->items, .disk_count = d->count, .links = links,
 					.link_count = link_count, .queues = queues_of(l), .memory_file = l->memory != NULL,
-					.private_memory = l->memory && l->memory->private, .incoming = l->memory && l->memory->state_fd >= 0 };
+					.incoming = l->memory && l->memory->state_fd >= 0 };
 
 	return machine_arguments(&m, ret_argv, e);
 }
@@ -149,8 +150,10 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 					.kernel = (char *)(uintptr_t)of->kernel, .initramfs = (char *)(uintptr_t)of->initramfs,
 					.disks = d->count,
 					.memory = (char *)(uintptr_t)(l->memory ? l->memory->path : ""),
-					.private_memory = l->memory && l->memory->private,
-					.resumes = l->memory && l->memory->state_fd >= 0,
+					.private_memory = l->memory && l->memory->private_shim,
+					.private_shim = (char *)(uintptr_t)(l->memory && l->memory->private_shim ? l->memory->private_shim : ""),
+					.template = l->memory && l->memory->template ? TEMPLATE_USED : TEMPLATE_NONE,
+					.resumes = l->memory && l->memory->state_fd >= 0 && !l->memory->template,
 					.queues = queues_of(l).count, .vhost = of->vhost,
 					.fixed_links = !str_eq(of->board->architecture, "amd64"), .id = l->first_id + LAUNCH_IDS - 1,
 					.kvm = of->kvm, .boot_ms = of->boot_ms };
@@ -175,6 +178,8 @@ static int machine_plan_bytes(const struct launch *l, struct str *ret_plan, stru
 
 	if (r < 0)
 		return r;
+	if (l->makes_template)
+		return template_plan(l, ret_plan, e);
 	if (l->image->machine)
 		return disk_engine_plan(l, ret_plan, e);
 	list_disks(l, &d);

@@ -23,6 +23,8 @@ static const struct guest_field fields[] = {
 	{ 13, GUEST_TEXT, P(memory), 4096, NULL },
 	{ 14, GUEST_NUMBER, P(private_memory), 0, NULL },
 	{ 15, GUEST_NUMBER, P(resumes), 0, NULL },
+	{ 16, GUEST_TEXT, P(private_shim), 4096, NULL },
+	{ 17, GUEST_NUMBER, P(template), 0, NULL },
 	{ 20, GUEST_NUMBER, P(boots_disk), 0, NULL },
 	{ 21, GUEST_NUMBER, P(e1000), 0, NULL },
 	{ 22, GUEST_NUMBER, P(display), 0, NULL },

@@ -13,6 +13,13 @@
 
 #define MACHINE_MAGIC UINT64_C(0x314d5043) /* "CPM1" */
 
+/* docs/formats/template.md */
+enum machine_template {
+	TEMPLATE_NONE,
+	TEMPLATE_MADE, /* it has started when carrel-init waits for its configuration, and gets none */
+	TEMPLATE_USED, /* it goes on from there: after the disks comes the state's file. A failed start has the number ESTALE */
+};
+
 struct machine_plan {
 	struct guest_bytes host;   /* struct plan: what is the runner's own: run folder, log, cgroups, flags. It has no steps */
 	struct guest_bytes config; /* struct guest_config, without seed and clock */
@@ -28,7 +35,9 @@ struct machine_plan {
 	uint64_t e1000;            /* 0 or 1: interfaces are this card's in place of virtio's */
 	uint64_t fixed_links;      /* 0 or 1: a board without ACPI: interfaces cannot be plugged in while it runs */
 	char *memory;              /* file that is the machine's memory; empty: none, it is QEMU's own */
-	uint64_t private_memory;   /* 0 or 1: the file stays as it is */
+	uint64_t private_memory;   /* 0 or 1: the file stays as it is: what is written are copies of its pages */
+	char *private_shim;        /* with private_memory: what makes QEMU map it so (private_memory.c) */
+	uint64_t template;         /* enum machine_template */
 	uint64_t resumes;          /* 0 or 1: it goes on from a state: after the disks come the memory folder and the state's file */
 	uint64_t display;          /* 0 or 1: of one that boots a disk: it takes viewers */
 	uint64_t boot_ms;          /* until carrel-init must have said hello; then it is started once more */

@@ -13,6 +13,8 @@
 #include "base/str.h"
 #include "engine/qemu/arguments.h"
 #include "engine/qemu/link.h"
+#include "engine/qemu/machine_plan.h"
+#include "engine/qemu/template.h"
 
 static struct err e;
 
@@ -82,7 +84,7 @@ static void test_layout(void **state)
 	(void)state;
 	struct qemu_machine m = plain();
 	layout_of(&m, before);
-	m.memory_file = m.private_memory = m.incoming = true;
+	m.memory_file = m.incoming = true;
 	m.id = "fedcba9876543210";
 	layout_of(&m, after);
 	assert_string_equal(before, after);
@@ -109,6 +111,92 @@ static void test_memory_in_a_file(void **state)
 	struct qemu_machine m = plain();
 	m.memory_file = m.incoming = true;
 	compare(&m, "resumed");
+}
+
+/* A launch as the agent makes it; what it points to is here. */
+struct wanted {
+	struct spec_resources resources;
+	struct spec spec;
+	struct image image;
+	struct launch_machine host;
+	struct launch launch;
+};
+
+static struct wanted *want(struct wanted *w)
+{
+	static char word[] = "true", *command[] = { word };
+
+	*w = (struct wanted){ .spec = { .command = { command, 1 } }, .host = { .type = "pc-q35-7.2", .kernel = "/a/1.vmlinuz", .initramfs = "/a/2.cpio",
+									      .processors = 8, .boot_ms = 60000 } };
+	w->host.board = machine_board("amd64");
+	w->spec.resources = &w->resources;
+	w->launch = (struct launch){ .id = "0123456789abcdef", .spec = &w->spec, .image = &w->image, .host_machine = &w->host,
+				     .first_id = 1000000, .run_dir = "/run/x", .log_path = "/log" };
+	return w;
+}
+
+static char *words_of(const struct wanted *w)
+{
+	char *out = mem_alloc(DIGEST_TEXT_SIZE);
+
+	assert_ok(template_words(&w->launch, out, &e), &e);
+	return out;
+}
+
+/* One template for whatever has the same kernel, memory and processors; another for all else. */
+static void test_name_of_a_template(void **state)
+{
+	struct wanted w;
+	own_str char *plain_name = words_of(want(&w));
+
+	(void)state;
+	want(&w)->launch.id = "fedcba9876543210";
+	w.launch.partition_count = 3;
+	w.launch.volume_count = 2;
+	w.launch.first_id = 2000000;
+	w.host.kernel = "/elsewhere/1.vmlinuz";
+	own_str char *same = words_of(&w);
+	assert_string_equal(same, plain_name);
+	assert_true(template_fits(&w.launch));
+	for (int i = 0; i < 7; i++) {
+		(void)want(&w);
+		w.resources.memory_bytes = i == 0 ? UINT64_C(1) << 30 : 0;
+		w.resources.cpu_milli = i == 1 ? 2000 : 0;
+		w.host.kernel = i == 2 ? "/a/3.vmlinuz" : w.host.kernel;
+		w.host.initramfs = i == 3 ? "/a/3.cpio" : w.host.initramfs;
+		w.host.type = i == 4 ? "pc-q35-8.0" : w.host.type;
+		w.host.kvm = i == 5;
+		w.spec.mode = i == 6 ? MODE_SYSTEM : MODE_AUTO;
+		own_str char *other = words_of(&w);
+		assert_string_not_equal(other, plain_name);
+	}
+	want(&w)->launch.paused = true;
+	assert_false(template_fits(&w.launch));
+	want(&w)->launch.maintenance = true;
+	assert_false(template_fits(&w.launch));
+}
+
+static void test_plan_of_a_template(void **state)
+{
+	const struct launch_memory memory = { .path = "/memory", .folder_fd = -1, .state_fd = -1 };
+	own_strbuf struct str bytes = { 0 };
+	struct machine_plan p;
+	struct wanted w;
+
+	(void)state;
+	want(&w)->launch.memory = &memory;
+	assert_ok(template_plan(&w.launch, &bytes, &e), &e);
+	assert_ok(machine_plan_decode(bytes.bytes, bytes.length, &p, &e), &e);
+	assert_int_equal(p.template, TEMPLATE_MADE);
+	assert_int_equal(p.disks, 0);
+	assert_int_equal(p.private_memory, 0);
+	assert_int_equal(p.id, 1065535);
+	assert_string_equal(p.memory, "/memory");
+	for (size_t i = 0; i < p.argv.count; i++) {
+		assert_null(strstr(p.argv.items[i], "virtio-blk"));
+		assert_null(strstr(p.argv.items[i], "0123456789abcdef"));
+	}
+	machine_plan_done(&p);
 }
 
 /* Each disk has a place on the bus of its own, and the first function of a slot says that there are more. */
@@ -214,6 +302,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_emulator), cmocka_unit_test(test_kvm_with_everything),
 					    cmocka_unit_test(test_layout), cmocka_unit_test(test_memory_in_a_file),
+					    cmocka_unit_test(test_name_of_a_template), cmocka_unit_test(test_plan_of_a_template),
 					    cmocka_unit_test(test_many_disks), cmocka_unit_test(test_sizes),
 					    cmocka_unit_test(test_plug), cmocka_unit_test(test_inside) };
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "engine/qemu/template.h"
 #include "engine/engine.h"
 #include "engine/launch.h"
 #include "engine/qemu/arguments.h"
@@ -91,7 +92,7 @@ void fake_end(const char *id, int status)
 	(void)pthread_mutex_unlock(&lock);
 }
 
-const struct engine engine_kvm = { .name = "kvm", .machine = true };
+const struct engine engine_kvm = { .name = "kvm", .machine = true }, engine_emulator = { .name = "emulator", .machine = true };
 
 bool engine_wants_machine(const struct spec *s, bool programs)
 {
@@ -286,5 +287,15 @@ int runner_copy_in(const char *run_dir, const char *path, int *ret_fd, struct er
 int runner_copy_out(const char *run_dir, const char *path, int *ret_fd, struct err *e)
 {
 	(void)run_dir, (void)path, (void)ret_fd;
+	return no_stream(e);
+}
+bool template_fits(const struct launch *l)
+{
+	(void)l;
+	return false;
+}
+int template_words(const struct launch *l, char out[DIGEST_TEXT_SIZE], struct err *e)
+{
+	(void)l, (void)out;
 	return no_stream(e);
 }

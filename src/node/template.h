@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NODE_TEMPLATE_H
+#define NODE_TEMPLATE_H
+
+/*
+ * Templates of machines (docs/formats/template.md): folders STATE/node/templates/HEX, made when a machine had to boot for want of one, and
+ * what the next machine of the kind goes on from. They are a cache: what is not whole is not used and goes, the least recently used go
+ * when they need more disk than they may, and without any of them machines boot. From any thread.
+ */
+
+#include "engine/launch.h"
+#include "node/node.h"
+
+struct templates;
+
+struct templates *templates_new(struct node *n);
+void templates_free(struct templates *t);
+
+/* For this launch: its memory file becomes `base` (a path that is free), and the state is opened. False: there is none, and it boots;
+ * *ret_notice then says if one was damaged (or NULL). */
+bool templates_take(struct templates *t, const struct launch *l, const char *base, struct launch_memory *m, char **ret_notice);
+/* A machine of this launch did not go on from its template, but boots: the template is of no use on this host, and will not be made again. */
+void templates_fail(struct templates *t, const struct launch *l);
+/* A machine of this launch has booted: one is made when there is time. */
+void templates_want(struct templates *t, const struct launch *l);
+
+/* 1: one that was wanted was made, and there may be more; 0: none is wanted. */
+int templates_make(struct templates *t, struct err *e) must_check;
+bool templates_wanted(struct templates *t);
+
+
+#endif
