@@ -187,15 +187,49 @@ static void seen_link(void *data, const struct nlmsghdr *message)
 	struct link_found *f = data;
 	const unsigned char *at = (const unsigned char *)NLMSG_DATA(message) + NLMSG_ALIGN(sizeof(struct ifinfomsg)),
 			    *end = (const unsigned char *)message + message->nlmsg_len;
-	const struct nlattr *info = netlink_find(at, end, IFLA_LINKINFO);
+	const struct nlattr *info = netlink_find(at, end, IFLA_LINKINFO), *name = netlink_find(at, end, IFLA_IFNAME);
 
-	*f = (struct link_found){ .there = true };
+	*f = (struct link_found){ .there = true, .up = ((const struct ifinfomsg *)NLMSG_DATA(message))->ifi_flags & IFF_UP };
+	if (name)
+		(void)snprintf(f->name, sizeof f->name, "%s", (const char *)name + NLA_HDRLEN);
+	read_number(netlink_find(at, end, IFLA_MASTER), &f->master, sizeof f->master);
 	read_number(netlink_find(at, end, IFLA_MTU), &f->mtu, sizeof f->mtu);
 	read_number(netlink_find(at, end, IFLA_LINK), &f->above, sizeof f->above);
 	if (info)
 		read_kind(info, f);
 }
 #undef INSIDE
+
+struct survey {
+	link_seen *seen;
+	void *data;
+};
+
+static void surveyed(void *data, const struct nlmsghdr *message)
+{
+	const struct survey *s = data;
+	struct link_found f;
+
+	if (message->nlmsg_type != RTM_NEWLINK)
+		return;
+	seen_link(&f, message);
+	s->seen(s->data, &f);
+}
+
+int link_survey(link_seen *seen, void *data, struct err *e)
+{
+	const struct ifinfomsg header = { .ifi_family = AF_UNSPEC };
+	struct survey s = { seen, data };
+	struct netlink n;
+	int r = netlink_open(&n, -1, e);
+
+	if (r < 0)
+		return r;
+	netlink_begin(&n, RTM_GETLINK, NLM_F_DUMP, "list interfaces", &header, sizeof header);
+	r = netlink_ask(&n, 0, surveyed, &s, e);
+	netlink_close(&n);
+	return r;
+}
 
 struct link_found link_find(const char *name)
 {
@@ -491,6 +525,30 @@ int link_ports_make(const struct link_port *ports, size_t count, int namespace_f
 	return r < 0 ? err_wrap(e, "network interfaces") : 0;
 }
 
+/* --- ports that are there --- */
+
+int link_port_join(const struct link_port *p, struct err *e)
+{
+	const struct ifinfomsg header = { .ifi_family = AF_UNSPEC };
+	struct netlink n;
+	unsigned master;
+	int r = find_bridge(p, &master, e);
+
+	if (r < 0 || (r = netlink_open(&n, -1, e)) < 0)
+		return r;
+	unsigned index = link_index(p->port);
+	netlink_begin(&n, RTM_NEWLINK, 0, "connect a port", &header, sizeof header);
+	netlink_text(&n, IFLA_IFNAME, p->port);
+	put_outside(&n, p);
+	netlink_u32(&n, IFLA_MASTER, master);
+	if ((r = join_vlan(&n, p, index, e)) == 0) {
+		put_port_up(&n, p, index);
+		r = netlink_run(&n, 0, e);
+	}
+	netlink_close(&n);
+	return r;
+}
+
 /* --- taps --- */
 
 static int open_queue(const struct link_port *p, unsigned queues, int *ret_fd, struct err *e)
@@ -507,28 +565,6 @@ static int open_queue(const struct link_port *p, unsigned queues, int *ret_fd, s
 	return 0;
 }
 
-static int connect_tap(const struct link_port *p, struct err *e)
-{
-	const struct ifinfomsg header = { .ifi_family = AF_UNSPEC };
-	struct netlink n;
-	unsigned master;
-	int r = find_bridge(p, &master, e);
-
-	if (r < 0 || (r = netlink_open(&n, -1, e)) < 0)
-		return r;
-	unsigned index = link_index(p->port);
-	netlink_begin(&n, RTM_NEWLINK, 0, "connect a tap", &header, sizeof header);
-	netlink_text(&n, IFLA_IFNAME, p->port);
-	put_outside(&n, p);
-	netlink_u32(&n, IFLA_MASTER, master);
-	if ((r = join_vlan(&n, p, index, e)) == 0) {
-		put_port_up(&n, p, index);
-		r = netlink_run(&n, 0, e);
-	}
-	netlink_close(&n);
-	return r;
-}
-
 int link_tap_make(const struct link_port *p, unsigned queues, int *ret_fds, struct err *e)
 {
 	int fds[LINK_QUEUES_MOST];
@@ -540,7 +576,7 @@ int link_tap_make(const struct link_port *p, unsigned queues, int *ret_fds, stru
 	while (made < queues && (r = open_queue(p, queues, &fds[made], e)) == 0)
 		made++;
 	if (r == 0)
-		r = connect_tap(p, e);
+		r = link_port_join(p, e);
 	if (r == 0) {
 		memcpy(ret_fds, fds, queues * sizeof *fds);
 		return 0;

@@ -49,12 +49,22 @@ struct link_found {
 	bool there, bridge, filters; /* filters: VLANs */
 	uint16_t pvid, vlan;         /* of a bridge; of a VLAN device */
 	uint32_t mtu, above;         /* above: index of the interface that a VLAN device is made on */
+	uint32_t master;             /* index of the bridge that it is a port of; 0: none */
+	bool up;                     /* shall be */
+	char name[IFNAMSIZ];
 };
 struct link_found link_find(const char *name);
+/* All of this host, in one question. */
+typedef void link_seen(void *data, const struct link_found *link);
+int link_survey(link_seen *seen, void *data, struct err *e) must_check;
 
 /* Cables into the namespace, configured and up at both ends; on failure none of them is left. A port of that name from an earlier
  * run, whose namespace the kernel has not taken apart yet, is replaced. */
 int link_ports_make(const struct link_port *ports, size_t count, int namespace_fd, struct err *e) must_check;
+
+/* A port that is there, a cable's or a tap, becomes (again) what it was made as: in its bridge, apart from others, up. What is inside does
+ * not notice. */
+int link_port_join(const struct link_port *p, struct err *e) must_check;
 
 #define LINK_QUEUES_MOST 16
 /* A port that is a tap device with this many queues, for a machine; what is inside is not configured. Each descriptor is one queue

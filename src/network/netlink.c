@@ -190,6 +190,10 @@ int netlink_ask(struct netlink *n, int fine, netlink_seen *seen, void *data, str
 		for (const struct nlmsghdr *answer = (void *)bytes; NLMSG_OK(answer, left); answer = NLMSG_NEXT(answer, left)) {
 			if (answer->nlmsg_seq - n->first > n->sequence - n->first)
 				continue; /* of an earlier run that was given up */
+			if (answer->nlmsg_type == NLMSG_DONE) { /* all of a list */
+				missing--;
+				continue;
+			}
 			if (answer->nlmsg_type != NLMSG_ERROR) {
 				if (seen)
 					seen(data, answer);

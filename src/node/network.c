@@ -167,6 +167,9 @@ static void keep_first(int r, struct err *one, int *first, struct err *e)
 	}
 }
 
+/* For `carrel why`. */
+static void note_problem(struct local *l, int r, const struct err *e) { (void)snprintf(l->problem, sizeof l->problem, "%s", r < 0 ? e->message : ""); }
+
 static int follow_links(struct networks *s, struct local *l, struct err *e)
 {
 	int r = 0;
@@ -183,19 +186,27 @@ static int follow_links(struct networks *s, struct local *l, struct err *e)
 static int work_all(struct networks *s, struct err *e)
 {
 	struct err one;
-	int first = 0;
+	int first = 0, r;
 
 	for (size_t i = 0; i < s->locals.capacity; i++)
-		if (s->locals.entries[i].key)
-			keep_first(network_carry_all(s, s->locals.entries[i].value, &one), &one, &first, e);
+		if (s->locals.entries[i].key) {
+			struct local *l = s->locals.entries[i].value;
+			r = network_carry_all(s, l, &one);
+			note_problem(l, r, &one);
+			keep_first(r, &one, &first, e);
+		}
 	if (!s->applied) /* what was given before is known before rules say what ends */
 		keep_first(network_look_at_leases(s, &one), &one, &first, e);
-	int r = s->locals.count || s->applied ? network_apply(s, NULL, &one) : 0;
+	r = s->locals.count || s->applied ? network_apply(s, NULL, &one) : 0;
 	keep_first(r, &one, &first, e);
 	network_miss_ports(s);
 	for (size_t i = 0; i < s->locals.capacity && r == 0; i++)
-		if (s->locals.entries[i].key)
-			keep_first(follow_links(s, s->locals.entries[i].value, &one), &one, &first, e);
+		if (s->locals.entries[i].key) {
+			int failed = follow_links(s, s->locals.entries[i].value, &one);
+			if (failed < 0)
+				note_problem(s->locals.entries[i].value, failed, &one);
+			keep_first(failed, &one, &first, e);
+		}
 	keep_first(network_look_after_carried(s, &one), &one, &first, e);
 	keep_first(s->rates_failed = network_keep_rates(s, &one), &one, &first, e);
 	return first;

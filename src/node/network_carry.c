@@ -64,8 +64,6 @@ int network_carry(struct networks *s, const struct network *w, struct carried **
 	if (!link_index(c->bridge)) {
 		c->names = false;
 		int r = make_bridge(s, w, c->bridge, e);
-		if (r == 0)
-			r = network_drop_ports(s, w->name, e);
 		if (r < 0)
 			return r;
 	}

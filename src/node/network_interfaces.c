@@ -86,6 +86,32 @@ static bool lists_port(const struct assignment *a, const char *port)
 	return false;
 }
 
+/* Borrowed from both. */
+static struct link_port port_of(const struct local *l, const struct launch_interface *f)
+{
+	uint32_t number = (uint32_t)strtoul(f->device + strcspn(f->device, "0123456789"), NULL, 10);
+
+	return (struct link_port){ .port = f->port, .bridge = f->bridge, .owner = l->wish.id, .device = f->device, .mac = f->mac,
+				   .index = LINK_INSIDE_FIRST + number, .mtu = f->mtu, .isolated = f->isolated, .vlan = f->vlan,
+				   .ipv4 = f->ipv4, .ipv6 = f->ipv6, .gateway4 = f->gateway4, .gateway6 = f->gateway6, .pool6 = f->pool6 };
+}
+
+int network_rejoin(struct networks *s, const struct local *l, size_t attachment, struct err *e)
+{
+	const struct attachment *a = &((const struct attachment *)l->wish.attachments.items)[attachment];
+	const struct network *w = map_get(&s->directory.networks, a->network);
+	const struct carried *c = map_get(&s->carried, a->network);
+	struct launch_interface f;
+
+	if (!w || !c)
+		return 0;
+	fill_interface(w, c, a, attachment == 0, &f);
+	const struct link_port p = port_of(l, &f);
+	int r = link_port_join(&p, e);
+	isolate_interface_done(&f);
+	return r;
+}
+
 static int add_interface(struct networks *s, const struct local *l, const struct attachment *a, bool first, struct err *e)
 {
 	struct carried *c;
@@ -100,10 +126,7 @@ static int add_interface(struct networks *s, const struct local *l, const struct
 	if (space < 0)
 		return errno == ENOENT ? 0 : err_errno(e, errno, "open %s", path); /* it has just ended */
 	fill_interface(w, c, a, first, &f);
-	uint32_t number = (uint32_t)strtoul(a->device + strcspn(a->device, "0123456789"), NULL, 10);
-	const struct link_port p = { .port = f.port, .bridge = f.bridge, .owner = l->wish.id, .device = f.device, .mac = f.mac,
-				     .index = LINK_INSIDE_FIRST + number, .mtu = f.mtu, .isolated = f.isolated, .vlan = f.vlan,
-				     .ipv4 = f.ipv4, .ipv6 = f.ipv6, .gateway4 = f.gateway4, .gateway6 = f.gateway6, .pool6 = f.pool6 };
+	const struct link_port p = port_of(l, &f);
 	r = link_ports_make(&p, 1, space, e);
 	isolate_interface_done(&f);
 	return r;

@@ -30,6 +30,7 @@ struct local {
 	bool machine;           /* its interfaces are its runner's to make, */
 	bool machine_due;       /* which is to be told of them, */
 	bool machine_busy;      /* or is being told: networks.told */
+	char problem[256];      /* with its networks while it runs, as far as it fits; "": none */
 };
 
 struct networks {
@@ -127,10 +128,12 @@ int network_connect_machines(struct networks *s, const char *id, struct err *e) 
 void network_voices_open(void *networks);
 void network_voices_close(struct networks *s);
 
+/* network_interfaces.c: a port that is there is connected again. */
+int network_rejoin(struct networks *s, const struct local *l, size_t attachment, struct err *e) must_check;
+
 /* network_repair.c */
 bool network_in_use(const struct networks *s, const char *network);
-int network_drop_ports(const struct networks *s, const char *network, struct err *e) must_check; /* of workspaces that run: made again when due */
-void network_miss_ports(struct networks *s); /* what is not there is due */
+void network_miss_ports(struct networks *s); /* ports that are not there, or not as they were made, are due */
 
 /* network_rates.c. Whether the rates of all locals can be kept together: before one more is started. */
 int network_check_rates(const struct networks *s, struct err *e) must_check;

@@ -159,7 +159,8 @@ json_t *network_read_traffic(struct networks *s)
 		if (s->locals.entries[i].key) {
 			const struct local *l = s->locals.entries[i].value;
 			json_t *interfaces = interfaces_of(s, &l->wish, str_text(&table), &fast), *drops = drops_of(&counts, l->wish.id);
-			(void)json_array_append_new(items, json_pack("{s:s, s:o, s:o}", "workspace", l->wish.id, "interfaces", interfaces, "dropped", drops));
+			(void)json_array_append_new(items, json_pack("{s:s, s:o, s:o, s:s}", "workspace", l->wish.id, "interfaces", interfaces, "dropped",
+								     drops, "problem", l->problem));
 		}
 	filter_counts_done(&counts);
 	free(fast.items);

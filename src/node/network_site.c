@@ -30,7 +30,6 @@ static int make_vlan(const struct networks *s, const struct network *w, struct c
 {
 	own_str char *owner = mem_printf("carrel %s: network %s", s->instance, w->name);
 	char device[NETWORK_DEVICE_LENGTH + 1];
-	bool there = link_index(bridge) != 0;
 
 	device_of(bridge, device);
 	const struct vlan v = { device, bridge, w->bridge, owner, (uint16_t)w->vlan, (uint32_t)w->number, (uint32_t)w->mtu };
@@ -39,7 +38,7 @@ static int make_vlan(const struct networks *s, const struct network *w, struct c
 		return err_wrap(e, "network %s", w->name);
 	(void)snprintf(c->bridge, sizeof c->bridge, "%s", bridge);
 	c->vlan = true;
-	return there ? 0 : network_drop_ports(s, w->name, e);
+	return 0;
 }
 
 int network_join_site(struct networks *s, const struct network *w, struct carried *c, struct err *e)

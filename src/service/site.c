@@ -163,7 +163,7 @@ static json_t *why(struct service *s, const struct workspace *w)
 }
 
 struct why_view {
-	char *reason, *message, *hint, *state, *wish;
+	char *reason, *message, *hint, *state, *wish, *network;
 	json_t *dropped;
 	void *error, *operation;
 };
@@ -175,6 +175,7 @@ static const struct field why_fields[] = {
 	{ "state", FIELD_TEXT, Y(state), "what is", .required = true },
 	{ "wish", FIELD_TEXT, Y(wish), "what shall be", .required = true },
 	{ "dropped", FIELD_JSON, Y(dropped), "packets that rules dropped: rule, packets, last" },
+	{ "network", FIELD_TEXT, Y(network), "what is wrong with the networks of a workspace that runs" },
 	{ "error", FIELD_OBJECT, Y(error), "the whole failure", .shape = &error_shape },
 	{ "operation", FIELD_OBJECT, Y(operation), "the operation under way", .shape = &operation_shape },
 	{ 0 },
@@ -194,6 +195,9 @@ int handle_workspace_why(struct request *r, struct err *e)
 	json_t *dropped = json_object_get(w->traffic, "dropped");
 	if (json_array_size(dropped))
 		(void)json_object_set(json, "dropped", dropped);
+	const char *problem = json_string_value(json_object_get(w->traffic, "problem"));
+	if (problem && *problem && w->truth.state == STATE_RUNNING)
+		(void)json_object_set_new(json, "network", json_string(problem));
 	if (w->operation)
 		(void)json_object_set_new(json, "operation", operation_to_json(w->operation));
 	request_reply_json(r, 200, json);

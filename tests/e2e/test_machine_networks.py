@@ -240,6 +240,17 @@ def test_services(net, vm, box):
     assert passing(net, "box", "vm", 80) == set()
 
 
+def test_fragments(net, vm, box):
+    """Datagrams larger than a packet, both families: all of their pieces or none."""
+    def large(a, b):
+        return {to for to in addresses(net, b) if inside(net, a, "busybox", "ping", "-c", "1", "-W", "2", "-s", "4000", to, ok=None).returncode == 0}
+    change(net, "vm", allow=["workspace:box icmp"])
+    becomes(lambda: large("vm", "box"), set(addresses(net, "box")))
+    assert large("box", "vm") == set()
+    change(net, "vm", allow=["workspace:box tcp"])
+    becomes(lambda: large("vm", "box"), set())
+
+
 def test_published_and_hairpin(net, world, vm, box):
     change(net, "vm", publish=["8110:80", f"8111:{PORT}/udp"])
     script = "exec timeout 5 bash -c 'exec 3<>/dev/tcp/{}/8110; head -n1 <&3'"
@@ -449,6 +460,21 @@ def test_a_port_deleted_by_hand_comes_back(net, world, vm):
     net.carrel("allow", "vm", "any")
     becomes(lambda: passing(net, "vm", (world.WAN,), 8131) >= {"tcp4", "icmp4"}, True)
     assert taps(world) == before
+
+
+def test_a_bridge_deleted_by_hand_gets_its_taps_back(net, world, vm, box):
+    """And the machine does not notice: its connection goes on."""
+    change(net, "vm", allow=["workspace:box"])
+    becomes(lambda: passing(net, "vm", "box"), EVERYTHING)
+    before = inside(net, "vm", "ls", "-l", "/sys/class/net/eth0").stdout
+    with held(net, "vm", addresses(net, "box")[0]) as works:
+        assert works() == "yes"
+        for line in world.run("host", "ip", "-o", "link", "show", "type", "bridge").stdout.splitlines():
+            if ": crn" in line:
+                world.run("host", "ip", "link", "delete", "dev", line.split(": ")[1])
+        becomes(lambda: passing(net, "vm", "box"), EVERYTHING, "after the bridge came back")
+        assert works() == "yes" and inside(net, "vm", "ls", "-l", "/sys/class/net/eth0").stdout == before
+    assert "isolated on" in world.run("host", "ip", "-d", "link", "show", "dev", taps(world)[0]).stdout
 
 
 def test_on_a_bridge_of_the_site(net, world):

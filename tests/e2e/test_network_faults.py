@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks when what they are made of is missing, fails, or is taken away by somebody else; and what is told of what was dropped."""
+import contextlib
 import json
 import os
 import re
@@ -46,11 +47,13 @@ def test_a_bridge_that_somebody_deleted_comes_back(net, world):
     world.serve("wan", 8101)
     with workspace(net, "one"), workspace(net, "two", ["nc", "-ll", "-p", "80", "-e", "echo", "two"]):
         net.carrel("allow", "one", "workspace:two")
+        before = inside(net, "one", "cat", "/sys/class/net/eth0/ifindex").stdout
         for bridge in devices(world, "crn[0-9a-f]+"):
             world.run("host", "ip", "link", "delete", "dev", bridge)
         eventually(lambda: reaches(net, "one", world.WAN, 8101) == world.HOST)
         eventually(lambda: reaches(net, "one", address(net, "two"), 80) == "two")
         assert net.workspace("one")["restarts"] == 0
+        assert inside(net, "one", "cat", "/sys/class/net/eth0/ifindex").stdout == before, "the interface inside is the same"
         eventually(lambda: "Address" in inside(net, "one", "nslookup", "two.default.carrel", ok=None).stdout.partition("two.default")[2])
 
 
@@ -62,6 +65,33 @@ def test_a_port_that_somebody_deleted_comes_back(net, world):
         eventually(lambda: reaches(net, "one", world.WAN, 8102) == world.HOST)
         after = inside(net, "one", "ip", "address", "show", "dev", "eth0").stdout
         assert re.findall(r"inet6? \S+|ether \S+", before) == re.findall(r"inet6? \S+|ether \S+", after)
+
+
+@pytest.mark.parametrize("how, served", [("nomaster", 8106), ("down", 8108)])
+def test_a_port_that_somebody_changed_is_put_right(net, world, how, served):
+    world.serve("wan", served)
+    with workspace(net, "one") as shown:
+        before = inside(net, "one", "cat", "/sys/class/net/eth0/ifindex").stdout
+        assert reaches(net, "one", world.WAN, served) == world.HOST
+        world.run("host", "ip", "link", "set", "dev", shown["interfaces"][0]["port"], how)
+        eventually(lambda: reaches(net, "one", world.WAN, served) == world.HOST)
+        assert inside(net, "one", "cat", "/sys/class/net/eth0/ifindex").stdout == before
+        assert "taken out of its network by somebody else" in net.node.log()
+        assert "isolated on" in world.run("host", "ip", "-d", "link", "show", "dev", shown["interfaces"][0]["port"]).stdout
+
+
+def test_an_interface_deleted_inside_comes_back(net, world):
+    """The other end of the cable, in the workspace's namespace: with addresses, routes and rules."""
+    world.serve("wan", 8107)
+    with workspace(net, "one") as shown:
+        space = f"--net=/proc/{shown['pid']}/ns/net"
+        before = inside(net, "one", "ip", "route").stdout
+        world.run("host", "nsenter", space, "ip", "link", "delete", "dev", "eth0")
+        eventually(lambda: reaches(net, "one", world.WAN, 8107) == world.HOST)
+        assert inside(net, "one", "ip", "route").stdout == before
+        assert address(net, "one") in inside(net, "one", "ip", "address", "show", "dev", "eth0").stdout
+    with workspace(net, "one"):  # a namespace that lost all, and its workspace, leave nothing to the next one
+        assert reaches(net, "one", world.WAN, 8107) == world.HOST
 
 
 def test_an_interface_that_left_comes_again(net):
@@ -89,14 +119,18 @@ def test_names_of_the_other_network(net):
 
 
 def test_a_name_server_that_somebody_killed_comes_back(net, world):
+    def pids():
+        with contextlib.suppress(FileNotFoundError):  # there is none while it starts again
+            return (net.run / "node" / "networks" / "default" / "pid").read_text().split()
+        return []
     with workspace(net, "one"):
         def found():
             return "10.88.0." in inside(net, "one", "nslookup", "one.default.carrel", ok=None).stdout.partition("one.default")[2]
         eventually(found)
         for number in (0, 2):  # dnsmasq; the process before it
-            pids = (net.run / "node" / "networks" / "default" / "pid").read_text().split()
-            os.kill(int(pids[number]), 9)
-            eventually(lambda old=pids: (net.run / "node" / "networks" / "default" / "pid").read_text().split()[number] != old[number])
+            before = pids()
+            os.kill(int(before[number]), 9)
+            eventually(lambda: len(now := pids()) > number and now[number] != before[number])
             eventually(found)
 
 

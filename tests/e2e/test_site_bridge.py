@@ -139,7 +139,7 @@ def leased(net, world):
         run("nsenter", f"--net=/proc/{shown['pid']}/ns/net", "ip", "address", verb, what + "/24", "dev", "eth0")
 
     def ask(shown):
-        said = inside(net, shown["name"], "sh", "-c", f"udhcpc -n -q -t 20 -T 1 -i eth0 -s /bin/true 2>&1").stdout
+        said = inside(net, shown["name"], "sh", "-c", "udhcpc -n -q -t 20 -T 1 -i eth0 -s /bin/true 2>&1").stdout
         given = re.search(r"lease of (\S+) obtained", said)[1]
         configure(shown, "replace", given)
         return given
@@ -284,4 +284,10 @@ def test_a_failure_of_one_does_not_stop_the_others(net, world):
         time.sleep(4)  # as long as it takes to say it too often
         assert 1 <= net.node.log().count("no bridge site1") <= 3 and net.node.log().count("guarante") <= 3
         assert reaches(net, "kept", DESK, 8063) is not None
+        eventually(lambda: "no bridge site1" in net.json("why", "lost").get("network", ""))
+        world.run("host", "ip", "link", "add", "dev", "site1", "type", "bridge")
+        port = net.workspace("lost")["interfaces"][0]["port"]
+        eventually(lambda: "master site1" in world.run("host", "ip", "link", "show", "dev", port).stdout)
+        eventually(lambda: "network" not in net.json("why", "lost"))
+    world.run("host", "ip", "link", "delete", "dev", "site1")
     net.carrel("network", "rm", "fleeting")

@@ -90,6 +90,33 @@ static void neighbours_meet_through_the_host(void **state)
 	enter(home);
 }
 
+static void note(void *data, const struct link_found *link)
+{
+	if (str_eq(link->name, "cr1"))
+		*(struct link_found *)data = *link;
+}
+
+static void a_port_without_its_bridge_joins_it_again(void **state)
+{
+	(void)state;
+	struct link_found found = { 0 };
+
+	assert_ok(link_survey(note, &found, &e), &e);
+	assert_true(found.there && found.up && found.master == link_index("crb1"));
+	assert_ok(link_remove("crb1", &e), &e);
+	assert_fails(link_port_join(&ports[0], &e), &e, ERR_NOT_FOUND, "no bridge crb1");
+	assert_ok(link_bridge_make(&lab, &e), &e);
+	assert_ok(link_survey(note, &found, &e), &e);
+	assert_int_equal(found.master, 0);
+	for (int i = 0; i < 2; i++)
+		assert_ok(link_port_join(&ports[i], &e), &e);
+	says("ip -d link show dev cr1", "isolated on");
+	says("bridge fdb show dev cr1", "02:00:00:00:00:01 master crb1 static");
+	enter(spaces[0]);
+	says("ping -c 3 -i 0.2 -W 2 10.88.0.3", "ttl=63");
+	enter(home);
+}
+
 static int count(void *data, const char *name)
 {
 	(void)name;
@@ -226,7 +253,8 @@ static int open_world(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(a_bridge_may_be_made_twice), cmocka_unit_test(cables_are_made_and_configured),
-					    cmocka_unit_test(neighbours_meet_through_the_host), cmocka_unit_test(what_fails_leaves_nothing),
+					    cmocka_unit_test(neighbours_meet_through_the_host), cmocka_unit_test(a_port_without_its_bridge_joins_it_again),
+					    cmocka_unit_test(what_fails_leaves_nothing),
 					    cmocka_unit_test(a_port_of_an_earlier_run_is_replaced),
 					    cmocka_unit_test(a_tap_has_queues_and_ends_with_them),
 					    cmocka_unit_test(a_vlan_needs_a_bridge_that_filters),
