@@ -24,12 +24,12 @@
 #include "store/erofs_reader.h"
 #include "store/initramfs.h"
 
-#define KERNEL_MOST (64u << 20)
+#define KERNEL_MOST (256u << 20)
 #define BOARDS_MOST 8
 
 struct kernel_files {
 	struct digest partition;
-	char *kernel, *initramfs;
+	char *kernel, *unpacked, *initramfs; /* unpacked: NULL when the partition has none */
 	struct kernel_files *next;
 };
 
@@ -58,6 +58,7 @@ void machines_free(struct machines *m)
 	for (struct kernel_files *k = m->kernels, *next; k; k = next) {
 		next = k->next;
 		free(k->kernel);
+		free(k->unpacked);
 		free(k->initramfs);
 		free(k);
 	}
@@ -90,7 +91,8 @@ int machines_check(const struct machine_board *board, struct err *e)
 		return err_hint(e, "install %s", board->package);
 	}
 	if (board->firmware && access(board->firmware, R_OK) < 0) {
-		(void)err_set(e, ERR_UNSUPPORTED, "this host has no firmware for machines of %s (%s)", board->machine, board->firmware);
+		(void)err_set(e, ERR_UNSUPPORTED, "this host has no firmware for machines of %s (%s)", board->machine,
+			      board->firmware);
 		return err_hint(e, "install %s", board->firmware_package);
 	}
 	return 0;
@@ -125,52 +127,71 @@ static int find_type(struct machines *m, const struct machine_board *board, cons
 
 /* --- the kernel's files --- */
 
-static int extract_kernel(int partition, int folder, const char *name, struct err *e)
+/* 1: it is there as `name` of the folder; 0: the partition has none. */
+static int extract(struct erofs_reader *reader, const char *path, int folder, const char *name, struct err *e)
 {
-	own_erofs_reader struct erofs_reader *reader = NULL;
 	struct erofs_inode inode;
-	int r = erofs_open(partition, &reader, e);
+	int r = fs_exists(folder, name) ? 1 : 0;
 
-	if (r < 0 || (r = erofs_find(reader, "vmlinuz", &inode, e)) < 0)
-		return err_wrap(e, "the kernel partition");
+	if (r || (r = erofs_find(reader, path, &inode, e)) < 0)
+		return r < 0 && e->kind == ERR_NOT_FOUND ? 0 : r;
 	if (!S_ISREG(inode.mode) || inode.size_bytes > KERNEL_MOST)
-		return err_set(e, ERR_CORRUPT, "the kernel partition's kernel is no file of a possible size");
+		return err_set(e, ERR_CORRUPT, "the kernel partition's %s is no file of a possible size", path);
 	own_str char *bytes = mem_alloc(inode.size_bytes + 1);
 	if ((r = erofs_read(reader, &inode, 0, bytes, inode.size_bytes, e)) < 0)
 		return r;
-	return fs_write_file(folder, name, bytes, inode.size_bytes, 0444, false, e);
+	r = fs_write_file(folder, name, bytes, inode.size_bytes, 0444, false, e);
+	return r < 0 ? r : 1;
+}
+
+static int extract_kernels(const struct digest *partition, int fd, const char *folder, int folder_fd, struct kernel_files *k,
+			   struct err *e)
+{
+	own_erofs_reader struct erofs_reader *reader = NULL;
+	char hex[DIGEST_HEX_SIZE];
+	own_str char *packed = mem_printf("%s.vmlinuz", digest_hex(partition, hex)), *unpacked = mem_printf("%s.vmlinux", hex);
+	int r = erofs_open(fd, &reader, e);
+
+	if (r < 0 || (r = extract(reader, "vmlinuz", folder_fd, packed, e)) < 0)
+		return err_wrap(e, "the kernel partition");
+	if (r == 0)
+		return err_set(e, ERR_CORRUPT, "the kernel partition has no kernel");
+	if ((r = extract(reader, "vmlinux", folder_fd, unpacked, e)) < 0)
+		return err_wrap(e, "the kernel partition");
+	k->kernel = mem_printf("%s/%s", folder, packed);
+	k->unpacked = r > 0 ? mem_printf("%s/%s", folder, unpacked) : NULL;
+	return 0;
 }
 
 static int open_init(const struct machine_board *board, int *ret_fd, struct err *e)
 {
 	bool native = board == machine_board_here();
-	own_str char *path = mem_printf("%s/libexec/carrel/carrel-init%s%s", fs_prefix(), native ? "" : "-", native ? "" : board->architecture);
+	own_str char *path = mem_printf("%s/libexec/carrel/carrel-init%s%s", fs_prefix(), native ? "" : "-",
+					native ? "" : board->architecture);
 
 	*ret_fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (*ret_fd >= 0)
 		return 0;
 	if (errno != ENOENT || native)
 		return err_errno(e, errno, "open %s", path);
-	(void)err_set(e, ERR_UNSUPPORTED, "this installation was built without the first process of machines of %s (%s)", board->machine, path);
+	(void)err_set(e, ERR_UNSUPPORTED, "this installation was built without the first process of machines of %s (%s)",
+		      board->machine, path);
 	return err_hint(e, "build Carrel where the cross compiler for %s is installed: docs/guide/machines.md", board->machine);
 }
 
-static int make_files(struct machines *m, const struct machine_board *board, const struct machine_wanted *wanted, struct kernel_files *k,
-		      struct err *e)
+static int make_files(struct machines *m, const struct machine_board *board, const struct machine_wanted *wanted,
+		      struct kernel_files *k, struct err *e)
 {
 	own_str char *folder = mem_printf("%s/node/machines", m->node->config.state);
-	char hex[DIGEST_HEX_SIZE], initramfs[INITRAMFS_NAME_SIZE];
+	char initramfs[INITRAMFS_NAME_SIZE];
 	own_fd int folder_fd = -1, init_fd = -1;
-	own_str char *name = mem_printf("%s.vmlinuz", digest_hex(wanted->kernel, hex));
 	int r = open_init(board, &init_fd, e);
 
 	if (r < 0 || (r = fs_mkdirs(folder, 0700, e)) < 0 || (r = fs_open_dir(AT_FDCWD, folder, &folder_fd, e)) < 0)
 		return r;
-	if (!fs_exists(folder_fd, name) && (r = extract_kernel(wanted->kernel_fd, folder_fd, name, e)) < 0)
+	if ((r = initramfs_get(folder_fd, wanted->kernel, wanted->kernel_fd, init_fd, initramfs, e)) < 0 ||
+	    (r = extract_kernels(wanted->kernel, wanted->kernel_fd, folder, folder_fd, k, e)) < 0)
 		return r;
-	if ((r = initramfs_get(folder_fd, wanted->kernel, wanted->kernel_fd, init_fd, initramfs, e)) < 0)
-		return r;
-	k->kernel = mem_printf("%s/%s", folder, name);
 	k->initramfs = mem_printf("%s/%s", folder, initramfs);
 	return 0;
 }
@@ -223,8 +244,13 @@ int machines_host(struct machines *m, const struct machine_wanted *wanted, struc
 	if (r >= 0)
 		r = find_kernel(m, board, wanted, &files, e);
 	if (r >= 0)
-		*ret_host = (struct launch_machine){ .board = board, .type = type, .kernel = files->kernel, .initramfs = files->initramfs,
-						     .processors = processors > 0 ? (unsigned)processors : 1, .kvm = wanted->kvm,
+		*ret_host = (struct launch_machine){ .board = board,
+						     .type = type,
+						     .kernel = !wanted->kvm && files->unpacked ? files->unpacked
+											       : files->kernel,
+						     .initramfs = files->initramfs,
+						     .processors = processors > 0 ? (unsigned)processors : 1,
+						     .kvm = wanted->kvm,
 						     .boot_ms = m->node->config.boot_ms,
 						     .vhost = wanted->kvm && access("/dev/vhost-net", R_OK | W_OK) == 0 };
 	(void)pthread_mutex_unlock(&m->lock);

@@ -54,7 +54,7 @@ struct package {
 	size_t count, room;
 	unsigned taken;
 	uint64_t packed_bytes;
-	struct str kernel, config;
+	struct str kernel, unpacked, config;
 	char release[128], architecture[16];
 };
 
@@ -307,12 +307,27 @@ static int add_modules(struct package *p, struct erofs_writer *w, struct err *e)
 	return r;
 }
 
+/* A kernel that can be started unpacked is kept so too: an emulated processor takes a tenth of its start to unpack it. */
+static void unpack_kernel(struct package *p)
+{
+	size_t offset, length;
+	struct err e;
+
+	if (!kernel_config_has(str_text(&p->config), "PVH") || !kernel_image_payload(p->kernel.bytes, p->kernel.length, &offset, &length))
+		return;
+	str_add(&p->unpacked, p->kernel.bytes + offset, length);
+	if (unpack_content(&p->unpacked, &e) < 0 || !kernel_image_is_elf(p->unpacked.bytes, p->unpacked.length))
+		str_clear(&p->unpacked); /* packed in a way that we do not know: the machine does it itself */
+}
+
 static int write_partition(struct package *p, struct err *e)
 {
 	own_erofs_writer struct erofs_writer *w = erofs_writer_new(p->partition_fd, 0, &erofs_default_limits);
 	uint64_t size, inodes;
 	int r = add_file(w, "vmlinuz", p->kernel.bytes, p->kernel.length, e);
 
+	if (r >= 0 && p->unpacked.length)
+		r = add_file(w, "vmlinux", p->unpacked.bytes, p->unpacked.length, e);
 	if (r >= 0)
 		r = add_file(w, "config", p->config.bytes, p->config.length, e);
 	if (r >= 0)
@@ -345,6 +360,7 @@ static int build(void *data, struct err *e)
 	}
 	if (r >= 0)
 		r = each_file(p, fetch, e);
+	unpack_kernel(p);
 	return r < 0 ? r : write_partition(p, e);
 }
 

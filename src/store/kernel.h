@@ -7,6 +7,7 @@
  * rights; equal packages give equal partitions.
  */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -31,7 +32,17 @@ int kernel_module_depends(const void *bytes, size_t length, char **ret_depends, 
 /* Without the signature that is appended to it: it guards nothing here, and checking it costs time at each start. */
 size_t kernel_module_unsigned_length(const void *bytes, size_t length);
 
+/* --- kernel_image.c --- */
+
+/* Where the packed kernel is in a bzImage; false: this is none, or one that does not tell. */
+bool kernel_image_payload(const void *bytes, size_t length, size_t *ret_offset, size_t *ret_length);
+/* Of x86_64. */
+bool kernel_image_is_elf(const void *bytes, size_t length);
+
 /* --- kernel_config.c --- */
+
+/* It is built in: a line "CONFIG_OPTION=y". */
+bool kernel_config_has(const char *config, const char *option);
 
 /* ERR_UNSUPPORTED names what the configuration lacks. `architecture`: receives what it was built for. */
 int kernel_check_config(const char *config, char ret_architecture[16], struct err *e) must_check;

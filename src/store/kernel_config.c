@@ -33,16 +33,21 @@ static const struct {
 
 static const char *const architectures[][2] = { { "X86_64", "amd64" }, { "ARM64", "arm64" }, { "RISCV", "riscv64" } };
 
-static bool has(const char *config, const char *option)
+/* 'y', 'm', or 0. */
+static char value_of(const char *config, const char *option)
 {
 	char line[64];
 	int n = snprintf(line, sizeof line, "CONFIG_%s=", option);
 
 	for (const char *at = config; (at = strstr(at, line)); at++)
 		if ((at == config || at[-1] == '\n') && (at[n] == 'y' || at[n] == 'm'))
-			return true;
-	return false;
+			return at[n];
+	return 0;
 }
+
+static bool has(const char *config, const char *option) { return value_of(config, option) != 0; }
+
+bool kernel_config_has(const char *config, const char *option) { return value_of(config, option) == 'y'; }
 
 int kernel_check_config(const char *config, char ret_architecture[16], struct err *e)
 {

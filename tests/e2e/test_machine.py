@@ -131,6 +131,8 @@ def hanging_kernel(package, folder):
     assert content[0x202:0x206] == b"HdrS"
     content[0x200:0x202] = b"\xeb\xfe"
     image.write_bytes(content)
+    config = next(folder.glob("boot/config-*"))  # and one that can only be started so
+    config.write_text(config.read_text().replace("CONFIG_PVH=y", "# CONFIG_PVH is not set"))
     return folder
 
 

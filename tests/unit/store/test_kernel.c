@@ -90,6 +90,34 @@ static void configuration(void **state)
 	assert_int_equal(kernel_check_config("CONFIG_ALPHA=y\n", architecture, &e), -EOPNOTSUPP);
 }
 
+static void unpacked_image(void **state)
+{
+	static const char packed[] = "packed kernel", gzip[] = "\x1f\x8b packed kernel";
+	uint8_t image[2048] = { 0 };
+	size_t offset = 0, length = 0;
+
+	(void)state;
+	image[0x1f1] = 1;
+	memcpy(image + 0x202, "HdrS\x08\x02", 6);
+	image[0x248] = 0x10; /* behind two sectors */
+	image[0x24c] = sizeof packed;
+	memcpy(image + 1040, packed, sizeof packed);
+	assert_true(kernel_image_payload(image, sizeof image, &offset, &length));
+	assert_int_equal(offset, 1040);
+	assert_int_equal(length, sizeof packed - 4); /* its unpacked length is behind it */
+	memcpy(image + 1040, gzip, sizeof packed);
+	assert_true(kernel_image_payload(image, sizeof image, &offset, &length));
+	assert_int_equal(length, sizeof packed);
+	assert_false(kernel_image_payload(image, 1040, &offset, &length));
+	assert_false(kernel_image_payload(image, 20, &offset, &length));
+	memset(image + 0x248, 0xff, 8);
+	assert_false(kernel_image_payload(image, sizeof image, &offset, &length));
+	image[0x207] = 1; /* too old to tell */
+	assert_false(kernel_image_payload(image, sizeof image, &offset, &length));
+	assert_true(kernel_config_has("CONFIG_A=y\nCONFIG_PVH=y\n", "PVH"));
+	assert_false(kernel_config_has("CONFIG_PVH=m\nCONFIG_XPVH=y\n# CONFIG_PVH is not set\n", "PVH"));
+}
+
 static void add(struct erofs_writer *w, const char *path, const char *text)
 {
 	struct erofs_attributes a = { .mode = S_IFREG | 0644 };
@@ -160,6 +188,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(depends_of_a_module), cmocka_unit_test(signature_goes),	     cmocka_unit_test(configuration),
+		cmocka_unit_test(unpacked_image),
 		cmocka_unit_test(initramfs_is_an_archive), cmocka_unit_test(a_package_that_is_none),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
