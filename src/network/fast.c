@@ -237,6 +237,14 @@ static int end_flow(struct fast *f, const struct fast_key *key, struct err *e)
 	return r < 0 && r != -ENOENT ? err_errno(e, -r, "end a flow of the fast path") : 0;
 }
 
+static bool is_port(const void *f, uint32_t index) { return by_index(f, index); }
+
+static bool is_quick(const struct fast *f, uint32_t index)
+{
+	const struct place *p = by_index(f, index);
+	return p && !p->port.slow;
+}
+
 /* Flows from or to a port that is not among them (any more), and refusals: what was refused may be possible now. */
 static int end_strays(struct fast *f, struct err *e)
 {
@@ -244,16 +252,18 @@ static int end_strays(struct fast *f, struct err *e)
 	int r = fast_flows_read(&f->maps, &all, e);
 
 	for (size_t i = 0; i < all.count && r == 0; i++)
-		if (!by_index(f, all.flows[i].in_index) || !by_index(f, all.flows[i].out_index))
+		if (!is_quick(f, all.flows[i].in_index) || !is_quick(f, all.flows[i].out_index))
 			r = end_flow(f, &all.keys[i], e);
 	fast_flows_done(&all);
+	fast_totals_sweep(&f->maps, is_port, f);
 	return r;
 }
 
 static bool same_place(const struct place *a, const struct place *b)
 {
 	return a->index == b->index && a->mtu == b->mtu && memcmp(a->gate, b->gate, sizeof a->gate) == 0 &&
-	       a->port.number == b->port.number && memcmp(a->port.mac, b->port.mac, sizeof a->port.mac) == 0 &&
+	       a->port.number == b->port.number && a->port.slow == b->port.slow &&
+	       memcmp(a->port.mac, b->port.mac, sizeof a->port.mac) == 0 &&
 	       memcmp(a->port.has, b->port.has, sizeof a->port.has) == 0 &&
 	       memcmp(a->port.address, b->port.address, sizeof a->port.address) == 0;
 }
@@ -276,7 +286,6 @@ static int leave_ports(struct fast *f, struct place *now, size_t count, bool *re
 		*ret_any = true;
 		if (index_of(f, p->port.port) == p->index)
 			r = fast_detach(&f->link, p->index, e);
-		fast_total_drop(&f->maps, p->index);
 	}
 	return r;
 }
@@ -289,6 +298,8 @@ static int attach_new(struct fast *f, struct place *before, size_t count, bool *
 		if (among(before, count, &f->places[i]))
 			continue;
 		*ret_any = true;
+		if (f->places[i].port.slow)
+			continue;
 		if ((r = fault_point("fast.attach")) > 0)
 			return err_errno(e, r, "attach");
 		r = fast_attach(&f->link, f->places[i].index, f->in_program, f->out_program, e);
@@ -347,8 +358,8 @@ static struct fast_flow flow_of(const struct fast *f, const struct fast_sample *
 	bool ipv6 = s->key.family == 6;
 	struct fast_flow flow = { .refused = 1, .out_index = s->out_index, .until_ns = now_ns() };
 
-	if (!in || !out || in == out || !has_address(in, ipv6, s->key.from) || !has_address(out, ipv6, s->key.to) ||
-	    in->mtu > out->mtu)
+	if (!in || !out || in == out || in->port.slow || out->port.slow || !has_address(in, ipv6, s->key.from) ||
+	    !has_address(out, ipv6, s->key.to) || in->mtu > out->mtu)
 		return flow;
 	flow.refused = 0;
 	flow.in_index = in->index;

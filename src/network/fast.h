@@ -19,11 +19,12 @@
 
 #include "network/filter_model.h"
 
-/* A port that may use it: a veth of a workspace on a network of ours, without rates. */
+/* A port that may use it: a veth of a workspace on a network of ours. */
 struct fast_port {
 	char port[IFNAMSIZ], bridge[IFNAMSIZ];
 	uint32_t number;      /* of the attachment: what the filter marks its packets with */
 	unsigned char mac[6]; /* inside */
+	bool slow;            /* it may not (it has rates); what took the short way before is still counted */
 	bool has[2];
 	struct filter_address address[2];
 };

@@ -263,9 +263,18 @@ void fast_total_add(const struct fast_maps *m, uint32_t out_index, uint64_t pack
 	(void)element(BPF_MAP_UPDATE_ELEM, m->totals, &out_index, &total, 0);
 }
 
-void fast_total_drop(const struct fast_maps *m, uint32_t out_index)
+/* The next one is asked for before one goes, as the order is by what is there. */
+void fast_totals_sweep(const struct fast_maps *m, fast_total_stays *stays, const void *context)
 {
-	(void)element(BPF_MAP_DELETE_ELEM, m->totals, &out_index, NULL, 0);
+	uint32_t at, next;
+	int r = element(BPF_MAP_GET_NEXT_KEY, m->totals, NULL, &next, 0);
+
+	for (uint32_t left = PORTS_MOST; r == 0 && left; left--) {
+		at = next;
+		r = element(BPF_MAP_GET_NEXT_KEY, m->totals, &at, &next, 0);
+		if (!stays(context, at))
+			(void)element(BPF_MAP_DELETE_ELEM, m->totals, &at, NULL, 0);
+	}
 }
 
 /* --- the ring (linux: Documentation/bpf/ringbuf.rst; kernel/bpf/ringbuf.c) --- */

@@ -40,7 +40,9 @@ struct fast_total {
 };
 struct fast_total fast_total_get(const struct fast_maps *m, uint32_t out_index);
 void fast_total_add(const struct fast_maps *m, uint32_t out_index, uint64_t packets, uint64_t bytes);
-void fast_total_drop(const struct fast_maps *m, uint32_t out_index);
+/* Those of ports that `stays` does not know go. */
+typedef bool fast_total_stays(const void *context, uint32_t out_index);
+void fast_totals_sweep(const struct fast_maps *m, fast_total_stays *stays, const void *context);
 
 /* The ring of samples. */
 struct fast_ring {

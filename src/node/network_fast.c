@@ -6,7 +6,7 @@
  *
  *   ports   a little after a workspace came, so that a hundred that start together are one look at all ports
  *   learn   when the kernel has seen packets that may get flows, and not sooner than LEARN_MS after the last time
- *   care    every FAST_CARE_MS while there are flows
+ *   care    every FAST_CARE_MS while there are flows, less often when there are very many
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,8 +17,9 @@
 #include "network/fast.h"
 #include "node/network_private.h"
 
-#define PORTS_MS 50
-#define LEARN_MS 20
+#define PORTS_MS   50
+#define LEARN_MS   20
+#define CARE_SHARE 20 /* of its own time that care of many flows leaves to others, who wait for the lock */
 
 enum { DUE_PORTS = 1, DUE_LEARN = 2, DUE_CARE = 4 };
 
@@ -36,15 +37,15 @@ static bool is_guaranteed(const struct networks *s)
 }
 
 /* Those of a machine are not veths, and a site's bridge is not routed. */
-static size_t list_ports(const struct networks *s, const struct local *l, struct fast_port *ports)
+static size_t list_ports(const struct networks *s, const struct local *l, bool slow, struct fast_port *ports)
 {
 	const struct attachment *a = l->wish.attachments.items;
 	size_t count = 0;
 
 	for (size_t j = 0; j < l->wish.attachments.count && !l->machine; j++) {
 		const struct carried *c = map_get(&s->carried, a[j].network);
-		if (c && c->ours && !a[j].rates)
-			count += fast_port_set(&ports[count], &a[j], c->bridge);
+		if (c && c->ours && fast_port_set(&ports[count], &a[j], c->bridge))
+			ports[count++].slow = slow || a[j].rates;
 	}
 	return count;
 }
@@ -52,11 +53,12 @@ static size_t list_ports(const struct networks *s, const struct local *l, struct
 static int set_ports(struct networks *s, struct err *e)
 {
 	struct fast_port *ports = mem_alloc_array(s->locals.count * NETWORK_INTERFACES + 1, sizeof *ports);
+	bool slow = is_guaranteed(s);
 	size_t count = 0;
 
-	for (size_t i = 0; i < s->locals.capacity && !is_guaranteed(s); i++)
+	for (size_t i = 0; i < s->locals.capacity; i++)
 		if (s->locals.entries[i].key)
-			count += list_ports(s, s->locals.entries[i].value, ports + count);
+			count += list_ports(s, s->locals.entries[i].value, slow, ports + count);
 	int r = fast_set_ports(s->fast, ports, count, e);
 	free(ports);
 	return r;
@@ -107,6 +109,7 @@ static void start(struct networks *s)
 	if (s->fast_busy || !s->fast_due || !s->tell)
 		return;
 	s->fast_busy = true;
+	s->fast_begun_ms = loop_now_ms();
 	s->fast_doing = s->fast_due;
 	s->fast_due = 0;
 	workers_run(s->node->workers, job_run, job_done, s, true);
@@ -153,6 +156,7 @@ static void job_done(void *data)
 	struct networks *s = data;
 
 	s->fast_busy = false;
+	uint64_t took_ms = loop_now_ms() - s->fast_begun_ms;
 	if (!s->tell)
 		return;
 	if (!s->fast_samples && s->fast && fast_fd(s->fast) >= 0)
@@ -160,7 +164,7 @@ static void job_done(void *data)
 	if ((s->fast_doing & DUE_LEARN) && !s->fast_rest)
 		s->fast_rest = loop_add_timer(s->node->loop, LEARN_MS, on_rest, s);
 	if (s->fast_flows > 0 && !s->fast_care)
-		s->fast_care = loop_add_timer(s->node->loop, FAST_CARE_MS, on_care, s);
+		s->fast_care = loop_add_timer(s->node->loop, FAST_CARE_MS + CARE_SHARE * took_ms, on_care, s);
 	start(s);
 }
 

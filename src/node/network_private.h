@@ -65,6 +65,7 @@ struct networks {
 	/* network_fast.c; what a job does was copied to `fast_doing` before it began */
 	unsigned fast_due, fast_doing;
 	int fast_flows;
+	uint64_t fast_begun_ms;
 	bool fast_busy, fast_failed, fast_lacking;
 	struct loop_source *fast_samples, *fast_ports, *fast_care, *fast_rest;
 };

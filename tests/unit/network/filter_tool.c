@@ -170,7 +170,9 @@ static int set_fast(struct tool *s, json_t *request, struct err *e)
 		for (size_t k = 0; k < s->workspaces[i].attachment_count; k++) {
 			const struct attachment *a = &s->workspaces[i].attachments[k];
 			const char *bridge = bridge_of(s, a->network);
-			count += bridge && !is_slow(request, a->port) && fast_port_set(&ports[count], a, bridge);
+			if (!bridge || !fast_port_set(&ports[count], a, bridge))
+				continue;
+			ports[count++].slow = is_slow(request, a->port);
 		}
 	int r = fast_set_ports(s->fast, ports, count, e);
 	free(ports);
