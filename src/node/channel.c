@@ -155,6 +155,36 @@ static void on_suspend_check(struct channel *c, json_t *message)
 	agent_suspend_check(c->agent, id ? id : "", json_object_get(message, "id"), suspend_checked, c);
 }
 
+struct look {
+	struct channel *channel;
+	json_int_t id;
+	json_t *facts;
+};
+
+static void look_job(void *data)
+{
+	struct look *l = data;
+	l->facts = facts_read(l->channel->node);
+}
+
+static void look_done(void *data)
+{
+	struct look *l = data;
+
+	if (l->channel->ws)
+		send_json(l->channel, json_pack("{s:s, s:I, s:o}", "type", "facts", "id", l->id, "facts", TAKE(l->facts)));
+	json_decref(l->facts);
+	free(l);
+}
+
+static void on_look(struct channel *c, json_t *message)
+{
+	struct look *l = mem_alloc(sizeof *l);
+
+	*l = (struct look){ c, json_integer_value(json_object_get(message, "id")), NULL };
+	workers_run(c->node->workers, look_job, look_done, l, false);
+}
+
 static void on_remove_volume(struct channel *c, json_t *message)
 {
 	json_int_t owner = json_integer_value(json_object_get(message, "owner"));
@@ -187,6 +217,7 @@ static const struct {
 	{ "assignments", on_assignments }, { "forget", on_forget },		     { "stream", on_stream },
 	{ "plan", on_plan },		   { "volume-remove", on_remove_volume },
 	{ "networks", on_networks },	   { "judge", on_judge },		     { "suspend-check", on_suspend_check },
+	{ "look", on_look },
 };
 
 static void on_message(void *data, bool text, const char *bytes, size_t length)

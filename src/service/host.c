@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "db/host.h"
+#include "service/doctor.h"
 #include "service/event.h"
 #include "service/handlers.h"
 #include "service/network.h"
@@ -265,6 +266,7 @@ static void on_facts(struct host *h, json_t *m)
 	json_decref(h->facts);
 	h->facts = json_incref(facts);
 	store(h);
+	doctor_looked(json_integer_value(json_object_get(m, "id")));
 }
 
 static void on_volumes(struct host *h, json_t *m)

@@ -53,20 +53,6 @@ int handle_openapi(struct request *r, struct err *e)
 	return 0;
 }
 
-int handle_doctor(struct request *r, struct err *e)
-{
-	struct db_counters counters = db_count(r->service->db);
-	json_t *hosts = json_array();
-
-	(void)e;
-	for (struct host *h = r->service->hosts; h; h = h->next)
-		(void)json_array_append_new(hosts, json_pack("{s:s, s:b, s:O}", "name", h->name, "connected", host_connected(h), "facts", h->facts));
-	request_reply_json(r, 200, json_pack("{s:s, s:{s:i, s:I, s:I}, s:o}", "version", CARREL_VERSION, "database", "schema", db_schema_version(),
-					     "commits", (json_int_t)counters.commits, "commit_microseconds",
-					     (json_int_t)(counters.commits ? counters.commit_us / counters.commits : 0), "hosts", hosts));
-	return 0;
-}
-
 static void metric(struct str *text, const char *name, const char *type, const char *help)
 {
 	str_printf(text, "# TYPE carrel_%s %s\n# HELP carrel_%s %s\n", name, type, name, help);

@@ -454,6 +454,20 @@ def test_doctor(here):
     assert "cgroup" in facts and "overlay" in facts
 
 
+def test_doctor_looks_when_it_is_asked(new_site, tmp_path):
+    """What was missing and is there now is told without a restart of the agent."""
+    criu = tmp_path / "criu"
+    site = new_site(env={"CARREL_CRIU": str(criu)})
+
+    def said():
+        items = {item["name"]: item for item in site.json("doctor")["hosts"][0]["facts"]["items"]}
+        return items["suspend-workspace"]["detail"]
+    site.wait(lambda: "no CRIU" in said(), what="the agent's facts")
+    criu.write_text("#!/bin/sh\nexit 1\n")
+    criu.chmod(0o755)
+    assert f"{criu} does not work here" in said()
+
+
 def test_image_in_use_is_not_removed(here, name):
     here.carrel("deploy", "busybox", "--name", name, "--until", "staged")
     assert here.carrel("image", "rm", "busybox", ok=range(1, 126)).stderr

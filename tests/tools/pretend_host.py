@@ -15,6 +15,9 @@ import threading
 import time
 
 
+FACTS = {"kernel": "pretend", "machine": "x86_64", "items": []}
+
+
 class WebSocket:
     """The client's side of RFC 6455 over a unix socket; whole messages."""
 
@@ -122,8 +125,7 @@ class PretendHost:
     def connect(self):
         self.ws = WebSocket(self.path, f"/v1/hosts/{self.name}/channel")
         self.stopping = False
-        self.ws.send({"type": "hello", "protocol": 1, "version": "0.0-pretend", "boot-id": "pretend",
-                      "facts": {"kernel": "pretend", "machine": "x86_64", "items": []}})
+        self.ws.send({"type": "hello", "protocol": 1, "version": "0.0-pretend", "boot-id": "pretend", "facts": FACTS})
         self.ws.send({"type": "reports", "full": True, "items": list(self.truth.values())})
         self.threads = [threading.Thread(target=self._listen, args=(self.ws,), daemon=True),
                         threading.Thread(target=self._work, args=(self.ws,), daemon=True)]
@@ -186,6 +188,8 @@ class PretendHost:
                 self.networks.pop(one, None)
         elif kind == "suspend-check":
             self.ws.send({"type": "suspend-checked", "id": message["id"], "check": {"level": "memory", "engine": "pretend"}})
+        elif kind == "look":
+            self.ws.send({"type": "facts", "id": message["id"], "facts": FACTS})
         elif kind == "judge":
             self.ws.send({"type": "judged", "id": message["id"], **self.judge(message)})
         elif kind == "plan":
