@@ -174,7 +174,7 @@ static const char opens_family[] =
 	"		ether type $K meta l4proto { 6, 17, $L } update @talks$F { $P . $S . $T timeout 1d }\n";
 
 static const char ends[] =
-	"	chain denied_$D {\n		update @$D_hits { $P . meta mark counter } drop\n	}\n"
+	"	chain denied_$D {\n		update @$D_hits { $P . meta mark counter }\n		drop\n	}\n"
 	"	chain isolated_$D {\n		meta mark set 0x2 goto denied_$D\n	}\n";
 
 static const char leave[] =

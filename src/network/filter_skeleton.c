@@ -30,7 +30,7 @@ static const char bridge_sets[] =
 #define LINK_LOCAL "ip6 saddr fe80::/64 ip6 saddr != fe80::1"
 
 static const char bridge_chains[] =
-	"	chain refuse {\n		update @refused { iifname . meta mark counter } drop\n	}\n"
+	"	chain refuse {\n		update @refused { iifname . meta mark counter }\n		drop\n	}\n"
 	REASON("mac", "0x21") REASON("ipv4", "0x22") REASON("ipv6", "0x23") REASON("arp", "0x24") REASON("nd", "0x25")
 	REASON("router", "0x26") REASON("dhcp", "0x27") REASON("type", "0x28")
 	"	chain own_arp {\n"
@@ -133,16 +133,18 @@ static const char inet_sets[] =
 	"	set invalid { type mark; size 65535; flags dynamic; }\n"
 	"	set connections { type mark; size 65535; flags dynamic; }\n";
 
+/* Who drops is a rule of its own: one that cannot count any more, as the set is full, ends there. */
 static const char inet_ends[] =
 	"	chain allowed_out {\n		update @out_hits { meta mark . ct mark counter }\n	}\n"
-	"	chain denied_out {\n		update @out_hits { meta mark . ct mark counter } drop\n	}\n"
+	"	chain denied_out {\n		update @out_hits { meta mark . ct mark counter }\n		drop\n	}\n"
 	"	chain allowed_in {\n"
 	"		update @in_hits4 { ip daddr . ct mark counter }\n"
 	"		update @in_hits6 { ip6 daddr . ct mark counter }\n"
 	"	}\n"
 	"	chain denied_in {\n"
-	"		update @in_hits4 { ip daddr . ct mark counter } drop\n"
-	"		update @in_hits6 { ip6 daddr . ct mark counter } drop\n"
+	"		update @in_hits4 { ip daddr . ct mark counter }\n"
+	"		update @in_hits6 { ip6 daddr . ct mark counter }\n"
+	"		drop\n"
 	"	}\n"
 	"	chain isolated_out {\n		ct mark set 0x2 goto denied_out\n	}\n"
 	"	chain isolated_in {\n		ct mark set 0x2 goto denied_in\n	}\n"
@@ -196,7 +198,8 @@ static const char inet_forward[] =
 	"		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, 131, 132, 143 } accept\n"
 	"		meta pkttype { broadcast, multicast } drop\n"
 	"		meta mark 0 drop\n"
-	"		ct state invalid update @invalid { meta mark counter } drop\n"
+	"		ct state invalid update @invalid { meta mark counter }\n"
+	"		ct state invalid drop\n"
 	"@M"
 	"		icmp type echo-request iifname . ip daddr @gates4 accept\n"
 	"		icmpv6 type echo-request iifname . ip6 daddr @gates6 accept\n"
@@ -430,7 +433,8 @@ void filter_compile_skeleton(const struct filter_model *m, const char *table, st
 	str_puts(to, inet_reach);
 	str_printf(to,
 		   "	chain leaving {\n"
-		   "		ct state invalid update @invalid { meta mark counter } drop\n"
+		   "		ct state invalid update @invalid { meta mark counter }\n"
+		   "		ct state invalid drop\n"
 		   "		iifname @sealed iifname . oifname != @same ct mark set 0x3 goto denied_out\n"
 		   "		add @connections { meta mark ct count over %llu } ct mark set 0x4 goto denied_out\n",
 		   (unsigned long long)most);

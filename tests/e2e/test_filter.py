@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from filter_world import Inside, World, checksum, open_server, ping, tcp, tcp_passes, try_one, udp_passes, why_not
+from filter_world import Inside, World, checksum, open_server, ping, run, tcp, tcp_passes, try_one, udp_passes, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -222,6 +222,19 @@ def test_too_many_connections():
         held = [tcp(a, world.WAN4, 80, 0.3) for _ in range(25)]
         assert 15 <= sum(s is not None for s in held) <= 21
         assert world.counts(a, False)[("out", "too many connections")] > 0
+
+
+def test_what_cannot_be_counted_any_more_is_dropped_all_the_same(world):
+    """Counters are sets with room for 65535; who asks for every address of a pool fills them."""
+    a = world.add("a", **{"from": ["any"]})
+    ready(world)
+    with Inside(world.lan):
+        s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    for n in range(66000):
+        s.sendto(b"x", (f"fd00:88:0:1:1:1:{n >> 8:x}:{n & 255:x}", 9))
+    full = run("ip", "netns", "exec", world.host, "nft", "list", "set", "inet", "carrel_t", "in_hits6").stdout
+    assert full.count("counter packets") == 65535
+    assert not tcp_passes(world.lan, a, a.ipv6, 80) and not udp_passes(world.lan, a, a.ipv6, 80)
 
 
 def test_drift_is_seen_and_repaired(world):
