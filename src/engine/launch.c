@@ -86,7 +86,7 @@ static int send_volumes(int socket, const struct launch *l, struct err *e)
 /* A machine's disks are the files themselves, in messages of as many as one takes. */
 static int send_disks(int socket, const struct launch *l, struct err *e)
 {
-	size_t count = l->disk_fd_count ? l->disk_fd_count : l->partition_count + 1 + l->volume_count, n = 0;
+	size_t count = l->disk_fd_count ? l->disk_fd_count : l->partition_count + 2 + l->volume_count, n = 0;
 	own_str int *fds = mem_alloc_array(count + 2, sizeof *fds);
 
 	for (size_t i = 0; i < l->disk_fd_count; i++)
@@ -97,6 +97,8 @@ static int send_disks(int socket, const struct launch *l, struct err *e)
 		fds[n++] = l->root_fd;
 	for (size_t i = 0; n < count && i < l->volume_count; i++)
 		fds[n++] = l->volumes[i].fd;
+	if (n < count && l->root_fd >= 0)
+		fds[n++] = l->host_machine->kernel_fd;
 	if (l->memory && l->memory->state_fd >= 0) {
 		if (!l->memory->template)
 			fds[n++] = l->memory->folder_fd;

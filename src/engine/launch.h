@@ -61,6 +61,7 @@ struct launch_machine {
 	bool kvm;
 	bool vhost;                     /* /dev/vhost-net is there */
 	const int *partition_fds;       /* as launch.partitions, open for reading */
+	int kernel_fd;                  /* the kernel's partition, likewise */
 };
 
 struct engine;

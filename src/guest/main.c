@@ -17,6 +17,7 @@
 #include "base/str.h"
 #include "guest/agent.h"
 #include "guest/device.h"
+#include "guest/modules.h"
 #include "guest/power.h"
 #include "model/guest_protocol.h"
 
@@ -53,6 +54,8 @@ int main(int argc, char **argv)
 {
 	struct err e = { 0 };
 
+	if (getpid() != 1 && argc == 4 && str_eq(argv[1], "-q")) /* by the kernel: "modprobe -q -- NAME" */
+		return modules_load(argv[3]);
 	if (getpid() != 1) {
 		(void)fprintf(stderr, "carrel-init is the first process of a machine\n");
 		return 2;

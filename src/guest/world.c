@@ -23,6 +23,7 @@
 #include "base/own.h"
 #include "engine/workspace/inside.h"
 #include "guest/device.h"
+#include "guest/modules.h"
 
 #define SCRATCH "/scratch"
 
@@ -165,6 +166,18 @@ static int cover_root(int root, struct err *e)
 	return chdir("/") < 0 ? err_errno(e, errno, "go to the root") : 0;
 }
 
+/* What is missing here is missed by few: the workspace runs all the same. */
+static void show_modules(const struct plan *p, const struct guest_config *c, int root)
+{
+	struct err e;
+	int disk = -1, r = *c->kernel ? mount_disk(c->kernel, "erofs", true, NULL, &disk, &e) : 0;
+
+	if (r >= 0 && disk >= 0)
+		r = modules_show(disk, root, p->flags & PLAN_SYSTEM, &e);
+	if (r < 0)
+		log_error(&e, "the kernel's modules");
+}
+
 int world_make(struct world *w, const struct plan *p, const struct guest_config *c, struct err *e)
 {
 	struct inside in = { .plan = p, .sync = -1, .foreign = -1 };
@@ -181,8 +194,10 @@ int world_make(struct world *w, const struct plan *p, const struct guest_config 
 	free(in.layers);
 	for (size_t i = 0; i < t.volume_count; i++)
 		(void)close(t.volumes[i]);
-	if (r >= 0)
+	if (r >= 0) {
+		show_modules(p, c, t.root);
 		r = cover_root(t.root, e);
+	}
 	if (r >= 0)
 		w->root = t.root;
 	return r;

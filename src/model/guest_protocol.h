@@ -146,6 +146,7 @@ struct guest_config {
 	struct guest_bytes plan;
 	struct guest_bytes seed;  /* GUEST_SEED_BYTES for the random generator */
 	uint64_t clock_ns;        /* CLOCK_REALTIME; 0: leave it */
+	char *kernel;                  /* serial of the kernel's partition, an EROFS disk with lib/modules; empty: none */
 	uint64_t rescan;          /* 1: disks and interfaces came while it waited: its buses are looked at once more */
 };
 

@@ -90,6 +90,7 @@ static int find_machine(const struct node *n, const struct assignment *a, const 
 	if (r >= 0)
 		r = machines_host(n->machines, &wanted, host, e);
 	host->partition_fds = parts ? parts->partition_fds : NULL;
+	host->kernel_fd = parts ? parts->kernel_fd : -1;
 	l->host_machine = host;
 	return r;
 }

@@ -25,6 +25,7 @@
 #include "store/child.h"
 #include "store/erofs_reader.h"
 #include "store/erofs_writer.h"
+#include "store/kernel_index.h"
 
 #define FILE_MOST (UINT64_C(512) << 20) /* a kernel or a module */
 #define MODULES_MOST 20000
@@ -43,6 +44,8 @@ static const struct {
 
 struct module {
 	char *name, *depends; /* depends NULL: packed, and not looked into yet */
+	char *path;	      /* below /lib/modules/RELEASE */
+	struct str infos;
 	struct str bytes;
 	char stage; /* 0: not taken */
 	unsigned order;
@@ -54,7 +57,8 @@ struct package {
 	size_t count, room;
 	unsigned taken;
 	uint64_t packed_bytes;
-	struct str kernel, unpacked, config;
+	struct str kernel, unpacked, config, builtin;
+	struct erofs_writer *writer;
 	char release[128], architecture[16];
 };
 
@@ -190,6 +194,8 @@ static int find_depends(struct module *m, struct err *e)
 {
 	int r = kernel_module_depends(m->bytes.bytes, m->bytes.length, &m->depends, e);
 
+	if (r >= 0)
+		r = kernel_module_infos(m->bytes.bytes, m->bytes.length, &m->infos, e);
 	if (r < 0)
 		return err_wrap(e, "module %s", m->name);
 	for (char *at = m->depends; *at; at++)
@@ -198,10 +204,18 @@ static int find_depends(struct module *m, struct err *e)
 	return 0;
 }
 
-/* Unpacking thousands of them takes a minute, and a dozen is wanted: packed ones are kept as they are. */
-static int look_at_module(struct package *p, struct archive *a, char *name, bool packed, struct err *e)
+/* "./lib/modules/6.1.0/kernel/fs/x.ko" is "kernel/fs/x.ko". */
+static const char *below_release(const char *path)
 {
-	struct module m = { .name = mem_strdup(name) };
+	const char *at = strstr(path, "/modules/"), *slash = at ? strchr(at + strlen("/modules/"), '/') : NULL;
+
+	return slash ? slash + 1 : path;
+}
+
+/* Unpacking thousands of them takes a minute, and a dozen is wanted: packed ones are kept as they are. */
+static int look_at_module(struct package *p, struct archive *a, const char *path, const char *name, bool packed, struct err *e)
+{
+	struct module m = { .name = mem_strdup(name), .path = mem_strdup(below_release(path)) };
 	int r = read_content(a, &m.bytes, e);
 
 	if (r >= 0 && packed && (p->packed_bytes += m.bytes.length) > PACKED_MOST)
@@ -226,7 +240,9 @@ static int look(struct package *p, struct archive *a, const char *path, struct e
 	own_str char *name = module_name(path, &packed);
 
 	if (name)
-		return look_at_module(p, a, name, packed, e);
+		return look_at_module(p, a, path, name, packed, e);
+	if (str_eq(base, "modules.builtin"))
+		return read_content(a, &p->builtin, e);
 	if (str_starts(base, "config-") && strstr(path, "boot/"))
 		return read_content(a, &p->config, e);
 	if ((str_starts(base, "vmlinuz-") || str_starts(base, "vmlinux-")) && strstr(path, "boot/")) {
@@ -269,18 +285,6 @@ static int take(struct package *p, struct module *m, char stage, struct err *e)
 
 /* --- second pass: the partition --- */
 
-static int fetch(struct package *p, struct archive *a, const char *path, struct err *e)
-{
-	bool packed = false;
-	own_str char *name = module_name(path, &packed);
-	struct module *m = name ? find(p, name) : NULL;
-
-	if (!m || !m->stage || m->bytes.length)
-		return 0;
-	int r = read_content(a, &m->bytes, e);
-	return r >= 0 && packed ? unpack_content(&m->bytes, e) : r;
-}
-
 static int add_file(struct erofs_writer *w, const char *path, const void *bytes, size_t length, struct err *e)
 {
 	struct erofs_attributes a = { .mode = S_IFREG | 0644 };
@@ -289,6 +293,28 @@ static int add_file(struct erofs_writer *w, const char *path, const void *bytes,
 	if (r >= 0 && length)
 		r = erofs_add_data(w, 0, bytes, length, e);
 	return r < 0 ? r : erofs_end_file(w, e);
+}
+
+/* All of them are kept for /lib/modules as they are, if they are plain: what is needed for the start once more by its order. */
+static int fetch(struct package *p, struct archive *a, const char *path, struct err *e)
+{
+	bool packed = false;
+	own_str char *name = module_name(path, &packed);
+	struct module *m = name ? find(p, name) : NULL;
+	own_strbuf struct str bytes = { 0 };
+
+	if (!m || (packed && (!m->stage || m->bytes.length)))
+		return 0;
+	int r = read_content(a, &bytes, e);
+	if (r >= 0 && packed)
+		r = unpack_content(&bytes, e);
+	if (r >= 0 && !p->packed_bytes) {
+		own_str char *where = mem_printf("lib/modules/%s/%s", p->release, m->path);
+		r = add_file(p->writer, where, bytes.bytes, bytes.length, e);
+	}
+	if (r >= 0 && m->stage)
+		m->bytes = (struct str){ .bytes = TAKE(bytes.bytes), .length = bytes.length, .capacity = bytes.capacity };
+	return r;
 }
 
 static int add_modules(struct package *p, struct erofs_writer *w, struct err *e)
@@ -320,22 +346,61 @@ static void unpack_kernel(struct package *p)
 		str_clear(&p->unpacked); /* packed in a way that we do not know: the machine does it itself */
 }
 
-static int write_partition(struct package *p, struct err *e)
+static int add_index(void *data, const char *name, const struct str *content, struct err *e)
 {
-	own_erofs_writer struct erofs_writer *w = erofs_writer_new(p->partition_fd, 0, &erofs_default_limits);
-	uint64_t size, inodes;
+	struct package *p = data;
+	own_str char *path = mem_printf("lib/modules/%s/%s", p->release, name);
+
+	return add_file(p->writer, path, content->bytes, content->length, e);
+}
+
+static int compare_modules(const void *a, const void *b)
+{
+	return strcmp(((const struct kernel_index_module *)a)->path, ((const struct kernel_index_module *)b)->path);
+}
+
+static int add_indexes(struct package *p, struct err *e)
+{
+	own_str struct kernel_index_module *list = mem_alloc_array(p->count + 1, sizeof *list);
+
+	if (p->packed_bytes)
+		return 0;
+	for (size_t i = 0; i < p->count; i++) {
+		const struct module *m = &p->modules[i];
+		list[i] = (struct kernel_index_module){ m->name, m->path, m->depends, &m->infos };
+	}
+	qsort(list, p->count, sizeof *list, compare_modules);
+	int r = add_index(p, "modules.builtin", &p->builtin, e);
+	return r < 0 ? r : kernel_index_write(list, p->count, str_text(&p->builtin), add_index, p, e);
+}
+
+static int add_kernel(struct package *p, struct err *e)
+{
+	struct erofs_writer *w = p->writer;
 	int r = add_file(w, "vmlinuz", p->kernel.bytes, p->kernel.length, e);
 
+	unpack_kernel(p);
 	if (r >= 0 && p->unpacked.length)
 		r = add_file(w, "vmlinux", p->unpacked.bytes, p->unpacked.length, e);
 	if (r >= 0)
 		r = add_file(w, "config", p->config.bytes, p->config.length, e);
 	if (r >= 0)
 		r = add_file(w, "release", p->release, strlen(p->release), e);
+	return r < 0 ? r : add_file(w, "architecture", p->architecture, strlen(p->architecture), e);
+}
+
+static int write_partition(struct package *p, struct err *e)
+{
+	own_erofs_writer struct erofs_writer *w = p->writer = erofs_writer_new(p->partition_fd, 0, &erofs_default_limits);
+	uint64_t size, inodes;
+	int r = add_kernel(p, e);
+
 	if (r >= 0)
-		r = add_file(w, "architecture", p->architecture, strlen(p->architecture), e);
+		r = each_file(p, fetch, e);
 	if (r >= 0)
 		r = add_modules(p, w, e);
+	if (r >= 0)
+		r = add_indexes(p, e);
 	return r < 0 ? r : erofs_finish(w, &size, &inodes, e);
 }
 
@@ -358,9 +423,6 @@ static int build(void *data, struct err *e)
 		if (m)
 			r = take(p, m, wanted[i].stage, e);
 	}
-	if (r >= 0)
-		r = each_file(p, fetch, e);
-	unpack_kernel(p);
 	return r < 0 ? r : write_partition(p, e);
 }
 

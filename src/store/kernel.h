@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/str.h"
 
 /* Reads a Debian package of a kernel, or a tar with its boot/ and lib/modules/, from `package_fd` (a file) and writes the
  * partition to `partition_fd` (an empty file). Refused: a package without kernel, or one that lacks something that machines need
@@ -29,6 +30,8 @@ int kernel_describe(int partition_fd, struct kernel_about *ret_about, struct err
 
 /* From the section .modinfo of a 64-bit little-endian ELF file; *ret_depends: names with commas, "" for none; the caller frees. */
 int kernel_module_depends(const void *bytes, size_t length, char **ret_depends, struct err *e) must_check;
+/* Its texts "alias=...", "depends=..." and "softdep=...", each with a NUL behind it. */
+int kernel_module_infos(const void *bytes, size_t length, struct str *ret_infos, struct err *e) must_check;
 /* Without the signature that is appended to it: it guards nothing here, and checking it costs time at each start. */
 size_t kernel_module_unsigned_length(const void *bytes, size_t length);
 

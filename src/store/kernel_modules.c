@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/own.h"
 #include "base/str.h"
 #include "store/kernel.h"
 
@@ -22,21 +23,7 @@ static bool section(const uint8_t *bytes, size_t length, const Elf64_Ehdr *head,
 	       (ret_section->sh_offset <= length && ret_section->sh_size <= length - ret_section->sh_offset);
 }
 
-/* NUL-terminated texts, "key=value". */
-static char *value_of(const uint8_t *info, size_t length, const char *key)
-{
-	size_t n = strlen(key);
-
-	for (size_t at = 0; at < length;) {
-		size_t left = length - at, text = strnlen((const char *)info + at, left);
-		if (text > n && memcmp(info + at, key, n) == 0 && info[at + n] == '=')
-			return mem_strndup((const char *)info + at + n + 1, text - n - 1);
-		at += text + 1;
-	}
-	return mem_strdup("");
-}
-
-int kernel_module_depends(const void *bytes, size_t length, char **ret_depends, struct err *e)
+static int find_info(const void *bytes, size_t length, const char **ret_info, size_t *ret_length, struct err *e)
 {
 	Elf64_Ehdr head;
 	Elf64_Shdr names, s;
@@ -54,10 +41,52 @@ int kernel_module_depends(const void *bytes, size_t length, char **ret_depends, 
 		if (s.sh_type == SHT_NOBITS || s.sh_name >= names.sh_size || names.sh_size - s.sh_name < sizeof ".modinfo" ||
 		    memcmp(texts + s.sh_name, ".modinfo", sizeof ".modinfo") != 0)
 			continue;
-		*ret_depends = value_of((const uint8_t *)bytes + s.sh_offset, s.sh_size, "depends");
+		*ret_info = (const char *)bytes + s.sh_offset;
+		*ret_length = s.sh_size;
 		return 0;
 	}
 	return err_set(e, ERR_CORRUPT, "a module has no section .modinfo");
+}
+
+static bool has_key(const char *text, const char *key)
+{
+	size_t n = strlen(key);
+
+	return strncmp(text, key, n) == 0 && text[n] == '=';
+}
+
+int kernel_module_infos(const void *bytes, size_t length, struct str *ret_infos, struct err *e)
+{
+	static const char *const wanted[] = { "alias", "depends", "softdep" };
+	const char *info;
+	size_t size;
+	int r = find_info(bytes, length, &info, &size, e);
+
+	for (size_t at = 0; r >= 0 && at < size;) {
+		size_t n = strnlen(info + at, size - at);
+		own_str char *text = mem_strndup(info + at, n);
+		for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
+			if (has_key(text, wanted[i]) && !strpbrk(text, "\n\r\t"))
+				str_add(ret_infos, text, n + 1);
+		at += n + 1;
+	}
+	return r;
+}
+
+int kernel_module_depends(const void *bytes, size_t length, char **ret_depends, struct err *e)
+{
+	own_strbuf struct str infos = { 0 };
+	int r = kernel_module_infos(bytes, length, &infos, e);
+
+	if (r < 0)
+		return r;
+	*ret_depends = NULL;
+	for (size_t at = 0; at < infos.length && !*ret_depends; at += strlen(infos.bytes + at) + 1)
+		if (has_key(infos.bytes + at, "depends"))
+			*ret_depends = mem_strdup(infos.bytes + at + strlen("depends="));
+	if (!*ret_depends)
+		*ret_depends = mem_strdup("");
+	return 0;
 }
 
 #define MAGIC "~Module signature appended~\n"

@@ -16,7 +16,7 @@ from guest_tools import (CONFIGURE, COPY_IN, COPY_OUT, DATA, ENDED, EXEC, FAILED
                          SHUTDOWN, SIGNAL, STEPS, SYSTEM, THAW, VOLUME, Machine, error, field, kernel_files, number, plan)
 
 BUILD = pathlib.Path(os.environ.get("CARREL_BUILD_ROOT", pathlib.Path(__file__).parents[2] / "build"))
-APPLETS = "sh cat echo sleep id hostname dd mkdir ls stat tty kill true false sync date mount df head wc tr grep".split()
+APPLETS = "sh cat echo sleep id hostname dd mkdir ls stat tty kill true false sync date mount df head wc tr grep modprobe cut uname".split()
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-system-x86_64") or not shutil.which("mkfs.erofs"),
                                 reason="needs qemu-system-x86_64 and mkfs.erofs")
@@ -39,10 +39,12 @@ def parts(tmp_path_factory):
     if isinstance(made, str):
         pytest.skip(made)
     root = folder / "root"
-    for name in ("bin", "etc", "tmp", "root"):
+    for name in ("bin", "etc", "tmp", "root", "usr/lib"):
         (root / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
     (root / "sbin").mkdir()
+    (root / "lib").symlink_to("usr/lib")
+    (root / "sbin/modprobe").symlink_to("../bin/busybox")
     (root / "sbin/init").symlink_to("../bin/busybox")
     (root / "etc/inittab").write_text("::sysinit:/bin/sh -c 'echo by init > /etc/started; sync'\n::respawn:/bin/sleep 1000\n")
     for applet in APPLETS:
@@ -65,14 +67,14 @@ def start(parts, tmp_path):
     def begin(argv, volumes=(), config=b"", root=None, **how):
         root = root or volume(tmp_path / f"root-{secrets.token_hex(4)}.ext4", ("upper", "work"))
         disks = [("p0", folder / "base.erofs", True), ("p1", folder / "top.erofs", True), ("root", root, False)]
-        disks += [(serial, path, False) for _, serial, path in volumes]
+        disks += [(serial, path, False) for _, serial, path in volumes] + [("kernel", folder / "kernel.erofs", True)]
         machine = Machine(tmp_path, kernel, initramfs, disks)
         machines.append(machine)
         channel = machine.channel()
         steps = STEPS + tuple((VOLUME, 0, name, f"/{name}", "") for name, _, _ in volumes)
         message = field(1, "p0") + field(1, "p1") + field(2, "root") + field(5, plan(argv, steps, volumes=[v[0] for v in volumes], **how))
         message += b"".join(field(3, field(1, name) + field(2, serial)) for name, serial, _ in volumes)
-        message += field(6, os.urandom(64)) + field(7, time.time_ns()) + config
+        message += field(6, os.urandom(64)) + field(7, time.time_ns()) + field(9, "kernel") + config
         channel.send(CONFIGURE, channel.take(), message)
         return machine, channel, root
 
@@ -191,6 +193,19 @@ def test_life(start, tmp_path):
     clean(data)
 
 
+def test_modules(start):
+    """The kernel's modules are there to be seen, and what is used is loaded without the right to load modules."""
+    machine, channel, _ = start(["sh", "-c", "uname -r; ls -l /dev/net/tun; exec 3<>/dev/net/tun && cut -d' ' -f1 /proc/modules; "
+                                             "mount -t nothing none /tmp; modprobe dummy || echo refused; ls /usr/lib/modules/*/kernel/drivers/net/tun.ko"],
+                                capabilities=0x00A80425FB)
+    program = channel.open(PROGRAM)
+    status, out, err, _ = channel.end(program)
+    said = out.decode().split("\n")
+    assert status == 0 and "10, 200" in said[1] and "tun" in said and "refused" in said, (out, err)
+    assert said[-2] == f"/usr/lib/modules/{said[0]}/kernel/drivers/net/tun.ko"
+    machine.ended()
+
+
 def test_ignores_the_stop(start):
     """A program that ignores its signal is killed when the time is over."""
     machine, channel, root = start(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"])
@@ -219,6 +234,11 @@ def test_system(start):
     status, out, _, _ = channel.run("sh", "-c", "cat /proc/1/comm; cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep '^@'; ls /")
     assert status == 0 and out.startswith(b"init\n@init\n") and b"modules" not in out
     assert channel.run("sh", "-c", "cat /etc/started")[1] == b"by init\n"
+    # its own modprobe loads what it asks for, from the kernel's partition
+    release = channel.run("uname", "-r")[1].decode().strip()
+    assert channel.run("sh", "-c", f"df /lib/modules/{release} | tail -n 1; echo x > /lib/modules/{release}/x; echo $?")[1].endswith(b"1\n")
+    assert channel.run("modprobe", "wireguard")[0] == 0
+    assert b"udp_tunnel" in channel.run("cat", "/proc/modules")[1]
     assert channel.request(SHUTDOWN, struct.pack("<I", 20000)) is None
     machine.ended()
     assert b"by init" in subprocess.run(["debugfs", "-R", "cat /upper/etc/started", root], capture_output=True).stdout

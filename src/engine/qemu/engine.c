@@ -2,7 +2,7 @@
 /*
  * Machines as an engine: the request becomes the plan that carrel-init carries out inside (the same that namespaces get, in its form
  * for machines), QEMU's command line, and what the runner needs of both. Disks go by serial: p0, p1, ... are the image's partitions,
- * lowest first, `root` is the root volume, v0, v1, ... are the others.
+ * lowest first, `root` is the root volume, v0, v1, ... are the others, and `kernel` is the kernel's partition.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +19,7 @@
 #include "engine/workspace/request.h"
 
 #define SERIAL_SIZE (GUEST_SERIAL_LONGEST + 1)
+#define KERNEL_SERIAL "kernel"
 
 struct disks {
 	struct machine_disk *items;
@@ -49,7 +50,7 @@ static char *add_disk(struct disks *d, const char *prefix, size_t number, bool w
 
 static void list_disks(const struct launch *l, struct disks *d)
 {
-	d->items = mem_alloc_array(l->partition_count + l->volume_count + 1, sizeof *d->items);
+	d->items = mem_alloc_array(l->partition_count + l->volume_count + 2, sizeof *d->items);
 	d->partitions = mem_alloc_array(l->partition_count + 1, sizeof *d->partitions);
 	d->volumes = mem_alloc_array(l->volume_count + 1, sizeof *d->volumes);
 	d->partition_count = l->partition_count;
@@ -59,15 +60,16 @@ static void list_disks(const struct launch *l, struct disks *d)
 	(void)add_disk(d, "", 0, true);
 	for (size_t i = 0; i < l->volume_count; i++)
 		d->volumes[i] = (struct guest_volume){ (char *)(uintptr_t)l->volumes[i].name, add_disk(d, "v", i, true) };
+	(void)snprintf(d->items[d->count++].serial, SERIAL_SIZE, KERNEL_SERIAL);
 }
 
 /* Ports and bridges are the host's: inside there are interfaces. */
 static void put_config(const struct plan *inside, const struct disks *d, struct str *out)
 {
-	static char root[] = "root";
+	static char root[] = "root", kernel[] = KERNEL_SERIAL;
 	own_strbuf struct str bytes = { 0 };
 	struct plan plan = *inside;
-	struct guest_config c = { .partitions = { d->partitions, d->partition_count }, .root = root,
+	struct guest_config c = { .partitions = { d->partitions, d->partition_count }, .root = root, .kernel = kernel,
 				  .volumes = { d->volumes, d->volume_count } };
 
 	machine_links_inside(inside->interfaces, &c.interfaces);

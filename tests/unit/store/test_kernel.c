@@ -17,6 +17,7 @@
 #include "store/erofs_writer.h"
 #include "store/initramfs.h"
 #include "store/kernel.h"
+#include "store/kernel_index.h"
 
 static struct err e;
 
@@ -26,9 +27,11 @@ static void make_module(struct str *out, const char *info, size_t length)
 	static const char names[] = "\0.shstrtab\0.modinfo";
 	Elf64_Ehdr head = { .e_shoff = sizeof head, .e_shentsize = sizeof(Elf64_Shdr), .e_shnum = 3, .e_shstrndx = 1 };
 	uint64_t at = sizeof head + 3 * sizeof(Elf64_Shdr);
-	Elf64_Shdr sections[3] = { { 0 },
-				   { .sh_name = 1, .sh_type = SHT_STRTAB, .sh_offset = at, .sh_size = sizeof names },
-				   { .sh_name = 11, .sh_type = SHT_PROGBITS, .sh_offset = at + sizeof names, .sh_size = length } };
+	Elf64_Shdr sections[3] = {
+		{ 0 },
+		{ .sh_name = 1, .sh_type = SHT_STRTAB, .sh_offset = at, .sh_size = sizeof names },
+		{ .sh_name = 11, .sh_type = SHT_PROGBITS, .sh_offset = at + sizeof names, .sh_size = length }
+	};
 
 	memcpy(head.e_ident, ELFMAG, SELFMAG);
 	head.e_ident[EI_CLASS] = ELFCLASS64;
@@ -72,16 +75,18 @@ static void signature_goes(void **state)
 	assert_int_equal(kernel_module_unsigned_length("MODULE", 6), 6);
 }
 
-static const char config[] = "CONFIG_X86_64=y\nCONFIG_BLK_DEV_INITRD=y\nCONFIG_DEVTMPFS=y\nCONFIG_TMPFS=y\nCONFIG_PROC_FS=y\nCONFIG_SYSFS=y\n"
-			     "CONFIG_UNIX98_PTYS=y\nCONFIG_VIRTIO_PCI=m\nCONFIG_VIRTIO_BLK=m\nCONFIG_VIRTIO_CONSOLE=m\nCONFIG_VIRTIO_NET=m\n"
-			     "CONFIG_EROFS_FS=m\nCONFIG_EXT4_FS=y\nCONFIG_UNIX=y\nCONFIG_INET=y\nCONFIG_EPOLL=y\nCONFIG_SIGNALFD=y\n"
-			     "CONFIG_TIMERFD=y\nCONFIG_CGROUPS=y\nCONFIG_SECCOMP_FILTER=y\n";
+static const char config[] =
+	"CONFIG_X86_64=y\nCONFIG_BLK_DEV_INITRD=y\nCONFIG_DEVTMPFS=y\nCONFIG_TMPFS=y\nCONFIG_PROC_FS=y\nCONFIG_SYSFS=y\n"
+	"CONFIG_UNIX98_PTYS=y\nCONFIG_VIRTIO_PCI=m\nCONFIG_VIRTIO_BLK=m\nCONFIG_VIRTIO_CONSOLE=m\nCONFIG_VIRTIO_NET=m\n"
+	"CONFIG_EROFS_FS=m\nCONFIG_EXT4_FS=y\nCONFIG_UNIX=y\nCONFIG_INET=y\nCONFIG_EPOLL=y\nCONFIG_SIGNALFD=y\n"
+	"CONFIG_TIMERFD=y\nCONFIG_CGROUPS=y\nCONFIG_SECCOMP_FILTER=y\n";
 
 static void configuration(void **state)
 {
 	(void)state;
 	char architecture[16];
-	own_str char *whole = mem_printf("%sCONFIG_OVERLAY_FS=m\n", config), *without = mem_printf("%s# CONFIG_OVERLAY_FS is not set\n", config);
+	own_str char *whole = mem_printf("%sCONFIG_OVERLAY_FS=m\n", config),
+		     *without = mem_printf("%s# CONFIG_OVERLAY_FS is not set\n", config);
 
 	assert_int_equal(kernel_check_config(whole, architecture, &e), 0);
 	assert_string_equal(architecture, "amd64");
@@ -116,6 +121,96 @@ static void unpacked_image(void **state)
 	assert_false(kernel_image_payload(image, sizeof image, &offset, &length));
 	assert_true(kernel_config_has("CONFIG_A=y\nCONFIG_PVH=y\n", "PVH"));
 	assert_false(kernel_config_has("CONFIG_PVH=m\nCONFIG_XPVH=y\n# CONFIG_PVH is not set\n", "PVH"));
+}
+
+static struct str files[16];
+static char names[16][40];
+static size_t file_count;
+
+static int take_file(void *data, const char *name, const struct str *content, struct err *error)
+{
+	(void)data;
+	(void)error;
+	assert_true(file_count < 16);
+	(void)snprintf(names[file_count], sizeof names[0], "%s", name);
+	str_add(&files[file_count++], content->bytes, content->length);
+	return 0;
+}
+
+static const struct str *file_of(const char *name)
+{
+	for (size_t i = 0; i < file_count; i++)
+		if (str_eq(names[i], name))
+			return &files[i];
+	fail_msg("no file %s", name);
+	return &files[0];
+}
+
+static uint32_t u32_at(const struct str *s, size_t at)
+{
+	const uint8_t *b = (const uint8_t *)s->bytes + at;
+
+	assert_true(at + 4 <= s->length);
+	return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
+}
+
+/* As libkmod searches: the first value of a key, or NULL. */
+static const char *search(const struct str *s, const char *key)
+{
+	uint32_t node = u32_at(s, 8);
+
+	while (node) {
+		size_t at = node & 0x0fffffff, child = 0;
+		if (node & 0x80000000) {
+			size_t n = strlen(s->bytes + at);
+			if (strncmp(s->bytes + at, key, n) != 0)
+				return NULL;
+			key += n;
+			at += n + 1;
+		}
+		if (node & 0x20000000) {
+			uint8_t first = (uint8_t)s->bytes[at], last = (uint8_t)s->bytes[at + 1], c = (uint8_t)*key;
+			child = c >= first && c <= last ? at + 2 + 4 * (size_t)(c - first) : 0;
+			at += 2 + 4 * (size_t)(last - first + 1);
+		}
+		if (!*key)
+			return node & 0x40000000 && u32_at(s, at) > 0 ? s->bytes + at + 8 : NULL;
+		node = child ? u32_at(s, child) : 0;
+		key++;
+	}
+	return NULL;
+}
+
+static void index_of_modules(void **state)
+{
+	static const char tun[] = "alias=devname:net/tun\0alias=char-major-10-200\0softdep=pre: a",
+			  a[] = "alias=pci:v*d1-\0alias=block-major-7-*";
+	struct str of_tun = { 0 }, of_a = { 0 }, none = { 0 };
+
+	(void)state;
+	str_add(&of_tun, tun, sizeof tun);
+	str_add(&of_a, a, sizeof a);
+	const struct kernel_index_module list[] = { { "a", "kernel/a.ko", "", &of_a },
+						    { "b_b", "kernel/b-b.ko", "a,c", &none },
+						    { "c", "kernel/c.ko", "a,absent,b_b", &none }, /* a circle */
+						    { "tun", "kernel/net/tun.ko", "b_b", &of_tun } };
+	assert_ok(kernel_index_write(list, ARRAY_SIZE(list), "kernel/fs/in-it.ko\nkernel/x\n", take_file, NULL, &e), &e);
+	assert_string_equal(str_text(file_of("modules.dep")),
+			    "kernel/a.ko:\nkernel/b-b.ko: kernel/c.ko kernel/a.ko\nkernel/c.ko: kernel/b-b.ko kernel/a.ko\n"
+			    "kernel/net/tun.ko: kernel/b-b.ko kernel/c.ko kernel/a.ko\n");
+	assert_non_null(strstr(str_text(file_of("modules.devname")), "\ntun net/tun c10:200\n"));
+	assert_non_null(strstr(str_text(file_of("modules.softdep")), "\nsoftdep tun pre: a\n"));
+	assert_non_null(strstr(str_text(file_of("modules.alias")), "\nalias pci:v*d1- a\n"));
+	assert_string_equal(search(file_of("modules.dep.bin"), "b_b"), "kernel/b-b.ko: kernel/c.ko kernel/a.ko");
+	assert_string_equal(search(file_of("modules.alias.bin"), "char_major_10_200"), "tun");
+	assert_string_equal(search(file_of("modules.alias.bin"), "pci:v*d1_"), "a");
+	assert_string_equal(search(file_of("modules.builtin.bin"), "in_it"), "");
+	assert_null(search(file_of("modules.dep.bin"), "b"));
+	assert_null(search(file_of("modules.dep.bin"), "tunn"));
+	for (size_t i = 0; i < file_count; i++)
+		str_done(&files[i]);
+	str_done(&of_tun);
+	str_done(&of_a);
 }
 
 static void add(struct erofs_writer *w, const char *path, const char *text)
@@ -187,9 +282,10 @@ static void a_package_that_is_none(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(depends_of_a_module), cmocka_unit_test(signature_goes),	     cmocka_unit_test(configuration),
-		cmocka_unit_test(unpacked_image),
-		cmocka_unit_test(initramfs_is_an_archive), cmocka_unit_test(a_package_that_is_none),
+		cmocka_unit_test(depends_of_a_module),    cmocka_unit_test(signature_goes),
+		cmocka_unit_test(configuration),          cmocka_unit_test(unpacked_image),
+		cmocka_unit_test(index_of_modules),       cmocka_unit_test(initramfs_is_an_archive),
+		cmocka_unit_test(a_package_that_is_none),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
