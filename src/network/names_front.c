@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Theory. A query waits in a slot: first for the agent's decision, then (UDP) for dnsmasq's answer, to which it is matched by the
- * slot's number in place of the query's id. What waits for a decision while no agent is connected is asked when one comes. A slot that
+ * slot's number in place of the query's id. While no agent is connected what it decided since rules changed last is decided again; the
+rest waits, and is asked when one comes. A slot that
  * nobody answers is taken again when it is old; one asker may hold a share of them only. TCP has few connections, one query at a time each,
  * and one connection to dnsmasq for each query.
  *
@@ -27,6 +28,7 @@
 #include "base/own.h"
 #include "base/sandbox.h"
 #include "base/str.h"
+#include "network/names_memory.h"
 #include "network/question.h"
 
 enum { SLOTS = 1024, SLOT_BITS = 10, SHARE = 128, OLD_S = 15, DATAGRAM = 1232, ANSWER = 65535 };
@@ -68,6 +70,7 @@ struct front {
 	struct connection connections[CONNECTIONS];
 	unsigned char queries[SLOTS][DATAGRAM]; /* apart, as most are never touched */
 	unsigned char buffer[ANSWER];
+	struct names_memory memory;
 };
 
 static void hang_up(int *fd)
@@ -162,11 +165,11 @@ static int open_ask(struct front *f, struct err *e)
 
 /* --- the agent's part --- */
 
+/* One that has gone may have left word: hear_agent reads that, and notices. */
 static void ask(struct front *f, const struct slot *s)
 {
-	if (f->agent >= 0 && send(f->agent, &s->question, sizeof s->question, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
-	    errno != EAGAIN)
-		hang_up(&f->agent);
+	if (f->agent >= 0)
+		(void)!send(f->agent, &s->question, sizeof s->question, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 static void welcome(struct front *f)
@@ -177,6 +180,7 @@ static void welcome(struct front *f)
 		return;
 	hang_up(&f->agent);
 	f->agent = fd;
+	names_memory_clear(&f->memory);
 	for (size_t i = 0; i < SLOTS; i++)
 		if (f->slots[i].state == ASKED)
 			ask(f, &f->slots[i]);
@@ -435,13 +439,36 @@ static void decided(struct front *f, const struct names_decision *d)
 	}
 }
 
+static void heard(struct front *f, const struct names_decision *d)
+{
+	const struct slot *s = &f->slots[d->id & (SLOTS - 1)];
+
+	if (d->verdict == NAMES_FORGET) {
+		names_memory_clear(&f->memory);
+		return;
+	}
+	if (s->state == ASKED && s->question.id == d->id)
+		names_memory_note(&f->memory, &s->question, d);
+	decided(f, d);
+}
+
+/* What waits while no agent is there, and was decided before. */
+static void remember(struct front *f)
+{
+	struct names_decision d;
+
+	for (size_t i = 0; i < SLOTS && f->agent < 0; i++)
+		if (f->slots[i].state == ASKED && names_memory_find(&f->memory, &f->slots[i].question, &d))
+			decided(f, &d);
+}
+
 static void hear_agent(struct front *f)
 {
 	for (int i = 0; i < BURST && f->agent >= 0; i++) {
 		struct names_decision d;
 		ssize_t n = recv(f->agent, &d, sizeof d, MSG_DONTWAIT);
 		if (n == sizeof d)
-			decided(f, &d);
+			heard(f, &d);
 		else if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
 		else
@@ -530,6 +557,7 @@ static void serve(struct front *f)
 			welcome(f);
 		if (p[2].revents)
 			hear_agent(f);
+		remember(f);
 	}
 }
 

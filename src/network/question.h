@@ -31,6 +31,7 @@ enum names_verdict {
 	NAMES_ANSWER,
 	NAMES_HIDDEN,  /* there is no such name for them */
 	NAMES_REFUSED, /* they may not ask that */
+	NAMES_FORGET,  /* no answer: what was decided before may be otherwise now */
 };
 
 struct names_address {

@@ -89,6 +89,8 @@ int network_apply(struct networks *s, const char *id, struct err *e)
 	intent_done(&i);
 	network_fast_changed(s);
 	s->applied |= r >= 0;
+	if (s->tell)
+		loop_post(s->node->loop, network_voices_forget, s);
 	return r < 0 ? r : 0;
 }
 

@@ -204,6 +204,18 @@ void network_voices_open(void *data)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
+void network_voices_forget(void *networks)
+{
+	struct networks *s = networks;
+	const struct names_decision d = { .verdict = NAMES_FORGET };
+
+	for (size_t i = 0; i < s->voices.capacity; i++) {
+		struct voice *v = s->voices.entries[i].key ? s->voices.entries[i].value : NULL;
+		if (v)
+			(void)!send(v->fd, &d, sizeof d, MSG_DONTWAIT | MSG_NOSIGNAL);
+	}
+}
+
 void network_voices_close(struct networks *s)
 {
 	for (size_t i = 0; i < s->voices.capacity; i++)

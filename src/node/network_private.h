@@ -127,6 +127,7 @@ int network_connect_machines(struct networks *s, const char *id, struct err *e) 
 
 /* network_names.c, on the loop's thread. Opens what is missing. */
 void network_voices_open(void *networks);
+void network_voices_forget(void *networks); /* rules have changed */
 void network_voices_close(struct networks *s);
 
 /* network_interfaces.c: a port that is there is connected again. */

@@ -119,7 +119,7 @@ def test_names_of_the_other_network(net):
 
 
 def test_a_name_server_that_somebody_killed_comes_back(net, world):
-    def pids():
+    def pids():  # of dnsmasq, and of the process before it
         with contextlib.suppress(FileNotFoundError):  # there is none while it starts again
             return (net.run / "node" / "networks" / "default" / "pid").read_text().split()
         return []
@@ -132,6 +132,26 @@ def test_a_name_server_that_somebody_killed_comes_back(net, world):
             os.kill(int(before[number]), 9)
             eventually(lambda: len(now := pids()) > number and now[number] != before[number])
             eventually(found)
+
+
+def test_names_are_told_while_the_agent_is_away(net, world):
+    """What was asked before, as rules stand still; the rest waits for the next agent."""
+    with workspace(net, "one") as shown, workspace(net, "two") as other:
+        def ask(name, of=shown):
+            return world.run("host", "nsenter", f"--net=/proc/{of['pid']}/ns/net", "timeout", "3", "busybox", "nslookup", name, "10.88.0.1",
+                             ok=None).stdout.partition(name)[2]
+        eventually(lambda: address(net, "one") in ask("one.default.carrel"))
+        assert "10.88" not in ask("two.default.carrel")
+        eventually(lambda: address(net, "two") in ask("two.default.carrel", other))
+        net.node.kill()
+        try:
+            assert address(net, "one") in ask("one.default.carrel")
+            assert "10.88" not in ask("two.default.carrel")
+            assert "10.88" not in ask("one.default.carrel", other)
+        finally:
+            net.node.start()
+        net.wait(lambda: net.api("GET", "/v1/hosts")[1]["items"][0]["connected"], what="the host")
+        eventually(lambda: address(net, "one") in ask("one.default.carrel"))
 
 
 @pytest.mark.parametrize("how", ["exit 1", "echo 'Error: Could not process rule: Operation not supported' >&2; exit 1", "kill -9 $$"])

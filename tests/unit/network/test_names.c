@@ -46,12 +46,15 @@ static void ip(const char *line)
 
 /* What the agent does: decides for each query. */
 static int agent = -1;
+static bool away;
 
 static void decide(void)
 {
 	struct names_question q;
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 
+	if (away)
+		return;
 	if (agent < 0) {
 		(void)snprintf(a.sun_path, sizeof a.sun_path, "%s/ask", folder);
 		agent = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -129,18 +132,20 @@ static const char *resolve_by(const char *name, int type)
 
 static const char *resolve(const char *name) { return resolve_by(name, SOCK_DGRAM); }
 
-static void expect(const char *name, const char *address)
+static void expect_by(const char *name, int type, const char *address)
 {
 	const char *got = NULL;
 
 	for (int waited = 0; waited < PATIENCE_MS; waited += 20) {
-		got = resolve(name);
+		got = resolve_by(name, type);
 		if (got && str_eq(got, address))
 			return;
 		(void)poll(NULL, 0, 20);
 	}
 	fail_msg("%s is '%s', not '%s'", name, got ? got : "(no answer)", address);
 }
+
+static void expect(const char *name, const char *address) { expect_by(name, SOCK_DGRAM, address); }
 
 static struct member_address address = { .network = TEXT("lab"), .ipv4 = TEXT("10.88.0.7"), .ipv6 = TEXT("fd00:88::7"), .mac = TEXT("02:00:00:00:00:07") };
 static struct member db = { .id = TEXT("00000000000000aa"), .name = TEXT("db"), .addresses = { &address, 1 } };
@@ -224,6 +229,41 @@ static void who_may_ask_what(void **state)
 		assert_null(resolve_by("nobody.lab.carrel", type));
 	}
 	assert_ok(names_remove(folder, hidden.id, &e), &e);
+	assert_ok(names_remove(folder, db.id, &e), &e);
+}
+
+static void leave(void)
+{
+	(void)close(agent);
+	agent = -1;
+	away = true;
+}
+
+static void what_was_decided_stands_while_the_agent_is_away(void **state)
+{
+	(void)state;
+	const struct names_decision forget = { .verdict = NAMES_FORGET };
+
+	assert_ok(names_put(folder, &names, &db, &e), &e);
+	expect("db.lab.carrel", "10.88.0.8");
+	expect("hidden.lab.carrel", "");
+	expect("www.example.org", "");
+	leave();
+	for (int i = 0; i < 2; i++) {
+		int type = i ? SOCK_STREAM : SOCK_DGRAM;
+		expect_by("db.lab.carrel", type, "10.88.0.8");
+		expect_by("hidden.lab.carrel", type, "");
+		assert_int_equal(last_code, QUESTION_NXDOMAIN);
+		expect_by("another.example.org", type, ""); /* as all names outside */
+		assert_int_equal(last_code, QUESTION_REFUSED);
+	}
+	assert_null(resolve("never.lab.carrel"));
+	away = false;
+	expect("db.lab.carrel", "10.88.0.8");
+	assert_int_equal(send(agent, &forget, sizeof forget, MSG_NOSIGNAL), sizeof forget);
+	leave();
+	assert_null(resolve("db.lab.carrel"));
+	away = false;
 	assert_ok(names_remove(folder, db.id, &e), &e);
 }
 
@@ -337,7 +377,8 @@ static int close_world(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(the_configuration), cmocka_unit_test(names_come_and_go),
-					    cmocka_unit_test(who_may_ask_what), cmocka_unit_test(it_outlives_the_agent_and_is_missed),
+					    cmocka_unit_test(who_may_ask_what), cmocka_unit_test(what_was_decided_stands_while_the_agent_is_away),
+					    cmocka_unit_test(it_outlives_the_agent_and_is_missed),
 					    cmocka_unit_test(it_is_found_again_and_started_anew), cmocka_unit_test(it_is_confined),
 					    cmocka_unit_test(it_ends) };
 	return cmocka_run_group_tests(tests, open_world, close_world);
