@@ -17,6 +17,7 @@
 #include "client/stream.h"
 
 #define ANSWER_MOST (16 << 20)
+#define INTERRUPT_MS 200
 
 /* --- the reader --- */
 
@@ -25,7 +26,7 @@ int bundle_open(const char *word, const char *file, struct pipe_child *ret_child
 	own_str char *helper = pipe_helper("carrel-bundle");
 	const char *const argv[] = { helper, word, file, NULL };
 
-	return pipe_start(ret_child, argv, PIPE_READ_ITS_OUTPUT, e);
+	return pipe_start(ret_child, argv, str_eq(word, "chunks") ? PIPE_BOTH : PIPE_READ_ITS_OUTPUT, e);
 }
 
 /* Its error is one line of JSON. */
@@ -116,7 +117,8 @@ struct transfer {
 	struct stream *stream;
 	const struct bundle_transfer *how;
 	uint64_t done;
-	bool sends, ended;
+	struct loop_source *source, *watch;
+	bool ended;
 	int result;
 	struct progress progress;
 	struct err *e;
@@ -141,8 +143,12 @@ static void on_output(void *data, int channel, const char *bytes, size_t length)
 {
 	struct transfer *x = data;
 
-	if (channel != STREAM_OUTPUT || x->ended || x->how->into < 0)
+	if (channel != STREAM_OUTPUT || x->ended)
 		return;
+	if (x->how->into < 0) { /* which chunks are there; why this fails its reader knows */
+		(void)!fs_write_all(x->how->back, bytes, length, NULL);
+		return;
+	}
 	if (x->done < x->how->known) {
 		uint64_t left = x->how->known - x->done;
 		size_t n = length < left ? length : (size_t)left;
@@ -175,30 +181,48 @@ static void on_end(void *data, int status, const struct err *why)
 	}
 }
 
-static void send_piece(void *data)
+static void drained(void *data)
+{
+	struct transfer *x = data;
+
+	if (x->source)
+		loop_set_events(x->source, EPOLLIN);
+}
+
+static void send_piece(void *data, uint32_t events)
 {
 	struct transfer *x = data;
 	char buffer[65535];
+	ssize_t n = read(x->how->from, buffer, sizeof buffer);
 
-	while (!x->ended && x->sends && !stream_congested(x->stream)) {
-		ssize_t n = read(x->how->from, buffer, sizeof buffer);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) { /* its end record came before this, or why it did not is asked of the reader */
-			x->sends = false;
-			stream_end_input(x->stream);
-			return;
-		}
-		stream_write(x->stream, buffer, (size_t)n);
-		x->done += (uint64_t)n;
-		progress_bytes(&x->progress, x->done, x->how->total, 0);
+	(void)events;
+	if (n < 0 && errno == EINTR)
+		return;
+	if (n <= 0) { /* its end record came before this, or why it did not is asked of the reader */
+		loop_remove(TAKE(x->source));
+		stream_end_input(x->stream);
+		return;
 	}
+	stream_write(x->stream, buffer, (size_t)n);
+	x->done += (uint64_t)n;
+	progress_bytes(&x->progress, x->done, x->how->total, 0);
+	if (stream_congested(x->stream))
+		loop_set_events(x->source, 0);
+}
+
+static void watch_interrupt(void *data)
+{
+	struct transfer *x = data;
+
+	x->watch = loop_add_timer(x->loop, INTERRUPT_MS, watch_interrupt, x);
+	if (cli_interrupted)
+		end_with(x, err_set(x->e, ERR_CANCELLED, "interrupted"));
 }
 
 int bundle_transfer(struct cli *cli, struct bundle_transfer *t, struct err *e)
 {
-	static const struct stream_events events = { on_output, on_end, send_piece };
-	struct transfer x = { .how = t, .sends = t->from >= 0, .e = e };
+	static const struct stream_events events = { on_output, on_end, drained };
+	struct transfer x = { .how = t, .e = e };
 	own_str char *path = t->path;
 	struct client *client;
 	int r = cli_client(cli, &client, e);
@@ -209,10 +233,14 @@ int bundle_transfer(struct cli *cli, struct bundle_transfer *t, struct err *e)
 	progress_start(&x.progress, cli, t->label);
 	progress_step(&x.progress, t->from >= 0 ? "import" : "export");
 	r = stream_open(x.loop, client_address(client), path, t->request, &events, &x, &x.stream, e);
-	if (r == 0 && x.sends)
-		(void)loop_add_timer(x.loop, 0, send_piece, &x);
-	if (r == 0)
+	if (r == 0 && t->from >= 0)
+		x.source = loop_add_fd(x.loop, t->from, EPOLLIN, send_piece, &x);
+	if (r == 0) {
+		x.watch = loop_add_timer(x.loop, INTERRUPT_MS, watch_interrupt, &x);
 		r = loop_run(x.loop, e);
+	}
+	loop_remove(x.source);
+	loop_remove(x.watch);
 	stream_free(x.stream);
 	loop_free(x.loop);
 	progress_end(&x.progress);

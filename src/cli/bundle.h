@@ -19,11 +19,12 @@ int bundle_close(struct pipe_child *c, struct err *e) must_check;
 int bundle_base(struct cli *cli, const char *base, json_t *ret_digests, struct err *e) must_check;
 
 /* One transfer over a stream of the API; 0 when its other side said that all is well. `into`: what comes is written there; its first
- * `known` bytes are there already and must be the same, else ERR_PRECONDITION. `from`: what is sent. -1: neither. */
+ * `known` bytes are there already and must be the same, else ERR_PRECONDITION. `from`: a pipe whose bytes are sent; `back`: what comes meanwhile is
+ * written there. -1: none. */
 struct bundle_transfer {
 	char *path; /* taken */
 	json_t *request;
-	int into, from;
+	int into, from, back;
 	uint64_t known, total;
 	const char *label;
 };

@@ -25,8 +25,9 @@ char *pipe_helper(const char *name)
 
 int pipe_start(struct pipe_child *c, const char *const *argv, enum pipe_end end, struct err *e)
 {
-	int data[2], errors[2], child_side = end == PIPE_READ_ITS_OUTPUT;
+	int data[2], errors[2], back[2] = { -1, -1 }, child_side = end != PIPE_WRITE_ITS_INPUT;
 
+	c->back_fd = -1;
 	if (pipe2(data, O_CLOEXEC) < 0)
 		return err_errno(e, errno, "pipe");
 	if (pipe2(errors, O_CLOEXEC) < 0) {
@@ -34,10 +35,20 @@ int pipe_start(struct pipe_child *c, const char *const *argv, enum pipe_end end,
 		(void)close(data[1]);
 		return err_errno(e, errno, "pipe");
 	}
-	const struct proc_fd fds[] = { { 0, child_side ? -1 : data[0] }, { 1, child_side ? data[1] : -1 }, { 2, errors[1] } };
+	if (end == PIPE_BOTH && pipe2(back, O_CLOEXEC) < 0) {
+		int r = err_errno(e, errno, "pipe");
+		for (int i = 0; i < 2; i++) {
+			(void)close(data[i]);
+			(void)close(errors[i]);
+		}
+		return r;
+	}
+	const struct proc_fd fds[] = { { 0, child_side ? back[0] : data[0] }, { 1, child_side ? data[1] : -1 }, { 2, errors[1] } };
 	const struct proc_spawn how = { .argv = argv, .fds = fds, .fd_count = ARRAY_SIZE(fds), .die_with_parent = true };
 	int r = proc_start(&how, &c->pidfd, NULL, e);
 	(void)close(data[child_side]);
+	own_close(&back[0]);
+	c->back_fd = back[1];
 	(void)close(errors[1]);
 	c->fd = data[!child_side];
 	c->errors_fd = errors[0];
@@ -109,6 +120,7 @@ int pipe_finish(struct pipe_child *c, struct err *e)
 	if (c->fd >= 0)
 		(void)close(c->fd);
 	c->fd = -1;
+	own_close(&c->back_fd);
 	if (c->errors_fd >= 0) {
 		(void)!fs_set_blocking(c->errors_fd, true, NULL);
 		pipe_hear(c, NULL, NULL);
@@ -135,6 +147,7 @@ void pipe_done(struct pipe_child *c)
 	}
 	if (c->fd >= 0)
 		(void)close(c->fd);
+	own_close(&c->back_fd);
 	if (c->errors_fd >= 0)
 		(void)close(c->errors_fd);
 	str_done(&c->said);

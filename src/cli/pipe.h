@@ -11,12 +11,13 @@
 
 struct pipe_child {
 	int pidfd, fd;  /* fd: our end of its standard output, or input */
+	int back_fd;    /* PIPE_BOTH: its standard input; else -1 */
 	int errors_fd;  /* its standard error, non-blocking */
 	struct str said; /* last bytes of it */
 	char *name;
 };
 
-enum pipe_end { PIPE_READ_ITS_OUTPUT, PIPE_WRITE_ITS_INPUT };
+enum pipe_end { PIPE_READ_ITS_OUTPUT, PIPE_WRITE_ITS_INPUT, PIPE_BOTH };
 
 int pipe_start(struct pipe_child *c, const char *const *argv, enum pipe_end end, struct err *e) must_check;
 /* Takes what is there of its standard error; `line` (may be NULL) gets each whole line. */
@@ -25,7 +26,7 @@ void pipe_hear(struct pipe_child *c, void (*line)(void *data, const char *text),
 int pipe_finish(struct pipe_child *c, struct err *e) must_check;
 /* Kills it when it still runs, and frees. Fine for a zeroed struct with fds of -1. */
 void pipe_done(struct pipe_child *c);
-#define PIPE_NONE { .pidfd = -1, .fd = -1, .errors_fd = -1 }
+#define PIPE_NONE { .pidfd = -1, .fd = -1, .back_fd = -1, .errors_fd = -1 }
 #define own_pipe __attribute__((cleanup(pipe_done)))
 
 /* Path of a helper program of ours. The caller frees. */

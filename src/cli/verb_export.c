@@ -51,7 +51,7 @@ static uint64_t take_up(const char *part, int fd, json_t *request)
 
 static int transfer(struct cli *cli, const char *name, json_t *request, int fd, uint64_t known, struct err *e)
 {
-	struct bundle_transfer t = { .path = client_path("/v1/workspaces/%s/export", name), .request = request, .into = fd, .from = -1,
+	struct bundle_transfer t = { .path = client_path("/v1/workspaces/%s/export", name), .request = request, .into = fd, .from = -1, .back = -1,
 				     .known = known, .label = name };
 	return bundle_transfer(cli, &t, e);
 }

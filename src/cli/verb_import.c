@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The image first, as any image is imported, when the service does not have it; then a new workspace, prepared and empty; then what
- * fills it. A workspace that was not filled is removed by the service; so an import happens whole or not at all.
+ * fills it. What breaks off leaves the workspace unfilled, unusable, and labelled with the bundle that it is of; the same command finds it and sends what is
+ * missing.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -141,12 +142,27 @@ static void change_networks(const struct args *a, json_t *spec, const json_t *in
 	}
 }
 
-static int make_workspace(struct cli *cli, struct client *client, json_t *spec, const json_t *header, char **ret_id, struct err *e)
+/* An import of this bundle that broke off. */
+static char *find_unfilled(struct client *client, const char *name, const json_t *shown)
 {
+	own_str char *path = client_path("/v1/workspaces/%s", name);
+	own_json json_t *found = NULL;
+
+	if (client_call(client, "GET", path, NULL, &found, NULL) < 0)
+		return NULL;
+	const char *of = json_string_value(json_object_get(json_object_get(json_object_get(found, "spec"), "labels"), "carrel.importing"));
+	bool same = of && str_eq(of, json_string_value(json_object_get(shown, "digest")));
+	same = same && str_eq(json_string_value(json_object_get(found, "state")), "prepared");
+	return same ? mem_strdup(json_string_value(json_object_get(found, "id"))) : NULL;
+}
+
+static int make_workspace(struct cli *cli, struct client *client, json_t *spec, const json_t *shown, char **ret_id, struct err *e)
+{
+	const json_t *header = json_object_get(shown, "header");
 	own_json json_t *answer = NULL;
 	json_t *snapshots = json_object_get(header, "snapshots");
-	own_json json_t *carried = json_pack("{s:O, s:o}", "id", json_object_get(header, "id"), "snapshots",
-					     snapshots ? json_incref(snapshots) : json_array());
+	own_json json_t *carried = json_pack("{s:O, s:O, s:o}", "id", json_object_get(header, "id"), "bundle",
+					     json_object_get(shown, "digest"), "snapshots", snapshots ? json_incref(snapshots) : json_array());
 	own_json json_t *body = json_pack("{s:O, s:O}", "spec", spec, "carried", carried);
 	int r = client_call(client, "POST", "/v1/workspaces", body, &answer, e);
 
@@ -170,7 +186,7 @@ static int fill(struct cli *cli, const char *file, const char *id, const char *n
 	if (r < 0)
 		return r;
 	struct bundle_transfer t = { .path = client_path("/v1/workspaces/%s/import", id), .request = request, .into = -1, .from = child.fd,
-				     .total = (uint64_t)json_integer_value(json_object_get(shown, "sent")), .label = name };
+				     .back = child.back_fd, .total = (uint64_t)json_integer_value(json_object_get(shown, "sent")), .label = name };
 	r = bundle_transfer(cli, &t, e);
 	if (bundle_close(&child, &of_reader) < 0 && of_reader.kind == ERR_CORRUPT) {
 		*e = of_reader;
@@ -187,6 +203,21 @@ static void give_up(struct client *client, const char *id)
 	cli_interrupted = 0;
 	(void)!client_call(client, "DELETE", path, NULL, NULL, NULL);
 	(void)!client_call(client, "GET", wait, NULL, NULL, NULL);
+}
+
+/* What is wrong with the bundle will be wrong again; anything else may be better next time. */
+static int leave(struct client *client, const char *id, const char *name, const json_t *shown, struct err *e)
+{
+	own_str char *unfilled = find_unfilled(client, name, shown); /* another import may have filled it meanwhile */
+	static const enum err_kind final[] = { ERR_CORRUPT, ERR_DENIED, ERR_INVALID, ERR_UNSUPPORTED, ERR_CONFLICT, ERR_TOO_LARGE };
+
+	for (size_t i = 0; i < ARRAY_SIZE(final); i++)
+		if (e->kind == final[i]) {
+			if (unfilled && str_eq(unfilled, id))
+				give_up(client, id);
+			return -e->number;
+		}
+	return err_hint(e, "the same command goes on where it broke off; carrel rm gives it up");
 }
 
 static int go_on(struct cli *cli, const char *id, const char *name, bool suspended, struct err *e)
@@ -222,17 +253,19 @@ static int import(struct cli *cli, const struct args *a, struct err *e)
 	bool suspended = str_eq(json_string_value(json_object_get(header, "state")), "suspended");
 	(void)json_object_set_new(spec, "name", name ? json_string(name) : json_incref(json_object_get(header, "name")));
 	name = json_string_value(json_object_get(spec, "name"));
-	change_networks(a, spec, json_object_get(header, "interfaces"));
-	r = settle_image(cli, client, file, spec, json_object_get(header, "image"), e);
-	if (r == 0)
-		r = make_workspace(cli, client, spec, header, &id, e);
+	id = find_unfilled(client, name, shown);
+	if (id && !cli->quiet)
+		(void)fprintf(stderr, "carrel: the import of %s goes on\n", name);
+	if (!id) {
+		change_networks(a, spec, json_object_get(header, "interfaces"));
+		r = settle_image(cli, client, file, spec, json_object_get(header, "image"), e);
+		if (r == 0)
+			r = make_workspace(cli, client, spec, shown, &id, e);
+	}
 	if (r == 0)
 		r = fill(cli, file, id, name, shown, e);
-	if (r < 0) {
-		if (id)
-			give_up(client, id);
-		return r;
-	}
+	if (r < 0)
+		return id ? leave(client, id, name, shown, e) : r;
 	if (args_flag(a, "start"))
 		r = go_on(cli, id, name, suspended, e);
 	if (r == 0 && !cli->quiet) {
@@ -260,6 +293,7 @@ const struct verb verb_import = {
 	"import", "make a workspace of a file that export wrote",
 	"The image is taken from the file when the service does not have it. The workspace keeps its id, and so its machine id, when that is free "
 	"here. (An image alone: carrel image import.)\n\n"
-	"It is there whole or not at all: what interrupts the import removes what there was of the workspace.",
+	"What interrupts the import leaves a workspace that cannot be used; the same command goes on with what is there, each chunk of it compared with its "
+	"checksum. What nobody goes on with is removed after a day.",
 	operands, options, NULL, examples, import,
 };

@@ -28,16 +28,19 @@
 #include "store/volume.h"
 
 #define UNFINISHED ".new"
+#define HEADER_FILE "import.json" /* the header of the bundle that unfinished files are of */
 
 struct part {
 	int fd; /* -1: left out */
 	char *path; /* import: where it goes in the end */
+	bool kept;  /* import: a kept volume, still unfinished */
 	enum { PART_FILE_SYSTEM, PART_DISK, PART_VARIABLES, PART_MEMORY } form; /* import: of its bytes */
 	size_t number; /* import, PART_DISK: of the partition below */
 };
 
 struct bundle_job {
 	bool import, memory;
+	bool goes_on; /* import: of the same bundle, and what came of it is there */
 	struct bundle_header header;
 	struct part *parts; /* one a stream */
 	size_t count;
@@ -58,7 +61,7 @@ void bundle_job_free(struct bundle_job *j)
 	}
 	for (size_t i = 0; i < j->count; i++) {
 		own_close(&j->parts[i].fd);
-		if (j->import && j->parts[i].path) {
+		if (j->parts[i].kept) { /* outside of the workspace's folder, so nobody else would remove it */
 			own_str char *unfinished = mem_printf("%s" UNFINISHED, j->parts[i].path);
 			(void)unlink(unfinished);
 		}
@@ -456,7 +459,8 @@ static int find_volume(const struct work *w, const struct bundle_stream *s, stru
 		p->number = v.number;
 	}
 	p->path = v.path;
-	return s->kind == BUNDLE_VOLUME && v.spec && v.spec->keep ? check_kept(p->path, v.name, e) : 0;
+	p->kept = s->kind == BUNDLE_VOLUME && v.spec && v.spec->keep;
+	return p->kept ? check_kept(p->path, v.name, e) : 0;
 }
 
 static int place_of(const struct work *w, const struct bundle_stream *s, struct part *p, struct err *e)
@@ -478,17 +482,17 @@ static int place_of(const struct work *w, const struct bundle_stream *s, struct 
 	return fs_mkdirs(folder, 0700, e);
 }
 
-static int open_part(const struct work *w, const struct bundle_stream *s, struct part *p, struct err *e)
+static int open_part(const struct work *w, const struct bundle_stream *s, bool goes_on, struct part *p, struct err *e)
 {
 	int done = place_of(w, s, p, e);
 
 	if (done < 0)
 		return done;
 	own_str char *unfinished = mem_printf("%s" UNFINISHED, p->path);
-	p->fd = open(unfinished, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	p->fd = open(unfinished, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (p->fd < 0)
 		return err_errno(e, errno, "create %s", unfinished);
-	if (ftruncate(p->fd, (off_t)s->size_bytes) < 0)
+	if ((!goes_on && (ftruncate(p->fd, 0) < 0 || fdatasync(p->fd) < 0)) || ftruncate(p->fd, (off_t)s->size_bytes) < 0)
 		return err_errno(e, errno, "make %s", unfinished);
 	return p->form == PART_FILE_SYSTEM ? volume_set_of_guest(p->fd, true, e) : 0; /* somebody else's bytes */
 }
@@ -506,7 +510,7 @@ static int open_parts(struct work *w, struct bundle_job *j, struct err *e)
 		if (streams[i].kind == BUNDLE_BLOB || streams[i].kind == BUNDLE_PARTITION)
 			continue;
 		j->memory |= streams[i].kind == BUNDLE_MEMORY;
-		r = open_part(w, &streams[i], &j->parts[i], e);
+		r = open_part(w, &streams[i], j->goes_on, &j->parts[i], e);
 	}
 	return r;
 }
@@ -519,9 +523,23 @@ static int check_target(const struct record *r, struct err *e)
 	return err_set(e, ERR_CONFLICT, "a bundle is imported into a new workspace, and this one is %s", state_names[r->truth.report->state]);
 }
 
+/* Whether the files that are there are of this very bundle; else they are begun anew, and from then on they are. */
+static int note_header(const struct work *w, struct bundle_job *j, const char *text, bool begin, struct err *e)
+{
+	own_str char *path = record_path(w->record, HEADER_FILE);
+	own_strbuf struct str before = { 0 };
+
+	if (begin)
+		return j->goes_on ? 0 : fs_write_file(AT_FDCWD, path, text, strlen(text), 0600, true, e);
+	j->goes_on = fs_read_file(AT_FDCWD, path, BUNDLE_HEADER_MOST * 2, &before, NULL) == 0 && str_eq(str_text(&before), text);
+	if (!j->goes_on && unlink(path) < 0 && errno != ENOENT)
+		return err_errno(e, errno, "remove %s", path);
+	return 0;
+}
+
 int bundle_import(struct work *w, const json_t *request, int *ret_socket, struct bundle_job **ret_job, struct err *e)
 {
-	own_str char *text = json_dumps(json_object_get(request, "header"), JSON_COMPACT);
+	own_str char *text = json_dumps(json_object_get(request, "header"), JSON_COMPACT | JSON_SORT_KEYS);
 	struct bundle_job *j = job_new(true);
 	int fault, r = check_target(w->record, e);
 
@@ -532,7 +550,11 @@ int bundle_import(struct work *w, const json_t *request, int *ret_socket, struct
 	if (r == 0)
 		r = bundle_header_decode(text, strlen(text), &j->header, e);
 	if (r == 0)
+		r = note_header(w, j, text, false, e);
+	if (r == 0)
 		r = open_parts(w, j, e);
+	if (r == 0)
+		r = note_header(w, j, text, true, e);
 	if (r == 0)
 		r = start(j, NULL, -1, ret_socket, e);
 	if (r < 0) {
@@ -556,6 +578,7 @@ static int check_part(const struct work *w, const struct bundle_stream *s, const
 	return r < 0 ? err_wrap(e, "the bundle's part %s", s->name) : 0;
 }
 
+/* An import that is ended between two of these sends the first ones again when it goes on. */
 static int place_part(struct part *p, struct err *e)
 {
 	own_str char *unfinished = mem_printf("%s" UNFINISHED, p->path);
@@ -563,7 +586,7 @@ static int place_part(struct part *p, struct err *e)
 
 	if (fault || rename(unfinished, p->path) < 0)
 		return err_errno(e, fault ? fault : errno, "rename to %s", p->path);
-	free(TAKE(p->path)); /* nothing is left to clean */
+	p->kept = false; /* nothing is left to clean */
 	return 0;
 }
 
@@ -610,5 +633,10 @@ int bundle_import_finish(struct work *w, struct bundle_job *j, struct err *e)
 		if (fs_exists(AT_FDCWD, path))
 			r = fs_sync_folder(path, e);
 	}
-	return r == 0 && j->memory ? become_suspended(w, e) : r;
+	if (r == 0 && j->memory)
+		r = become_suspended(w, e);
+	own_str char *header = record_path(w->record, HEADER_FILE);
+	if (r == 0 && unlink(header) < 0)
+		r = err_errno(e, errno, "remove %s", header);
+	return r;
 }

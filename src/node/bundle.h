@@ -7,7 +7,7 @@
  * in a sandbox. While an export or import is under way its record is borrowed and its volumes are locked.
  *
  * An import writes beside what is there, and its end lets the new files take their places, memory last. Interrupted before that, nothing
- * has changed; what it left is removed by the next one, and with the workspace.
+ * has changed; what it left is compared and kept by the next one of the same bundle, and removed with the workspace.
  */
 
 #include "node/steps.h"

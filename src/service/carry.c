@@ -8,7 +8,9 @@
 #include "db/workspace.h"
 #include "service/lifecycle.h"
 
-#define LABEL "carrel.importing"
+#define LABEL "carrel.importing" /* digest of the bundle's header */
+#define CARRY_KEPT_MS (UINT64_C(24) * 3600 * 1000)
+#define LOOK_EVERY_MS (10 * 60 * 1000)
 
 static bool is_unfilled(const struct workspace *w) { return pairs_get(&w->wish.spec->labels, LABEL) != NULL; }
 
@@ -30,7 +32,7 @@ void carry_take(struct service *s, struct workspace *w, const struct carried *c)
 	const struct assignment_snapshot *n = c->snapshots.items;
 
 	w->wish.wish = WISH_PREPARED;
-	pairs_set(&w->wish.spec->labels, LABEL, "true");
+	pairs_set(&w->wish.spec->labels, LABEL, c->bundle ? c->bundle : "true");
 	if (!id_valid(c->id) || workspace_by_id(s, c->id))
 		return; /* a second copy: its snapshots would be the first one's */
 	(void)snprintf(w->id, sizeof w->id, "%s", c->id);
@@ -63,13 +65,31 @@ void carry_ended(struct service *s, struct workspace *w)
 	change_commit(c);
 }
 
-void carry_recover(struct service *s)
+int carry_check(const struct workspace *w, struct err *e)
 {
+	if (!is_unfilled(w))
+		return 0;
+	(void)err_set(e, ERR_CONFLICT, "workspace '%s' was not imported whole yet", w->name);
+	return err_hint(e, "the same carrel import goes on where it broke off; carrel rm %s gives it up", w->name);
+}
+
+static bool is_given_up(const struct workspace *w)
+{
+	return is_unfilled(w) && w->wish.wish != WISH_REMOVED && service_now_ms() > w->created_ms + CARRY_KEPT_MS;
+}
+
+static void look_for_old_ones(void *data)
+{
+	struct service *s = data;
+
 	for (size_t i = 0; i < s->workspaces.count; i++) {
 		struct workspace *w = s->workspaces.items[i];
-		if (!is_unfilled(w) || w->wish.wish == WISH_REMOVED)
+		if (!is_given_up(w))
 			continue;
-		log_info("workspace %s was not imported whole and is removed", w->name);
+		log_info("workspace %s was not imported whole within a day and is removed", w->name);
 		carry_ended(s, w);
 	}
+	(void)loop_add_timer(s->loop, LOOK_EVERY_MS, look_for_old_ones, s);
 }
+
+void carry_recover(struct service *s) { look_for_old_ones(s); }

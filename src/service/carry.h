@@ -3,8 +3,9 @@
 #define SERVICE_CARRY_H
 
 /*
- * Workspaces that come in a bundle. Such a one is deployed empty, with a label that says so, and the label goes when the host has all of it.
- * Whatever ends the import before that - also the end of this service - removes the workspace: it comes whole or not at all.
+ * Workspaces that come in a bundle. Such a one is deployed empty, with a label that says of which bundle, and the label goes when the host has all
+ * of it. Until then it cannot be used. What the host finds wrong with the bundle removes the workspace; an import that only broke off - also by the
+ * end of this service - goes on when it is asked for again, within a day.
  */
 
 #include "service/views.h"
@@ -14,9 +15,11 @@
 void carry_take(struct service *s, struct workspace *w, const struct carried *c);
 /* The host has it all. */
 void carry_filled(struct service *s, struct workspace *w);
-/* Its import has ended; nothing when it was filled, or never carried. */
+/* Whether it may be used: refuses what was not filled yet. */
+int carry_check(const struct workspace *w, struct err *e) must_check;
+/* Its import was refused, or given up; nothing when it was filled, or never carried. */
 void carry_ended(struct service *s, struct workspace *w);
-/* At start: no import goes on from the service before. */
+/* At start: removes now and later what nobody went on with. */
 void carry_recover(struct service *s);
 
 #endif

@@ -12,6 +12,7 @@
 #include "base/own.h"
 #include "db/workspace.h"
 #include "service/event.h"
+#include "service/carry.h"
 #include "service/handlers.h"
 #include "service/host.h"
 #include "service/kernels.h"
@@ -70,7 +71,7 @@ static void commit_done(struct request *r, struct workspace *w, const char *kind
 	change_commit(c);
 }
 
-static int find(struct request *r, struct workspace **ret_workspace, struct err *e)
+static int find_any(struct request *r, struct workspace **ret_workspace, struct err *e)
 {
 	int result = workspace_find(r, r->params[0], ret_workspace, e);
 
@@ -81,6 +82,12 @@ static int find(struct request *r, struct workspace **ret_workspace, struct err 
 	if ((*ret_workspace)->wish.wish == WISH_REMOVED)
 		return err_set(e, ERR_CONFLICT, "workspace '%s' is being removed", (*ret_workspace)->name);
 	return 0;
+}
+
+static int find(struct request *r, struct workspace **ret_workspace, struct err *e)
+{
+	int result = find_any(r, ret_workspace, e);
+	return result < 0 ? result : carry_check(*ret_workspace, e);
 }
 
 static bool ended(const struct workspace *w)
@@ -331,7 +338,7 @@ void lifecycle_follow_memory(struct service *s, struct workspace *w)
 int handle_workspace_remove(struct request *r, struct err *e)
 {
 	struct workspace *w;
-	int result = find(r, &w, e);
+	int result = find_any(r, &w, e);
 
 	if (result == 0)
 		result = workspace_check_match(r, w, e);

@@ -43,6 +43,7 @@ struct stream {
 	bool counted, told; /* told: the host knows */
 	bool raw;           /* the client speaks without channels, as viewers in a browser do: bytes of channel 0 there, of channel 1 here */
 	bool filled;        /* an import that ended well */
+	bool refused;       /* an import of something that this host does not take */
 	struct loop_source *timer;
 	struct stream *next;
 };
@@ -84,7 +85,7 @@ static void end_import(struct stream *t)
 {
 	struct workspace *w = workspace_by_id(t->service, t->workspace);
 
-	if (str_eq(t->kind, "import") && !t->filled && w)
+	if (str_eq(t->kind, "import") && t->refused && !t->filled && w)
 		carry_ended(t->service, w);
 }
 
@@ -192,6 +193,32 @@ static void relay_raw(struct stream *t, struct side *from, bool text, const char
 	}
 }
 
+/* What broke off may go on; what the host found to be wrong will be wrong again. */
+static bool is_refusal(const char *bytes, size_t length)
+{
+	static const enum err_kind kinds_of_it[] = { ERR_CORRUPT, ERR_DENIED, ERR_INVALID, ERR_UNSUPPORTED, ERR_CONFLICT, ERR_TOO_LARGE };
+	json_t *message = json_loadb(bytes, length, 0, NULL);
+	const char *kind = json_string_value(json_object_get(json_object_get(message, "error"), "kind"));
+	bool refusal = false;
+
+	for (size_t i = 0; kind && i < ARRAY_SIZE(kinds_of_it); i++)
+		refusal = refusal || err_kind_from_name(kind) == kinds_of_it[i];
+	json_decref(message);
+	return refusal;
+}
+
+static void watch_import(struct stream *t, struct workspace *w, const char *bytes, size_t length)
+{
+	if (t->filled)
+		return;
+	if (length >= 7 && memcmp(bytes, "{\"exit\"", 7) == 0) {
+		t->filled = true;
+		carry_filled(t->service, w);
+	} else {
+		t->refused = t->refused || is_refusal(bytes, length);
+	}
+}
+
 static void side_message(void *data, bool text, const char *bytes, size_t length)
 {
 	struct side *side = data, *peer = other(side);
@@ -204,10 +231,8 @@ static void side_message(void *data, bool text, const char *bytes, size_t length
 	if (!peer->ws)
 		return;
 	struct workspace *imported = str_eq(t->kind, "import") && text && side == &t->node ? workspace_by_id(t->service, t->workspace) : NULL;
-	if (imported && !t->filled && length >= 7 && memcmp(bytes, "{\"exit\"", 7) == 0) {
-		t->filled = true;
-		carry_filled(t->service, imported);
-	}
+	if (imported)
+		watch_import(t, imported, bytes, length);
 	if (t->raw)
 		relay_raw(t, side, text, bytes, length);
 	else

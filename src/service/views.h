@@ -13,6 +13,7 @@ struct create_request {
 };
 struct carried { /* from another service, in a bundle */
 	char *id;
+	char *bundle; /* digest of its header; NULL: not said */
 	struct objects snapshots; /* struct assignment_snapshot */
 };
 

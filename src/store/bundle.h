@@ -31,8 +31,14 @@ typedef int bundle_send_fn(void *data, const void *bytes, size_t length, struct 
 int bundle_pack(const struct bundle_file *files, size_t count, const struct bundle_from *from, unsigned threads, bundle_send_fn *send,
 		void *data, struct err *e) must_check;
 
-/* Takes records up to the END record, checks everything, and writes what they hold. `receive` fills all of `length` bytes, or fails. */
-typedef int bundle_receive_fn(void *data, void *bytes, size_t length, struct err *e);
-int bundle_unpack(const struct bundle_file *files, size_t count, bundle_receive_fn *receive, void *data, struct err *e) must_check;
+/* Takes the records of all chunks without their bytes up to an END record; answers with a bit for each, lowest first, whether the file has it
+ * already, with the right checksum; then takes the others with their bytes up to a second END record. Checks everything. So an import that broke
+ * off goes on. `receive` fills all of `length` bytes, or fails. */
+struct bundle_unpacking {
+	int (*receive)(void *data, void *bytes, size_t length, struct err *e);
+	int (*answer)(void *data, const void *bytes, size_t length, struct err *e);
+	void *data;
+};
+int bundle_unpack(const struct bundle_file *files, size_t count, const struct bundle_unpacking *how, struct err *e) must_check;
 
 #endif

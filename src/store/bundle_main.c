@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * carrel-bundle pack STREAM OFFSET [BYTES|-]...     the bundle's first bytes (descriptor 4), then the chunks after that place
- * carrel-bundle unpack [BYTES|-]...                 chunks up to the end record
+ * carrel-bundle unpack [BYTES|-]...                 records and chunks as store/bundle.h has it
  * carrel-bundle disk FORMAT TITLE MACHINE COUNT     no bundle: the disks of a workspace in a format of others (store/disk_export.h), with what
  *                                                   its image needs as JSON; of each disk the partition, the workspace's own, a scratch file
  *
- * carrel-bundle show FILE       the header of a whole bundle: {"header":{...},"bytes":N,"chunks":N}
+ * carrel-bundle show FILE       the header of a whole bundle: {"header":{...},"digest":HEX,"bytes":N,"chunks":N,"sent":N}
  * carrel-bundle layout FILE     its image, as a tar for an import
- * carrel-bundle chunks FILE     its chunks of volumes, snapshots and memory, and the end record
+ * carrel-bundle chunks FILE     the other end of unpack: the records of volumes, snapshots and memory; then standard input tells which of them are
+ *                               there, and the rest goes out with its bytes
  * carrel-bundle verify FILE     every chunk against its checksum
  * carrel-bundle recover FILE    of an unfinished one: {"length":N,"start":N,"stream":N,"offset":N}, cut after its last good chunk
  * carrel-bundle finish FILE     table and footer are written
@@ -119,6 +120,16 @@ static int receive_bytes(void *data, void *bytes, size_t length, struct err *e)
 	return 0;
 }
 
+/* What comes in and what goes out do not share a frame. */
+static int send_answer(void *data, const void *bytes, size_t length, struct err *e)
+{
+	static struct stream out;
+
+	(void)data;
+	int r = send_bytes(&out, bytes, length, e);
+	return r == 0 && out.have ? send_frame(&out, e) : r;
+}
+
 static void send_text(json_t *json)
 {
 	char *text = json_dumps(json, JSON_COMPACT);
@@ -166,43 +177,75 @@ static int show(struct bundle_reader *b, uint64_t bytes, struct err *e)
 {
 	const struct bundle_header *h = bundle_reader_header(b);
 	const struct bundle_stream *s = h->streams.items;
-	uint64_t sent = 0;
+	uint64_t sent = 2 * BUNDLE_RECORD_BYTES;
+	char hex[DIGEST_HEX_SIZE];
 
 	for (size_t i = 0; i < bundle_reader_chunks(b); i++) {
 		const struct bundle_record *c = bundle_reader_chunk(b, i);
 		if (s[c->stream].kind > BUNDLE_PARTITION)
-			sent += BUNDLE_RECORD_BYTES + c->stored_length;
+			sent += 2 * BUNDLE_RECORD_BYTES + c->stored_length;
 	}
-	return answer(json_pack("{s:o, s:I, s:I, s:I}", "header", encode(&bundle_header_shape, h), "bytes", (json_int_t)bytes, "chunks",
-				(json_int_t)bundle_reader_chunks(b), "sent", (json_int_t)(sent + BUNDLE_RECORD_BYTES)),
+	return answer(json_pack("{s:o, s:s, s:I, s:I, s:I}", "header", encode(&bundle_header_shape, h), "digest", bundle_reader_digest(b, hex), "bytes",
+				(json_int_t)bytes, "chunks", (json_int_t)bundle_reader_chunks(b), "sent", (json_int_t)sent),
 		      e);
 }
 
-static int send_chunks(struct bundle_reader *b, struct err *e)
+static bool goes_out(const struct bundle_reader *b, size_t chunk)
 {
 	const struct bundle_stream *s = bundle_reader_header(b)->streams.items;
+	return s[bundle_reader_chunk(b, chunk)->stream].kind > BUNDLE_PARTITION;
+}
+
+/* Those whose bit in `there` is not set, with their bytes; NULL: all of them without. Then the end record. */
+static int send_records(struct bundle_reader *b, const uint8_t *there, struct err *e)
+{
 	own_str uint8_t *stored = mem_alloc(BUNDLE_CHUNK_BYTES);
 	struct bundle_record end = { .kind = BUNDLE_END };
 	own_hash struct hash *records = hash_new();
 	uint8_t bytes[BUNDLE_RECORD_BYTES];
+	size_t number = 0;
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < bundle_reader_chunks(b); i++) {
 		const struct bundle_record *c = bundle_reader_chunk(b, i);
-		if (s[c->stream].kind <= BUNDLE_PARTITION)
+		if (!goes_out(b, i))
+			continue;
+		size_t bit = number++;
+		if (there && there[bit / 8] & 1U << bit % 8)
 			continue;
 		bundle_record_encode(c, bytes);
 		hash_add(records, bytes, sizeof bytes);
 		end.offset++;
-		r = bundle_reader_stored(b, i, stored, e);
+		if (there)
+			r = bundle_reader_stored(b, i, stored, e);
 		if (r == 0)
 			r = fs_write_all(STDOUT_FILENO, bytes, sizeof bytes, e);
-		if (r == 0)
+		if (r == 0 && there)
 			r = fs_write_all(STDOUT_FILENO, stored, c->stored_length, e);
 	}
 	end.digest = hash_end(records);
 	bundle_record_encode(&end, bytes);
 	return r == 0 ? fs_write_all(STDOUT_FILENO, bytes, sizeof bytes, e) : r;
+}
+
+static int send_chunks(struct bundle_reader *b, struct err *e)
+{
+	size_t count = 0, length;
+
+	for (size_t i = 0; i < bundle_reader_chunks(b); i++)
+		count += goes_out(b, i);
+	length = (count + 7) / 8;
+	own_str uint8_t *there = mem_alloc(length + 1);
+	int r = send_records(b, NULL, e);
+	for (size_t done = 0; r == 0 && done < length;) {
+		ssize_t n = read(STDIN_FILENO, there + done, length - done);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return err_set(e, ERR_CANCELLED, "the other side did not say what it has");
+		done += (size_t)n;
+	}
+	return r == 0 ? send_records(b, there, e) : r;
 }
 
 static int verify(struct bundle_reader *b, struct err *e)
@@ -294,11 +337,12 @@ static int unpack(int argc, char **argv, struct err *e)
 {
 	own_str struct bundle_file *files = NULL;
 	static struct stream s;
+	const struct bundle_unpacking how = { receive_bytes, send_answer, &s };
 	int r = parse_files(argv + 2, argc - 2, &files, e);
 
 	if (r == 0)
 		r = sandbox_enter(0, NULL, e);
-	return r == 0 ? bundle_unpack(files, (size_t)argc - 2, receive_bytes, &s, e) : r;
+	return r == 0 ? bundle_unpack(files, (size_t)argc - 2, &how, e) : r;
 }
 
 /* --- disks --- */

@@ -40,6 +40,7 @@ void bundle_reader_free(struct bundle_reader *r)
 }
 
 const struct bundle_header *bundle_reader_header(const struct bundle_reader *r) { return &r->header; }
+const char *bundle_reader_digest(const struct bundle_reader *r, char hex[DIGEST_HEX_SIZE]) { return digest_hex(&r->start_digest, hex); }
 uint64_t bundle_reader_start_bytes(const struct bundle_reader *r) { return r->start_bytes; }
 size_t bundle_reader_chunks(const struct bundle_reader *r) { return r->count; }
 const struct bundle_record *bundle_reader_chunk(const struct bundle_reader *r, size_t number) { return &r->chunks[number].record; }

@@ -21,6 +21,7 @@ static inline void bundle_reader_free_at(struct bundle_reader **r)
 #define own_bundle_reader __attribute__((cleanup(bundle_reader_free_at)))
 
 const struct bundle_header *bundle_reader_header(const struct bundle_reader *r);
+const char *bundle_reader_digest(const struct bundle_reader *r, char hex[DIGEST_HEX_SIZE]); /* of the header */
 uint64_t bundle_reader_start_bytes(const struct bundle_reader *r); /* up to the first chunk */
 size_t bundle_reader_chunks(const struct bundle_reader *r);
 const struct bundle_record *bundle_reader_chunk(const struct bundle_reader *r, size_t number);

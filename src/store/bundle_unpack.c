@@ -17,10 +17,13 @@
 struct unpack {
 	const struct bundle_file *files;
 	size_t count;
-	bundle_receive_fn *receive;
-	void *data;
+	const struct bundle_unpacking *how;
 	ZSTD_DCtx *context;
 	uint8_t *stored, *plain;
+	struct bundle_record *heads; /* of all chunks */
+	size_t head_count, head_room;
+	struct hash *records;
+	uint8_t *there;              /* a bit for each */
 };
 
 static int write_all(int fd, const uint8_t *bytes, size_t length, uint64_t offset, struct err *e)
@@ -40,7 +43,7 @@ static int take_chunk(struct unpack *u, const struct bundle_record *record, stru
 {
 	const struct bundle_file *f = &u->files[record->stream];
 	const uint8_t *plain = u->stored;
-	int r = u->receive(u->data, u->stored, record->stored_length, e);
+	int r = u->how->receive(u->how->data, u->stored, record->stored_length, e);
 
 	if (r < 0)
 		return r;
@@ -66,40 +69,118 @@ static int check_end(const struct bundle_record *end, uint64_t chunks, struct ha
 	return err_set(e, ERR_CORRUPT, "the bundle came with %" PRIu64 " chunks, and not as it was sent", chunks);
 }
 
-static int take_all(struct unpack *u, struct hash *records, struct err *e)
-{
-	struct bundle_record before = { 0 }, record;
-	uint8_t bytes[BUNDLE_RECORD_BYTES];
+/* --- what there will be, and what of it is there --- */
 
-	for (uint64_t chunks = 0;; chunks++, before = record) {
-		int r = u->receive(u->data, bytes, sizeof bytes, e);
+static int take_head(struct unpack *u, const uint8_t bytes[BUNDLE_RECORD_BYTES], const struct bundle_record *record, struct err *e)
+{
+	const struct bundle_record *before = u->head_count ? &u->heads[u->head_count - 1] : NULL;
+
+	if (record->stream >= u->count || u->files[record->stream].fd < 0)
+		return err_set(e, ERR_CORRUPT, "the bundle has a chunk of a part that was not asked for (%" PRIu32 ")", record->stream);
+	int r = bundle_record_check(record, before, u->files[record->stream].size_bytes, e);
+	if (r < 0)
+		return r;
+	MEM_PUSH_ROOM(u->heads, u->head_count, u->head_room);
+	u->heads[u->head_count++] = *record;
+	hash_add(u->records, bytes, BUNDLE_RECORD_BYTES);
+	return 0;
+}
+
+static int take_heads(struct unpack *u, struct err *e)
+{
+	uint8_t bytes[BUNDLE_RECORD_BYTES];
+	struct bundle_record record;
+
+	for (;;) {
+		int r = u->how->receive(u->how->data, bytes, sizeof bytes, e);
 		if (r >= 0)
 			r = bundle_record_decode(bytes, &record, e);
 		if (r < 0)
 			return r;
 		if (record.kind == BUNDLE_END)
-			return check_end(&record, chunks, records, e);
-		if (record.stream >= u->count || u->files[record.stream].fd < 0)
-			return err_set(e, ERR_CORRUPT, "the bundle has a chunk of a part that was not asked for (%" PRIu32 ")", record.stream);
-		r = bundle_record_check(&record, chunks ? &before : NULL, u->files[record.stream].size_bytes, e);
-		if (r >= 0)
-			r = take_chunk(u, &record, e);
-		if (r < 0)
+			return check_end(&record, u->head_count, u->records, e);
+		if ((r = take_head(u, bytes, &record, e)) < 0)
 			return r;
-		hash_add(records, bytes, sizeof bytes);
 	}
 }
 
-int bundle_unpack(const struct bundle_file *files, size_t count, bundle_receive_fn *receive, void *data, struct err *e)
+/* Of a file that an import before this one left: nothing in it is believed. A new one is a hole. */
+static bool is_there(const struct unpack *u, const struct bundle_record *head)
 {
-	struct unpack u = { .files = files, .count = count, .receive = receive, .data = data, .context = ZSTD_createDCtx() };
+	int fd = u->files[head->stream].fd;
+	off_t data = lseek(fd, (off_t)head->offset, SEEK_DATA);
+
+	if (data < 0 || (uint64_t)data >= head->offset + head->plain_length)
+		return false;
+	for (size_t done = 0; done < head->plain_length;) {
+		ssize_t n = pread(fd, u->plain + done, head->plain_length - done, (off_t)(head->offset + done));
+		if (n <= 0)
+			return false;
+		done += (size_t)n;
+	}
+	struct digest d = hash_bytes(u->plain, head->plain_length);
+	return digest_eq(&d, &head->digest);
+}
+
+static int tell_there(struct unpack *u, struct err *e)
+{
+	size_t length = (u->head_count + 7) / 8;
+
+	u->there = mem_alloc(length + 1);
+	for (size_t i = 0; i < u->head_count; i++)
+		if (is_there(u, &u->heads[i]))
+			u->there[i / 8] |= (uint8_t)(1U << i % 8);
+	return length ? u->how->answer(u->how->data, u->there, length, e) : 0;
+}
+
+/* --- the rest --- */
+
+/* In the same order, and exactly those. */
+static int take_missing(struct unpack *u, struct err *e)
+{
 	own_hash struct hash *records = hash_new();
+	uint8_t bytes[BUNDLE_RECORD_BYTES], wanted[BUNDLE_RECORD_BYTES];
+	struct bundle_record end;
+	uint64_t chunks = 0;
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < u->head_count; i++) {
+		if (u->there[i / 8] & 1U << i % 8)
+			continue;
+		bundle_record_encode(&u->heads[i], wanted);
+		r = u->how->receive(u->how->data, bytes, sizeof bytes, e);
+		if (r >= 0 && memcmp(bytes, wanted, sizeof bytes) != 0)
+			r = err_set(e, ERR_CORRUPT, "the bundle came with another chunk than was told of before");
+		if (r >= 0)
+			r = take_chunk(u, &u->heads[i], e);
+		hash_add(records, bytes, sizeof bytes);
+		chunks++;
+	}
+	if (r >= 0)
+		r = u->how->receive(u->how->data, bytes, sizeof bytes, e);
+	if (r >= 0)
+		r = bundle_record_decode(bytes, &end, e);
+	if (r >= 0 && end.kind != BUNDLE_END)
+		r = err_set(e, ERR_CORRUPT, "the bundle came with more chunks than were told of before");
+	return r < 0 ? r : check_end(&end, chunks, records, e);
+}
+
+int bundle_unpack(const struct bundle_file *files, size_t count, const struct bundle_unpacking *how, struct err *e)
+{
+	struct unpack u = { .files = files, .count = count, .how = how, .context = ZSTD_createDCtx(), .records = hash_new() };
 
 	u.stored = mem_alloc(BUNDLE_CHUNK_BYTES);
 	u.plain = mem_alloc(BUNDLE_CHUNK_BYTES);
-	int r = take_all(&u, records, e);
+	int r = take_heads(&u, e);
+	if (r >= 0)
+		r = tell_there(&u, e);
+	if (r >= 0)
+		r = take_missing(&u, e);
 	free(u.stored);
 	free(u.plain);
+	free(u.heads);
+	free(u.there);
+	hash_free(u.records);
 	(void)ZSTD_freeDCtx(u.context);
-	return r;
+	return r < 0 ? r : 0;
 }

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole workspaces in one file: out of one service, into another."""
+import contextlib
 import os
+import pathlib
 import random
 import signal
 import subprocess
+import time
 import uuid
 
 import pytest
@@ -190,24 +193,95 @@ def test_cut_and_changed_bundles_are_refused(there, bundle, tmp_path):
     nothing_half_made(there, before)
 
 
-@pytest.mark.parametrize("whom", ("client", "service", "node"))
-def test_killed_while_it_imports(new_site, bundle, whom):
+def writer_of(path):
+    """Whether a process of ours has it open still."""
+    for fd in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(fd) == str(path):
+                return True
+    return False
+
+
+def unfinished(site):
+    return [p for p in site.state.glob("node/workspaces/*/volumes/root.ext4.new") if p.stat().st_blocks]
+
+
+@pytest.fixture(scope="module")
+def large(shared_site, shared_busybox, tmp_path_factory):
+    """A bundle whose transfer takes a while."""
+    name, path = "l" + uuid.uuid4().hex[:8], tmp_path_factory.mktemp("large") / "bundle"
+    make(shared_site, name, "--memory", "200M", script="dd if=/dev/urandom of=/random bs=1048576 count=96 2>/dev/null; md5sum /random > /sum")
+    shared_site.carrel("export", name, path)
+    return path, name
+
+
+@pytest.mark.parametrize("whom", ("interrupt", "client", "service", "node"))
+def test_an_interrupted_import_goes_on(new_site, large, whom):
     there = new_site()
-    path, was = bundle
-    child = there.popen("import", path)
-    there.wait(lambda: list(there.state.glob("node/workspaces/*/volumes/*.new")) or child.poll() is not None)
-    if whom == "client":
-        child.kill()
+    path, name = large
+    child = there.popen("import", path, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not unfinished(there) and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if whom in ("interrupt", "client"):
+        child.send_signal(signal.SIGINT if whom == "interrupt" else signal.SIGKILL)
     else:
         daemon = there.service if whom == "service" else there.node
         daemon.kill()
         daemon.start()
-    child.wait(60)
-    if there.workspace(was["name"]):
-        there.carrel("rm", "-f", was["name"], ok=None)
+    told = child.communicate(timeout=120)[1]
+    if child.returncode == 0:
+        pytest.skip("it was over before it was interrupted")
+    if whom == "interrupt":
+        assert "goes on" in str(told)
+    half = there.workspace(name)
+    assert half and half["state"] == "prepared"
+    assert "not imported whole" in there.carrel("start", name, ok=5).stderr
+    done = there.wait(lambda: (d := there.carrel("import", "--start", path, ok=None)).returncode == 0 and d)  # the host may still be ending the first
+    assert "goes on" in done.stderr and there.workspace(name)["id"] == half["id"]
+    assert inside(there, name, "sh", "-c", "md5sum /random | diff - /sum && echo same") == "same\n"
+    assert not list(there.state.glob("node/workspaces/*/import.json")) and not unfinished(there)
+
+
+def test_what_was_there_is_compared_and_not_sent_again(new_site, large):
+    """Half of the file is there, some of it damaged meanwhile: only what is missing or wrong is sent."""
+    there = new_site()
+    path, name = large
+    child = there.popen("import", path)
+    there_files = lambda: sum(p.stat().st_blocks for p in unfinished(there)) * 512
+    deadline = time.monotonic() + 120
+    while there_files() < 20 << 20 and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    if not unfinished(there):
+        pytest.skip("it was over before it was interrupted")
+    there.wait(lambda: not writer_of(unfinished(there)[0]))
+    [half] = unfinished(there)
+    with open(half, "r+b") as file:
+        at = os.lseek(file.fileno(), 8 << 20, os.SEEK_DATA)
+        file.seek(at)
+        file.write(b"damaged meanwhile")
+    there.wait(lambda: there.carrel("import", "--start", path, ok=None).returncode == 0)
+    assert inside(there, name, "sh", "-c", "md5sum /random | diff - /sum && echo same") == "same\n"
+
+
+def test_a_half_import_is_given_up(new_site, large, bundle):
+    there = new_site()
+    path, name = large
+    child = there.popen("import", path)
+    deadline = time.monotonic() + 120
+    while not unfinished(there) and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    if not unfinished(there):
+        pytest.skip("it was over before it was interrupted")
+    refused = there.carrel("import", "--name", name, bundle[0], ok=5)  # another bundle under its name
+    assert name in refused.stderr
+    there.carrel("rm", "-f", name)
     there.wait(lambda: not workspaces(there))
-    there.carrel("import", "--start", path)
-    assert inside(there, was["name"], "cat", "/one") == "one\n"
+    there.carrel("import", path)
 
 
 def test_an_imported_volume_is_not_believed(there, here, name, tmp_path):

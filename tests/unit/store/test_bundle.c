@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is packed is what is unpacked; what is changed on the way is refused. */
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,7 +17,9 @@
 #define MIB (UINT64_C(1) << 20)
 
 static struct err e;
-static struct str sent;
+static struct str sent, heads; /* chunks; and their records alone, with an end each */
+static uint8_t there[8];
+static size_t there_length;
 
 static int take(void *data, const void *bytes, size_t length, struct err *why)
 {
@@ -27,12 +30,22 @@ static int take(void *data, const void *bytes, size_t length, struct err *why)
 
 static int give(void *data, void *bytes, size_t length, struct err *why)
 {
-	size_t *at = data;
+	struct str *from = data;
 
-	if (sent.length - *at < length)
-		return err_set(why, ERR_CORRUPT, "cut off");
-	memcpy(bytes, sent.bytes + *at, length);
-	*at += length;
+	if (from->length < length)
+		return err_set(why, ERR_CANCELLED, "cut off");
+	memcpy(bytes, from->bytes, length);
+	str_drop_front(from, length);
+	return 0;
+}
+
+static int answer(void *data, const void *bytes, size_t length, struct err *why)
+{
+	(void)data;
+	(void)why;
+	assert_true(length <= sizeof there);
+	memcpy(there, bytes, length);
+	there_length = length;
 	return 0;
 }
 
@@ -70,13 +83,16 @@ static uint64_t end_records(void)
 	struct bundle_record r, end = { .kind = BUNDLE_END };
 	uint8_t bytes[BUNDLE_RECORD_BYTES];
 
+	str_done(&heads);
 	for (size_t at = 0; at < sent.length; at += BUNDLE_RECORD_BYTES + r.stored_length, end.offset++) {
 		assert_int_equal(bundle_record_decode((const uint8_t *)sent.bytes + at, &r, &e), 0);
 		hash_add(h, sent.bytes + at, BUNDLE_RECORD_BYTES);
+		str_add(&heads, sent.bytes + at, BUNDLE_RECORD_BYTES);
 	}
 	end.digest = hash_end(h);
 	hash_free(h);
 	bundle_record_encode(&end, bytes);
+	str_add(&heads, (const char *)bytes, sizeof bytes);
 	str_add(&sent, (const char *)bytes, sizeof bytes);
 	return end.offset;
 }
@@ -106,17 +122,42 @@ static int teardown(void **unused)
 		own_close(&copies[i].fd);
 	}
 	str_done(&sent);
+	str_done(&heads);
 	return 0;
 }
 
+static int take_in(const struct str *first, const char *bytes, size_t length)
+{
+	own_strbuf struct str from = { 0 };
+	const struct bundle_unpacking how = { give, answer, &from };
+
+	str_add(&from, first->bytes, first->length);
+	str_add(&from, bytes, length);
+	int r = bundle_unpack(copies, 3, &how, &e);
+	if (r == 0)
+		assert_int_equal(from.length, 0);
+	return r;
+}
+
+/* Into new files. */
 static int unpack(void)
 {
-	size_t at = 0;
-	int r = bundle_unpack(copies, 3, give, &at, &e);
+	for (int i = 0; i < 3; i++)
+		if (copies[i].fd >= 0) {
+			assert_return_code(ftruncate(copies[i].fd, 0), 0);
+			assert_return_code(ftruncate(copies[i].fd, (off_t)copies[i].size_bytes), 0);
+		}
+	return take_in(&heads, sent.bytes, sent.length);
+}
 
-	if (r == 0)
-		assert_int_equal(at, sent.length);
-	return r;
+static void compare(void)
+{
+	for (int i = 0; i < 3; i += 2) {
+		struct digest was, is;
+		assert_int_equal(hash_fd(files[i].fd, &was, &e), 0);
+		assert_int_equal(hash_fd(copies[i].fd, &is, &e), 0);
+		assert_true(digest_eq(&was, &is));
+	}
 }
 
 static void test_there_and_back(void **unused)
@@ -162,8 +203,60 @@ static void test_what_is_changed_is_refused(void **unused)
 		assert_true(unpack() < 0);
 		sent.bytes[at] ^= 4;
 	}
+	for (size_t at = 0; at < heads.length; at += 7) {
+		heads.bytes[at] ^= 4;
+		assert_true(unpack() < 0);
+		heads.bytes[at] ^= 4;
+	}
 	sent.length -= BUNDLE_RECORD_BYTES; /* no end */
 	assert_true(unpack() < 0);
+}
+
+static void end_of(const struct str *records, uint64_t count, struct str *out)
+{
+	struct bundle_record end = { .kind = BUNDLE_END, .offset = count, .digest = hash_bytes(records->bytes, records->length) };
+	uint8_t bytes[BUNDLE_RECORD_BYTES];
+
+	bundle_record_encode(&end, bytes);
+	str_add(out, (const char *)bytes, sizeof bytes);
+}
+
+/* Cut anywhere, and with what is there changed: what is asked for is what is not there, and then all is. */
+static void test_an_import_goes_on(void **unused)
+{
+	struct bundle_record r;
+
+	(void)unused;
+	pack(files, 3, (struct bundle_from){ 0 });
+	uint64_t count = end_records();
+	for (size_t cut = 0; cut < sent.length; cut += 100003) {
+		own_strbuf struct str rest = { 0 }, records = { 0 }, whole = { 0 };
+		uint64_t missing = 0, number = 0;
+		str_add(&whole, sent.bytes, sent.length);
+		sent.length = cut;
+		assert_int_equal(unpack(), -ECANCELED);
+		str_done(&sent);
+		str_add(&sent, whole.bytes, whole.length);
+		if (cut > sent.length / 2) /* not believed because it is there */
+			assert_int_equal(pwrite(copies[0].fd, "other", 5, 0), 5);
+		assert_int_equal(take_in(&heads, NULL, 0), -ECANCELED);
+		for (size_t at = 0; number < count; at += BUNDLE_RECORD_BYTES + r.stored_length, number++) {
+			assert_int_equal(bundle_record_decode((const uint8_t *)sent.bytes + at, &r, &e), 0);
+			if (there[number / 8] & 1U << number % 8)
+				continue;
+			str_add(&records, sent.bytes + at, BUNDLE_RECORD_BYTES);
+			str_add(&rest, sent.bytes + at, BUNDLE_RECORD_BYTES + r.stored_length);
+			missing++;
+		}
+		assert_true(missing > 0 && (cut < sent.length / 2 || missing < count));
+		end_of(&records, missing, &rest);
+		assert_int_equal(take_in(&heads, rest.bytes, rest.length), 0);
+		compare();
+		own_strbuf struct str nothing = { 0 }, none = { 0 };
+		end_of(&nothing, 0, &none);
+		assert_int_equal(take_in(&heads, none.bytes, none.length), 0); /* all is there */
+	}
+	assert_int_equal(there_length, (count + 7) / 8);
 }
 
 static void test_chunks_out_of_place_are_refused(void **unused)
@@ -192,6 +285,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_there_and_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_going_on_gives_the_rest, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_what_is_changed_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_an_import_goes_on, setup, teardown),
 		cmocka_unit_test(test_chunks_out_of_place_are_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
