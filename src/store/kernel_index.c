@@ -129,44 +129,41 @@ static int write_tree(struct index *x, const char *name, kernel_index_fn *fn, vo
 
 struct depends {
 	const struct kernel_index_module *modules;
-	struct map by_name; /* to the module */
+	struct map by_name;                        /* to the module */
+	size_t *seen;                              /* of each module: number of the one for which it was seen last */
+	const struct kernel_index_module **needed; /* of that one, the deepest first */
+	size_t needed_count;
 };
 
-/* What `m` needs, the deepest first; a circle ends at its depth. */
-static void collect(const struct depends *d, const struct kernel_index_module *m, const struct kernel_index_module **list,
-		    size_t *count, size_t most, int depth)
+/* Each module once, so a circle ends. */
+static void collect(struct depends *d, const struct kernel_index_module *m, size_t number, int depth)
 {
 	own_str char *names = mem_strdup(m->depends);
 	char *save = NULL;
 
+	d->seen[m - d->modules] = number;
 	for (char *name = strtok_r(names, ",", &save); name && depth < DEPENDS_DEEPEST; name = strtok_r(NULL, ",", &save)) {
 		const struct kernel_index_module *other = map_get(&d->by_name, name);
-		bool there = !other || other == m;
-		for (size_t i = 0; i < *count && !there; i++)
-			there = list[i] == other;
-		if (there)
+		if (!other || d->seen[other - d->modules] == number)
 			continue;
-		collect(d, other, list, count, most, depth + 1);
-		if (*count < most)
-			list[(*count)++] = other;
+		collect(d, other, number, depth + 1);
+		d->needed[d->needed_count++] = other;
 	}
 }
 
-static int write_depends(const struct depends *d, size_t count, kernel_index_fn *fn, void *data, struct err *e)
+static int write_depends(struct depends *d, size_t count, kernel_index_fn *fn, void *data, struct err *e)
 {
 	own_strbuf struct str text = { 0 };
 	own_index struct index x = { 0 };
-	own_str const struct kernel_index_module **list = mem_alloc_array(count + 1, sizeof *list);
 
 	for (size_t i = 0; i < count; i++) {
 		const struct kernel_index_module *m = &d->modules[i];
 		struct str line = { 0 };
-		size_t needed = 0;
-		collect(d, m, list, &needed, count, 0);
+		d->needed_count = 0;
+		collect(d, m, i + 1, 0);
 		str_printf(&line, "%s:", m->path);
-		for (size_t n = needed; n-- > 0;)
-			if (list[n] != m)
-				str_printf(&line, " %s", list[n]->path);
+		for (size_t n = d->needed_count; n-- > 0;)
+			str_printf(&line, " %s", d->needed[n]->path);
 		str_printf(&text, "%s\n", str_text(&line));
 		add_key(&x, mem_strdup(m->name), str_take(&line), i);
 	}
@@ -259,8 +256,8 @@ static int write_device_names(const struct depends *d, size_t count, kernel_inde
 				kind = *value;
 		}
 		if (name && number)
-			str_printf(&text, "%s %s %c%.*s:%s\n", d->modules[i].name, name, kind, (int)strcspn(number, "-"), number,
-				   strchr(number, '-') + 1);
+			str_printf(&text, "%s %s %c%.*s:%s\n", d->modules[i].name, name, kind, (int)strcspn(number, "-"),
+				   number, strchr(number, '-') + 1);
 	}
 	return fn(data, "modules.devname", &text, e);
 }
@@ -285,7 +282,9 @@ static int write_builtin(const char *builtin, kernel_index_fn *fn, void *data, s
 int kernel_index_write(const struct kernel_index_module *modules, size_t count, const char *builtin, kernel_index_fn *fn,
 		       void *data, struct err *e)
 {
-	struct depends d = { .modules = modules };
+	struct depends d = { .modules = modules,
+			     .seen = mem_alloc_array(count + 1, sizeof *d.seen),
+			     .needed = mem_alloc_array(count + 1, sizeof *d.needed) };
 	own_index struct index none = { 0 };
 
 	for (size_t i = 0; i < count; i++)
@@ -302,5 +301,7 @@ int kernel_index_write(const struct kernel_index_module *modules, size_t count, 
 	if (r >= 0)
 		r = write_tree(&none, "modules.builtin.alias.bin", fn, data, e);
 	map_done(&d.by_name);
+	free(d.seen);
+	free(d.needed);
 	return r;
 }
