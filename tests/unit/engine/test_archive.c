@@ -164,7 +164,7 @@ static void test_nothing_leads_out(void **state)
 		  ERR_INVALID },
 		{ "touch g && ln -f g h && tar -P --transform s,^g,../g,RSh -cf x.tar g h", "out of the folder", ERR_DENIED },
 		{ "tar -cf x.tar f && truncate -s 700 x.tar && truncate -s 600 x.tar", "ends in the middle", ERR_INVALID },
-		{ "yes >x.tar | head -c 600 >x.tar", "no tar", ERR_INVALID },
+		{ "yes | head -c 600 >x.tar", "no tar", ERR_INVALID },
 		{ "head -c 20000 /dev/zero | tr '\\0' a >x.tar", "no tar", ERR_INVALID },
 		{ ": >x.tar", "empty", ERR_INVALID },
 		{ "mkdir -p in/f/g && tar -cf x.tar f", "replace", ERR_INVALID },
