@@ -149,12 +149,10 @@ int directory_load(struct directory *d, const char *path, struct err *e)
 	return r;
 }
 
-int directory_save(const struct directory *d, const char *path, struct err *e)
+int directory_save(const json_t *all, const char *path, struct err *e)
 {
-	json_t *all = directory_encode(d);
 	own_str char *text = json_dumps(all, JSON_COMPACT | JSON_SORT_KEYS);
 
-	json_decref(all);
 	return fs_write_file(AT_FDCWD, path, text, strlen(text), 0600, false, e);
 }
 

@@ -25,7 +25,7 @@ int directory_take(struct directory *d, json_t *message, struct err *e) must_che
 json_t *directory_encode(const struct directory *d);
 
 int directory_load(struct directory *d, const char *path, struct err *e) must_check; /* no file: empty */
-int directory_save(const struct directory *d, const char *path, struct err *e) must_check;
+int directory_save(const json_t *encoded, const char *path, struct err *e) must_check;
 
 /* The values as an array of `map.count` pointers in no order; the caller frees the array. */
 const void **directory_list(const struct map *m);

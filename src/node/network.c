@@ -26,6 +26,7 @@
 
 #define LOOK_MS 5000 /* between looks at the kernel's rules and counters */
 #define RETRY_MS 1000
+#define SAVE_MS 200
 
 /* --- names of things --- */
 
@@ -380,6 +381,46 @@ static json_t *identify(void *data, uint32_t number)
 	return identity;
 }
 
+/* --- the directory in its file: at once, and then at most five times a second, as its length grows with the site --- */
+
+static void save_now(struct networks *s)
+{
+	struct err e = { 0 };
+
+	(void)pthread_mutex_lock(&s->lock);
+	json_t *all = s->unsaved ? directory_encode(&s->directory) : NULL;
+	s->unsaved = false;
+	(void)pthread_mutex_unlock(&s->lock);
+	if (all && directory_save(all, s->file, &e) < 0)
+		log_error(&e, "networks from the service");
+	json_decref(all);
+}
+
+static void save_run(void *data) { save_now(data); }
+
+static void save_done(void *data);
+
+static void save_start(void *data)
+{
+	struct networks *s = data;
+
+	s->save_timer = NULL;
+	s->saving = true;
+	workers_run(s->node->workers, save_run, save_done, s, false);
+}
+
+static void save_done(void *data)
+{
+	struct networks *s = data;
+
+	(void)pthread_mutex_lock(&s->lock);
+	bool more = s->unsaved;
+	(void)pthread_mutex_unlock(&s->lock);
+	s->saving = more;
+	if (more)
+		s->save_timer = loop_add_timer(s->node->loop, SAVE_MS, save_start, s);
+}
+
 /* --- life --- */
 
 int networks_new(struct node *n, struct networks **ret_networks, struct err *e)
@@ -410,6 +451,8 @@ void networks_stop(struct networks *s)
 	loop_remove(TAKE(s->timer));
 	loop_remove(TAKE(s->retry));
 	loop_remove(TAKE(s->lease_timer));
+	loop_remove(TAKE(s->save_timer));
+	save_now(s);
 	s->tell = NULL;
 }
 
@@ -478,12 +521,13 @@ void networks_take(struct networks *s, json_t *message)
 
 	(void)pthread_mutex_lock(&s->lock);
 	int r = directory_take(&s->directory, message, &e);
-	if (r == 0)
-		r = directory_save(&s->directory, s->file, &e);
+	s->unsaved |= r == 0;
 	bool used = s->locals.count || s->carried.count;
 	(void)pthread_mutex_unlock(&s->lock);
 	if (r < 0)
 		log_error(&e, "networks from the service");
+	if (r == 0 && !s->saving)
+		save_start(s);
 	if (used)
 		job_start(s);
 }

@@ -60,6 +60,9 @@ struct networks {
 	uint16_t metadata_port;
 	struct map voices; /* by network: to its names process */
 	bool lease_busy, lease_again;
+	bool saving;  /* the directory; several changes while that lasts are one more */
+	bool unsaved; /* under the lock */
+	struct loop_source *save_timer;
 	struct loop_source *lease_timer;
 	json_t *lease_traffic;
 	/* network_fast.c; what a job does was copied to `fast_doing` before it began */

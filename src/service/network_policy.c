@@ -96,10 +96,9 @@ static int check_pool(const struct service *s, const struct network *n, const ch
 {
 	for (size_t i = 0; pool && i < s->networks->count; i++) {
 		const struct network *other = &s->networks->items[i]->def;
-		const char *pools[] = { other->ipv4, other->ipv6 };
-		for (int j = 0; j < 2; j++)
-			if (pools[j] && prefix_overlaps(pool, pools[j]))
-				return err_set(e, ERR_CONFLICT, "pool %s overlaps %s of network '%s'", pool, pools[j], other->name);
+		const char *theirs = strchr(pool, ':') ? other->ipv6 : other->ipv4;
+		if (theirs && prefix_overlaps(pool, theirs))
+			return err_set(e, ERR_CONFLICT, "pool %s overlaps %s of network '%s'", pool, theirs, other->name);
 	}
 	/* The pool of a bridge is the site's own: the host may well have a route to it. */
 	for (size_t i = 0; pool && n->kind != NETWORK_BRIDGE && i < routes->count; i++)
