@@ -34,6 +34,7 @@ struct filter {
 	uint32_t generation; /* after our last change; 0: somebody else came between */
 	uint64_t digest;
 	bool digested;
+	unsigned judge; /* how many times connections are still to be compared with the rules */
 	struct filter_counts past; /* of rules and tables that were replaced */
 };
 
