@@ -157,6 +157,30 @@ void filter_ruleset_seal(struct filter_ruleset *r)
 	r->element_count = kept;
 }
 
+static const char digits[] = "0123456789abcdef";
+
+/* There are twenty of them for each workspace, and printf took a fifth of the time of all of this. */
+static void put_hex(struct str *to, const unsigned char *bytes, size_t count, const char *between)
+{
+	for (size_t i = 0; i < count; i++) {
+		const char two[] = { digits[bytes[i] >> 4], digits[bytes[i] & 15] };
+		if (i)
+			str_puts(to, between);
+		str_add(to, two, sizeof two);
+	}
+}
+
+static void put_mark(struct str *to, uint32_t mark)
+{
+	int shift = 28;
+
+	while (shift && !(mark >> shift))
+		shift -= 4;
+	str_puts(to, "0x");
+	for (; shift >= 0; shift -= 4)
+		str_putc(to, digits[mark >> shift & 15]);
+}
+
 static size_t part_text(enum filter_part part, const unsigned char *at, struct str *to)
 {
 	char address[INET6_ADDRSTRLEN];
@@ -164,10 +188,12 @@ static size_t part_text(enum filter_part part, const unsigned char *at, struct s
 
 	switch (part) {
 	case PART_IFNAME:
-		str_printf(to, "\"%.15s\"", (const char *)at);
+		str_putc(to, '"');
+		str_add(to, at, strnlen((const char *)at, 15));
+		str_putc(to, '"');
 		return 16;
 	case PART_MAC:
-		str_printf(to, "%02x:%02x:%02x:%02x:%02x:%02x", at[0], at[1], at[2], at[3], at[4], at[5]);
+		put_hex(to, at, 6, ":");
 		return 8;
 	case PART_IPV4:
 		str_puts(to, inet_ntop(AF_INET, at, address, sizeof address));
@@ -177,7 +203,7 @@ static size_t part_text(enum filter_part part, const unsigned char *at, struct s
 		return 16;
 	case PART_MARK:
 		memcpy(&mark, at, sizeof mark);
-		str_printf(to, "0x%x", mark);
+		put_mark(to, mark);
 		return 4;
 	case PART_PROTOCOL:
 		str_printf(to, "%u", at[0]);
@@ -189,8 +215,7 @@ static size_t part_text(enum filter_part part, const unsigned char *at, struct s
 	case PART_RAW64:
 	case PART_RAW128:
 		str_puts(to, "0x");
-		for (unsigned i = 0; i < (part == PART_RAW48 ? 6 : part == PART_RAW64 ? 8 : 16); i++)
-			str_printf(to, "%02x", at[i]);
+		put_hex(to, at, part == PART_RAW48 ? 6 : part == PART_RAW64 ? 8 : 16, "");
 		return part == PART_RAW128 ? 16 : 8;
 	case PART_END:
 		break;
