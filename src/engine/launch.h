@@ -55,6 +55,8 @@ struct launch_cgroups {
 struct launch_machine {
 	const struct machine_board *board; /* QEMU's program and what it needs to see */
 	const char *type;               /* the newest board: "pc-q35-7.2" */
+	const char *processor;          /* QEMU's words for it */
+	const struct texts *features;   /* that a host must have for the memory of such a machine; NULL: any has */
 	const char *kernel, *initramfs; /* files */
 	unsigned processors;            /* of the host */
 	uint64_t boot_ms;               /* that it may take to boot */

@@ -17,13 +17,13 @@ static const char *const of_riscv64[] = { "/usr/bin/qemu-system-riscv64", LIBRAR
 
 const struct machine_board machine_boards[] = {
 	{ .architecture = "amd64", .machine = "x86_64", .program = "/usr/bin/qemu-system-x86_64", .package = "qemu-system-x86",
-	  .type_prefix = "pc-q35-", .options = "usb=off,vmport=off,smm=off", .cpu = "max", .console = "ttyS0", .places = of_x86_64,
+	  .type_prefix = "pc-q35-", .options = "usb=off,vmport=off,smm=off", .console = "ttyS0", .places = of_x86_64,
 	  .elf_machine = EM_X86_64, .user_program = "/usr/bin/qemu-x86_64-static" },
 	{ .architecture = "arm64", .machine = "aarch64", .program = "/usr/bin/qemu-system-aarch64", .package = "qemu-system-arm",
-	  .type_prefix = "virt-", .options = "usb=off,gic-version=3", .cpu = "max", .console = "ttyAMA0", .places = of_aarch64,
+	  .type_prefix = "virt-", .options = "usb=off,gic-version=3", .console = "ttyAMA0", .places = of_aarch64,
 	  .elf_machine = EM_AARCH64, .user_program = "/usr/bin/qemu-aarch64-static" },
 	{ .architecture = "riscv64", .machine = "riscv64", .program = "/usr/bin/qemu-system-riscv64", .package = "qemu-system-misc",
-	  .type = "virt", .options = "usb=off", .cpu = "rv64", .console = "ttyS0", .places = of_riscv64,
+	  .type = "virt", .options = "usb=off", .console = "ttyS0", .places = of_riscv64,
 	  .firmware = "/usr/share/qemu/opensbi-riscv64-generic-fw_dynamic.bin", .firmware_package = "opensbi",
 	  .elf_machine = EM_RISCV, .user_program = "/usr/bin/qemu-riscv64-static" },
 	{ 0 },

@@ -17,7 +17,6 @@ struct machine_board {
 	const char *type_prefix;  /* of versioned board names: "pc-q35-" */
 	const char *type;         /* a board without versions; NULL: the newest with the prefix */
 	const char *options;      /* of -machine */
-	const char *cpu;          /* the best one that is emulated */
 	const char *console;      /* serial line as the guest's kernel calls it */
 	const char *const *places; /* what the program opens: libraries (its own modules among them), firmware; NULL-terminated */
 	const char *firmware;     /* a file that must be there, NULL: none */

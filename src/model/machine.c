@@ -3,6 +3,8 @@
 
 #include <stddef.h>
 
+#include "model/processor.h"
+
 const char *const machine_firmware_names[] = { "auto", "bios", "uefi", NULL };
 const char *const machine_bus_names[] = { "auto", "virtio", "sata", "nvme", NULL };
 const char *const machine_nic_names[] = { "auto", "virtio", "e1000", NULL };
@@ -16,9 +18,12 @@ static const struct field wish_fields[] = {
 	{ "nic", FIELD_ENUM, W(nic), "network card: virtio or e1000", .names = machine_nic_names },
 	{ "display", FIELD_ENUM, W(display), "vga, which carrel display shows, or none: boot messages go to the console",
 	  .names = machine_display_names },
+	{ "cpu", FIELD_TEXT, W(cpu), "processor of any machine: baseline (what all hosts of the pool have), host (KVM only), max, a level like x86-64-v2, or a "
+	  "model of QEMU's; baseline when missing", .max = 64, .check = processor_check_wish },
 	{ 0 },
 };
-const struct shape machine_wish_shape = { "machine", sizeof(struct machine_wish), wish_fields, "The devices of a machine that boots a disk.", NULL };
+const struct shape machine_wish_shape = { "machine", sizeof(struct machine_wish), wish_fields,
+					  "The processor of a machine, and the devices of one that boots a disk.", NULL };
 
 #define M(member) offsetof(struct image_machine, member)
 static const struct field image_fields[] = {

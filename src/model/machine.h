@@ -17,6 +17,7 @@ extern const char *const machine_firmware_names[], *const machine_bus_names[], *
 
 struct machine_wish { /* of a spec */
 	unsigned firmware, disk_bus, nic, display;
+	char *cpu; /* model/processor.h; NULL: the pool's baseline */
 };
 
 struct image_machine { /* of an image: there is one exactly when its partitions are raw disks, the first of which is booted */

@@ -126,7 +126,7 @@ static const struct field spec_fields[] = {
 	  .check = network_check_publish, .example = "[\"8080:80\"]" },
 	{ "user-data", FIELD_TEXT, S(user_data), "user data of the metadata address (cloud-init)", .max = 65536 },
 	{ "ssh-keys", FIELD_TEXTS, S(ssh_keys), "public keys that the metadata address serves", .max = 64 },
-	{ "machine", FIELD_OBJECT, S(machine), "devices of a machine that boots a disk image", .shape = &machine_wish_shape },
+	{ "machine", FIELD_OBJECT, S(machine), "processor of a machine, and devices of one that boots a disk image", .shape = &machine_wish_shape },
 	{ "labels", FIELD_PAIRS, S(labels), "free key-value pairs for finding workspaces", .check = name_check_key },
 	{ "restart", FIELD_ENUM, S(restart), "what happens when the command ends by itself", .names = spec_restart_names },
 	{ "until", FIELD_ENUM, S(until), "rung of the ladder at which the deployment stops", .names = spec_until_names },

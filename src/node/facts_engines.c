@@ -8,6 +8,7 @@
 #include "node/foreign.h"
 #include "node/kvm.h"
 #include "node/machine.h"
+#include "node/processor.h"
 
 static void add(json_t *items, const char *name, int result, const char *detail, const struct err *e)
 {
@@ -38,6 +39,18 @@ static void add_suspend(json_t *items)
 	add(items, "suspend-workspace", r, detail, &e);
 }
 
+/* What machines are given here by themselves. */
+static void add_processor(json_t *items, const struct machine_board *here, bool kvm)
+{
+	struct processor p = { 0 };
+	struct err e = { 0 };
+	int r = processor_choose(here->architecture, NULL, kvm, processor_here(), 1, &p, &e);
+	own_str char *detail = mem_printf("%s%s%s", p.level ? p.level : p.model ? p.model : "", p.level ? ": " : "", p.level ? p.model : "");
+
+	add(items, kvm ? "processor-kvm" : "processor-emulator", r, detail, &e);
+	processor_done(&p);
+}
+
 void facts_add_engines(json_t *items, const struct node *n)
 {
 	const struct machine_board *here = machine_board_here();
@@ -46,9 +59,13 @@ void facts_add_engines(json_t *items, const struct node *n)
 	if (here) {
 		int r = machines_check(here, &e);
 		add(items, "engine-emulator", r, here->program, &e);
-		if (r >= 0)
+		if (r >= 0) {
+			add_processor(items, here, false);
 			r = kvm_check(n, &e);
+		}
 		add(items, "engine-kvm", r, "executes guest kernels", &e);
+		if (r >= 0)
+			add_processor(items, here, true);
 	}
 	for (const struct machine_board *b = machine_boards; b->architecture; b++)
 		if (b != here)

@@ -78,7 +78,8 @@ static int find_machine(const struct node *n, const struct assignment *a, const 
 {
 	struct digest kernel;
 	struct machine_wanted wanted = { .architecture = a->image->architecture ? a->image->architecture : machine_board_here()->architecture,
-					 .kernel = &kernel, .kernel_fd = parts ? parts->kernel_fd : -1, .kvm = l->engine == &engine_kvm };
+					 .kernel = &kernel, .kernel_fd = parts ? parts->kernel_fd : -1, .kvm = l->engine == &engine_kvm,
+					 .cpu = a->spec->machine ? a->spec->machine->cpu : NULL };
 
 	if (!a->kernel && !a->image->machine) { /* disks bring their own */
 		(void)err_set(e, ERR_UNSUPPORTED, "the site has no kernel for machines of %s", wanted.architecture);

@@ -21,6 +21,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "node/kvm.h"
+#include "node/processor.h"
 #include "store/erofs_reader.h"
 #include "store/initramfs.h"
 
@@ -33,11 +34,22 @@ struct kernel_files {
 	struct kernel_files *next;
 };
 
+/* A processor that machines have been given. */
+struct given {
+	char *wish;
+	const struct machine_board *board;
+	bool kvm;
+	struct processor processor;
+	struct texts bound; /* what its memory needs */
+	struct given *next;
+};
+
 struct machines {
 	const struct node *node;
 	pthread_mutex_t lock;
 	char *types[BOARDS_MOST]; /* as machine_boards */
 	struct kernel_files *kernels;
+	struct given *given;
 };
 
 struct machines *machines_new(const struct node *n)
@@ -61,6 +73,13 @@ void machines_free(struct machines *m)
 		free(k->unpacked);
 		free(k->initramfs);
 		free(k);
+	}
+	for (struct given *g = m->given, *next; g; g = next) {
+		next = g->next;
+		free(g->wish);
+		processor_done(&g->processor);
+		texts_done(&g->bound);
+		free(g);
 	}
 	(void)pthread_mutex_destroy(&m->lock);
 	free(m);
@@ -123,6 +142,28 @@ static int find_type(struct machines *m, const struct machine_board *board, cons
 
 	*ret_type = *type;
 	return r;
+}
+
+/* The pool is this host: others' facts will stand beside its own. */
+static int find_processor(struct machines *m, const struct machine_board *board, const struct machine_wanted *wanted,
+			  const struct given **ret_given, struct err *e)
+{
+	const struct processor_host *here = processor_here();
+	const char *wish = wanted->cpu ? wanted->cpu : PROCESSOR_BASELINE;
+	struct processor p = { 0 };
+
+	for (*ret_given = m->given; *ret_given; *ret_given = (*ret_given)->next)
+		if ((*ret_given)->board == board && (*ret_given)->kvm == wanted->kvm && str_eq((*ret_given)->wish, wish))
+			return 0;
+	int r = processor_choose(board->architecture, wish, wanted->kvm, here, board == machine_board_here(), &p, e);
+	if (r < 0)
+		return r;
+	struct given *g = mem_alloc(sizeof *g);
+	*g = (struct given){ .wish = mem_strdup(wish), .board = board, .kvm = wanted->kvm, .processor = p, .next = m->given };
+	if (wanted->kvm)
+		processor_bind(&p, here, &g->bound);
+	*ret_given = m->given = g;
+	return 0;
 }
 
 /* --- the kernel's files --- */
@@ -230,6 +271,7 @@ int machines_host(struct machines *m, const struct machine_wanted *wanted, struc
 	const struct machine_board *board = machine_board(wanted->architecture);
 	const struct kernel_files *files;
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+	const struct given *given = NULL;
 	const char *type;
 	int r;
 
@@ -244,8 +286,12 @@ int machines_host(struct machines *m, const struct machine_wanted *wanted, struc
 	if (r >= 0)
 		r = find_kernel(m, board, wanted, &files, e);
 	if (r >= 0)
+		r = find_processor(m, board, wanted, &given, e);
+	if (r >= 0)
 		*ret_host = (struct launch_machine){ .board = board,
 						     .type = type,
+						     .processor = given->processor.model,
+						     .features = &given->bound,
 						     .kernel = !wanted->kvm && files->unpacked ? files->unpacked
 											       : files->kernel,
 						     .initramfs = files->initramfs,

@@ -21,6 +21,7 @@ struct machine_wanted {
 	const struct digest *kernel; /* its partition; NULL: the machine boots its own disks */
 	int kernel_fd;              /* the partition's file; -1: only to be planned */
 	bool kvm;
+	const char *cpu;            /* processor that is wished; NULL: the pool's baseline */
 };
 
 /* For struct launch, but for partition_fds; what it names lives as long as `m`. ERR_UNSUPPORTED says what is missing, and what to do. */

@@ -31,6 +31,7 @@
 #include "engine/runner_client.h"
 #include "node/disk.h"
 #include "node/private_memory.h"
+#include "node/processor.h"
 #include "node/suspend.h"
 #include "node/template.h"
 #include "store/volume.h"
@@ -54,7 +55,8 @@ static int machine_host(struct node *n, const struct memory_manifest *m, struct 
 	int r = emulator_get(board->program, &ret_host->emulator, e);
 	if (r == 0)
 		ret_host->has = (struct memory_host){ .architecture = board->architecture, .program = name_of(board->program),
-						      .version = ret_host->emulator->version, .machines = ret_host->emulator->machines };
+						      .version = ret_host->emulator->version, .machines = ret_host->emulator->machines,
+						      .features = processor_here()->features };
 	return r;
 }
 
@@ -84,7 +86,6 @@ static int note_machine(const struct record *r, const struct launch *l, const ch
 
 	if (done < 0)
 		return done;
-	char host_model[] = "host", emulated_model[] = "max";
 	const struct memory_manifest m = {
 		.format = MEMORY_FORMAT,
 		.kind = MEMORY_QEMU,
@@ -96,7 +97,8 @@ static int note_machine(const struct record *r, const struct launch *l, const ch
 		.program = (char *)(uintptr_t)name_of(host->board->program),
 		.version = (char *)(uintptr_t)q->version,
 		.machine = (char *)(uintptr_t)host->type,
-		.processor = host->kvm ? host_model : emulated_model,
+		.processor = (char *)(uintptr_t)host->processor,
+		.features = host->features ? *host->features : (struct texts){ 0 },
 		.layout = (char *)(uintptr_t)layout,
 		.processors = machine_processors(wanted.cpu_milli || !disk ? wanted.cpu_milli : disk->cpu_milli, host->processors),
 		.memory_bytes = ram.length,
@@ -149,6 +151,8 @@ int suspend_machine_prepare(struct node *n, const struct record *r, const struct
 		return 0;
 	if (m && m->machine)
 		host->type = m->machine;
+	if (m && m->processor) /* what the pool gives others since then does not matter */
+		host->processor = m->processor;
 	int done = fs_mkdirs(path, 0700, e);
 	if (done == 0)
 		done = fs_open_dir(AT_FDCWD, path, &folder, e);
@@ -249,6 +253,8 @@ static int describe(const struct work *w, int folder, struct memory_manifest *m,
 	m->version = TAKE(started.version);
 	m->machine = TAKE(started.machine);
 	m->processor = TAKE(started.processor);
+	m->features = started.features;
+	started.features = (struct texts){ 0 };
 	m->layout = TAKE(started.layout);
 	m->processors = started.processors;
 	m->memory_bytes = started.memory_bytes;

@@ -148,6 +148,30 @@ def test_damaged_and_foreign_states_are_refused_and_stay(here, name):
     goes_on(here, name, before)
 
 
+def test_the_processor_is_what_is_wished(here, name, tmp_path):
+    spec = {"name": name, "image": "busybox", "engine": "emulator", "machine": {"cpu": "x86-64-v2"}, "command": ["sh", "-c", COUNT]}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    here.carrel("deploy", tmp_path / "spec.json")
+    here.wait_state(name, "running")
+    before = count(here, name)
+    flags = here.carrel("exec", name, "--", "sh", "-c", "grep -m 1 ^flags /proc/cpuinfo").stdout.split()
+    assert "sse4_2" in flags and "avx2" not in flags and "aes" not in flags
+    here.carrel("suspend", name)
+    manifest = json.loads((folder(here, name) / "manifest.json").read_text())
+    assert manifest["processor"].startswith("qemu64,+cx16")
+    here.carrel("resume", name)
+    goes_on(here, name, before)
+    here.carrel("rm", "-f", name)
+    for cpu, word in (("no-such-model", "no-such-model"), ("host", "host")):
+        (tmp_path / "spec.json").write_text(json.dumps({**spec, "machine": {"cpu": cpu}}))
+        refused = here.carrel("deploy", tmp_path / "spec.json", ok=None)
+        assert refused.returncode != 0 and word in refused.stderr, (cpu, refused.stderr)
+        here.carrel("rm", "-f", name, ok=None)
+    (tmp_path / "spec.json").write_text(json.dumps({**spec, "machine": {"cpu": "max,-sse2"}}))
+    assert here.carrel("deploy", tmp_path / "spec.json", ok=None).returncode == 2
+    assert "processor-emulator" in here.carrel("doctor", ok=None).stdout
+
+
 def test_a_snapshot_with_memory_goes_on_from_there(here, name):
     counting(here, name)
     here.carrel("exec", name, "--", "sh", "-c", "echo first > /kept; sync")

@@ -71,7 +71,7 @@ static void add_board(struct machine_words *w, const struct qemu_machine *m)
 	else
 		machine_word(w, "tcg,thread=multi,tb-size=%u", TRANSLATED_MIB);
 	machine_word(w, "-cpu");
-	machine_word(w, "%s", m->kvm ? "host" : m->board->cpu);
+	machine_word(w, "%s", m->cpu);
 	machine_word(w, "-smp");
 	machine_word(w, "%u", m->processors);
 	machine_word(w, "-m");

@@ -42,6 +42,7 @@ struct machine_disk {
 struct qemu_machine {
 	const struct machine_board *board;
 	const char *type;     /* with its version: "pc-q35-7.2" */
+	const char *cpu;      /* as QEMU has it */
 	const char *id;       /* the workspace's: names the process */
 	bool kvm;
 	bool system;          /* it runs the image's own init */

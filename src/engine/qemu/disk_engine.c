@@ -58,7 +58,7 @@ static struct disk_machine make_machine(const struct launch *l, const struct mac
 	struct machine_wish wish = machine_choose(l->spec->machine, image);
 
 	return (struct disk_machine){
-		.machine = { .board = host->board, .type = host->type, .id = l->id, .kvm = host->kvm, .processors = processors,
+		.machine = { .board = host->board, .type = host->type, .cpu = host->processor, .id = l->id, .kvm = host->kvm, .processors = processors,
 			     .memory_bytes = machine_memory(machine_memory_wish(wanted.memory_bytes, image)), .links = links, .link_count = link_count,
 			     .queues = queues_of(l, &wish, processors), .memory_file = l->memory != NULL,
 			     .incoming = l->memory && l->memory->state_fd >= 0 },

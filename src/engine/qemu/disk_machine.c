@@ -61,7 +61,7 @@ static void add_board(struct words *w, const struct disk_machine *d)
 		OPTION(w, "-accel", "kvm");
 	else
 		OPTION(w, "-accel", "tcg,thread=multi,tb-size=%u", TRANSLATED_MIB);
-	OPTION(w, "-cpu", "%s", m->kvm ? "host" : "max");
+	OPTION(w, "-cpu", "%s", m->cpu);
 	OPTION(w, "-smp", "%u", m->processors);
 	OPTION(w, "-m", "%" PRIu64 "M", m->memory_bytes >> 20);
 	if (m->memory_file)

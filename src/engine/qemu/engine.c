@@ -108,7 +108,7 @@ static int make_arguments(const struct launch *l, const struct disks *d, const s
 
 	if (r < 0)
 		return r;
-	const struct qemu_machine m = { .board = host->board, .type = host->type, .id = l->id, .kvm = host->kvm,
+	const struct qemu_machine m = { .board = host->board, .type = host->type, .cpu = host->processor, .id = l->id, .kvm = host->kvm,
 					.system = (whole->flags & PLAN_SYSTEM) != 0,
 					.processors = machine_processors(wanted.cpu_milli, host->processors),
 					.memory_bytes = machine_memory(wanted.memory_bytes), .disks = d->items, .disk_count = d->count, .links = links,

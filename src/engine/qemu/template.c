@@ -14,7 +14,7 @@ static int template_arguments(const struct launch *l, char ***ret_argv, struct e
 {
 	struct spec_resources wanted = spec_resources_or_default(l->spec);
 	const struct launch_machine *host = l->host_machine;
-	const struct qemu_machine m = { .board = host->board, .type = host->type, .id = "template", .kvm = host->kvm,
+	const struct qemu_machine m = { .board = host->board, .type = host->type, .cpu = host->processor, .id = "template", .kvm = host->kvm,
 					.system = request_is_system(l),
 					.processors = machine_processors(wanted.cpu_milli, host->processors),
 					.memory_bytes = machine_memory(wanted.memory_bytes), .memory_file = true };

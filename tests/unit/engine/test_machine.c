@@ -22,7 +22,7 @@ static const struct machine_disk disks[] = { { "p0", false }, { "p1", false }, {
 
 static struct qemu_machine plain(void)
 {
-	return (struct qemu_machine){ .board = machine_board("amd64"), .type = "pc-q35-7.2", .id = "0123456789abcdef", .processors = 1,
+	return (struct qemu_machine){ .board = machine_board("amd64"), .type = "pc-q35-7.2", .cpu = "qemu64,+avx2", .id = "0123456789abcdef", .processors = 1,
 				 .memory_bytes = UINT64_C(512) << 20, .disks = disks, .disk_count = ARRAY_SIZE(disks) };
 }
 
