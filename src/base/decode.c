@@ -94,7 +94,7 @@ static int parse_milli(const char *text, uint64_t *ret_milli)
 	return 0;
 }
 
-static int parse_duration(const char *text, uint64_t *ret_ms)
+int decode_duration(const char *text, uint64_t *ret_ms)
 {
 	static const struct {
 		const char *suffix;
@@ -145,7 +145,7 @@ static int decode_number(struct walk *w, const struct doc *d, const struct field
 	else if (f->type == FIELD_RATE)
 		r = str_parse_rate(d->text, &number);
 	else if (f->type == FIELD_DURATION)
-		r = parse_duration(d->text, &number);
+		r = decode_duration(d->text, &number);
 	else if (f->type == FIELD_MILLI)
 		r = parse_milli(d->text, &number);
 	else

@@ -94,6 +94,9 @@ void shape_done(const struct shape *shape, void *value);
 /* JSON Schema (draft 2020-12) of the shape; nested shapes are "$ref": "#/components/schemas/NAME". */
 json_t *shape_schema(const struct shape *shape);
 
+/* "250ms", "10s", "1.5h", "2d", "30" (seconds): milliseconds. -EINVAL or -ERANGE. */
+int decode_duration(const char *text, uint64_t *ret_ms) must_check;
+
 void texts_add(struct texts *list, const char *text);
 void texts_done(struct texts *list);
 const char *pairs_get(const struct pairs *p, const char *key); /* NULL: not there */

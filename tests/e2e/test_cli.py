@@ -212,6 +212,20 @@ def test_cp(shared_site, box, tmp_path):
     copy_a_tree(shared_site, box, tmp_path / "copies")
 
 
+def test_wait(shared_site, box):
+    run = shared_site.carrel
+    run("wait", box)  # a program is ready when it runs
+    run("wait", "--for", "running", box)
+    assert "not paused yet" in run("wait", "--for", "paused", "--timeout", "1s", box, ok=9).stderr
+    name = f"{box}-ends"
+    run("deploy", "busybox", "--name", name, "--", "true")
+    run("wait", "--for", "stopped", name)
+    assert "is stopped" in run("wait", name, ok=5).stderr
+    assert "--timeout" in run("wait", "--timeout", "soon", box, ok=2).stderr
+    run("wait", "absent-workspace", ok=4)
+    run("rm", name)
+
+
 def test_snapshots(shared_site, box):
     run = shared_site.carrel
     run("exec", box, "sh", "-c", "echo one > /state; sync")
