@@ -133,7 +133,8 @@ static const char inet_sets[] =
 	"	set invalid { type mark; size 65535; flags dynamic; }\n"
 	"	set connections { type mark; size 65535; flags dynamic; }\n";
 
-/* Who drops is a rule of its own: one that cannot count any more, as the set is full, ends there. */
+/* Who drops is a rule of its own: one that cannot count, as the set is full, ends there. And only what is for a workspace is counted, or
+ * somebody outside could fill the set by asking for every address of a pool; the mark means nothing any more. */
 static const char inet_ends[] =
 	"	chain allowed_out {\n		update @out_hits { meta mark . ct mark counter }\n	}\n"
 	"	chain denied_out {\n		update @out_hits { meta mark . ct mark counter }\n		drop\n	}\n"
@@ -142,8 +143,8 @@ static const char inet_ends[] =
 	"		update @in_hits6 { ip6 daddr . ct mark counter }\n"
 	"	}\n"
 	"	chain denied_in {\n"
-	"		update @in_hits4 { ip daddr . ct mark counter }\n"
-	"		update @in_hits6 { ip6 daddr . ct mark counter }\n"
+	"		meta mark set ip daddr map @owner4 update @in_hits4 { ip daddr . ct mark counter }\n"
+	"		meta mark set ip6 daddr map @owner6 update @in_hits6 { ip6 daddr . ct mark counter }\n"
 	"		drop\n"
 	"	}\n"
 	"	chain isolated_out {\n		ct mark set 0x2 goto denied_out\n	}\n"
