@@ -3,7 +3,7 @@
 #include "cli/cli.h"
 
 #define VERBS(X)                                                                                                       \
-	X(run) X(deploy) X(ls) X(show) X(start) X(stop) X(wait) X(restart) X(pause) X(resume) X(suspend) X(move)              \
+	X(run) X(deploy) X(ls) X(show) X(start) X(stop) X(wait) X(restart) X(pause) X(resume) X(suspend) X(move) X(clone)              \
 	X(export) X(import) X(exec) X(console) X(display)                                                              \
 	X(logs) X(cp) X(rename) X(set) X(connect) X(disconnect) X(allow) X(deny) X(publish) X(unpublish) X(rm)         \
 	X(why) X(events) X(doctor) X(version) X(completion) X(snapshot_create) X(snapshot_restore)                     \

@@ -4,11 +4,11 @@
 void db_workspace_insert(struct db_batch *b, const struct db_workspace *w)
 {
 	static const char sql[] = "INSERT INTO workspaces (seq, id, name, owner_uid, host, spec, image, wish, generation, run, held,"
-				  " restore_count, restore_from, created, version, state, truth, stop_timeout, kernel)"
-				  " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
-	db_batch_add(b, sql, "ittuttttuuiutuuttut", w->seq, w->id, w->name, w->owner_uid, w->host, w->spec, w->image, w->wish,
+				  " restore_count, restore_from, created, version, state, truth, stop_timeout, kernel, origin)"
+				  " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+	db_batch_add(b, sql, "ittuttttuuiutuuttutt", w->seq, w->id, w->name, w->owner_uid, w->host, w->spec, w->image, w->wish,
 		     w->generation, w->run, (int64_t)w->held, w->restore, w->restore_from, w->created_ms, w->version, w->state, w->truth, w->stop_timeout_ms,
-		     w->kernel);
+		     w->kernel, w->origin);
 }
 
 void db_workspace_update(struct db_batch *b, const struct db_workspace *w)
@@ -33,7 +33,7 @@ void db_workspace_delete(struct db_batch *b, const char *id)
 
 #define COLUMNS                                                                                                                \
 	"SELECT seq, id, name, owner_uid, host, spec, image, wish, generation, run, held, restore_count, restore_from, created,"  \
-	" version, state, truth, stop_timeout, kernel FROM workspaces "
+	" version, state, truth, stop_timeout, kernel, origin FROM workspaces "
 
 int db_workspace_query(struct db *db, const char *id, struct db_rows **ret_rows, struct err *e)
 {
@@ -63,6 +63,7 @@ void db_workspace_row(struct db_rows *rows, struct db_workspace *ret_row)
 		.truth = db_text(rows, 16),
 		.stop_timeout_ms = (uint64_t)db_int(rows, 17),
 		.kernel = db_text(rows, 18),
+		.origin = db_text(rows, 19),
 	};
 }
 

@@ -9,7 +9,7 @@
 struct db_workspace {
 	int64_t seq;
 	const char *id, *name, *host, *spec, *image, *wish, *restore_from, *state, *truth;
-	const char *kernel; /* NULL: none */
+	const char *kernel, *origin; /* NULL: none */
 	uint64_t owner_uid, generation, run, restore, created_ms, version;
 	uint64_t stop_timeout_ms; /* UINT64_MAX: the spec's */
 	bool held;

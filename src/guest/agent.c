@@ -366,6 +366,8 @@ static int identify(struct agent *a, const struct guest_frame *f, struct err *e)
 		return r;
 	r = a->world.root < 0 ? err_set(e, ERR_CONFLICT, "the machine has no workspace yet") : world_identify(&a->world, &i, e);
 	if (r >= 0)
+		r = i.clone ? links_rename(i.interfaces.items, i.interfaces.count, e) : 0;
+	if (r >= 0)
 		r = connect_links(a, &i.interfaces, true, e);
 	guest_done(&guest_identity_shape, &i);
 	return r;

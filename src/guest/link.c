@@ -277,6 +277,36 @@ static int configure(int fd, const struct guest_interface *i, bool afresh, struc
 	return 0;
 }
 
+/* virtio_net tells the device, which then filters by it; while the interface is down every driver takes it. */
+static int rename_link(int fd, const struct guest_interface *i, struct err *e)
+{
+	unsigned char mac[6];
+	struct message m;
+	int index = (int)if_nametoindex(i->name);
+
+	if (!index || strlen(i->mac) != strlen("02:00:00:00:00:01"))
+		return err_set(e, ERR_NOT_FOUND, "the machine has no interface %s", i->name);
+	for (size_t k = 0; k < sizeof mac; k++)
+		mac[k] = (unsigned char)strtoul(i->mac + 3 * k, NULL, 16);
+	int r = set_link(fd, index, NULL, 0, false, e, i->name);
+	if (r < 0)
+		return r;
+	struct ifinfomsg *info = begin(&m, RTM_NEWLINK, 0, sizeof *info);
+	info->ifi_index = index;
+	attribute(&m, IFLA_ADDRESS, mac, sizeof mac);
+	return ask(fd, &m, e, "set the hardware address of", i->name);
+}
+
+int links_rename(const struct guest_interface *list, size_t count, struct err *e)
+{
+	own_fd int fd = count ? open_socket(e) : -1;
+	int r = count && fd < 0 ? fd : 0;
+
+	for (size_t n = 0; r >= 0 && n < count; n++)
+		r = rename_link(fd, &list[n], e);
+	return r;
+}
+
 int links_configure(const struct guest_interface *list, size_t count, bool afresh, struct err *e)
 {
 	own_fd int fd = count ? open_socket(e) : -1;

@@ -27,6 +27,17 @@ static const struct field kernel_fields[] = {
 const struct shape assignment_kernel_shape = { "assignment-kernel", sizeof(struct assignment_kernel), kernel_fields, "What a machine boots.",
 					       .open = true };
 
+#define O(member) offsetof(struct assignment_origin, member)
+static const struct field origin_fields[] = {
+	{ "workspace", FIELD_TEXT, O(workspace), "id of the workspace that it is a clone of", .required = true, .max = ID_LENGTH },
+	{ "snapshot", FIELD_TEXT, O(snapshot), "id of the snapshot of it", .required = true, .max = ID_LENGTH },
+	{ "number", FIELD_NUMBER, O(number), "of this clone: 1, 2, ...", .required = true },
+	{ "memory", FIELD_BOOL, O(memory), "it goes on where the other one stood" },
+	{ 0 },
+};
+const struct shape assignment_origin_shape = { "assignment-origin", sizeof(struct assignment_origin), origin_fields,
+					       "What a clone begins from.", .open = true };
+
 #define A(member) offsetof(struct assignment, member)
 static const struct field assignment_fields[] = {
 	{ "id", FIELD_TEXT, A(id), "id of the workspace", .required = true, .max = ID_LENGTH },
@@ -38,6 +49,7 @@ static const struct field assignment_fields[] = {
 	{ "spec", FIELD_OBJECT, A(spec), "the spec", .required = true, .shape = &spec_shape },
 	{ "image", FIELD_OBJECT, A(image), "the image", .required = true, .shape = &image_shape },
 	{ "kernel", FIELD_OBJECT, A(kernel), "what a machine boots", .shape = &assignment_kernel_shape },
+	{ "origin", FIELD_OBJECT, A(origin), "what a clone begins from", .shape = &assignment_origin_shape },
 	{ "attachments", FIELD_OBJECTS, A(attachments), "its interfaces", .max = NETWORK_INTERFACES, .shape = &attachment_shape },
 	{ "stop-timeout", FIELD_DURATION, A(stop_timeout_ms), "time for a clean shutdown in this stop; absent: the spec's", .max = 3600000,
 	  .preset = FIELD_NO_PRESET },
@@ -76,7 +88,7 @@ static const struct field report_fields[] = {
 	{ "ended", FIELD_NUMBER, T(ended_ms), "milliseconds of Unix time" },
 	{ "pid", FIELD_NUMBER, T(pid), "first process, as the host numbers it" },
 	{ "engine", FIELD_TEXT, T(engine), "what it runs under, or ran under last" },
-	{ "began", FIELD_TEXT, T(began), "how the last start of a machine came to its memory: boot, template, memory" },
+	{ "began", FIELD_TEXT, T(began), "how the last start of a machine came to its memory: boot, template, memory, clone" },
 	{ "memory-bytes", FIELD_NUMBER, T(memory_bytes), "of its memory state on disk" },
 	{ 0 },
 };

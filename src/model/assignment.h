@@ -25,6 +25,13 @@ struct assignment_kernel {
 	uint64_t size_bytes;
 };
 
+/* What a clone begins from, instead of blank volumes. */
+struct assignment_origin {
+	char *workspace, *snapshot; /* ids; on the same host */
+	uint64_t number;            /* of this clone: 1, 2, ... */
+	bool memory;                /* it goes on where the other one stood */
+};
+
 struct assignment {
 	char *id;
 	uint64_t generation;
@@ -35,6 +42,7 @@ struct assignment {
 	struct spec *spec;
 	struct image *image;
 	struct assignment_kernel *kernel; /* NULL: it is no machine, or the site has none for it */
+	struct assignment_origin *origin; /* NULL: it is no clone */
 	struct objects attachments; /* struct attachment: its interfaces, eth0 first */
 	uint64_t stop_timeout_ms;  /* of the stop that is wished now; FIELD_NO_PRESET: the spec's */
 	struct objects snapshots;  /* struct assignment_snapshot: those that shall exist */
@@ -61,11 +69,11 @@ struct report {
 	uint64_t started_ms, ended_ms; /* Unix time; 0: never */
 	uint64_t pid;           /* first process as the host numbers it; 0: none */
 	char *engine;           /* that it runs under, or ran under last; NULL: never started */
-	char *began;            /* how a machine's last start came to its memory: "boot", "template" or "memory"; NULL: it is no machine */
+	char *began;            /* how a machine's last start came to its memory: "boot", "template", "memory" or "clone"; NULL: it is no machine */
 	uint64_t memory_bytes;  /* of the memory state on disk, holes not counted; 0: none */
 };
 
-extern const struct shape assignment_kernel_shape, assignment_shape, report_shape;
+extern const struct shape assignment_kernel_shape, assignment_origin_shape, assignment_shape, report_shape;
 
 /* The next action: the matrix of state.h, and: a run that ended is not started again (restart policy is the host's, which counts a
  * new run in `truth->run` only for a new start); a workspace that failed is tried again only in a newer generation; a new run of one that

@@ -316,7 +316,7 @@ SHAPE(guest_config_shape, guest_config, TEXTS(1, guest_config, partitions, 400),
 
 SHAPE(guest_identity_shape, guest_identity, TEXT(1, guest_identity, host_name, 64), TEXT(2, guest_identity, machine_id, 64),
       OBJECTS(4, guest_identity, interfaces, 32, interface_shape), BYTES(6, guest_identity, seed, 256),
-      NUMBER(7, guest_identity, clock_ns));
+      NUMBER(7, guest_identity, clock_ns), NUMBER(8, guest_identity, clone));
 
 static SHAPE(error_shape, guest_error, TEXT(1, guest_error, kind, 64), TEXT(2, guest_error, message, 1024),
 	     TEXT(3, guest_error, hint, 512));

@@ -157,6 +157,7 @@ struct guest_identity {
 	struct guest_bytes seed;
 	uint64_t clock_ns;
 	struct guest_objects interfaces; /* each named one loses its addresses and routes and gets these */
+	uint64_t clone;  /* 1: interfaces are found by their names, and get these hardware addresses too */
 };
 
 enum guest_phase {

@@ -93,6 +93,8 @@ static void settle_memory(const struct node *n, struct record *r)
 			log_error(&e, "workspace %s", r->id);
 		return;
 	}
+	if (there && r->wish.origin && !report->run) /* a clone that has its memory */
+		report->run = r->wish.run;
 	report->state = there ? STATE_SUSPENDED : STATE_STOPPED;
 	if (!there) {
 		(void)err_set(&e, ERR_CORRUPT, "the memory state is gone");

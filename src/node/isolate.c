@@ -277,7 +277,7 @@ static void set_text(char **text, char *value)
 static const char *began_of(const struct launch *l, const struct isolate_parts *parts)
 {
 	if (parts->memory)
-		return "memory";
+		return l->memory && l->memory->clone ? "clone" : "memory";
 	return !l->engine->machine ? NULL : l->memory && l->memory->template ? "template" : "boot";
 }
 

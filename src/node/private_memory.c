@@ -111,15 +111,56 @@ int private_memory_update(int folder, pid_t qemu, int to, struct err *e)
 	own_file FILE *maps = NULL, *pagemap = NULL;
 	struct stat st;
 
-	if (fstatat(folder, MEMORY_BASE, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return 0;
 	int fault = fault_point("private-memory");
 	if (fault)
 		return err_errno(e, fault, "gather the machine's memory");
+	if (fstatat(folder, MEMORY_BASE, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
 	maps = open_of(qemu, "maps");
 	pagemap = open_of(qemu, "pagemap");
 	if (!maps || !pagemap)
 		return err_errno(e, errno, "look into QEMU's process");
 	struct reading r = { .pid = qemu, .pagemap = fileno(pagemap), .to = to, .theirs = pages, .ours = pages + (size_t)AT_ONCE * PAGE };
 	return copy_mappings(&r, maps, st.st_ino, e);
+}
+
+/* --- memory that is a file of its own --- */
+
+static int update_chunk(int from, int to, char *theirs, char *ours, off_t at, size_t length, struct err *e)
+{
+	ssize_t n = pread(from, theirs, length, at), have = pread(to, ours, length, at);
+
+	if (n < 0)
+		return err_errno(e, errno, "read the machine's memory");
+	if (have == n && memcmp(theirs, ours, (size_t)n) == 0)
+		return 0;
+	for (ssize_t i = 0; i < n; i += PAGE) {
+		size_t page = n - i < (ssize_t)PAGE ? (size_t)(n - i) : PAGE;
+		if (have >= i + (ssize_t)page && memcmp(theirs + i, ours + i, page) == 0)
+			continue;
+		if (pwrite(to, theirs + i, page, at + i) != (ssize_t)page)
+			return err_errno(e, errno ? errno : ENOSPC, "write the machine's memory");
+	}
+	return 0;
+}
+
+int shared_memory_update(int from, int to, struct err *e)
+{
+	const size_t most = (size_t)AT_ONCE * PAGE;
+	own_str char *pages = mem_alloc(2 * most);
+	off_t at = 0, end;
+
+	while ((at = lseek(from, at, SEEK_DATA)) >= 0) {
+		end = lseek(from, at, SEEK_HOLE);
+		if (end < 0)
+			break;
+		for (; at < end; at += (off_t)most) {
+			size_t length = end - at < (off_t)most ? (size_t)(end - at) : most;
+			int r = update_chunk(from, to, pages, pages + most, at, length, e);
+			if (r < 0)
+				return r;
+		}
+		at = end;
+	}
+	return errno == ENXIO ? 0 : err_errno(e, errno, "look through the machine's memory");
 }

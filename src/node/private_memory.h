@@ -18,4 +18,7 @@ bool private_memory_is(int folder);
 /* `to` is a copy of MEMORY_BASE, with or without pages of an earlier call: afterwards it is the memory. Nothing, for any other machine. */
 int private_memory_update(int folder, pid_t qemu, int to, struct err *e) must_check;
 
+/* The same for memory that is a file, and its copy. */
+int shared_memory_update(int from, int to, struct err *e) must_check;
+
 #endif

@@ -25,6 +25,8 @@
 
 #include "base/fault.h"
 #include "base/fs.h"
+#include "base/log.h"
+#include "base/loop.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
@@ -68,12 +70,16 @@ static int copy_living(struct work *w, const char *folder, struct err *e)
 	if (r == 0)
 		r = suspend_begin_manifest(w, &m, e);
 	if (r == 0)
+		r = suspend_machine_copy_ram(w, memory, e);
+	uint64_t begun_ms = loop_now_ms();
+	if (r == 0)
 		r = suspend_machine_stand(w, memory, &m, &standing, e);
 	if (r == 0)
 		r = copy_all_out(w, folder, e);
 	if (r == 0)
-		r = suspend_machine_copy_ram(w, memory, e);
+		r = suspend_machine_update_ram(w, memory, e);
 	suspend_machine_go_on(standing);
+	log_info("workspace %s stood still for %llu ms for a snapshot with memory", w->record->id, (unsigned long long)(loop_now_ms() - begun_ms));
 	if (r == 0)
 		r = suspend_machine_finish_copy(w->record, memory, &m, e);
 	memory_manifest_done(&m);

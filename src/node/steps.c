@@ -22,6 +22,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "node/clone.h"
 #include "node/disk.h"
 #include "node/network.h"
 #include "store/check.h"
@@ -276,11 +277,14 @@ static int volume_run(struct work *w, const struct spec_volume *v, struct isolat
 	out->fd = -1;
 	out->mount = (struct volume_mount){ -1, -1 };
 	out->path = record_volume_path(w->record, w->node->kept, v);
-	if (!v && !machine && !fs_exists(AT_FDCWD, out->path) &&
+	own_str char *copy = clone_volume(w->node, w->record, out->path, name);
+	if (!v && !machine && !copy && !fs_exists(AT_FDCWD, out->path) &&
 	    ready_volume(w->node->ready, wanted, a->spec->remove_on_exit, out->path, &out->fd, &out->mount))
 		return 0;
 	int r = v && v->keep ? make_kept_folder(w, e) : 0;
-	if (r == 0)
+	if (r == 0 && copy)
+		r = volume_copy(copy, out->path, NULL, NULL, e);
+	else if (r == 0)
 		r = volume_make(w->node->pool, v ? VOLUME_DATA : VOLUME_ROOT, wanted, out->path, e);
 	if (r >= 0)
 		r = machine ? ready_for_guest(w, out->path, name, wanted, e) : ready_for_host(w, out->path, name, wanted, e);

@@ -116,10 +116,17 @@ static int make_ram(int folder, uint64_t bytes, uid_t owner, struct err *e)
 	return 0;
 }
 
-static int take_ram(int folder, uid_t owner, struct launch_memory *memory, struct err *e)
+/* Of a clone that has not lived yet there is only what it begins from. */
+static int take_ram(struct node *n, int folder, const char *path, uid_t owner, struct launch_memory *memory, struct err *e)
 {
-	(void)unlinkat(folder, MEMORY_BASE, 0); /* of the run before */
-	if (fchownat(folder, MEMORY_RAM, owner, owner, AT_SYMLINK_NOFOLLOW) < 0)
+	if (private_memory_is(folder) && !fs_exists(folder, MEMORY_RAM)) {
+		memory->path = mem_printf("%s/" MEMORY_BASE, path);
+		memory->private_shim = templates_shim(n->templates);
+		memory->clone = true;
+	} else if (unlinkat(folder, MEMORY_BASE, 0) < 0 && errno != ENOENT) { /* of the run before */
+		return err_errno(e, errno, "remove %s", MEMORY_BASE);
+	}
+	if (!memory->clone && fchownat(folder, MEMORY_RAM, owner, owner, AT_SYMLINK_NOFOLLOW) < 0)
 		return err_errno(e, errno, "take the machine's memory");
 	memory->state_fd = openat(folder, MEMORY_STATE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	return memory->state_fd < 0 ? err_errno(e, errno, "open the machine's state") : 0;
@@ -165,7 +172,7 @@ int suspend_machine_prepare(struct node *n, const struct record *r, const struct
 	if (done == 0 && !m)
 		done = note_machine(r, l, layout, folder, e);
 	if (done == 0 && m)
-		done = take_ram(folder, owner, ret_memory, e);
+		done = take_ram(n, folder, path, owner, ret_memory, e);
 	if (done < 0)
 		return done;
 	if (!ret_memory->path)
@@ -407,13 +414,6 @@ void suspend_machine_go_on(void *standing)
 		machine_abort(NULL, standing);
 }
 
-static int copy_private(const struct work *w, int folder, const char *to, struct err *e)
-{
-	own_fd int fd = open(to, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-
-	return fd < 0 ? err_errno(e, errno, "open %s", to) : private_memory_update(folder, (pid_t)w->record->truth.report->pid, fd, e);
-}
-
 int suspend_machine_copy_ram(struct work *w, const char *folder, struct err *e)
 {
 	own_str char *own = record_path(w->record, MEMORY_FOLDER), *to = mem_printf("%s/" MEMORY_RAM, folder);
@@ -425,9 +425,21 @@ int suspend_machine_copy_ram(struct work *w, const char *folder, struct err *e)
 		return r;
 	own_str char *from = mem_printf("%s/%s", own, private_memory_is(fd) ? MEMORY_BASE : MEMORY_RAM);
 	r = volume_copy(from, to, NULL, NULL, e);
-	if (r == 0)
-		r = copy_private(w, fd, to, e);
-	return r == 0 && disk_is_one(&w->record->wish) ? volume_copy(seed, seed_to, NULL, NULL, e) : r;
+	if (r == 0 && disk_is_one(&w->record->wish))
+		r = volume_copy(seed, seed_to, NULL, NULL, e);
+	return r < 0 ? r : suspend_machine_update_ram(w, folder, e);
+}
+
+int suspend_machine_update_ram(struct work *w, const char *folder, struct err *e)
+{
+	own_str char *own = record_path(w->record, MEMORY_FOLDER), *path = mem_printf("%s/" MEMORY_RAM, folder);
+	own_fd int to = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC), fd = -1;
+	int r = to < 0 ? err_errno(e, errno, "open %s", path) : fs_open_dir(AT_FDCWD, own, &fd, e);
+
+	if (r < 0 || private_memory_is(fd))
+		return r < 0 ? r : private_memory_update(fd, (pid_t)w->record->truth.report->pid, to, e);
+	own_fd int from = openat(fd, MEMORY_RAM, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	return from < 0 ? err_errno(e, errno, "open the memory's file") : shared_memory_update(from, to, e);
 }
 
 static int put_manifest(int folder, const struct memory_manifest *m, struct err *e)
@@ -444,6 +456,8 @@ int suspend_machine_finish_copy(const struct record *of, const char *folder, str
 	own_fd int fd = -1;
 	int r = fs_open_dir(AT_FDCWD, folder, &fd, e);
 
+	if (r == 0)
+		r = sync_volume(mem_printf("%s/" MEMORY_RAM, folder), MEMORY_RAM, e);
 	if (r == 0)
 		r = add_files(m, of, fd, e);
 	if (r == 0)
@@ -481,6 +495,56 @@ static int adopt_machine(const struct work *w, const char *from, int to, struct 
 
 	(void)w;
 	return r < 0 ? r : fs_write_file(to, MEMORY_MACHINE, text.bytes, text.length, 0600, false, e);
+}
+
+/* As adopt_manifest, with the memory where the clone finds it. Nobody reads it all before it is used: it was just written here. */
+static int adopt_as_clone(const struct work *w, const char *from, int to, struct err *e)
+{
+	own_str char *path = mem_printf("%s/" MEMORY_MANIFEST, from);
+	own_strbuf struct str text = { 0 };
+	struct memory_manifest m = { 0 };
+	int r = fs_read_file(AT_FDCWD, path, ANSWER_MOST, &text, e);
+
+	if (r == 0)
+		r = memory_manifest_decode(str_text(&text), text.length, path, &m, e);
+	if (r < 0)
+		return r;
+	struct memory_volume *volumes = m.volumes.items;
+	struct memory_file *files = m.files.items;
+	for (size_t i = 0; i < m.volumes.count; i++)
+		volumes[i].generation = w->record->truth.report->restore;
+	for (size_t i = 0; i < m.files.count; i++) {
+		if (!str_eq(files[i].name, MEMORY_RAM))
+			continue;
+		free(files[i].name);
+		files[i].name = mem_strdup(MEMORY_BASE);
+		free(TAKE(files[i].digest));
+		free(TAKE(files[i].sparse));
+	}
+	free(m.workspace);
+	m.workspace = mem_strdup(w->record->id);
+	m.run = w->record->wish.run;
+	r = put_manifest(to, &m, e);
+	memory_manifest_done(&m);
+	return r;
+}
+
+int suspend_machine_clone_state(struct work *w, const char *from, const char *to, struct err *e)
+{
+	own_str char *state = mem_printf("%s/" MEMORY_STATE, from), *state_to = mem_printf("%s/" MEMORY_STATE, to);
+	own_str char *ram = mem_printf("%s/" MEMORY_RAM, from), *base = mem_printf("%s/" MEMORY_BASE, to);
+	own_fd int fd = -1;
+	int r = fs_mkdirs(to, 0700, e);
+
+	if (r == 0)
+		r = volume_copy(state, state_to, NULL, NULL, e);
+	if (r == 0 && (chmod(ram, 0444) < 0 || link(ram, base) < 0))
+		r = err_errno(e, errno, "link the memory %s", ram);
+	if (r == 0)
+		r = fs_open_dir(AT_FDCWD, to, &fd, e);
+	if (r == 0)
+		r = adopt_machine(w, from, fd, e);
+	return r == 0 ? adopt_as_clone(w, from, fd, e) : r;
 }
 
 int suspend_machine_copy_state(struct work *w, const char *from, const char *to, struct err *e)

@@ -23,6 +23,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "node/clone.h"
 #include "node/network.h"
 #include "node/snapshot.h"
 #include "node/suspend.h"
@@ -196,8 +197,14 @@ static int do_stage(struct work *w, struct err *e)
 
 static int do_prepare(struct work *w, struct err *e)
 {
+	bool clone = clone_waits(w->record);
+	struct err why = { 0 };
+
 	(void)e;
-	return do_steps(w, ACTION_PREPARE, STATE_PREPARED);
+	int r = do_steps(w, ACTION_PREPARE, STATE_PREPARED);
+	if (r < 0 || !clone || w->record->truth.report->state != STATE_PREPARED)
+		return r;
+	return clone_take_memory(w, &why) < 0 ? fail_step(w, "clone", &why) : 0;
 }
 
 static int give_up(struct work *w, const char *step, const struct err *why)
@@ -235,6 +242,8 @@ static int start_from_memory(struct work *w, struct err *e)
 		report->memory_bytes = 0;
 		w->record->pack_due_ms = 0;
 		suspend_pack_clean(w->record);
+		if (report->began && str_eq(report->began, "clone") && report->state == STATE_RUNNING)
+			clone_tell(w);
 	} else if (r == 0 && suspend_is_there(w->record)) {
 		report->state = STATE_SUSPENDED;
 		suspend_pack_clean(w->record);
@@ -260,6 +269,8 @@ static int do_start(struct work *w, struct err *e)
 
 	if (report->state == STATE_SUSPENDED)
 		return start_from_memory(w, e);
+	if (clone_waits(w->record))
+		return do_prepare(w, e); /* and then it is suspended */
 	bool again = t->restart_waits && report->run == w->record->wish.run;
 	uint64_t run = report->run;
 	unsigned state = report->state;

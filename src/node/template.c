@@ -70,6 +70,8 @@ void templates_free(struct templates *t)
 	free(t);
 }
 
+const char *templates_shim(const struct templates *t) { return t->shim; }
+
 /* --- names --- */
 
 static void add_text(struct hash *h, const char *text) { hash_add(h, text, strlen(text) + 1); }

@@ -19,6 +19,8 @@ void templates_free(struct templates *t);
 /* For this launch: its memory file becomes `base` (a path that is free), and the state is opened. False: there is none, and it boots;
  * *ret_notice then says if one was damaged (or NULL). */
 bool templates_take(struct templates *t, const struct launch *l, const char *base, struct launch_memory *m, char **ret_notice);
+/* The module that keeps a memory file as it is (launch_memory). */
+const char *templates_shim(const struct templates *t);
 /* A machine of this launch did not go on from its template, but boots: the template is of no use on this host, and will not be made again. */
 void templates_fail(struct templates *t, const struct launch *l);
 /* A machine of this launch has booted: one is made when there is time. */

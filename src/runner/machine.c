@@ -113,12 +113,29 @@ static void send_config(struct machine *m)
 	channel_request(m->channel, GUEST_CONFIGURE, payload.bytes, payload.length, 2 * m->plan.boot_ms, configured, m);
 }
 
-static void send_identity(struct machine *m)
+/* A clone that cannot become itself must not run as another. */
+static void identified(void *data, int result, const struct err *e)
+{
+	struct machine *m = data;
+	struct err why;
+
+	if (result >= 0 || m->quiet || !m->plan.identity.length)
+		return;
+	why = *e;
+	(void)err_wrap(&why, "the clone's identity");
+	log_error(&why, "workspace %s", m->runner->plan.id);
+	machine_settle_badly(m, &why);
+	machine_kill(m);
+}
+
+static int send_identity(struct machine *m, struct err *e)
 {
 	own_strbuf struct str payload = { 0 };
+	int r = machine_words_identity(&m->plan.identity, &payload, e);
 
-	machine_words_identity(&payload);
-	channel_request(m->channel, GUEST_IDENTITY, payload.bytes, payload.length, m->plan.boot_ms, NULL, NULL);
+	if (r >= 0)
+		channel_request(m->channel, GUEST_IDENTITY, payload.bytes, payload.length, m->plan.boot_ms, identified, m);
+	return r;
 }
 
 static bool has_program(const struct machine *m) { return !(m->runner->plan.flags & (PLAN_SYSTEM | PLAN_MAINTENANCE)); }
@@ -272,8 +289,9 @@ static void loaded(void *data, int result, const struct err *e)
 	if (m->disk) {
 		machine_disk_set_clock(m->disk);
 		let_disk_go(m);
-	} else {
-		send_identity(m);
+	} else if (send_identity(m, &why) < 0) {
+		machine_settle_badly(m, &why);
+		return;
 	}
 	if (m->runner->plan.flags & PLAN_PAUSED)
 		machine_settle(m);

@@ -31,13 +31,21 @@ void machine_words_config(const struct guest_config *config, struct str *out)
 	guest_encode(&guest_config_shape, &c, out);
 }
 
-void machine_words_identity(struct str *out)
+int machine_words_identity(const struct guest_bytes *of, struct str *out, struct err *e)
 {
 	uint8_t seed[GUEST_SEED_BYTES];
-	struct guest_identity i = { .host_name = nothing, .machine_id = nothing, .seed = { seed, sizeof seed }, .clock_ns = now_ns() };
+	struct guest_identity i;
+	int r = guest_decode(&guest_identity_shape, of->bytes, of->length, &i, e);
 
+	if (r < 0)
+		return r;
 	(void)!getrandom(seed, sizeof seed, 0);
+	i.seed = (struct guest_bytes){ seed, sizeof seed };
+	i.clock_ns = now_ns();
 	guest_encode(&guest_identity_shape, &i, out);
+	i.seed = (struct guest_bytes){ 0 };
+	guest_done(&guest_identity_shape, &i);
+	return 0;
 }
 
 struct guest_open machine_words_open(const struct runner_request *q, const char *const *texts, size_t count)

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "db/workspace.h"
+#include "service/clone.h"
 #include "service/event.h"
 #include "service/host.h"
 #include "service/lifecycle.h"
@@ -21,7 +22,7 @@ void converge_assign(struct workspace *w, struct service *s)
 {
 	struct host *h = host_find(s, w->host);
 
-	if (!h || !host_connected(h) || w->uncommitted || w->sent_generation >= w->wish.generation)
+	if (!h || !host_connected(h) || w->uncommitted || w->sent_generation >= w->wish.generation || !clone_may_begin(s, w))
 		return;
 	w->sent_generation = w->wish.generation;
 	host_send(h, json_pack("{s:s, s:[o]}", "type", "assignments", "items", encode(&assignment_shape, &w->wish)));
@@ -42,7 +43,7 @@ static void failure_of(const struct workspace *w, struct err *ret_failure)
 /* What a failed operation wished and did not get is not wished any longer. */
 void converge_withdraw(struct workspace *w, const struct operation *o, struct db_batch *b)
 {
-	if (str_eq(o->kind, "snapshot")) {
+	if (str_eq(o->kind, "snapshot") || str_eq(o->kind, "clone")) {
 		const char *id = json_string_value(json_object_get(o->result, "snapshot"));
 		if (id) {
 			db_snapshot_delete(b, id);
@@ -148,6 +149,7 @@ void converge_report(struct service *s, struct host *h, struct report *r, struct
 	if (w->operation && workspace_settled(w))
 		end_operation(s, w, b);
 	lifecycle_follow_memory(s, w);
+	clone_follow(s, w);
 	workspace_store_truth(w, b);
 	wait_changed(s, w->id);
 	streams_workspace_changed(s, w);

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "db/host.h"
+#include "service/clone.h"
 #include "service/doctor.h"
 #include "service/event.h"
 #include "service/handlers.h"
@@ -120,7 +121,7 @@ static void send_all(struct host *h)
 
 	for (size_t i = 0; i < s->workspaces.count; i++) {
 		struct workspace *w = s->workspaces.items[i];
-		if (!str_eq(w->host, h->name) || w->uncommitted)
+		if (!str_eq(w->host, h->name) || w->uncommitted || !clone_may_begin(s, w))
 			continue;
 		w->sent_generation = w->wish.generation;
 		(void)json_array_append_new(items, encode(&assignment_shape, &w->wish));

@@ -69,6 +69,8 @@ const struct route routes[] = {
 	  suspend_query, 0, 202 },
 	{ "POST", W "/move", NEED_CHANGE, handle_workspace_move, "Change its engine: stop it there, start it here", &move_shape,
 	  &operation_shape, NULL, 0, 202 },
+	{ "POST", W "/clone", NEED_CHANGE, handle_workspace_clone, "Make copies of it: running ones of a running machine, else of its volumes",
+	  &clone_shape, &operation_shape, NULL, ROUTE_OPTIONAL | ROUTE_KEY, 202 },
 	{ "GET", W "/why", NEED_READ, handle_workspace_why, "What it waits for, or why it failed", NULL, &why_shape, NULL, 0, 0 },
 	{ "GET", W "/attach", NEED_CHANGE, handle_workspace_stream, "Input and output of its program", NULL, NULL, NULL, STREAM, 0 },
 	{ "GET", W "/display", NEED_CHANGE, handle_workspace_stream, "The screen of a machine that boots a disk (RFB, RFC 6143)", NULL, NULL,

@@ -7,6 +7,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/own.h"
 #include "service/carry.h"
 #include "service/event.h"
 #include "service/host.h"
@@ -83,6 +84,7 @@ struct change *change_new(struct service *s, struct request *r)
 void change_drop(struct change *c)
 {
 	db_batch_free(c->batch);
+	free(c->others);
 	free(c);
 }
 
@@ -116,30 +118,47 @@ static void undo(struct change *c, const struct err *failure)
 		request_fail(c->request, failure);
 }
 
-static void committed(void *data, const struct err *failure)
+/* What one of the workspaces it touched is now. */
+static void settle(struct change *c, const char *id, bool failed)
 {
-	struct change *c = data;
-	struct workspace *w = workspace_by_id(c->service, c->workspace);
+	struct workspace *w = workspace_by_id(c->service, id);
 
 	if (w && w->uncommitted)
 		w->uncommitted--;
-	if (w && failure)
+	if (w && failed)
 		w->stale = true;
+	if (w && w->stale && w->uncommitted == 0)
+		workspace_reload(c->service, id);
+	if ((w = workspace_by_id(c->service, id)))
+		network_tell(c->service, w);
+	if (w && !failed)
+		converge_assign(w, c->service);
+}
+
+static void change_free(struct change *c)
+{
+	free(c->others);
+	free(c);
+}
+
+static void committed(void *data, const struct err *failure)
+{
+	struct change *c = data;
+
 	if (failure)
 		undo(c, failure);
-	if (w && w->stale && w->uncommitted == 0)
-		workspace_reload(c->service, c->workspace);
-	w = workspace_by_id(c->service, c->workspace);
-	if (failure) {
-		if (w)
-			network_tell(c->service, w);
-		free(c);
-		return;
+	else
+		(void)fault_point("service:committed");
+	settle(c, c->workspace, failure != NULL);
+	for (size_t i = 0; i < c->other_count; i++) {
+		struct workspace *w = failure ? workspace_by_id(c->service, c->others[i]) : NULL;
+		if (w && w->operation) /* made with it */
+			operation_forget(c->service, TAKE(w->operation));
+		settle(c, c->others[i], failure != NULL);
 	}
-	(void)fault_point("service:committed");
-	if (w) {
-		network_tell(c->service, w);
-		converge_assign(w, c->service);
+	if (failure) {
+		change_free(c);
+		return;
 	}
 	if (c->deleted)
 		host_send_forget(host_find(c->service, c->host), c->workspace);
@@ -147,7 +166,13 @@ static void committed(void *data, const struct err *failure)
 	if (c->request)
 		answer(c);
 	events_committed(c->service);
-	free(c);
+	change_free(c);
+}
+
+void change_add(struct change *c, const char *workspace)
+{
+	c->others = mem_grow_array(c->others, c->other_count + 1, sizeof *c->others);
+	(void)snprintf(c->others[c->other_count++], sizeof *c->others, "%s", workspace);
 }
 
 void change_commit(struct change *c)
@@ -157,6 +182,9 @@ void change_commit(struct change *c)
 
 	if (w)
 		w->uncommitted++;
+	for (size_t i = 0; i < c->other_count; i++)
+		if ((w = workspace_by_id(c->service, c->others[i])))
+			w->uncommitted++;
 	c->batch = NULL;
 	(void)fault_point("service:before-commit");
 	db_submit(c->service->db, batch, c->service->loop, committed, c);

@@ -78,6 +78,8 @@ struct change {
 	struct service *service;
 	struct db_batch *batch;
 	struct request *request;      /* NULL: nobody waits */
+	char (*others)[ID_SIZE];      /* further workspaces that were touched */
+	size_t other_count;
 	char workspace[ID_SIZE];      /* touched: reloaded when the commit fails, assigned to its host when it succeeds */
 	char operation[ID_SIZE];      /* made by it */
 	int status;                   /* of the answer: 201 and 200 with the workspace, 202 with the operation, 204 */
@@ -86,6 +88,7 @@ struct change {
 };
 struct change *change_new(struct service *s, struct request *r);
 void change_commit(struct change *c); /* takes it */
+void change_add(struct change *c, const char *workspace); /* one more that it touches */
 void change_drop(struct change *c);   /* nothing was changed after all */
 
 /* images.c */

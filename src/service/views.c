@@ -67,7 +67,7 @@ static const struct field workspace_fields[] = {
 	{ "notice", FIELD_TEXT, W(notice), "what the host has to say about the last change" },
 	{ "pid", FIELD_NUMBER, W(pid), "its first process, as the host numbers it" },
 	{ "engine", FIELD_TEXT, W(engine), "what it runs under, or ran under last" },
-	{ "began", FIELD_TEXT, W(began), "how a machine came to its memory at its last start: boot, template, or memory (of a suspend)" },
+	{ "began", FIELD_TEXT, W(began), "how a machine came to its memory at its last start: boot, template, memory (of a suspend), or clone" },
 	{ "memory_bytes", FIELD_NUMBER, W(memory_bytes), "size of the memory state of a suspended workspace, on disk" },
 	{ "created", FIELD_TEXT, W(created), "when it was deployed", .required = true },
 	{ "started", FIELD_TEXT, W(started), "start of the last run" },
@@ -156,6 +156,14 @@ static const struct field move_fields[] = {
 	{ 0 },
 };
 const struct shape move_shape = { "move", sizeof(struct move_request), move_fields, "Where to." };
+
+static const struct field clone_fields[] = {
+	{ "count", FIELD_NUMBER, offsetof(struct clone_request, count), "how many", .min = 1, .max = 256, .preset = 1 },
+	{ "name-prefix", FIELD_TEXT, offsetof(struct clone_request, name_prefix),
+	  "they are called PREFIX-1, PREFIX-2, ...; the name of the original when missing", .check = name_check },
+	{ 0 },
+};
+const struct shape clone_shape = { "clone", sizeof(struct clone_request), clone_fields, "Copies to make." };
 
 static const struct field snapshot_request_fields[] = {
 	{ "name", FIELD_TEXT, offsetof(struct snapshot_request, name), "name of the snapshot; one is made up when missing", .check = name_check },

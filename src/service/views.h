@@ -42,6 +42,12 @@ struct move_request {
 };
 extern const struct shape move_shape;
 
+struct clone_request {
+	uint64_t count;
+	char *name_prefix; /* NULL: the original's name */
+};
+extern const struct shape clone_shape;
+
 struct snapshot_request {
 	char *name;
 	bool memory;

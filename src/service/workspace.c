@@ -183,7 +183,7 @@ static bool snapshots_agree(const struct workspace *w)
  * and a workspace that was resumed in between is running all the same. */
 static bool on_volumes(const struct operation *o)
 {
-	return o && (str_starts(o->kind, "snapshot") || str_eq(o->kind, "restore"));
+	return o && (str_starts(o->kind, "snapshot") || str_eq(o->kind, "clone") || str_eq(o->kind, "restore"));
 }
 
 bool workspace_settled(const struct workspace *w)
@@ -218,6 +218,7 @@ void workspace_store(struct workspace *w, struct db_batch *b, bool is_new)
 	own_str char *spec = dump(encode(&spec_shape, w->wish.spec));
 	own_str char *image = dump(encode(&image_shape, w->wish.image));
 	own_str char *kernel = w->wish.kernel ? dump(encode(&assignment_kernel_shape, w->wish.kernel)) : NULL;
+	own_str char *origin = w->wish.origin ? dump(encode(&assignment_origin_shape, w->wish.origin)) : NULL;
 	own_str char *truth = w->reported ? dump(encode(&report_shape, &w->truth)) : NULL;
 
 	touch(w);
@@ -226,7 +227,7 @@ void workspace_store(struct workspace *w, struct db_batch *b, bool is_new)
 				    .state = state_names[w->truth.state], .truth = truth, .owner_uid = w->owner_uid,
 				    .generation = w->wish.generation, .run = w->wish.run, .restore = w->wish.restore,
 				    .created_ms = w->created_ms, .version = w->version, .held = w->wish.held,
-				    .stop_timeout_ms = w->wish.stop_timeout_ms, .kernel = kernel };
+				    .stop_timeout_ms = w->wish.stop_timeout_ms, .kernel = kernel, .origin = origin };
 	if (is_new)
 		db_workspace_insert(b, &row);
 	else
@@ -287,6 +288,10 @@ static int from_row(const struct db_workspace *row, struct workspace *w, struct 
 	if (r == 0 && row->kernel) {
 		w->wish.kernel = mem_alloc(sizeof *w->wish.kernel);
 		r = decode_column(row->kernel, row->id, "kernel", &assignment_kernel_shape, w->wish.kernel, e);
+	}
+	if (r == 0 && row->origin) {
+		w->wish.origin = mem_alloc(sizeof *w->wish.origin);
+		r = decode_column(row->origin, row->id, "origin", &assignment_origin_shape, w->wish.origin, e);
 	}
 	if (r == 0 && row->truth) {
 		w->reported = true;

@@ -4,6 +4,7 @@
 
 /* Workspaces as the service knows them: the wish (durable), the truth (as the host reported it last), and the table of all. */
 
+#include "base/hash.h"
 #include "service/service.h"
 
 struct snapshot {
@@ -67,6 +68,8 @@ json_t *snapshot_to_json(const struct workspace *w, const struct snapshot *n);
 
 /* Answers with it as it is, and its ETag. */
 void workspace_reply(struct request *r, struct workspace *w);
+/* What an idempotency key stands for. */
+void workspace_request_digest(const struct request *r, char out[DIGEST_HEX_SIZE]);
 
 /* wait.c. 1: the request waits for a state and is answered later; 0: it asked for none, or it is there. */
 int wait_begin(struct request *r, const struct workspace *w, struct err *e) must_check;

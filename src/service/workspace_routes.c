@@ -217,7 +217,7 @@ static struct workspace *make(struct request *r, struct create_request *body, st
 	return w;
 }
 
-static void digest_request(const struct request *r, char out[DIGEST_HEX_SIZE])
+void workspace_request_digest(const struct request *r, char out[DIGEST_HEX_SIZE])
 {
 	own_hash struct hash *h = hash_new();
 
@@ -301,7 +301,7 @@ int handle_workspaces_create(struct request *r, struct err *e)
 	struct image image = { 0 };
 	char digest[DIGEST_HEX_SIZE];
 
-	digest_request(r, digest);
+	workspace_request_digest(r, digest);
 	if (key && (!*key || strlen(key) > 255))
 		return err_set(e, ERR_INVALID, "an idempotency key has 1 to 255 characters");
 	int result = key ? answer_known_key(r, key, digest, e) : 0;

@@ -159,7 +159,7 @@ def test_a_machine_that_cannot_go_on_from_it_boots(site, faults, name):
     wait_template(site)
     faults.write_text("runner.template EIO\n")
     assert start(site, name) == "boot"
-    if faults.read_text():
+    if not faults.read_text().startswith("#"):
         pytest.skip("built without fault points (-Dfaults=true)")
     assert "booted" in site.workspace(name)["notice"]
     assert not templates(site)  # and it is not tried again by this agent

@@ -138,6 +138,18 @@ static bool is_of_host(const char *option)
 	return false;
 }
 
+/* A hardware address is part of the state, not of what it fits to: a clone gets another. */
+static void add_word(struct hash *h, const char *word)
+{
+	const char *mac = strstr(word, ",mac=");
+
+	if (mac)
+		hash_add(h, word, (size_t)(mac - word));
+	if (mac)
+		word = mac + 1 + strcspn(mac + 1, ",");
+	hash_add(h, word, strlen(word) + 1);
+}
+
 void machine_layout(char *const *argv, char out[DIGEST_TEXT_SIZE])
 {
 	own_hash struct hash *h = hash_new();
@@ -148,7 +160,7 @@ void machine_layout(char *const *argv, char out[DIGEST_TEXT_SIZE])
 				i++;
 			continue;
 		}
-		hash_add(h, argv[i], strlen(argv[i]) + 1);
+		add_word(h, argv[i]);
 	}
 	struct digest d = hash_end(h);
 	(void)digest_text(&d, out);

@@ -80,6 +80,19 @@ static void put_config(const struct plan *inside, const struct disks *d, struct 
 	machine_links_inside_done(&c.interfaces);
 }
 
+/* Of a clone: seed and clock are the runner's. */
+static void put_identity(const struct launch *l, const struct plan *whole, struct str *out)
+{
+	own_str char *machine_id = request_machine_id(l->id);
+	struct guest_identity i = { .host_name = (char *)(uintptr_t)whole->host_name, .machine_id = machine_id, .clone = 1 };
+
+	if (!l->memory || !l->memory->clone)
+		return;
+	machine_links_inside(whole->interfaces, &i.interfaces);
+	guest_encode(&guest_identity_shape, &i, out);
+	machine_links_inside_done(&i.interfaces);
+}
+
 static struct machine_queues queues_of(const struct launch *l)
 {
 	struct spec_resources wanted = spec_resources_or_default(l->spec);
@@ -133,7 +146,7 @@ static struct launch launch_inside(const struct launch *l, const struct disks *d
 static int put_plan(const struct launch *l, const struct disks *d, const struct plan *inside, const struct plan *whole, struct str *out,
 		    struct err *e)
 {
-	own_strbuf struct str config = { 0 }, host = { 0 };
+	own_strbuf struct str config = { 0 }, host = { 0 }, identity = { 0 };
 	const struct launch_machine *of = l->host_machine;
 	char **argv = NULL;
 	size_t words = 0, places = 0;
@@ -142,12 +155,14 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 	if (r < 0)
 		return r;
 	put_config(inside, d, &config);
+	put_identity(l, whole, &identity);
 	plan_encode_outside(whole, &host);
 	while (argv[words])
 		words++;
 	while (of->board->places[places])
 		places++;
 	const struct machine_plan p = { .host = { host.bytes, host.length }, .config = { config.bytes, config.length },
+					.identity = { identity.bytes, identity.length },
 					.argv = { argv, words }, .places = { (char **)(uintptr_t)of->board->places, places },
 					.kernel = (char *)(uintptr_t)of->kernel, .initramfs = (char *)(uintptr_t)of->initramfs,
 					.disks = d->count,

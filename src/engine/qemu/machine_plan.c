@@ -25,6 +25,7 @@ static const struct guest_field fields[] = {
 	{ 15, GUEST_NUMBER, P(resumes), 0, NULL },
 	{ 16, GUEST_TEXT, P(private_shim), 4096, NULL },
 	{ 17, GUEST_NUMBER, P(template), 0, NULL },
+	{ 18, GUEST_BYTES, P(identity), BYTES_MOST, NULL },
 	{ 20, GUEST_NUMBER, P(boots_disk), 0, NULL },
 	{ 21, GUEST_NUMBER, P(e1000), 0, NULL },
 	{ 22, GUEST_NUMBER, P(display), 0, NULL },

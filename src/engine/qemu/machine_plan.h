@@ -23,6 +23,7 @@ enum machine_template {
 struct machine_plan {
 	struct guest_bytes host;   /* struct plan: what is the runner's own: run folder, log, cgroups, flags. It has no steps */
 	struct guest_bytes config; /* struct guest_config, without seed and clock */
+	struct guest_bytes identity; /* of a clone: struct guest_identity, without seed and clock; empty: it stays who it is */
 	struct guest_texts argv;
 	struct guest_texts places; /* folders and files of the host that QEMU sees, read-only, under their own names */
 	char *kernel, *initramfs;  /* files */

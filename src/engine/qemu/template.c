@@ -56,7 +56,7 @@ int template_words(const struct launch *l, char out[DIGEST_TEXT_SIZE], struct er
 /* As of a full system: nothing inside is a session of the runner's. */
 static int plan_outside(const struct launch *l, struct request *ret_request, struct err *e)
 {
-	static const char *const nothing[] = { "" }; /* a plan has partitions; put_host leaves them out */
+	static const char *const nothing[] = { "" }; /* a plan has partitions; plan_encode_outside leaves them out */
 	struct launch outside = *l;
 	struct image image = *l->image;
 	struct spec spec = *l->spec;
@@ -69,16 +69,6 @@ static int plan_outside(const struct launch *l, struct request *ret_request, str
 	outside.partition_count = 1;
 	outside.machine = true;
 	return request_plan(&outside, ret_request, e);
-}
-
-static void put_host(const struct plan *whole, struct str *out)
-{
-	struct plan p = *whole;
-
-	p.partitions = p.argv = p.environment = p.volumes = p.interfaces = NULL;
-	p.step_count = 0;
-	p.filter_bytes = 0;
-	plan_encode(&p, out);
 }
 
 int template_plan(const struct launch *l, struct str *ret_plan, struct err *e)
@@ -95,7 +85,7 @@ int template_plan(const struct launch *l, struct str *ret_plan, struct err *e)
 		machine_arguments_free(argv);
 		return r;
 	}
-	put_host(&request.plan, &host);
+	plan_encode_outside(&request.plan, &host);
 	while (argv[words])
 		words++;
 	while (of->board->places[places])

@@ -193,7 +193,7 @@ static void plan_volumes(struct request *r, const struct launch *l)
 }
 
 /* Stable for the life of a workspace and different from that of any other, as machine-id(5) wants; not to be guessed backwards. */
-static char *machine_id(const char *id)
+char *request_machine_id(const char *id)
 {
 	own_str char *text = mem_printf("carrel machine-id %s", id);
 	struct digest d = hash_bytes(text, strlen(text));
@@ -234,7 +234,7 @@ static void plan_identity(struct request *r, const struct launch *l, bool system
 	step(r, STEP_WRITE, WRITE_ALWAYS, "", "/etc/hostname", own(r, mem_printf("%s\n", host)));
 	step(r, STEP_WRITE, WRITE_UNLESS_OWN, "", "/etc/hosts",
 	     own(r, mem_printf(PLAN_HOSTS, host)));
-	step(r, STEP_WRITE, system ? WRITE_ALWAYS : WRITE_IF_THERE, "", "/etc/machine-id", own(r, machine_id(l->id)));
+	step(r, STEP_WRITE, system ? WRITE_ALWAYS : WRITE_IF_THERE, "", "/etc/machine-id", own(r, request_machine_id(l->id)));
 	if (l->spec->network == NETWORK_HOST)
 		step(r, STEP_HOST, 1, "/etc/resolv.conf", "/etc/resolv.conf", "");
 	plan_resolver(r, l);

@@ -16,6 +16,7 @@ struct request {
 
 int request_plan(const struct launch *l, struct request *ret_request, struct err *e) must_check;
 void request_done(struct request *r);
+char *request_machine_id(const char *id); /* the caller frees */
 bool request_is_system(const struct launch *l); /* what "mode: auto" comes to */
 
 /* An interface as a plan has it. Texts are those of `f`, which stay, or in here. */

@@ -103,6 +103,19 @@ static void test_layout(void **state)
 	m.processors++;
 	layout_of(&m, after);
 	assert_string_not_equal(before, after);
+	/* a clone has other hardware addresses, in the same places */
+	const struct machine_link one = { "02:00:00:00:00:01", 0 }, other = { "02:00:00:00:00:02", 0 }, elsewhere = { "02:00:00:00:00:01", 1 };
+	m = plain();
+	m.queues = machine_queues(false, 1);
+	m.link_count = 1;
+	m.links = &one;
+	layout_of(&m, before);
+	m.links = &other;
+	layout_of(&m, after);
+	assert_string_equal(before, after);
+	m.links = &elsewhere;
+	layout_of(&m, after);
+	assert_string_not_equal(before, after);
 }
 
 static void test_memory_in_a_file(void **state)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clones: running copies of a running machine, each itself; copies of what is stopped; nothing half made."""
+import os
+import pathlib
+import signal
+import subprocess
+import time
+import uuid
+
+import pytest
+
+from conftest import give_kernel, import_image
+
+RUN = ("run", "--engine", "emulator", "-d")
+COUNT = "i=0; while :; do i=$((i+1)); echo $i > /n; sleep 0.05; done"
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory):
+    return tmp_path_factory.mktemp("faults") / "plan"
+
+
+@pytest.fixture(scope="module")
+def site(kernel, new_module_site, busybox_tar, faults):
+    site = new_module_site(env={"CARREL_FAULTS": str(faults)})
+    import_image(site, "busybox", busybox_tar)
+    give_kernel(site, kernel)
+    site.carrel("network", "create", "default", "--ipv4", "10.87.0.0/24")
+    return site
+
+
+@pytest.fixture
+def name():
+    return "c" + uuid.uuid4().hex[:8]
+
+
+def inside(site, name, *command):
+    return site.carrel("exec", name, "--", *command).stdout
+
+
+def count(site, name):
+    for _ in range(200):
+        text = site.carrel("exec", name, "--", "cat", "/n", ok=None).stdout.strip()
+        if text.isdigit():
+            return int(text)
+    raise AssertionError(f"{name} does not count")
+
+
+def machine(site, name, *options):
+    site.carrel(*RUN, "--name", name, *options, "busybox", "--", "sh", "-c", COUNT)
+    site.wait_state(name, "running")
+    site.wait(lambda: count(site, name) > 3)
+
+
+def goes_on(site, name):
+    seen = count(site, name)
+    site.wait(lambda: count(site, name) > seen)
+
+
+def remove(site, *names):
+    for name in names:
+        site.carrel("rm", "-f", name)
+
+
+def test_clones_of_a_running_machine(site, name):
+    machine(site, name)
+    inside(site, name, "sh", "-c", "echo kept > /kept; mkdir -p /etc/carrel/cloned.d; echo old > /etc/machine-id;"
+           "printf '#!/bin/sh\\necho $1 $2 > /told\\n' > /etc/carrel/cloned.d/tell; chmod +x /etc/carrel/cloned.d/tell; mkfifo /p;"
+           "echo $RANDOM > /dev/null")
+    before = count(site, name)
+    names = [f"{name}-{i}" for i in (1, 2, 3)]
+    assert site.carrel("clone", name, "-n", "3").stdout.split() == names
+    everyone = [name, *names]
+    assert [site.workspace(each)["state"] for each in everyone] == ["running"] * 4
+    for each in everyone:
+        assert count(site, each) >= before
+        goes_on(site, each)
+        assert inside(site, each, "cat", "/kept") == "kept\n"
+    for i, each in enumerate(names, 1):
+        assert site.workspace(each)["began"] == "clone"
+        assert inside(site, each, "cat", "/run/carrel/clone", "/told") == f"{i}\n{i} {each}\n"
+    for what in (["hostname"], ["cat", "/etc/hostname"], ["cat", "/etc/machine-id"], ["cat", "/proc/sys/kernel/random/uuid"],
+                 ["sh", "-c", "ip addr show eth0 | grep ether"], ["sh", "-c", "ip addr show eth0 | grep 'inet '"]):
+        if what == ["cat", "/etc/hostname"]:
+            assert [inside(site, each, *what).strip() for each in names] == names
+        else:
+            assert len({inside(site, each, *what) for each in everyone}) == len(everyone), what
+    for each in names:  # as the service has it, and reachable
+        address = site.workspace(each)["interfaces"][0]["ipv4"].split("/")[0]
+        assert address in inside(site, each, "ip", "addr", "show", "eth0")
+    inside(site, names[0], "sh", "-c", "echo own > /kept")
+    assert {inside(site, each, "cat", "/kept") for each in everyone if each != names[0]} == {"kept\n"}
+    site.wait(lambda: site.workspace(name)["snapshots"] == [])
+    ram = {os.stat(site.state / "node/workspaces" / site.workspace(each)["id"] / "memory/base").st_ino for each in names}
+    assert len(ram) == 1
+    remove(site, name)  # they need nothing of it
+    seen = count(site, names[1])
+    site.carrel("suspend", names[1])
+    site.wait_state(names[1], "suspended")
+    site.carrel("resume", names[1])
+    site.wait_state(names[1], "running")
+    assert count(site, names[1]) >= seen
+    goes_on(site, names[1])
+    site.carrel("clone", names[2], "--name-prefix", f"{name}-x")  # of a clone
+    goes_on(site, f"{name}-x-1")
+    site.carrel("restart", names[2])
+    site.wait_state(names[2], "running")
+    assert inside(site, names[2], "hostname").strip() == names[2]
+    remove(site, *names, f"{name}-x-1")
+
+
+def test_of_a_stopped_workspace_the_volumes_are_copied(site, name):
+    site.carrel("run", "-d", "--name", name, "busybox", "--", "sh", "-c", "echo kept > /kept; sleep 1000")
+    site.wait_state(name, "running")
+    refused = site.carrel("clone", name, ok=None)
+    assert refused.returncode and "stop it" in refused.stderr
+    site.wait(lambda: inside(site, name, "cat", "/kept") == "kept\n")
+    site.carrel("stop", "--timeout", "0s", name)
+    site.wait_state(name, "stopped")
+    site.carrel("clone", name, "-n", "2")
+    for each in (f"{name}-1", f"{name}-2"):
+        site.wait_state(each, "prepared")
+    remove(site, name)
+    site.carrel("start", f"{name}-2")
+    site.wait_state(f"{name}-2", "running")
+    assert inside(site, f"{name}-2", "cat", "/kept") == "kept\n"
+    remove(site, f"{name}-1", f"{name}-2")
+
+
+def test_what_is_refused(site, name):
+    site.carrel("deploy", "busybox", "--name", name, "--until", "prepared", "--", "sleep", "1000")
+    site.wait_state(name, "prepared")
+    site.carrel("deploy", "busybox", "--name", f"{name}-2", "--until", "staged", "--", "true")
+    taken = site.carrel("clone", name, "-n", "2", ok=None)
+    assert taken.returncode and "taken" in taken.stderr
+    assert not site.workspace(f"{name}-1")
+    assert site.carrel("clone", name, "-n", "0", ok=None).returncode
+    assert site.api("POST", f"/v1/workspaces/{name}/clone", {"count": 1000})[0] == 400
+    assert site.api("POST", f"/v1/workspaces/{name}/clone", {"number": 1})[0] == 400
+    assert site.api("POST", "/v1/workspaces/nobody/clone", {})[0] == 404
+    remove(site, name, f"{name}-2")
+
+
+def test_an_idempotency_key_makes_them_once(site, name):
+    site.carrel("deploy", "busybox", "--name", name, "--until", "prepared", "--", "sleep", "1000")
+    site.wait_state(name, "prepared")
+    answers = [site.api("POST", f"/v1/workspaces/{name}/clone", {"count": 2}, headers={"Idempotency-Key": name}) for _ in range(2)]
+    assert [a[0] for a in answers] == [202, 202]
+    assert answers[0][1]["id"] == answers[1][1]["id"]
+    for i in (1, 2):
+        site.wait_state(f"{name}-{i}", "prepared")
+    remove(site, name, f"{name}-1", f"{name}-2")
+
+
+def revive(site):
+    for daemon in (site.service, site.node):
+        if not daemon.running():
+            daemon.start()
+
+
+FAULTS = ["snapshot-begin EIO", "snapshot-memory ENOSPC", "private-memory EIO", "runner.suspend EIO", "runner.saved EIO", "snapshot-rename ENOSPC",
+          "snapshot-begin kill", "snapshot-memory kill", "runner.saved kill", "clone-memory EIO", "clone-memory kill", "runner.loaded EIO",
+          "runner.loaded kill", "runner.resumed kill", "service:committed kill", "service:assigned kill"]
+
+
+def test_faults_leave_all_or_say_so(site, faults, name):
+    """After each fault the original goes on (unless its own runner was killed), and no clone is half there."""
+    machine(site, name)
+    for n, fault in enumerate(FAULTS):
+        prefix = f"{name}-{n}"
+        faults.write_text(fault + "\n")
+        done = site.popen("clone", name, "-n", "2", "--name-prefix", prefix, stdout=subprocess.DEVNULL)
+        while done.poll() is None:
+            revive(site)
+            time.sleep(0.05)
+        if not faults.read_text().startswith("#") and n == 0:
+            pytest.skip("built without fault points (-Dfaults=true)")
+        assert faults.read_text().startswith("#"), (fault, done.stderr.read())
+        revive(site)
+        if fault == "runner.saved kill":  # its machine goes with it
+            site.wait(lambda: site.workspace(name)["state"] in ("stopped", "failed"))
+            assert done.returncode
+            site.wait(lambda: not site.workspace(f"{prefix}-1"))
+            site.carrel("start", name)
+        site.wait_state(name, "running")
+        goes_on(site, name)
+        settled = ("running", "failed", "suspended", "stopped")
+        site.wait(lambda: all((site.workspace(f"{prefix}-{i}") or {"state": "failed"})["state"] in settled for i in (1, 2)))
+        for i in (1, 2):
+            found = site.workspace(f"{prefix}-{i}")
+            if found and found["state"] == "running":
+                goes_on(site, f"{prefix}-{i}")
+            if found:
+                remove(site, f"{prefix}-{i}")
+        site.wait(lambda: site.workspace(name)["snapshots"] == [])
+        folder = site.state / "node/workspaces" / site.workspace(name)["id"] / "snapshots"
+        site.wait(lambda: not folder.is_dir() or not list(folder.iterdir()))
+    remove(site, name)
+
+
+def test_memory_grows_only_with_what_they_write(site, name):
+    machine(site, name)
+    site.carrel("clone", name, "-n", "3")
+    names = [f"{name}-{i}" for i in (1, 2, 3)]
+    for each in names:
+        site.wait_state(each, "running")
+        pid = site.workspace(each)["pid"]
+        inode = str((site.state / "node/workspaces" / site.workspace(each)["id"] / "memory/base").stat().st_ino)
+        written = resident = 0
+        mine = False
+        for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+            if "-" in line.split()[0]:
+                mine = line.split()[4] == inode
+            elif mine and line.startswith("Anonymous:"):
+                written += int(line.split()[1])
+            elif mine and line.startswith("Rss:"):
+                resident += int(line.split()[1])
+        assert 0 < written < resident
+    os.kill(site.workspace(names[0])["pid"], signal.SIGKILL)  # the others do not mind
+    site.wait(lambda: site.workspace(names[0])["state"] in ("failed", "stopped"))
+    for each in (name, *names[1:]):
+        goes_on(site, each)
+    remove(site, name, *names)
