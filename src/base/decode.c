@@ -152,8 +152,13 @@ static int decode_number(struct walk *w, const struct doc *d, const struct field
 		r = str_to_u64(d->text, UINT64_MAX, &number);
 	if (r == -EINVAL)
 		return fail(w, d, "%s must be %s, not '%.40s'", label(d), number_form(f->type), d->text);
+	bool plain = f->type == FIELD_NUMBER; /* others have units, which a bare limit would lack */
+	if (plain && f->max && (r < 0 || number > f->max))
+		return fail(w, d, "%s: %.40s is too large: at most %llu", label(d), d->text, (unsigned long long)f->max);
 	if (r < 0 || number == UINT64_MAX || (f->max && number > f->max))
 		return fail(w, d, "%s: %.40s is too large", label(d), d->text);
+	if (plain && number < f->min)
+		return fail(w, d, "%s: %.40s is too small: at least %llu", label(d), d->text, (unsigned long long)f->min);
 	if (number < f->min)
 		return fail(w, d, "%s: %.40s is too small", label(d), d->text);
 	*(uint64_t *)at(f, value) = number;

@@ -48,6 +48,16 @@ int network_check_prefix(const char *text, struct err *e)
 	return 0;
 }
 
+/* What the kernel takes (dev_valid_name), less what would have to be quoted somewhere: sites name theirs br_lan, vmbr0.100, eno1np0. */
+int network_check_device(const char *text, struct err *e)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+
+	if (*text == '.' || *text == '-' || !*text || text[strspn(text, letters)])
+		return err_set(e, ERR_INVALID, "'%.40s' is not the name of an interface: letters, digits, '.', '_' and '-'", text);
+	return 0;
+}
+
 int network_check_range(const char *text, struct err *e)
 {
 	unsigned char low[16] = { 0 }, high[16] = { 0 };
@@ -216,8 +226,8 @@ static int check_network(const void *value, struct err *e)
 	if (r < 0)
 		return r;
 	if (bridge != (n->bridge != NULL))
-		return err_set(e, ERR_INVALID, bridge ? "a network of kind bridge names the site's bridge it joins (bridge: br0)" :
-							"only a network of kind bridge names a bridge");
+		return err_set(e, ERR_INVALID, bridge ? "a network of kind bridge names the site's bridge it joins (bridge: br0, --bridge br0)" :
+							"only a network of kind bridge names a bridge (kind: bridge, --kind bridge)");
 	if (n->vlan && !bridge)
 		return err_set(e, ERR_INVALID, "only a network of kind bridge has a VLAN");
 	if (n->ipv6 && n->mtu < 1280)
@@ -238,7 +248,7 @@ static const struct field network_fields[] = {
 	{ "reserved", FIELD_TEXTS, N(reserved), "addresses and FIRST-LAST ranges that are not given out", .max = 256,
 	  .check = network_check_range },
 	{ "zone", FIELD_TEXT, N(zone), "DNS zone of its workspaces; NAME.carrel when missing", .max = 79, .check = check_zone },
-	{ "bridge", FIELD_TEXT, N(bridge), "bridge of the site (kind bridge)", .max = NETWORK_DEVICE_LENGTH, .check = name_check,
+	{ "bridge", FIELD_TEXT, N(bridge), "bridge of the site (kind bridge)", .max = NETWORK_DEVICE_LENGTH, .check = network_check_device,
 	  .example = "br0" },
 	{ "vlan", FIELD_NUMBER, N(vlan), "VLAN on it, or on any other interface of the site", .max = 4094 },
 	{ "mtu", FIELD_NUMBER, N(mtu), "largest packet in bytes", .min = 576, .max = 65521, .preset = 1500 },

@@ -87,6 +87,8 @@ void network_gateway(const char *pool, char ret_address[static NETWORK_ADDRESS_S
 /* The address in front of "/LENGTH". */
 void network_address(const char *prefix, char ret_address[static NETWORK_ADDRESS_SIZE]);
 
+int network_check_device(const char *text, struct err *e) must_check;    /* name of an interface of a host */
+
 /* "[ADDRESS:]OUTSIDE:INSIDE[/tcp|/udp]", ADDRESS in [] when IPv6. */
 struct network_publish {
 	char address[NETWORK_ADDRESS_SIZE]; /* "": all of the host's */

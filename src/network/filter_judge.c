@@ -204,7 +204,7 @@ static int find_end(const struct filter_model *m, const struct filter_end *end, 
 			*ret_address = p->interfaces[i].address[ipv6];
 			return 0;
 		}
-	return err_set(e, ERR_NOT_FOUND, "workspace %s has no IPv%c address", end->workspace, ipv6 ? '6' : '4');
+	return err_set(e, ERR_NOT_FOUND, "workspace %s has no IPv%c address", *p->name ? p->name : end->workspace, ipv6 ? '6' : '4');
 }
 
 int filter_judge(const struct filter_intent *intent, const struct filter_question *q, struct filter_verdict *ret_verdict, struct err *e)

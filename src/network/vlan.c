@@ -142,7 +142,12 @@ static int refuse(const struct vlan *v, unsigned parent, bool bridge, struct err
 					v->parent, v->id));
 		return err_hint(e, "load the module 8021q, set vlan_filtering on a bridge, or name a bridge that is connected to the VLAN alone");
 	}
-	if (link_list("", compare, &s, NULL) == 0 && *s.name && !str_eq(s.name, v->device)) {
+	bool listed = link_list("", compare, &s, NULL) == 0;
+	if (listed && str_starts(s.name, "crv") && !str_eq(s.name, v->device)) {
+		(void)err_set(e, ERR_CONFLICT, "another network of this host is on VLAN %u of %s already (%s)", v->id, v->parent, s.name);
+		return err_hint(e, "connect the workspace to that network; only a bridge that filters VLANs carries several on one");
+	}
+	if (listed && *s.name && !str_eq(s.name, v->device)) {
 		(void)err_set(e, ERR_CONFLICT, "VLAN %u of %s is interface %s of the site already", v->id, v->parent, s.name);
 		return err_hint(e, "put %s into a bridge of the site and make the network on that one, without a VLAN", s.name);
 	}

@@ -269,11 +269,11 @@ def test_a_vlan(net, world):
 
 def test_a_failure_of_one_does_not_stop_the_others(net, world):
     """A bridge of the site that is taken away, and a guarantee that no longer fits: told, once, and the rest goes on."""
-    world.run("host", "ip", "link", "add", "dev", "site1", "type", "bridge")
-    make_network(net, "fleeting", kind="bridge", bridge="site1", ipv4="192.168.92.0/24")
+    world.run("host", "ip", "link", "add", "dev", "Site_1.0", "type", "bridge")
+    make_network(net, "fleeting", kind="bridge", bridge="Site_1.0", ipv4="192.168.92.0/24")
     world.serve("lan", 8063)
     with workspace(net, "lost", networks=[{"network": "fleeting"}]), workspace(net, "kept", networks=[{"network": "office"}]):
-        world.run("host", "ip", "link", "delete", "dev", "site1")
+        world.run("host", "ip", "link", "delete", "dev", "Site_1.0")
         net.node.kill()
         net.node.start()
         net.wait(lambda: net.api("GET", "/v1/hosts")[1]["items"][0]["connected"], what="the host")
@@ -282,12 +282,12 @@ def test_a_failure_of_one_does_not_stop_the_others(net, world):
         refused = net.carrel("connect", "kept", "office", "--out-least", "400G", ok=None)
         assert refused.returncode and "guarante" in refused.stderr
         time.sleep(4)  # as long as it takes to say it too often
-        assert 1 <= net.node.log().count("no bridge site1") <= 3 and net.node.log().count("guarante") <= 3
+        assert 1 <= net.node.log().count("no bridge Site_1.0") <= 3 and net.node.log().count("guarante") <= 3
         assert reaches(net, "kept", DESK, 8063) is not None
-        eventually(lambda: "no bridge site1" in net.json("why", "lost").get("network", ""))
-        world.run("host", "ip", "link", "add", "dev", "site1", "type", "bridge")
+        eventually(lambda: "no bridge Site_1.0" in net.json("why", "lost").get("network", ""))
+        world.run("host", "ip", "link", "add", "dev", "Site_1.0", "type", "bridge")
         port = net.workspace("lost")["interfaces"][0]["port"]
-        eventually(lambda: "master site1" in world.run("host", "ip", "link", "show", "dev", port).stdout)
+        eventually(lambda: "master Site_1.0" in world.run("host", "ip", "link", "show", "dev", port).stdout)
         eventually(lambda: "network" not in net.json("why", "lost"))
-    world.run("host", "ip", "link", "delete", "dev", "site1")
+    world.run("host", "ip", "link", "delete", "dev", "Site_1.0")
     net.carrel("network", "rm", "fleeting")

@@ -90,7 +90,7 @@ static void device_and_bridge_may_be_made_twice(void **state)
 	struct vlan second = seven;
 	second.device = "crvabcd8";
 	second.bridge = "crwabcd8";
-	assert_fails(vlan_make(&second, &e), &e, ERR_CONFLICT, "VLAN 7 of uplink0 is interface crvabcd7 of the site already");
+	assert_fails(vlan_make(&second, &e), &e, ERR_CONFLICT, "another network of this host is on VLAN 7 of uplink0 already (crvabcd7)");
 	assert_ok(link_remove(seven.device, &e), &e); /* somebody did */
 	assert_ok(vlan_make(&seven, &e), &e);
 	says("ip -d link show dev crvabcd7", "master crwabcd7");
