@@ -47,6 +47,7 @@ const struct option spec_options[] = {
 	{ "kernel", 0, OPTION_TEXT, "NAME", "kernel of a machine, instead of the image's wish or the site's default", .complete = COMPLETE_KERNEL },
 	{ "arch", 0, OPTION_TEXT, "PROCESSOR", "processor that the image must be for, such as arm64 or riscv64" },
 	{ "mode", 0, OPTION_TEXT, "MODE", "system: the image's own init; program: one command", spec_mode_names },
+	{ "travels", 0, OPTION_FLAG, NULL, "may change its engine while it runs, with its memory: carrel move --live" },
 	{ "stop-timeout", 0, OPTION_TEXT, "TIME", "time for a clean shutdown before it is forced" },
 	{ 0 },
 };
@@ -227,6 +228,8 @@ static int set_lists(const struct args *a, json_t *spec, struct err *e)
 	}
 	if (args_flag(a, "isolated"))
 		(void)json_object_set_new(spec, "isolated", json_true());
+	if (args_flag(a, "travels"))
+		(void)json_object_set_new(spec, "travels", json_true());
 	return 0;
 }
 

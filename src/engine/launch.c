@@ -87,7 +87,8 @@ static int send_volumes(int socket, const struct launch *l, struct err *e)
 static int send_disks(int socket, const struct launch *l, struct err *e)
 {
 	size_t count = l->disk_fd_count ? l->disk_fd_count : l->partition_count + 2 + l->volume_count, n = 0;
-	own_str int *fds = mem_alloc_array(count + 2, sizeof *fds);
+	const struct launch_travel *travel = l->disk_fd_count ? NULL : l->travel;
+	own_str int *fds = mem_alloc_array(count + 6, sizeof *fds);
 
 	for (size_t i = 0; i < l->disk_fd_count; i++)
 		fds[n++] = l->disk_fds[i];
@@ -99,6 +100,13 @@ static int send_disks(int socket, const struct launch *l, struct err *e)
 		fds[n++] = l->volumes[i].fd;
 	if (n < count && l->root_fd >= 0)
 		fds[n++] = l->host_machine->kernel_fd;
+	if (travel) {
+		fds[n++] = travel->tools_fd;
+		fds[n++] = travel->luggage_fd;
+		fds[n++] = travel->images_fd;
+	}
+	if (travel && travel->arrives)
+		fds[n++] = travel->folder_fd;
 	if (l->memory && l->memory->state_fd >= 0) {
 		if (!l->memory->template)
 			fds[n++] = l->memory->folder_fd;

@@ -68,6 +68,16 @@ struct launch_machine {
 
 struct engine;
 
+/* The disks of a machine whose workspace travels (model/travel.h). */
+struct launch_travel {
+	int tools_fd;   /* open for reading */
+	int luggage_fd; /* open for both */
+	int images_fd;  /* of the memory state that it goes on from; otherwise empty: machines have the same devices always */
+	bool arrives;   /* it goes on from there */
+	int folder_fd;  /* that state's folder, where the manifest is; -1: none */
+	const char *const *features; /* that it wants of the processor; NULL-terminated, or NULL */
+};
+
 /* A machine's memory is a file of the host's, so that a suspend has little to write. */
 struct launch_memory {
 	const char *path;   /* exists, has its size, belongs to QEMU's user unless it is private */
@@ -102,11 +112,13 @@ struct launch {
 	struct launch_cgroups cgroups;
 	const struct launch_machine *host_machine; /* for engines with `machine`; NULL: this host has none */
 	const struct launch_memory *memory; /* of a machine; NULL: not in a file, and so never suspended */
+	const struct launch_travel *travel; /* of a machine; NULL: its workspace does not travel */
 	int memory_fd;     /* of namespaces: folder of the memory state that it goes on from; 0: it begins */
 	bool makes_template; /* a machine that waits for its configuration: of the spec only resources and mode count (engine/qemu/template.h) */
 	bool held;         /* the output of the program waits for the first attach */
 	bool paused;       /* frozen before the first instruction of the program */
 	bool machine;      /* for carrel-init in a virtual machine (docs/formats/guest.md), not for carrel-run */
+	bool inner;        /* for namespaces inside a machine: carrel-inner's place, not the host's */
 	bool maintenance;  /* namespaces and mounts without the program: for copies into a stopped workspace */
 	const struct machine_board *foreign; /* its programs are of this processor and get QEMU's user mode; NULL: they run without */
 	bool throw_away;   /* the root volume is deleted afterwards: its last writes need not reach the disk */

@@ -80,9 +80,9 @@ static int ask(const char *run_dir, struct runner_request q, const struct str *t
 	return 0;
 }
 
-int runner_suspend(const char *run_dir, int folder, int state, int *ret_connection, struct err *e)
+static int suspend(const char *run_dir, unsigned flags, int folder, int state, int *ret_connection, struct err *e)
 {
-	struct runner_request q = { .version = RUNNER_VERSION, .size = sizeof q, .kind = RUNNER_SUSPEND };
+	struct runner_request q = { .version = RUNNER_VERSION, .size = sizeof q, .kind = RUNNER_SUSPEND, .flags = flags };
 	const int fds[2] = { folder, state };
 	struct runner_answer a = { 0 };
 	own_fd int fd = -1;
@@ -96,6 +96,16 @@ int runner_suspend(const char *run_dir, int folder, int state, int *ret_connecti
 		return r;
 	*ret_connection = TAKE_FD(fd);
 	return 0;
+}
+
+int runner_suspend(const char *run_dir, int folder, int state, int *ret_connection, struct err *e)
+{
+	return suspend(run_dir, 0, folder, state, ret_connection, e);
+}
+
+int runner_depart(const char *run_dir, int folder, int *ret_connection, struct err *e)
+{
+	return suspend(run_dir, RUNNER_DEPARTS, folder, folder, ret_connection, e);
 }
 
 int runner_commit(int connection, struct err *e)

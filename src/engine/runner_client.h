@@ -38,6 +38,8 @@ int runner_connect(const char *run_dir, const struct launch_interface *interface
 /* The workspace stands still and its state is in the file `state`; *ret_connection, when it is closed, lets it go on, and runner_commit on it
  * makes it suspended and ends it: the manifest MEMORY_MANIFEST.new of `folder` is in its place then, for good. */
 int runner_suspend(const char *run_dir, int folder, int state, int *ret_connection, struct err *e) must_check;
+/* The same of a machine whose workspace travels: what is inside is written to the disk of its luggage. */
+int runner_depart(const char *run_dir, int folder, int *ret_connection, struct err *e) must_check;
 int runner_commit(int connection, struct err *e) must_check;
 
 /* What exec runs. Texts are as the user gave them; user and directory may be NULL. */

@@ -34,6 +34,7 @@
 #include "engine/workspace/message.h"
 #include "engine/workspace/program.h"
 #include "guest/device.h"
+#include "guest/inner.h"
 #include "guest/link.h"
 #include "guest/power.h"
 #include "guest/stream.h"
@@ -58,7 +59,11 @@ struct agent {
 	struct err error;
 	struct loop_source *first_synced, *patience, *thaw;
 	int first_sync; /* of process 1 while it becomes the system's init */
+	bool arrived;   /* made again from its images, and waits to be let go */
 };
+
+/* The image's init is this machine's process 1. */
+static bool is_init(const struct agent *a) { return a->plan.flags & PLAN_SYSTEM && !a->how->inner; }
 
 static uint64_t uptime_ns(void)
 {
@@ -70,15 +75,17 @@ static uint64_t uptime_ns(void)
 
 /* --- telling --- */
 
-static void tell_state(struct agent *a)
+static void tell_phase(struct agent *a, enum guest_phase phase)
 {
-	struct guest_state s = { .phase = a->phase, .exit_status = (uint64_t)a->exit_status, .uptime_ns = a->since_ns };
+	struct guest_state s = { .phase = phase, .exit_status = (uint64_t)a->exit_status, .uptime_ns = a->since_ns };
 
 	if (a->phase == GUEST_FAILED)
 		guest_error_set(&s.error, &a->error);
 	port_send_message(&a->port, GUEST_STATE, 0, &guest_state_shape, &s);
 	guest_done(&guest_state_shape, &s);
 }
+
+static void tell_state(struct agent *a) { tell_phase(a, a->arrived ? GUEST_ARRIVED : a->phase); }
 
 static void set_phase(struct agent *a, enum guest_phase phase)
 {
@@ -167,9 +174,48 @@ static void not_executed(void *data, const struct err *e)
 static void program_ended(void *data, int status)
 {
 	struct agent *a = data;
+	bool system = a->how->inner && a->plan.flags & PLAN_SYSTEM;
 
-	a->exit_status = status;
+	/* reboot(2) in a pid namespace: its init is killed by one of two signals */
+	a->exit_status = system && status == 128 + SIGINT ? 0 : system && status == 128 + SIGHUP ? RESTARTS : status;
 	end(a, a->error.kind ? GUEST_FAILED : GUEST_ENDED);
+}
+
+/* It takes no step before the host says so: until then what it left behind can be gone back to. */
+static int arrive(struct agent *a, struct err *e)
+{
+	int r = a->how->inner->arrive(e);
+
+	if (r < 0)
+		return r;
+	a->arrived = true;
+	tell_phase(a, GUEST_ARRIVED);
+	return 0;
+}
+
+static int go(struct agent *a, struct err *e)
+{
+	struct child c;
+
+	if (!a->arrived || a->phase != GUEST_PREPARING)
+		return err_set(e, ERR_CONFLICT, "nobody has arrived");
+	a->arrived = false;
+	int r = a->how->inner->go(&c, e);
+	if (r >= 0)
+		stream_add(a->streams, 0, &c);
+	return r;
+}
+
+static int start_inner(struct agent *a, struct err *e)
+{
+	struct child c;
+
+	if (*a->config.images)
+		return arrive(a, e);
+	int r = a->how->inner->start(&c, e);
+	if (r >= 0)
+		stream_add(a->streams, 0, &c);
+	return r;
 }
 
 static int start_program(struct agent *a, struct err *e)
@@ -182,6 +228,8 @@ static int start_program(struct agent *a, struct err *e)
 		executed(a);
 		return 0;
 	}
+	if (a->how->inner)
+		return start_inner(a, e);
 	int r = child_start(&how, &c, e);
 	if (r >= 0)
 		stream_add(a->streams, 0, &c);
@@ -273,7 +321,7 @@ static int part_from_first_process(struct agent *a, struct err *e)
 		return err_errno(e, errno, "make the agent's process");
 	if (pid > 0) {
 		(void)close(pair[0]);
-		if (a->plan.flags & PLAN_SYSTEM)
+		if (is_init(a))
 			become_init(a, pair[1], pid);
 		(void)syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0); /* nothing here keeps a volume from being unmounted */
 		reap_for_ever(pid);
@@ -283,7 +331,7 @@ static int part_from_first_process(struct agent *a, struct err *e)
 	if (a->how->name)
 		a->how->name[0] = '@';
 	a->first_sync = pair[0];
-	if (!(a->plan.flags & PLAN_SYSTEM))
+	if (!is_init(a))
 		return 0;
 	serve_the_end(a);
 	a->first_synced = loop_add_fd(a->loop, a->first_sync, EPOLLIN, init_synced, a);
@@ -295,6 +343,8 @@ static int part_from_first_process(struct agent *a, struct err *e)
 static int connect_links(const struct agent *a, const struct guest_objects *interfaces, bool afresh, struct err *e)
 {
 	const struct guest_interface *i = interfaces->items;
+	if (a->how->inner)
+		return a->how->inner->connect(interfaces, afresh, e);
 	int r = interfaces->count && a->how->modules ? device_load_modules(a->how->modules, "2-", e) : 0;
 
 	return r < 0 ? r : links_configure(i, interfaces->count, afresh, e);
@@ -308,6 +358,8 @@ static int make_world(struct agent *a, struct err *e)
 		return r;
 	if (a->config.rescan && (r = device_rescan(e)) < 0)
 		return r;
+	if (a->how->inner)
+		return a->how->inner->begin(&a->world, &a->plan, &a->config, e);
 	if ((r = world_make(&a->world, &a->plan, &a->config, e)) < 0)
 		return r;
 	return connect_links(a, &a->config.interfaces, false, e);
@@ -325,7 +377,7 @@ static int configure(struct agent *a, const struct guest_frame *f, struct err *e
 		return r;
 	if (!a->how->machine)
 		a->world.root = a->how->root;
-	return a->plan.flags & PLAN_SYSTEM ? 0 : start_program(a, e);
+	return is_init(a) ? 0 : start_program(a, e);
 }
 
 /* --- requests --- */
@@ -364,6 +416,10 @@ static int identify(struct agent *a, const struct guest_frame *f, struct err *e)
 
 	if (r < 0)
 		return r;
+	if (a->how->inner && (*i.host_name || *i.machine_id)) {
+		guest_done(&guest_identity_shape, &i);
+		return err_set(e, ERR_UNSUPPORTED, "a workspace that travels has one identity");
+	}
 	r = a->world.root < 0 ? err_set(e, ERR_CONFLICT, "the machine has no workspace yet") : world_identify(&a->world, &i, e);
 	if (r >= 0)
 		r = i.clone ? links_rename(i.interfaces.items, i.interfaces.count, e) : 0;
@@ -391,6 +447,8 @@ static int shutdown_workspace(struct agent *a, const struct guest_frame *f, stru
 		streams_signal_program(a->streams, (int)a->plan.stop_signal);
 		return 0;
 	}
+	if (a->how->inner)
+		return a->how->inner->tell_init(e);
 	int number = program_init_signal(1);
 	if (number)
 		return kill(1, number) < 0 ? err_errno(e, errno, "tell the init") : 0;
@@ -409,9 +467,36 @@ static int signal_program(struct agent *a, const struct guest_frame *f, struct e
 	int number = (int)guest_get_u32(f->payload);
 	if (!(a->plan.flags & PLAN_SYSTEM))
 		streams_signal_program(a->streams, number);
+	else if (a->how->inner)
+		return a->how->inner->signal(number, e);
 	else if (kill(1, number) < 0)
 		return err_errno(e, errno, "send signal %d", number);
 	return 0;
+}
+
+static int travel(struct agent *a, const struct guest_frame *f, struct err *e)
+{
+	size_t program = streams_program_runs(a->streams) ? 1 : 0;
+
+	if (!a->how->inner)
+		return err_set(e, ERR_UNSUPPORTED, "the workspace does not travel");
+	if (f->type == GUEST_GO)
+		return go(a, e);
+	if (f->type == GUEST_STAY)
+		return a->how->inner->stay(e);
+	if (a->phase != GUEST_RUNNING)
+		return err_set(e, ERR_CONFLICT, "the workspace does not run");
+	int r = a->how->inner->freeze(streams_count(a->streams) - program, e);
+	if (r < 0)
+		return r;
+	if (!streams_drain_program(a->streams))
+		r = err_set(e, ERR_CONFLICT, "its output or input waits for somebody who is slow to take it");
+	port_flush(&a->port, FLUSH_MS);
+	if (r >= 0)
+		r = a->how->inner->depart(e);
+	if (r < 0)
+		(void)!a->how->inner->stay(NULL);
+	return r;
 }
 
 static int request(struct agent *a, const struct guest_frame *f, struct err *e)
@@ -432,6 +517,10 @@ static int request(struct agent *a, const struct guest_frame *f, struct err *e)
 		return shutdown_workspace(a, f, e);
 	case GUEST_PING:
 		return 0;
+	case GUEST_DEPART:
+	case GUEST_STAY:
+	case GUEST_GO:
+		return travel(a, f, e);
 	default:
 		return err_set(e, ERR_UNSUPPORTED, "no request of type %u", f->type);
 	}
@@ -455,7 +544,7 @@ static int open_child(struct agent *a, uint32_t number, const struct guest_open 
 		return err_set(e, ERR_INVALID, "path \"%s\" is not absolute", o->path);
 	if (a->phase != GUEST_RUNNING)
 		return err_set(e, ERR_CONFLICT, "the workspace does not run");
-	int r = child_start(&how, &c, e);
+	int r = a->how->inner ? a->how->inner->enter(&how, &c, e) : child_start(&how, &c, e);
 	if (r >= 0)
 		stream_add(a->streams, number, &c);
 	return r;

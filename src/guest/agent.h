@@ -12,11 +12,14 @@
 
 #include "base/err.h"
 
+struct agent_inner;
+
 struct agent_options {
 	int port;        /* taken */
 	bool machine;    /* we are process 1 of a machine: may kill everything and switch it off */
 	int root;        /* tests: folder of a world that is there already; -1: it is made */
 	const char *modules; /* folder, or NULL */
+	const struct agent_inner *inner; /* the workspace lives in namespaces; NULL: it has the machine to itself */
 	char *name;      /* of this process, to be marked: argv[0] */
 };
 

@@ -145,7 +145,7 @@ static void run(const struct child_how *how, int sync, const int standard[3])
 {
 	struct err e = { 0 };
 	bool copies = how->kind == GUEST_COPY_IN || how->kind == GUEST_COPY_OUT;
-	int r = child_enter_root(how->root, &e);
+	int r = how->go_inside ? how->go_inside(how->init_pidfd, &e) : child_enter_root(how->root, &e);
 
 	if (r >= 0)
 		r = copies ? run_copy(how, standard, &e) : run_program(how, standard, &e);

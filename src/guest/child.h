@@ -26,6 +26,9 @@ struct child_how {
 	const char *user, *directory, *path;
 	bool terminal, input;
 	unsigned rows, columns;
+	/* Into namespaces, in place of `root`; NULL: there are none. */
+	int (*go_inside)(int init_pidfd, struct err *e);
+	int init_pidfd;
 };
 
 int child_start(const struct child_how *how, struct child *ret_child, struct err *e) must_check;

@@ -104,20 +104,27 @@ static void await_announcement(int fd, uint64_t until_ms)
 		;
 }
 
-static int await(const char *class, const char *attribute, const char *value, char *ret_name, size_t size, struct err *e)
+static bool await_for(unsigned most_ms, const char *class, const char *attribute, const char *value, char *ret_name, size_t size)
 {
-	uint64_t until = loop_now_ms() + PATIENCE_MS;
+	uint64_t until = loop_now_ms() + most_ms;
 
 	if (find(class, attribute, value, ret_name, size))
-		return 0;
+		return true;
 	own_fd int fd = open_announcements();
 	for (;;) {
 		if (find(class, attribute, value, ret_name, size))
-			return 0;
+			return true;
 		if (loop_now_ms() >= until)
-			return err_set(e, ERR_NOT_FOUND, "the machine has no device whose %s is \"%s\"", attribute, value);
+			return false;
 		await_announcement(fd, until);
 	}
+}
+
+static int await(const char *class, const char *attribute, const char *value, char *ret_name, size_t size, struct err *e)
+{
+	if (await_for(PATIENCE_MS, class, attribute, value, ret_name, size))
+		return 0;
+	return err_set(e, ERR_NOT_FOUND, "the machine has no device whose %s is \"%s\"", attribute, value);
 }
 
 int device_find_disk(const char *serial, char *ret_path, size_t size, struct err *e)
@@ -143,4 +150,9 @@ int device_find_port(const char *port, char *ret_path, size_t size, struct err *
 int device_find_link(const char *mac, char *ret_name, size_t size, struct err *e)
 {
 	return await("/sys/class/net", "address", mac, ret_name, size, e);
+}
+
+bool device_has_link(const char *mac, unsigned most_ms, char *ret_name, size_t size)
+{
+	return await_for(most_ms, "/sys/class/net", "address", mac, ret_name, size);
 }

@@ -4,6 +4,7 @@
 
 /* The machine's devices: modules that drive them, and finding them by the names that the host gave. */
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -20,5 +21,7 @@ int device_find_disk(const char *serial, char *ret_path, size_t size, struct err
 int device_find_port(const char *name, char *ret_path, size_t size, struct err *e) must_check;
 /* The network interface with a MAC address: its name now. */
 int device_find_link(const char *mac, char *ret_name, size_t size, struct err *e) must_check;
+/* The same, waiting no longer than that, and without a word. */
+bool device_has_link(const char *mac, unsigned most_ms, char *ret_name, size_t size);
 
 #endif

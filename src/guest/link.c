@@ -231,6 +231,18 @@ int link_raise_loopback(struct err *e)
 	return fd < 0 ? fd : set_link(fd, 1, NULL, 0, true, e, "lo");
 }
 
+int link_move(const char *name, int network_namespace, struct err *e)
+{
+	struct message m;
+	struct ifinfomsg *i = begin(&m, RTM_NEWLINK, 0, sizeof *i);
+	uint32_t number = (uint32_t)network_namespace;
+	own_fd int fd = open_socket(e);
+
+	i->ifi_index = (int)if_nametoindex(name);
+	attribute(&m, IFLA_NET_NS_FD, &number, sizeof number);
+	return fd < 0 ? fd : ask(fd, &m, e, "hand over interface", name);
+}
+
 /* The kernel says how a name came to be (Documentation/ABI/testing/sysfs-class-net); udev leaves those alone that were given. */
 static bool was_given(const char *name)
 {

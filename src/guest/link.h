@@ -8,6 +8,8 @@
 #include "model/guest_protocol.h"
 
 int link_raise_loopback(struct err *e) must_check;
+/* Into another network namespace. */
+int link_move(const char *name, int network_namespace, struct err *e) must_check;
 /* Each is found by its hardware address and gets its name, whichever of them the kernel gave to another, and whatever naming rules a
  * device manager inside has. With `afresh`, addresses that an interface has (and with them its routes) go first. */
 int links_configure(const struct guest_interface *list, size_t count, bool afresh, struct err *e) must_check;

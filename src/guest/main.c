@@ -7,19 +7,25 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/fs.h"
 #include "base/log.h"
+#include "base/own.h"
 #include "base/str.h"
 #include "guest/agent.h"
 #include "guest/device.h"
 #include "guest/modules.h"
 #include "guest/power.h"
+#include "guest/world.h"
 #include "model/guest_protocol.h"
+#include "model/travel.h"
 
 #define MODULES "/modules"
 
@@ -36,6 +42,35 @@ static int mount_base(struct err *e)
 	return 0;
 }
 
+static bool has_inner(void)
+{
+	own_strbuf struct str line = { 0 };
+
+	return fs_read_file(AT_FDCWD, "/proc/cmdline", 65536, &line, NULL) >= 0 && strstr(str_text(&line), " " TRAVEL_WORD);
+}
+
+/* The disk of tools becomes the root, and carrel-inner this process, with the channel as its standard input. */
+static int become_inner(int port, char *name, struct err *e)
+{
+	static const char *const kept[] = { "/proc", "/sys", "/dev" };
+	char *argv[] = { name, NULL };
+	int mount_fd = -1, r = 0;
+
+	for (size_t i = 0; r >= 0 && i < 2; i++)
+		r = device_load_modules(MODULES, i ? "3-" : "2-", e);
+	if (r < 0 || (r = world_mount_disk(TRAVEL_TOOLS, "erofs", true, &mount_fd, e)) < 0)
+		return r;
+	if (mkdir("/tools", 0755) < 0 || syscall(SYS_move_mount, mount_fd, "", AT_FDCWD, "/tools", MOVE_MOUNT_F_EMPTY_PATH) < 0 || chdir("/tools") < 0)
+		return err_errno(e, errno, "mount the tools");
+	for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+		if (mount(kept[i], kept[i] + 1, NULL, MS_MOVE, NULL) < 0)
+			return err_errno(e, errno, "move %s", kept[i]);
+	if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || dup2(port, STDIN_FILENO) < 0)
+		return err_errno(e, errno, "change the root");
+	(void)execv(TRAVEL_PROGRAM, argv);
+	return err_errno(e, errno, "start %s", TRAVEL_PROGRAM);
+}
+
 static int serve(char *name, struct err *e)
 {
 	char path[80];
@@ -46,6 +81,8 @@ static int serve(char *name, struct err *e)
 	int port = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (port < 0)
 		return err_errno(e, errno, "open %s", path);
+	if (has_inner())
+		return become_inner(port, name, e);
 	struct agent_options how = { .port = port, .machine = true, .root = -1, .modules = MODULES, .name = name };
 	return agent_run(&how, e);
 }

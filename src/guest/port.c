@@ -114,4 +114,5 @@ void port_flush(struct port *p, unsigned most_ms)
 		str_drop_front(&p->unsent, (size_t)n);
 	}
 	(void)alarm(0);
+	(void)!fs_set_blocking(p->fd, false, NULL);
 }

@@ -29,7 +29,7 @@ int port_open(struct port *p, struct loop *l, int fd, struct err *e) must_check;
 void port_close(struct port *p);
 void port_send(struct port *p, enum guest_type type, uint32_t number, const void *payload, size_t length);
 void port_send_message(struct port *p, enum guest_type type, uint32_t number, const struct guest_shape *shape, const void *value);
-/* Returns when the host has taken everything, or after `most_ms`. The last call before the machine goes off. */
+/* Returns when the host has taken everything, or after `most_ms`. Before the machine goes off, or stands still. */
 void port_flush(struct port *p, unsigned most_ms);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -442,4 +443,19 @@ void streams_signal_program(struct streams *all, int number)
 {
 	if (all->program)
 		child_signal(&all->program->child, number);
+}
+
+bool streams_drain_program(struct streams *all)
+{
+	struct stream *s = all->program;
+
+	for (int i = 0; s && i < 2; i++) {
+		struct output *o = &s->outputs[i];
+		struct pollfd p = { .fd = o->fd, .events = POLLIN };
+		while (o->fd >= 0 && pass_on(o) > 0)
+			;
+		if (o->fd >= 0 && poll(&p, 1, 0) > 0 && p.revents & POLLIN)
+			return false;
+	}
+	return !s || !s->unwritten.length;
 }

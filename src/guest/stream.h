@@ -37,6 +37,8 @@ size_t streams_count(const struct streams *all);
 void stream_frame(struct streams *all, const struct guest_frame *f);
 void streams_end_session(struct streams *all);
 void streams_signal_program(struct streams *all, int number);
+/* What the program has said so far is sent, and what was said to it is with it. False: somebody is slow. */
+bool streams_drain_program(struct streams *all);
 bool streams_program_runs(const struct streams *all);
 
 #endif

@@ -124,8 +124,13 @@ static int mount_volume(struct world *w, struct tree *t, const char *serial, str
 	return 0;
 }
 
+int world_mount_disk(const char *serial, const char *type, bool read_only, int *ret_mount, struct err *e)
+{
+	return mount_disk(serial, type, read_only, read_only ? NULL : "discard", ret_mount, e);
+}
+
 /* In the order of the plan, which knows names. */
-static const char *serial_of(const struct guest_config *c, const char *name)
+const char *world_serial_of(const struct guest_config *c, const char *name)
 {
 	const struct guest_volume *v = c->volumes.items;
 
@@ -144,7 +149,7 @@ static int mount_disks(struct world *w, struct tree *t, struct inside *in, const
 		if ((r = mount_disk(c->partitions.items[i], "erofs", true, NULL, &in->layers[i], e)) >= 0)
 			in->layer_count++;
 	for (size_t i = 0; r >= 0 && t->plan->volumes[i]; i++) {
-		const char *serial = serial_of(c, t->plan->volumes[i]);
+		const char *serial = world_serial_of(c, t->plan->volumes[i]);
 		r = serial ? mount_volume(w, t, serial, e) : err_set(e, ERR_INVALID, "volume %s has no disk", t->plan->volumes[i]);
 	}
 	return r;

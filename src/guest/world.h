@@ -27,6 +27,11 @@ int world_grow(const struct world *w, const char *serial, struct err *e) must_ch
 /* All processes of the workspace are dead: writes everything to the disks and lets go of them. */
 int world_leave(struct world *w, struct err *e) must_check;
 
+/* A disk as a mount that no namespace has. */
+int world_mount_disk(const char *serial, const char *type, bool read_only, int *ret_mount, struct err *e) must_check;
+/* NULL: the volume has no disk. */
+const char *world_serial_of(const struct guest_config *c, const char *volume);
+
 /* Clock, seed, host name, /etc/hostname, /etc/hosts and /etc/machine-id of a machine that goes on under another identity. */
 int world_identify(const struct world *w, const struct guest_identity *i, struct err *e) must_check;
 int world_set_clock(uint64_t clock_ns, struct err *e) must_check; /* 0: nothing */

@@ -94,6 +94,13 @@ static const struct field report_fields[] = {
 };
 const struct shape report_shape = { "report", sizeof(struct report), report_fields, "The truth about one workspace.", .open = true };
 
+/* It runs, and shall run under another engine, and no new run is asked for: it goes over with its memory. */
+static bool shall_travel(const struct assignment *a, const struct report *truth)
+{
+	return a->wish == WISH_RUNNING && truth->state == STATE_RUNNING && a->spec->travels && a->spec->engine != ENGINE_AUTO && truth->engine &&
+	       truth->run >= a->run && !str_eq(spec_engine_names[a->spec->engine], truth->engine);
+}
+
 enum action assignment_next_action(const struct assignment *a, const struct report *truth)
 {
 	enum state state = (enum state)truth->state;
@@ -104,6 +111,8 @@ enum action assignment_next_action(const struct assignment *a, const struct repo
 		return truth->generation == a->generation ? ACTION_NONE : state_next_action(wish, STATE_DEFINED);
 	if (wants_life && state_is_live(state) && truth->run < a->run)
 		return state == STATE_STOPPING || state == STATE_SUSPENDING ? ACTION_WAIT : ACTION_STOP;
+	if (shall_travel(a, truth))
+		return ACTION_SUSPEND;
 	if (wants_life && state == STATE_SUSPENDED && truth->run < a->run)
 		return ACTION_DISCARD;
 	if (wants_life && state == STATE_STOPPED && truth->run >= a->run)

@@ -77,7 +77,8 @@ extern const struct shape assignment_kernel_shape, assignment_origin_shape, assi
 
 /* The next action: the matrix of state.h, and: a run that ended is not started again (restart policy is the host's, which counts a
  * new run in `truth->run` only for a new start); a workspace that failed is tried again only in a newer generation; a new run of one that
- * is suspended begins without its memory state (the service lets nobody ask for that unawares). */
+ * is suspended begins without its memory state (the service lets nobody ask for that unawares); and what travels and runs under another
+ * engine than the wished one, with no newer run asked for, is suspended, to go on there. */
 enum action assignment_next_action(const struct assignment *a, const struct report *truth);
 /* Time for a clean shutdown: this stop's, else the spec's. */
 uint64_t assignment_stop_timeout_ms(const struct assignment *a);

@@ -312,7 +312,9 @@ static SHAPE(volume_shape, guest_volume, TEXT(1, guest_volume, name, 255), TEXT(
 SHAPE(guest_config_shape, guest_config, TEXTS(1, guest_config, partitions, 400), TEXT(2, guest_config, root, GUEST_SERIAL_LONGEST),
       OBJECTS(3, guest_config, volumes, 63, volume_shape), OBJECTS(4, guest_config, interfaces, 32, interface_shape),
       BYTES(5, guest_config, plan, GUEST_PAYLOAD_LONGEST), BYTES(6, guest_config, seed, 256), NUMBER(7, guest_config, clock_ns),
-      NUMBER(8, guest_config, rescan), TEXT(9, guest_config, kernel, GUEST_SERIAL_LONGEST));
+      NUMBER(8, guest_config, rescan), TEXT(9, guest_config, kernel, GUEST_SERIAL_LONGEST),
+      TEXT(10, guest_config, luggage, GUEST_SERIAL_LONGEST), TEXT(11, guest_config, images, GUEST_SERIAL_LONGEST),
+      TEXTS(12, guest_config, features, 512));
 
 SHAPE(guest_identity_shape, guest_identity, TEXT(1, guest_identity, host_name, 64), TEXT(2, guest_identity, machine_id, 64),
       OBJECTS(4, guest_identity, interfaces, 32, interface_shape), BYTES(6, guest_identity, seed, 256),

@@ -53,6 +53,9 @@ enum guest_type {
 	GUEST_IDENTITY,  /* request: struct guest_identity: after a resume or in a clone */
 	GUEST_SHUTDOWN,  /* request: 4 bytes: milliseconds until everything is killed; answered at once, ends with power off */
 	GUEST_PING,      /* request: nothing */
+	GUEST_DEPART,    /* request: the workspace stands still and is written to the luggage; its volumes are on their disks */
+	GUEST_STAY,      /* request: it goes on; after GUEST_DEPART */
+	GUEST_GO,        /* request: it takes its first step; in GUEST_ARRIVED */
 	GUEST_TYPE_COUNT
 };
 
@@ -148,6 +151,10 @@ struct guest_config {
 	uint64_t clock_ns;        /* CLOCK_REALTIME; 0: leave it */
 	char *kernel;                  /* serial of the kernel's partition, an EROFS disk with lib/modules; empty: none */
 	uint64_t rescan;          /* 1: disks and interfaces came while it waited: its buses are looked at once more */
+	/* Of one that travels (model/travel.h): the workspace lives in namespaces inside. */
+	char *luggage;            /* serial of the disk that takes its memory; empty: it does not travel */
+	char *images;             /* serial of the disk with the memory that it goes on from; empty: it starts */
+	struct guest_texts features; /* of the processor that this memory wants, as /proc/cpuinfo names them */
 };
 
 /* Like the first configuration, for a machine that goes on from an earlier one's memory. */
@@ -167,6 +174,7 @@ enum guest_phase {
 	GUEST_STOPPING,
 	GUEST_ENDED,       /* of a program: exit_status. The machine powers off when the host has read this, or soon */
 	GUEST_FAILED,      /* error says why; powers off likewise */
+	GUEST_ARRIVED,     /* between preparing and running: it was made again from its images, and waits for GUEST_GO */
 };
 
 struct guest_error {

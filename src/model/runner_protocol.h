@@ -44,7 +44,8 @@ enum runner_kind {
 	RUNNER_DISPLAY = 32, /* the screen of a machine: frames of channels 0 and 1 are RFB (RFC 6143) */
 };
 
-enum runner_flag { RUNNER_TERMINAL = 1, RUNNER_INPUT = 2 };
+/* RUNNER_DEPARTS, with RUNNER_SUSPEND of a machine: not the machine is written but the workspace inside, to the disk of its luggage. */
+enum runner_flag { RUNNER_TERMINAL = 1, RUNNER_INPUT = 2, RUNNER_DEPARTS = 4 };
 
 struct runner_request {
 	uint32_t version, size; /* RUNNER_VERSION, sizeof */

@@ -131,6 +131,7 @@ static const struct field spec_fields[] = {
 	{ "restart", FIELD_ENUM, S(restart), "what happens when the command ends by itself", .names = spec_restart_names },
 	{ "until", FIELD_ENUM, S(until), "rung of the ladder at which the deployment stops", .names = spec_until_names },
 	{ "remove-on-exit", FIELD_BOOL, S(remove_on_exit), "remove the workspace when its command has ended" },
+	{ "travels", FIELD_BOOL, S(travels), "may change its engine while it runs, with its memory (carrel move --live)" },
 	{ "stop-timeout", FIELD_DURATION, S(stop_timeout_ms), "time for a clean shutdown before it is forced", .max = 3600000,
 	  .preset = 10000, .example = "10s" },
 	{ 0 },
@@ -158,6 +159,8 @@ static int check_spec(const void *value, struct err *e)
 		return err_set(e, ERR_INVALID, "engine '%s' is no machine, and isolation 'machine' is asked for", spec_engine_names[s->engine]);
 	if (s->restart != RESTART_NO && s->remove_on_exit)
 		return err_set(e, ERR_INVALID, "restart and remove-on-exit exclude each other");
+	if (s->travels && s->network == NETWORK_HOST)
+		return err_set(e, ERR_INVALID, "what has the host's network cannot travel");
 	if (s->mode == MODE_SYSTEM && s->command.count)
 		return err_set(e, ERR_INVALID, "mode 'system' runs the image's own init and takes no command");
 	if (s->command.count && !s->command.items[0][0])

@@ -86,6 +86,7 @@ struct spec {
 	unsigned until;
 	bool remove_on_exit;   /* the workspace goes away when its program ends */
 	uint64_t stop_timeout_ms;
+	bool travels;          /* may change its engine while it runs, with its memory: carrel move --live */
 };
 
 extern const struct shape spec_shape, spec_resources_shape, spec_volume_shape, spec_interface_shape;

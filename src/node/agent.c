@@ -248,8 +248,10 @@ static void job_done(void *data)
 	else
 		w->retry_ms = RETRY_FIRST_MS;
 	agent_publish(w);
-	if (t->report->state == STATE_SUSPENDED)
+	if (t->report->state == STATE_SUSPENDED) {
 		leave_runner(w);
+		w->again |= w->record->wish.wish == WISH_RUNNING && t->gave_up != w->record->wish.generation; /* under another engine */
+	}
 	connect_runner(w);
 	if (!w->job_failed && t->restart_waits && !w->timer)
 		agent_restart_later(w);

@@ -31,6 +31,7 @@
 #include "node/machine.h"
 #include "node/suspend_machine.h"
 #include "node/template.h"
+#include "node/travel.h"
 
 struct isolator {
 	struct enforce_layout layout; /* constant */
@@ -311,7 +312,7 @@ static int launch_with_templates(struct node *n, const struct record *r, const s
 				 struct launch_machine *host, struct launch_result *ret_result, struct err *e)
 {
 	struct err why = { 0 };
-	int done = try_launch(n, r, parts, l, host, true, ret_result, e);
+	int done = try_launch(n, r, parts, l, host, !l->travel, ret_result, e);
 
 	if (done == -ESTALE) {
 		why = *e;
@@ -323,7 +324,7 @@ static int launch_with_templates(struct node *n, const struct record *r, const s
 			templates_fail(n->templates, l);
 			set_text(&r->truth.report->notice, mem_printf("it was booted: going on from a template failed (%s)", why.message));
 		}
-	} else if (done == 0 && l->engine->machine && str_eq(r->truth.report->began, "boot")) {
+	} else if (done == 0 && l->engine->machine && !l->travel && str_eq(r->truth.report->began, "boot")) {
 		templates_want(n->templates, l);
 	}
 	return done;
@@ -338,6 +339,7 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	own_str int *disk_fds = NULL;
 	struct launch_result result = { 0 };
 	struct launch_machine host = { 0 };
+	struct travel travel = { .launch = { .tools_fd = -1, .luggage_fd = -1, .images_fd = -1, .folder_fd = -1 } };
 	own_str char *notice = NULL;
 
 	int done = make_plan(n, r->id, &r->wish, r->truth.first_id, &plan, e);
@@ -370,8 +372,13 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	if (done == 0 && !l.engine->machine && parts->memory)
 		done = fs_open_dir(AT_FDCWD, images_path, &images, e);
 	l.memory_fd = images;
+	if (done == 0 && l.engine->machine && travel_is_wished(&r->wish, maintenance)) {
+		done = travel_prepare(n, r, parts, &travel, e);
+		l.travel = &travel.launch;
+	}
 	if (done == 0)
 		done = launch_with_templates(n, r, parts, &l, &host, &result, e);
+	travel_done(&travel);
 	for (size_t i = 0; i < parts->volume_count; i++)
 		volume_mount_close(&parts->volumes[i].mount); /* the runner's now; the last to close it takes it apart */
 	if (done == 0)
@@ -460,6 +467,12 @@ int isolate_suspend(struct node *n, const struct record *r, int folder, int *ret
 {
 	own_str char *run = run_folder(n, r->id);
 	return runner_suspend(run, folder, folder, ret_connection, e);
+}
+
+int isolate_depart(struct node *n, const struct record *r, int folder, int *ret_connection, struct err *e)
+{
+	own_str char *run = run_folder(n, r->id);
+	return runner_depart(run, folder, ret_connection, e);
 }
 
 int isolate_commit(struct node *n, const struct record *r, int connection, struct err *e)

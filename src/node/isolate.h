@@ -89,6 +89,8 @@ int isolate_stop(struct node *n, const struct record *r, uint64_t timeout_ms, st
 /* The workspace stands still and its memory is in the folder (docs/formats/memory.md). It goes on when the connection is closed; a commit
  * ends it, and returns when its runner is gone. */
 int isolate_suspend(struct node *n, const struct record *r, int folder, int *ret_connection, struct err *e) must_check;
+/* The same of what lives inside a machine: on the disk of its luggage. */
+int isolate_depart(struct node *n, const struct record *r, int folder, int *ret_connection, struct err *e) must_check;
 int isolate_commit(struct node *n, const struct record *r, int connection, struct err *e) must_check;
 int isolate_pause(struct node *n, const struct record *r, struct err *e) must_check;
 int isolate_resume(struct node *n, const struct record *r, struct err *e) must_check;

@@ -173,7 +173,8 @@ int suspend_verify(struct node *n, const struct record *r, bool whole, struct me
 	partitions_of(r, &partitions);
 	done = memory_check_workspace(&m, r->id, &partitions, r->truth.report->restore, e);
 	texts_done(&partitions);
-	const struct suspend_engine *engine = find_engine(spec_engine_names[m.engine]);
+	/* What CRIU wrote is CRIU's to read, whichever engine it comes from. */
+	const struct suspend_engine *engine = m.kind == MEMORY_CRIU && r->wish.spec->travels ? &suspend_workspace : find_engine(spec_engine_names[m.engine]);
 	if (done == 0 && !engine)
 		done = err_set(e, ERR_UNSUPPORTED, "this host cannot resume memory of the engine '%s'", spec_engine_names[m.engine]);
 	if (done == 0)
@@ -264,6 +265,8 @@ int suspend_do(struct work *w, struct err *e)
 	own_fd int folder = -1;
 	int r = suspend_engine_of(w->record, &engine, e);
 
+	if (r == 0 && w->record->wish.wish == WISH_RUNNING && isolate_ran_as_machine(w->record->truth.report))
+		engine = &suspend_travel; /* to go on under another engine: the machine stays behind */
 	if (r == 0)
 		r = engine->check(w->node, w->record, e);
 	if (r == 0)

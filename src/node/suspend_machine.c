@@ -148,7 +148,7 @@ static int new_memory(struct node *n, const struct launch *l, const char *path, 
 int suspend_machine_prepare(struct node *n, const struct record *r, const struct isolate_parts *parts, struct launch *l,
 			    struct launch_machine *host, bool templates, struct launch_memory *ret_memory, char **ret_notice, struct err *e)
 {
-	const struct memory_manifest *m = parts->memory;
+	const struct memory_manifest *m = parts->memory && parts->memory->kind == MEMORY_QEMU ? parts->memory : NULL;
 	own_str char *path = record_path(r, MEMORY_FOLDER);
 	uid_t owner = l->first_id + LAUNCH_IDS - 1;
 	char layout[DIGEST_TEXT_SIZE] = "";

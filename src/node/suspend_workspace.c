@@ -23,6 +23,7 @@
 #include "base/own.h"
 #include "engine/workspace/checkpoint_program.h"
 #include "node/checkpoint.h"
+#include "node/travel.h"
 
 #define FILES_MOST 100000
 #define CHECKPOINT_LOG_NAME "criu.log" /* for people: a resume that fails writes it anew */
@@ -76,12 +77,14 @@ static int add_files(int folder, struct memory_manifest *m, struct err *e)
 	return r;
 }
 
-static void add_features(struct memory_manifest *m)
+static void add_features(bool travels, struct memory_manifest *m)
 {
-	own_str char *flags = checkpoint_features();
+	own_str char *flags = travels ? NULL : checkpoint_features();
 	char *save = NULL;
 
-	for (char *word = strtok_r(flags, " ", &save); word; word = strtok_r(NULL, " ", &save))
+	if (travels) /* the others were kept from its programs */
+		travel_features(&m->features);
+	for (char *word = flags ? strtok_r(flags, " ", &save) : NULL; word; word = strtok_r(NULL, " ", &save))
 		texts_add(&m->features, word);
 }
 
@@ -110,7 +113,7 @@ static int save(struct work *w, int folder, struct memory_manifest *m, void **re
 	m->paused = w->record->wish.wish == WISH_PAUSED;
 	m->program = mem_strdup("criu");
 	m->version = mem_strdup(version);
-	add_features(m);
+	add_features(travel_is_wished(&w->record->wish, false), m);
 	if ((r = add_files(folder, m, e)) < 0)
 		return r; /* the connection closes: it goes on */
 	int *saved = mem_alloc(sizeof *saved);

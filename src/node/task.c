@@ -28,6 +28,7 @@
 #include "node/snapshot.h"
 #include "node/suspend.h"
 #include "node/suspend_pack.h"
+#include "node/travel.h"
 
 const char *const task_names[] = { "none", "reap",  "stage",  "prepare",  "start",   "pause", "resume",
 				   "suspend", "discard", "stop", "remove", "snapshot", "restore", "grow", NULL };
@@ -217,7 +218,71 @@ static int give_up(struct work *w, const char *step, const struct err *why)
 
 static enum state wished_life(const struct record *r) { return r->wish.wish == WISH_PAUSED ? STATE_PAUSED : STATE_RUNNING; }
 
-/* The same run goes on. Until it does, what fails leaves the workspace suspended; the runner takes the manifest away when it lets it go. */
+static void set_engine(struct report *report, const char *name)
+{
+	free(report->engine);
+	report->engine = name ? mem_strdup(name) : NULL;
+}
+
+/* The same run goes on, under the wished engine. Until it does, what fails leaves the workspace suspended; the runner takes the manifest
+ * away when it lets it go. 1: not begun. */
+static int try_from_memory(struct work *w, const struct memory_manifest *m, const char **ret_step, struct err *why, struct err *e)
+{
+	struct report *report = w->record->truth.report;
+
+	w->parts.memory = m;
+	free(w->record->truth.boot_id);
+	w->record->truth.boot_id = mem_strdup(boot_id());
+	set_engine(report, isolate_engine_name(w->node, &w->record->wish));
+	report->state = STATE_STARTING;
+	int r = record_save_truth(w->record, e);
+	if (r < 0) {
+		report->state = STATE_SUSPENDED;
+		w->parts.memory = NULL;
+		return r;
+	}
+	r = steps_do(w, ACTION_START, ret_step, why);
+	w->parts.memory = NULL;
+	if (r == 0) {
+		report->state = wished_life(w->record);
+		report->memory_bytes = 0;
+		w->record->pack_due_ms = 0;
+		suspend_pack_clean(w->record);
+		travel_forget(w->record, m);
+		if (report->began && str_eq(report->began, "clone") && report->state == STATE_RUNNING)
+			clone_tell(w);
+	} else if (suspend_is_there(w->record)) {
+		report->state = STATE_SUSPENDED;
+		suspend_pack_clean(w->record);
+	} else { /* it went on, and ended: as a machine that is switched off */
+		report->state = STATE_STOPPED;
+		report->exit_status = 137;
+		report->ended_ms = unix_ms();
+	}
+	return 0;
+}
+
+/* Where it came from it goes on, when it cannot go on where it was to go. */
+static int go_back(struct work *w, const struct memory_manifest *m, struct err *e)
+{
+	struct record *record = w->record;
+	unsigned wished = record->wish.spec->engine;
+	const char *step = "move";
+	struct err why = { 0 };
+
+	record->wish.spec->engine = m->engine;
+	int r = try_from_memory(w, m, &step, &why, e);
+	record->wish.spec->engine = wished;
+	if (r == 0 && record->truth.report->state == STATE_SUSPENDED)
+		log_error(&why, "workspace %s: back to the engine %s", record->id, spec_engine_names[m->engine]);
+	return r;
+}
+
+static bool is_moving(const struct record *r, const struct memory_manifest *m)
+{
+	return r->wish.spec->travels && r->wish.spec->engine != ENGINE_AUTO && m->kind == MEMORY_CRIU && r->wish.spec->engine != m->engine;
+}
+
 static int start_from_memory(struct work *w, struct err *e)
 {
 	struct report *report = w->record->truth.report;
@@ -232,32 +297,18 @@ static int start_from_memory(struct work *w, struct err *e)
 		memory_manifest_done(&m);
 		return give_up(w, step, &why);
 	}
-	w->parts.memory = &m;
-	free(w->record->truth.boot_id);
-	w->record->truth.boot_id = mem_strdup(boot_id());
-	report->state = STATE_STARTING;
-	int r = record_save_truth(w->record, e);
-	if (r == 0 && steps_do(w, ACTION_START, &step, &why) == 0) {
-		report->state = wished_life(w->record);
-		report->memory_bytes = 0;
-		w->record->pack_due_ms = 0;
-		suspend_pack_clean(w->record);
-		if (report->began && str_eq(report->began, "clone") && report->state == STATE_RUNNING)
-			clone_tell(w);
-	} else if (r == 0 && suspend_is_there(w->record)) {
-		report->state = STATE_SUSPENDED;
-		suspend_pack_clean(w->record);
-		(void)give_up(w, step, &why);
-	} else if (r == 0) { /* it went on, and ended: as a machine that is switched off */
-		report->state = STATE_STOPPED;
-		report->exit_status = 137;
-		report->ended_ms = unix_ms();
-		(void)give_up(w, step, &why);
+	bool moving = is_moving(w->record, &m);
+	int r = m.kind == MEMORY_CRIU && isolate_is_machine(&w->record->wish) && !travel_is_wished(&w->record->wish, false) ?
+			err_set(&why, ERR_UNSUPPORTED, "the memory is of namespaces that were not started to travel") :
+			try_from_memory(w, &m, &step, &why, e);
+	if (why.kind && r != 0)
+		r = 0;
+	if (r == 0 && why.kind && report->state == STATE_SUSPENDED && moving)
+		r = go_back(w, &m, e);
+	if (r == 0 && why.kind)
+		(void)give_up(w, moving ? "move" : step, &why);
+	if (r == 0 && report->state == STATE_STOPPED)
 		r = suspend_discard(w->record, e);
-	}
-	if (r < 0 && report->state == STATE_STARTING) /* not begun */
-		report->state = STATE_SUSPENDED;
-	w->parts.memory = NULL;
 	memory_manifest_done(&m);
 	return r;
 }
@@ -393,12 +444,13 @@ static int do_suspend(struct work *w, struct err *e)
 		return r;
 	}
 	w->tell(w);
+	bool moves = w->record->wish.wish == WISH_RUNNING;
 	if (suspend_do(w, &why) == 0)
 		return become_suspended(w, e);
 	report->state = before;
 	free(report->notice);
-	report->notice = mem_printf("it goes on, and was not suspended: %s", why.message);
-	return give_up(w, "suspend", &why);
+	report->notice = mem_printf("it goes on, and was not %s: %s", moves ? "moved" : "suspended", why.message);
+	return give_up(w, moves ? "move" : "suspend", &why);
 }
 
 static int do_discard(struct work *w, struct err *e)
@@ -568,7 +620,8 @@ static int do_task(struct work *w, enum task task, struct err *e)
 	return record_save_truth(w->record, e);
 }
 
-static bool waits_after(enum task t) { return t == TASK_STOP || t == TASK_START || t == TASK_NONE; }
+/* The runner of what was suspended is left before another one is made. */
+static bool waits_after(enum task t) { return t == TASK_STOP || t == TASK_START || t == TASK_SUSPEND || t == TASK_NONE; }
 
 int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err *e)
 {

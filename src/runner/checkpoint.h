@@ -2,17 +2,9 @@
 #ifndef RUNNER_CHECKPOINT_H
 #define RUNNER_CHECKPOINT_H
 
-/*
- * Between carrel-run and carrel-checkpoint, which writes a workspace to disk and makes it again with CRIU. carrel-run starts it with
- *   carrel-checkpoint dump PID        and descriptors: 3 socket, 4 plan, 5 folder, 6-8 our ends of the pipes, 9 the terminal's slave side
- *   carrel-checkpoint restore COUNT   and descriptors: 3 socket, 4 plan, 5 folder, then COUNT mounts of volumes
- * It sends messages (engine/workspace/message.h): MESSAGE_ENTERED with a pidfd of CRIU, then MESSAGE_PREPARED or MESSAGE_FAILED. The
- * former brings, of a restore, the first process's pidfd and our ends of its streams: the terminal and its other side, or input (when the
- * plan has it), output, errors. The first process is then a child of carrel-run, as one that it made; so is CRIU.
- */
+/* Putting a workspace away and taking it up again: engine/workspace/checkpoint_helper.h is what the helper is told. */
 
-enum { CHECKPOINT_SOCKET = 3, CHECKPOINT_PLAN, CHECKPOINT_FOLDER, CHECKPOINT_STREAMS, CHECKPOINT_TERMINAL = CHECKPOINT_STREAMS + 3 };
-#define CHECKPOINT_VOLUMES CHECKPOINT_STREAMS
+#include "engine/workspace/checkpoint_helper.h"
 
 /* --- in carrel-run --- */
 

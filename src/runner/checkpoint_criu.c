@@ -159,7 +159,7 @@ int criu_failed(const struct job *j, const struct checkpoint_answer *a, const ch
 	own_strbuf struct str log = { 0 };
 	char line[400];
 
-	if (fs_read_file(j->folder, CHECKPOINT_LOG, LOG_MOST, &log, NULL) >= 0 && checkpoint_log_error(str_text(&log), line, sizeof line))
+	if (fs_read_file(j->logs, CHECKPOINT_LOG, LOG_MOST, &log, NULL) >= 0 && checkpoint_log_error(str_text(&log), line, sizeof line))
 		return checkpoint_explain(line, what, e);
 	return err_set(e, ERR_UNSUPPORTED, "CRIU cannot %s the workspace: %s", what, *a->message ? a->message : strerrordesc_np(a->number));
 }

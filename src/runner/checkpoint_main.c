@@ -232,6 +232,58 @@ static int make_streams(struct job *j, struct err *e)
 	return fs_write_all(j->ours[0], input.bytes, input.length, e);
 }
 
+/* The agent of the machine does its part, and says so. */
+static int leave_it_to_them(int kind, const int *fds, size_t count, struct err *e)
+{
+	int said, r = message_send(CHECKPOINT_SOCKET, kind, NULL, fds, count, e);
+
+	if (r < 0 || (r = message_receive(CHECKPOINT_SOCKET, &said, NULL, e)) < 0)
+		return r;
+	return r > 0 && said == MESSAGE_GO ? 0 : err_set(e, ERR_CANCELLED, "nobody waits for the workspace any more");
+}
+
+static int make_interfaces(const struct job *j, pid_t first, struct err *e)
+{
+	own_str char *path = mem_printf("/proc/%d/ns/net", (int)first);
+	own_fd int network = -1;
+
+	if (!j->inside)
+		return network_make(&j->plan, first, e);
+	network = open(path, O_RDONLY | O_CLOEXEC);
+	return network < 0 ? err_errno(e, errno, "open %s", path) : leave_it_to_them(MESSAGE_NAMESPACES, &network, 1, e);
+}
+
+/*
+ * Images may come from a machine, whose kernel may write anything. Before one byte of the workspace's memory is there, the first process that
+ * CRIU made of them stands in namespaces of its own, with the workspace's ids and no others: whatever follows has no rights outside.
+ */
+static int check_walls(const struct job *j, pid_t first, struct err *e)
+{
+	static const char *const walls[] = { "user", "pid", "mnt", "ipc", "uts", "net" };
+	static const char *const maps[] = { "uid_map", "gid_map" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(walls); i++) {
+		own_str char *there = mem_printf("/proc/%d/ns/%s", (int)first, walls[i]), *here = mem_printf("/proc/self/ns/%s", walls[i]);
+		struct stat a, b;
+		if (stat(there, &a) < 0 || stat(here, &b) < 0)
+			return err_errno(e, errno, "look at %s", there);
+		if (a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+			return err_set(e, ERR_DENIED, "the memory state is of processes without a wall (%s)", walls[i]);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(maps); i++) {
+		own_str char *path = mem_printf("/proc/%d/%s", (int)first, maps[i]);
+		own_strbuf struct str text = { 0 };
+		unsigned long long inside, outside, count;
+		int end = 0, r = fs_read_file(AT_FDCWD, path, 4096, &text, e);
+		if (r < 0)
+			return r;
+		if (sscanf(str_text(&text), "%llu %llu %llu%n", &inside, &outside, &count, &end) != 3 || inside || outside != j->plan.first_id ||
+		    count != 65536 || !str_eq(str_text(&text) + end, "\n"))
+			return err_set(e, ERR_DENIED, "the memory state is of users that are not the workspace's");
+	}
+	return 0;
+}
+
 static int set_up(struct job *j, pid_t first, struct err *e)
 {
 	int r = fault_point("checkpoint.namespaces");
@@ -239,7 +291,9 @@ static int set_up(struct job *j, pid_t first, struct err *e)
 	j->first = first;
 	if (r > 0)
 		return err_errno(e, r, "when the namespaces were made");
-	if ((r = in_network(first, raise_loopback, &j->plan, e)) < 0 || (r = network_make(&j->plan, first, e)) < 0)
+	if ((r = check_walls(j, first, e)) < 0)
+		return r;
+	if ((r = in_network(first, raise_loopback, &j->plan, e)) < 0 || (r = make_interfaces(j, first, e)) < 0)
 		return r;
 	return checkpoint_tree_complete(&j->tree, first, e);
 }
@@ -256,6 +310,8 @@ static int let_go(const struct job *j, struct err *e)
 		r = err_errno(e, fault, "before the first step");
 	else if (p->flags & PLAN_PAUSED && (freezer < 0 || write(freezer, p->freeze_text, strlen(p->freeze_text)) < 0))
 		r = err_errno(e, errno, "freeze the workspace");
+	else if (j->inside)
+		r = leave_it_to_them(MESSAGE_READY, NULL, 0, e);
 	else if (unlinkat(CHECKPOINT_FOLDER, MEMORY_MANIFEST, 0) < 0 && errno != ENOENT)
 		r = err_errno(e, errno, "take the manifest away");
 	else if (fsync(CHECKPOINT_FOLDER) < 0)
@@ -320,11 +376,11 @@ static int restore(struct job *j, struct err *e)
 
 	j->tree = (struct checkpoint_tree){ .plan = &j->plan, .record = &j->record, .volumes = j->volumes, .volume_count = j->volume_count,
 					    .folder = CHECKPOINT_FOLDER, .scratch = SCRATCH, .terminal = -1, .terminal_peer = -1 };
-	if (r < 0 || (r = open_images(e)) < 0 || (r = checkpoint_tree_prepare(&j->tree, e)) < 0 || (r = make_streams(j, e)) < 0 ||
+	if (r < 0 || (!j->inside && (r = open_images(e)) < 0) || (r = checkpoint_tree_prepare(&j->tree, e)) < 0 || (r = make_streams(j, e)) < 0 ||
 	    (r = checkpoint_cgroups_make(&j->plan, &j->record, e)) < 0 || (r = criu_start(j, e)) < 0)
 		return r;
 	struct checkpoint_how how = { .folder_fd = CHECKPOINT_FOLDER, .scratch = SCRATCH, .seconds = CHECKPOINT_PATIENCE_S, .terminal = CRIU_STREAMS + 3,
-				      .streams = { CRIU_STREAMS, CRIU_STREAMS + 1, CRIU_STREAMS + 2 } };
+				      .work_fd = j->inside ? j->logs : 0, .streams = { CRIU_STREAMS, CRIU_STREAMS + 1, CRIU_STREAMS + 2 } };
 	checkpoint_restore_options(&j->record, &how, &o);
 	if ((r = criu_ask(j, CHECKPOINT_RESTORE, &o, e)) < 0)
 		return r;
@@ -357,14 +413,15 @@ static int read_plan(struct job *j, struct err *e)
 
 int main(int argc, char **argv)
 {
-	static struct job j = { .folder = CHECKPOINT_FOLDER, .ours = { -1, -1, -1 }, .theirs = { -1, -1, -1 }, .criu = -1, .criu_pidfd = -1,
-				.tree = { .terminal = -1, .terminal_peer = -1 } };
+	static struct job j = { .folder = CHECKPOINT_FOLDER, .logs = CHECKPOINT_FOLDER, .ours = { -1, -1, -1 }, .theirs = { -1, -1, -1 },
+				.criu = -1, .criu_pidfd = -1, .tree = { .terminal = -1, .terminal_peer = -1 } };
 	struct err e = { 0 };
 
 	log_init("carrel-checkpoint", LOG_INFO);
 	if (argc == 3 && str_eq(argv[1], "probe"))
 		return checkpoint_try(argv[2]);
-	if (argc != 3 || (!str_eq(argv[1], "dump") && !str_eq(argv[1], "restore"))) {
+	j.inside = argc == 4 && str_eq(argv[3], "inside");
+	if ((argc != 3 && !j.inside) || (!str_eq(argv[1], "dump") && !str_eq(argv[1], "restore"))) {
 		(void)fprintf(stderr, "carrel-checkpoint is started by carrel-run, not by hand\n");
 		return 2;
 	}
@@ -374,6 +431,8 @@ int main(int argc, char **argv)
 	int r = str_to_u64(argv[2], INT32_MAX, &number) < 0 ? err_set(&e, ERR_INVALID, "%s is no number", argv[2]) : read_plan(&j, &e);
 	if (j.kind == JOB_DUMP)
 		j.first = (pid_t)number;
+	else if (r >= 0 && j.inside && (j.logs = open("/run", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) /* the images cannot be written to */
+		r = err_errno(&e, errno, "open /run");
 	for (j.volume_count = 0; j.kind == JOB_RESTORE && j.volume_count < number && j.volume_count < BIRTH_VOLUMES_MOST; j.volume_count++)
 		j.volumes[j.volume_count] = (struct volume_mount){ CHECKPOINT_VOLUMES + (int)j.volume_count, -1 };
 	if (r >= 0)

@@ -20,6 +20,8 @@ struct job {
 	size_t volume_count;
 	struct checkpoint_tree tree;
 	int folder;             /* of the images */
+	int logs;               /* folder of CRIU's log */
+	bool inside;            /* of a machine: its agent makes the interfaces, and says when the first step may be taken */
 	int ours[3], theirs[3]; /* pipes of a restore */
 	int criu;               /* socket; -1: not started, or gone */
 	int criu_pidfd;

@@ -123,6 +123,7 @@ int checkpoint_try(const char *folder)
 		(void)fprintf(stderr, "cannot write in %s\n", folder);
 		return 1;
 	}
+	j.logs = j.folder;
 	struct checkpoint_options none = { 0 };
 	int r = try(&j, &e);
 	if (r >= 0)

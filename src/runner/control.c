@@ -340,7 +340,7 @@ static bool handle(struct runner *r, int fd, const struct request *request, int 
 			result = err_set(&e, ERR_INVALID, "a suspend without files");
 			break;
 		}
-		suspend_begin(r, fd, passed[0], passed[1], plain_answer);
+		suspend_begin(r, fd, q->flags & RUNNER_DEPARTS, passed[0], passed[1], plain_answer);
 		passed[0] = passed[1] = -1;
 		return true;
 	case RUNNER_WATCH:

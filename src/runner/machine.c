@@ -25,6 +25,7 @@
 #include "runner/machine_words.h"
 #include "runner/suspend.h"
 
+#define ARRIVAL 5 /* times as long as to boot */
 #define ATTEMPTS 2
 #define FDS_MOST (MACHINE_FD_DISKS + MACHINE_DISKS_MOST + MACHINE_NETWORK_FDS_MOST)
 
@@ -92,7 +93,11 @@ static void no_hello(void *data)
 	machine_settle_badly(m, &e);
 }
 
-void machine_await(struct machine *m) { m->timer = loop_add_timer(m->runner->loop, m->plan.boot_ms, no_hello, m); }
+/* What arrives is read and made again first, however much it is. */
+void machine_await(struct machine *m)
+{
+	m->timer = loop_add_timer(m->runner->loop, m->plan.boot_ms * (m->heard && m->plan.arrives ? ARRIVAL : 1), no_hello, m);
+}
 
 /* --- one attempt --- */
 
@@ -138,9 +143,14 @@ static int send_identity(struct machine *m, struct err *e)
 	return r;
 }
 
-static bool has_program(const struct machine *m) { return !(m->runner->plan.flags & (PLAN_SYSTEM | PLAN_MAINTENANCE)); }
+static bool has_program(const struct machine *m)
+{
+	uint64_t flags = m->runner->plan.flags;
 
-static int open_program(struct machine *m, struct err *e)
+	return !(flags & PLAN_MAINTENANCE) && (!(flags & PLAN_SYSTEM) || flags & PLAN_TRAVELS); /* a system's console is the kernel's otherwise */
+}
+
+int machine_open_program(struct machine *m, struct err *e)
 {
 	struct runner *r = m->runner;
 	uint64_t flags = r->plan.flags;
@@ -240,7 +250,7 @@ static int talk(struct machine *m, struct err *e)
 	machine_open_channel(m);
 	if (m->plan.template != TEMPLATE_MADE)
 		send_config(m);
-	if (has_program(m) && (r = open_program(m, e)) < 0)
+	if (has_program(m) && !m->plan.arrives && (r = machine_open_program(m, e)) < 0)
 		return r;
 	if (m->runner->plan.flags & PLAN_PAUSED)
 		return 0;
@@ -331,7 +341,7 @@ static void take_fd(struct machine *m, int fd)
 {
 	if (m->disk_count < m->plan.disks)
 		m->disks[m->disk_count++] = fd;
-	else if (m->folder < 0 && m->plan.resumes)
+	else if (m->folder < 0 && (m->plan.resumes || m->plan.arrives))
 		m->folder = fd;
 	else if (m->state < 0)
 		m->state = fd;
@@ -343,7 +353,7 @@ static int receive_disks(struct machine *m, int socket, struct err *e)
 {
 	bool has_state = m->plan.resumes || m->plan.template == TEMPLATE_USED;
 
-	while (m->disk_count < m->plan.disks || (has_state && m->state < 0)) {
+	while (m->disk_count < m->plan.disks || (has_state && m->state < 0) || (m->plan.arrives && m->folder < 0)) {
 		int fds[PLAN_FDS_MOST];
 		size_t count = 0;
 		int r = runner_receive_fds(socket, fds, &count, e);

@@ -30,6 +30,9 @@ void machine_freeze(struct machine *m, bool frozen, void (*done)(void *data, int
 void machine_connect(struct machine *m, const char *const *interfaces, channel_done_fn *done, void *data);
 /* The machine stands still and its state is in the file, which is taken; `done` as above. */
 void machine_save(struct machine *m, int state, void (*done)(void *data, int result, const struct err *e), void *data);
+/* The workspace inside is on the disk of its luggage, and the machine stands still; or, of `stay`, all go on again. */
+void machine_depart(struct machine *m, void (*done)(void *data, int result, const struct err *e), void *data);
+void machine_stay(struct machine *m, void (*done)(void *data, int result, const struct err *e), void *data);
 /* exec, copy in, copy out. */
 int machine_open(struct machine *m, const struct runner_request *q, const char *const *texts, size_t count,
 		 const struct session_options *how, struct session **ret_session, struct err *e) must_check;

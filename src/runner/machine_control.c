@@ -8,6 +8,7 @@
 #include "runner/machine_private.h"
 #include "runner/machine_words.h"
 
+#define DEPART_MS (20 * 60 * 1000) /* memory of many gigabytes on a slow disk */
 #define STOP_GRACE_MS 5000 /* on top of what the guest was given */
 
 /* --- sessions --- */
@@ -85,6 +86,7 @@ void machine_stop(struct machine *m, uint64_t timeout_ms)
 struct freezing {
 	void (*done)(void *data, int result, const struct err *e);
 	void *data;
+	struct machine *machine;
 };
 
 static void frozen_now(void *data, int result, struct qmp_value value, const struct err *e)
@@ -100,7 +102,7 @@ void machine_freeze(struct machine *m, bool frozen, void (*done)(void *data, int
 {
 	struct freezing *f = mem_alloc(sizeof *f);
 
-	*f = (struct freezing){ done, data };
+	*f = (struct freezing){ done, data, m };
 	if (!frozen && !m->runner->released && !m->timer && !m->disk)
 		machine_await(m);
 	qmp_send(m->qmp, frozen ? "stop" : "cont", NULL, QMP_DEADLINE_MS, frozen_now, f);
@@ -117,6 +119,41 @@ void machine_save(struct machine *m, int state, void (*done)(void *data, int res
 	(void)close(state);
 	int r = err_set(&e, ERR_CONFLICT, "the machine is %s", m->gone ? "gone" : "at work on its memory");
 	done(data, r, &e);
+}
+
+static void departed(void *data, int result, const struct err *e)
+{
+	struct freezing *f = data;
+
+	if (result >= 0 && f->machine->qmp && !f->machine->gone) {
+		qmp_send(f->machine->qmp, "stop", NULL, QMP_DEADLINE_MS, frozen_now, f);
+		return;
+	}
+	f->done(f->data, result, e);
+	free(f);
+}
+
+/* It is paused or it runs; to write itself it must run. */
+void machine_depart(struct machine *m, void (*done)(void *data, int result, const struct err *e), void *data)
+{
+	struct freezing *f = mem_alloc(sizeof *f);
+	struct err e;
+
+	*f = (struct freezing){ done, data, m };
+	if (!m->gone && m->qmp && m->plan.travels) {
+		qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, NULL, NULL);
+		channel_request(m->channel, GUEST_DEPART, NULL, 0, DEPART_MS, departed, f);
+		return;
+	}
+	int r = m->gone || !m->qmp ? err_set(&e, ERR_CONFLICT, "the machine is gone") :
+				     err_set(&e, ERR_UNSUPPORTED, "the machine was not started to travel");
+	departed(f, r, &e);
+}
+
+void machine_stay(struct machine *m, void (*done)(void *data, int result, const struct err *e), void *data)
+{
+	qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, NULL, NULL);
+	channel_request(m->channel, GUEST_STAY, NULL, 0, DEPART_MS, done, data);
 }
 
 void machine_connect(struct machine *m, const char *const *interfaces, channel_done_fn *done, void *data)

@@ -17,6 +17,7 @@
 #include "base/own.h"
 #include "runner/machine_private.h"
 #include "runner/machine_words.h"
+#include "runner/suspend.h"
 
 #define GONE_MS 30000 /* from the program's end to the machine's */
 
@@ -234,6 +235,38 @@ static void grow_volumes(struct machine *m)
 		channel_request(m->channel, GUEST_GROW, v[i].serial, strlen(v[i].serial), CHANNEL_DEADLINE_MS, NULL, NULL);
 }
 
+static void gone_on(void *data, int result, const struct err *e)
+{
+	struct machine *m = data;
+	struct err why;
+
+	if (m->quiet)
+		return;
+	if (result >= 0) {
+		result = machine_open_program(m, &why);
+		e = &why;
+	}
+	if (result < 0)
+		machine_settle_badly(m, e);
+}
+
+/* All are made again inside and stand still. From here on the state is no more: they change memory and disks. */
+static void guest_arrived(struct machine *m)
+{
+	struct err e;
+
+	if (m->settled || m->went || !m->plan.arrives)
+		return;
+	int fault = fault_point("runner.arrived"), r = fault ? err_errno(&e, fault, "arrive") : suspend_take_manifest(m->folder, &e);
+	if (r < 0) {
+		machine_settle_badly(m, &e);
+		return;
+	}
+	m->went = true;
+	(void)fault_point("runner.went");
+	channel_request(m->channel, GUEST_GO, NULL, 0, CHANNEL_DEADLINE_MS, gone_on, m);
+}
+
 static void guest_state(void *data, const struct guest_state *s)
 {
 	struct machine *m = data;
@@ -244,6 +277,9 @@ static void guest_state(void *data, const struct guest_state *s)
 			grow_volumes(m);
 		m->grown = true;
 		machine_settle(m);
+		break;
+	case GUEST_ARRIVED:
+		guest_arrived(m);
 		break;
 	case GUEST_FAILED:
 		guest_failed(m, s);

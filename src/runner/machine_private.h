@@ -34,6 +34,7 @@ struct machine {
 	unsigned attempt;
 	bool heard;          /* hello */
 	bool grown;
+	bool went;           /* what arrived was let go: the memory state is no more */
 	bool settled;        /* the start has its outcome */
 	bool reported;       /* the guest told the exit status */
 	bool reset, powered_off, session_over, gone;
@@ -45,6 +46,9 @@ struct machine {
 /* The outcome of the start; nothing follows if it has one. */
 void machine_settle(struct machine *m);
 void machine_settle_badly(struct machine *m, const struct err *e);
+
+/* The stream of the workspace's program becomes its session. */
+int machine_open_program(struct machine *m, struct err *e) must_check;
 
 /* It has boot_ms for its next word. */
 void machine_await(struct machine *m);

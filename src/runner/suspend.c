@@ -24,6 +24,7 @@
 struct suspend {
 	struct runner *runner;
 	int fd, folder;
+	bool departs; /* the workspace inside a machine */
 	bool ran; /* and goes on if it is not suspended */
 	struct loop_source *source;
 	suspend_answer_fn *answer;
@@ -73,7 +74,7 @@ static void go_on(struct suspend *s)
 	if (!r->machine)
 		checkpoint_abort(r);
 	else if (s->ran && r->status.state != RUNNER_ENDED)
-		machine_freeze(r->machine, false, went_on, r);
+		s->departs ? machine_stay(r->machine, went_on, r) : machine_freeze(r->machine, false, went_on, r);
 	done(s);
 }
 
@@ -131,16 +132,22 @@ static void saved(void *data, int result, const struct err *e)
 		s->source = loop_add_fd(r->loop, s->fd, EPOLLIN, ready, s);
 }
 
-void suspend_begin(struct runner *r, int fd, int folder, int state, suspend_answer_fn *answer)
+void suspend_begin(struct runner *r, int fd, bool departs, int folder, int state, suspend_answer_fn *answer)
 {
 	struct suspend *s = mem_alloc(sizeof *s);
 	struct err e = { 0 };
 	bool can = r->machine && !r->suspending && (r->status.state == RUNNER_RUNNING || (r->status.state == RUNNER_PAUSED && r->released));
 	int fault = fault_point("runner.suspend");
 
-	if (!r->machine)
+	if (!r->machine || departs)
 		own_close(&state); /* CRIU writes files of its own into the folder */
-	*s = (struct suspend){ .runner = r, .fd = fd, .folder = folder, .ran = r->status.state == RUNNER_RUNNING, .answer = answer };
+	*s = (struct suspend){ .runner = r, .fd = fd, .folder = folder, .departs = departs && r->machine,
+			       .ran = r->status.state == RUNNER_RUNNING, .answer = answer };
+	if (can && !fault && s->departs) {
+		r->suspending = true;
+		machine_depart(r->machine, saved, s);
+		return;
+	}
 	if (can && !fault) {
 		r->suspending = true;
 		machine_save(r->machine, state, saved, s);
@@ -153,7 +160,7 @@ void suspend_begin(struct runner *r, int fd, int folder, int state, suspend_answ
 			saved(s, refused, &e);
 		return;
 	}
-	if (r->machine)
+	if (r->machine && !departs)
 		(void)close(state);
 	int result = fault ? err_errno(&e, fault, "suspend") :
 		     r->machine && !r->released ?

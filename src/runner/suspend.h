@@ -10,9 +10,10 @@
 
 #include "runner/runner.h"
 
-/* Takes the connection and both descriptors, also when it fails. `answer` as control.c gives it. */
+/* `departs`: of a machine, the workspace inside and not the machine. Takes the connection and both descriptors, also when it fails. `answer`
+ * as control.c gives it. */
 typedef void suspend_answer_fn(struct runner *r, int fd, int result, const struct err *e);
-void suspend_begin(struct runner *r, int fd, int folder, int state, suspend_answer_fn *answer);
+void suspend_begin(struct runner *r, int fd, bool departs, int folder, int state, suspend_answer_fn *answer);
 /* MANIFEST.new or the manifest: into its place or out of it, for good. */
 int suspend_put_manifest(int folder, struct err *e) must_check;
 int suspend_take_manifest(int folder, struct err *e) must_check;

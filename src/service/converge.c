@@ -90,7 +90,9 @@ static void end_operation(struct service *s, struct workspace *w, struct db_batc
 	if (w->truth.exit_status != FIELD_NO_PRESET && !state_is_live((enum state)w->truth.state) && !result)
 		result = json_pack("{s:I}", "exit_status", (json_int_t)w->truth.exit_status);
 	if (w->truth.notice && !result)
-		result = json_pack("{s:s}", "notice", w->truth.notice);
+		result = json_object();
+	if (w->truth.notice && !json_object_get(result, "exit_status"))
+		(void)json_object_set_new(result, "notice", json_string(w->truth.notice));
 	operation_end(s, b, o, NULL, result);
 }
 

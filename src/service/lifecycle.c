@@ -115,6 +115,26 @@ static int refuse_suspended(const struct workspace *w, struct err *e)
 	return err_hint(e, "carrel resume %s, or throw its memory away: carrel stop --discard-memory %s", w->name, w->name);
 }
 
+/* With its memory: what runs goes over at once, and what CRIU suspended goes on there at its resume. */
+static int live_check(const struct workspace *w, struct err *e)
+{
+	bool suspended = w->truth.state == STATE_SUSPENDED && holds_memory(w), by_criu = w->truth.engine && str_eq(w->truth.engine, "workspace");
+
+	if (!w->wish.spec->travels) {
+		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' was not started to travel", w->name);
+		return err_hint(e, "deploy it with --travels, or leave out --live: it is stopped, and started on the other engine");
+	}
+	if (suspended && !by_criu) {
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is suspended with its whole machine, which only that engine resumes", w->name);
+		return err_hint(e, "carrel resume %s, then move it", w->name);
+	}
+	if (suspended || (w->wish.wish == WISH_RUNNING && w->truth.state == STATE_RUNNING && w->truth.run >= w->wish.run))
+		return 0;
+	(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: only what runs, or is suspended, has memory that can be moved", w->name,
+		      state_names[w->truth.state]);
+	return err_hint(e, w->truth.state == STATE_PAUSED ? "carrel resume %s, then move it" : "leave out --live", w->name);
+}
+
 /* What cannot be moved, whatever its host can do. */
 static int move_check(const struct workspace *w, const struct move_request *to, struct err *e)
 {
@@ -124,10 +144,8 @@ static int move_check(const struct workspace *w, const struct move_request *to, 
 	}
 	if (to->engine == ENGINE_WORKSPACE && w->wish.spec->isolation == ISOLATION_MACHINE)
 		return err_set(e, ERR_CONFLICT, "workspace '%s' asks for a machine (isolation: machine)", w->name);
-	if (to->live) {
-		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' cannot be moved with its memory", w->name);
-		return err_hint(e, "leave out --live: it is stopped, and started on the other engine");
-	}
+	if (to->live)
+		return live_check(w, e);
 	if (holds_memory(w))
 		return refuse_suspended(w, e);
 	if (w->wish.spec->remove_on_exit) {
@@ -230,13 +248,19 @@ int handle_workspace_move(struct request *r, struct err *e)
 		return result;
 	}
 	w->wish.held = false;
-	bool lives = wants_life(w) && !there; /* "auto" may have chosen it already */
+	bool lives = wants_life(w) && !there && !body->live; /* "auto" may have chosen it already; a live move is no new run */
 	if (lives)
 		w->wish.run = next_run(w);
 	converge_wish(w, (enum wish)w->wish.wish);
 	if (lives)
 		w->wish.stop_timeout_ms = body->timeout_ms;
-	commit(r, w, "move");
+	struct change *c = change_new(r->service, r);
+	struct operation *o = lifecycle_begin(c, w, "move");
+	if (body->live && w->truth.engine)
+		operation_set_result(o, c->batch, json_pack("{s:s}", "from", w->truth.engine));
+	workspace_store(w, c->batch, false);
+	c->status = 202;
+	change_commit(c);
 	return 0;
 }
 
@@ -359,6 +383,19 @@ int handle_workspace_remove(struct request *r, struct err *e)
 
 /* --- cancel --- */
 
+static bool cancel_live_move(struct workspace *w, const struct operation *o)
+{
+	const char *from = json_string_value(json_object_get(o->result, "from"));
+
+	for (unsigned i = 0; from && spec_engine_names[i]; i++)
+		if (str_eq(spec_engine_names[i], from)) {
+			w->wish.spec->engine = i;
+			converge_wish(w, (enum wish)w->wish.wish);
+			return true;
+		}
+	return false;
+}
+
 int lifecycle_cancel(struct request *r, struct operation *o, struct err *e)
 {
 	struct workspace *w = workspace_by_id(r->service, o->subject);
@@ -376,7 +413,9 @@ int lifecycle_cancel(struct request *r, struct operation *o, struct err *e)
 	(void)err_set(&cancelled, ERR_CANCELLED, "cancelled by user %u", r->who.uid);
 	operation_end(r->service, c->batch, o, &cancelled, NULL);
 	w->operation = NULL;
-	converge_wish(w, str_eq(o->kind, "deploy") ? WISH_REMOVED : WISH_STOPPED);
+	/* A move with memory is taken back: it goes on, or returns to, where it came from. */
+	if (!cancel_live_move(w, o))
+		converge_wish(w, str_eq(o->kind, "deploy") ? WISH_REMOVED : WISH_STOPPED);
 	workspace_store(w, c->batch, false);
 	(void)snprintf(c->workspace, sizeof c->workspace, "%s", w->id);
 	(void)snprintf(c->operation, sizeof c->operation, "%s", o->id);

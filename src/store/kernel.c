@@ -6,7 +6,7 @@
  * descriptor of the partition.
  *
  * The partition names modules by the order in which they are to be loaded: "1-..." before anything else, "2-..." when the machine has
- * a network, "3-..." when the workspace runs already.
+ * a network, "3-..." when the workspace runs already, "4-..." when it may travel to another engine.
  */
 #include "store/kernel.h"
 
@@ -39,7 +39,9 @@ static const struct {
 } wanted[] = {
 	{ "crc32c_generic", '1' }, { "virtio_pci", '1' }, { "virtio_mmio", '1' }, { "virtio_blk", '1' }, { "virtio_console", '1' },
 	{ "erofs", '1' },	   { "ext4", '1' },	  { "overlay", '1' },	  { "virtio_net", '2' }, { "virtio_rng", '3' },
-	{ "virtio_balloon", '3' },
+	{ "virtio_balloon", '3' }, { "unix_diag", '4' },  { "tcp_diag", '4' },	  { "udp_diag", '4' },	 { "raw_diag", '4' },
+	{ "netlink_diag", '4' },   { "af_packet_diag", '4' }, { "tun", '4' },
+	{ "veth", '4' },	   { "nf_tables", '4' },  { "nf_conntrack_netlink", '4' },
 };
 
 struct module {

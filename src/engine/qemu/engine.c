@@ -2,7 +2,8 @@
 /*
  * Machines as an engine: the request becomes the plan that carrel-init carries out inside (the same that namespaces get, in its form
  * for machines), QEMU's command line, and what the runner needs of both. Disks go by serial: p0, p1, ... are the image's partitions,
- * lowest first, `root` is the root volume, v0, v1, ... are the others, and `kernel` is the kernel's partition.
+ * lowest first, `root` is the root volume, v0, v1, ... are the others, `kernel` is the kernel's partition, and those of a workspace that
+ * travels are in model/travel.h.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include "engine/qemu/template.h"
 #include "engine/workspace/describe.h"
 #include "engine/workspace/request.h"
+#include "model/travel.h"
 
 #define SERIAL_SIZE (GUEST_SERIAL_LONGEST + 1)
 #define KERNEL_SERIAL "kernel"
@@ -24,6 +26,7 @@
 struct disks {
 	struct machine_disk *items;
 	char **partitions; /* serials */
+	char **places; /* where carrel-inner mounts them; NULL: nobody travels */
 	struct guest_volume *volumes;
 	size_t count, partition_count, volume_count;
 };
@@ -31,6 +34,9 @@ struct disks {
 static void disks_done(struct disks *d)
 {
 	free(d->items);
+	for (size_t i = 0; d->places && i < d->partition_count; i++)
+		free(d->places[i]);
+	free(d->places);
 	free(d->partitions);
 	free(d->volumes);
 }
@@ -48,9 +54,27 @@ static char *add_disk(struct disks *d, const char *prefix, size_t number, bool w
 	return disk->serial;
 }
 
+static void add_named(struct disks *d, const char *serial, bool writable)
+{
+	struct machine_disk *disk = &d->items[d->count++];
+
+	(void)snprintf(disk->serial, sizeof disk->serial, "%s", serial);
+	disk->writable = writable;
+}
+
+static void list_travel(struct disks *d)
+{
+	add_named(d, TRAVEL_TOOLS, false);
+	add_named(d, TRAVEL_LUGGAGE, true);
+	add_named(d, TRAVEL_IMAGES, false);
+	d->places = mem_alloc_array(d->partition_count + 1, sizeof *d->places);
+	for (size_t i = 0; i < d->partition_count; i++)
+		d->places[i] = mem_printf(TRAVEL_SCRATCH "/%s", d->partitions[i]);
+}
+
 static void list_disks(const struct launch *l, struct disks *d)
 {
-	d->items = mem_alloc_array(l->partition_count + l->volume_count + 2, sizeof *d->items);
+	d->items = mem_alloc_array(l->partition_count + l->volume_count + 5, sizeof *d->items);
 	d->partitions = mem_alloc_array(l->partition_count + 1, sizeof *d->partitions);
 	d->volumes = mem_alloc_array(l->volume_count + 1, sizeof *d->volumes);
 	d->partition_count = l->partition_count;
@@ -61,10 +85,24 @@ static void list_disks(const struct launch *l, struct disks *d)
 	for (size_t i = 0; i < l->volume_count; i++)
 		d->volumes[i] = (struct guest_volume){ (char *)(uintptr_t)l->volumes[i].name, add_disk(d, "v", i, true) };
 	(void)snprintf(d->items[d->count++].serial, SERIAL_SIZE, KERNEL_SERIAL);
+	if (l->travel)
+		list_travel(d);
+}
+
+static void put_travel(const struct launch_travel *t, struct guest_config *c)
+{
+	static char luggage[] = TRAVEL_LUGGAGE, images[] = TRAVEL_IMAGES;
+
+	c->luggage = luggage;
+	if (t->arrives)
+		c->images = images;
+	while (t->features && t->features[c->features.count])
+		c->features.count++;
+	c->features.items = (char **)(uintptr_t)t->features;
 }
 
 /* Ports and bridges are the host's: inside there are interfaces. */
-static void put_config(const struct plan *inside, const struct disks *d, struct str *out)
+static void put_config(const struct launch *l, const struct plan *inside, const struct disks *d, struct str *out)
 {
 	static char root[] = "root", kernel[] = KERNEL_SERIAL;
 	own_strbuf struct str bytes = { 0 };
@@ -73,7 +111,10 @@ static void put_config(const struct plan *inside, const struct disks *d, struct 
 				  .volumes = { d->volumes, d->volume_count } };
 
 	machine_links_inside(inside->interfaces, &c.interfaces);
-	plan.interfaces = NULL;
+	if (l->travel)
+		put_travel(l->travel, &c);
+	else
+		plan.interfaces = NULL; /* what travels is asked for interfaces that are not of this list */
 	plan_encode(&plan, &bytes);
 	c.plan = (struct guest_bytes){ bytes.bytes, bytes.length };
 	guest_encode(&guest_config_shape, &c, out);
@@ -126,7 +167,7 @@ static int make_arguments(const struct launch *l, const struct disks *d, const s
 					.processors = machine_processors(wanted.cpu_milli, host->processors),
 					.memory_bytes = machine_memory(wanted.memory_bytes), .disks = d->items, .disk_count = d->count, .links = links,
 					.link_count = link_count, .queues = queues_of(l), .memory_file = l->memory != NULL,
-					.incoming = l->memory && l->memory->state_fd >= 0 };
+					.incoming = l->memory && l->memory->state_fd >= 0, .append = l->travel ? TRAVEL_WORD : NULL };
 
 	return machine_arguments(&m, ret_argv, e);
 }
@@ -136,10 +177,14 @@ static struct launch launch_inside(const struct launch *l, const struct disks *d
 {
 	struct launch inside = *l;
 
-	inside.machine = true;
-	inside.partitions = (const char *const *)d->partitions;
+	inside.machine = !l->travel;
+	inside.inner = l->travel;
+	inside.partitions = (const char *const *)(l->travel ? d->places : d->partitions);
 	inside.run_dir = inside.log_path = NULL;
 	inside.cgroups = (struct launch_cgroups){ 0 };
+	if (l->travel && l->cgroups.v2)
+		inside.cgroups = (struct launch_cgroups){ .v2 = TRAVEL_CGROUP, .freeze_path = TRAVEL_CGROUP "/cgroup.freeze", .freeze_text = "1",
+							  .thaw_text = "0" };
 	return inside;
 }
 
@@ -154,9 +199,12 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 
 	if (r < 0)
 		return r;
-	put_config(inside, d, &config);
+	put_config(l, inside, d, &config);
 	put_identity(l, whole, &identity);
-	plan_encode_outside(whole, &host);
+	struct plan outside = *whole;
+	if (!l->travel)
+		outside.flags &= ~(uint64_t)PLAN_TRAVELS;
+	plan_encode_outside(&outside, &host);
 	while (argv[words])
 		words++;
 	while (of->board->places[places])
@@ -165,7 +213,7 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 					.identity = { identity.bytes, identity.length },
 					.argv = { argv, words }, .places = { (char **)(uintptr_t)of->board->places, places },
 					.kernel = (char *)(uintptr_t)of->kernel, .initramfs = (char *)(uintptr_t)of->initramfs,
-					.disks = d->count,
+					.disks = d->count, .travels = l->travel != NULL, .arrives = l->travel && l->travel->arrives,
 					.memory = (char *)(uintptr_t)(l->memory ? l->memory->path : ""),
 					.private_memory = l->memory && l->memory->private_shim,
 					.private_shim = (char *)(uintptr_t)(l->memory && l->memory->private_shim ? l->memory->private_shim : ""),

@@ -26,6 +26,8 @@ static const struct guest_field fields[] = {
 	{ 16, GUEST_TEXT, P(private_shim), 4096, NULL },
 	{ 17, GUEST_NUMBER, P(template), 0, NULL },
 	{ 18, GUEST_BYTES, P(identity), BYTES_MOST, NULL },
+	{ 19, GUEST_NUMBER, P(travels), 0, NULL },
+	{ 24, GUEST_NUMBER, P(arrives), 0, NULL },
 	{ 20, GUEST_NUMBER, P(boots_disk), 0, NULL },
 	{ 21, GUEST_NUMBER, P(e1000), 0, NULL },
 	{ 22, GUEST_NUMBER, P(display), 0, NULL },

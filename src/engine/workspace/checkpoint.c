@@ -302,6 +302,8 @@ void checkpoint_options_text(struct checkpoint_options *o, const char *name, cha
 static void common(const struct checkpoint_how *how, struct checkpoint_options *o)
 {
 	checkpoint_options_number(o, "images_dir_fd", how->folder_fd);
+	if (how->work_fd)
+		checkpoint_options_number(o, "work_dir_fd", how->work_fd);
 	checkpoint_options_number(o, "log_level", LOG_LEVEL);
 	checkpoint_options_text(o, "log_file", mem_strdup(CHECKPOINT_LOG), 0);
 	checkpoint_options_number(o, "tcp_established", 1);

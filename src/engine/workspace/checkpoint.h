@@ -93,6 +93,7 @@ struct checkpoint_how {
 	const char *scratch;      /* restore: where the mounts wait: SCRATCH/root, SCRATCH/0, ... by their order */
 	int streams[3], terminal; /* restore: descriptors of CRIU; -1: none */
 	unsigned seconds;         /* CRIU's own time-out */
+	int work_fd;              /* folder of its log, as a descriptor of who talks to it; 0: that of the images */
 };
 void checkpoint_dump_options(const struct checkpoint *c, const struct checkpoint_how *how, struct checkpoint_options *ret_options);
 void checkpoint_restore_options(const struct checkpoint *c, const struct checkpoint_how *how, struct checkpoint_options *ret_options);

@@ -23,7 +23,7 @@ static const struct option_field {
 	{ "ext_unix_sk", 4, NUMBER },	    { "tcp_established", 5, NUMBER },	{ "evasive_devices", 6, NUMBER },
 	{ "file_locks", 8, NUMBER },	    { "log_level", 9, NUMBER },		{ "log_file", 10, TEXT },
 	{ "notify_scripts", 12, NUMBER },   { "root", 13, TEXT },		{ "link_remap", 18, NUMBER },
-	{ "cpu_cap", 20, NUMBER },	    { "force_irmap", 21, NUMBER },	{ "rst_sibling", 26, NUMBER },
+	{ "cpu_cap", 20, NUMBER },	    { "force_irmap", 21, NUMBER },	{ "work_dir_fd", 17, NUMBER },	{ "rst_sibling", 26, NUMBER },
 	{ "inherit_fd", 27, INHERIT },	    { "manage_cgroups_mode", 34, NUMBER }, { "ghost_limit", 35, NUMBER },
 	{ "irmap_scan_paths", 36, TEXT },   { "external", 37, TEXT },		{ "empty_ns", 38, NUMBER },
 	{ "freeze_cgroup", 44, TEXT },	    { "timeout", 45, NUMBER },		{ "orphan_pts_master", 50, NUMBER },

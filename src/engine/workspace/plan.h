@@ -26,6 +26,7 @@ enum plan_flag {
 	PLAN_TERMINAL = 32,    /* standard streams are a pty */
 	PLAN_INPUT = 64,       /* standard input stays open */
 	PLAN_HOST_NETWORK = 128,
+	PLAN_TRAVELS = 256,    /* of a machine: its workspace lives in namespaces there, as it does on a host */
 };
 
 enum step_kind {

@@ -36,6 +36,7 @@
 #include "base/own.h"
 #include "model/name.h"
 #include "model/runner_protocol.h"
+#include "model/travel.h"
 
 #define OPEN_FILES 1048576
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -120,6 +121,8 @@ static const char *tmpfs_options(struct request *r, const struct launch *l, cons
  * are nobody else's (docs/decisions/0112). A unit's own drop-in is stronger. */
 #define SERVICE_DEFAULTS WRITE_MARK "[Service]\nProtectHostname=no\nPrivateNetwork=no\nPrivateUsers=no\nPrivateIPC=no\n"
 
+#define MANAGER_DEFAULTS WRITE_MARK "[Manager]\nDefaultEnvironment=\"GLIBC_TUNABLES=" TRAVEL_TUNABLES "\" " TRAVEL_BINDING "\n" /* systemd-system.conf(5) */
+
 static void plan_dev(struct request *r, const struct launch *l, bool system, bool console)
 {
 	static const char *const devices[] = { "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty" };
@@ -143,7 +146,7 @@ static void plan_dev(struct request *r, const struct launch *l, bool system, boo
 	if (system && !l->machine && l->spec->network != NETWORK_HOST) /* it needs a network that is the workspace's own */
 		step(r, STEP_TUN, 0, "", "/dev/net", "");
 	if (!system && !l->machine)
-		step(r, STEP_FIRST, 0, own(r, mem_printf("%s/libexec/carrel/carrel-first", fs_prefix())), PLAN_FIRST, "");
+		step(r, STEP_FIRST, 0, own(r, mem_printf("%s/libexec/carrel/carrel-first", l->inner ? "" : fs_prefix())), PLAN_FIRST, "");
 	if (console && !l->machine) /* a machine's is the kernel's */
 		step(r, STEP_CONSOLE, 0, "", "/dev/console", "");
 }
@@ -163,18 +166,21 @@ static void plan_proc_and_sys(struct request *r, const struct launch *l, bool sy
 	}
 	if (l->foreign) /* before /proc/sys is closed, and closed with it */
 		step(r, STEP_FOREIGN, 0, l->foreign->user_program, "/proc/sys/fs/binfmt_misc", own(r, machine_board_programs(l->foreign)));
-	for (size_t i = 0; i < ARRAY_SIZE(read_only); i++)
+	/* Which of these there are differs from kernel to kernel, and what is mounted on them could not be made again under another. They belong to
+	 * the host's root, who is nobody inside: what travels can read a few more numbers of its host, no more. */
+	for (size_t i = 0; i < ARRAY_SIZE(read_only) && !l->spec->travels; i++)
 		step(r, STEP_READ_ONLY, 0, "", read_only[i], "");
 	/* Below it the kernel shows the settings of the network namespace that asks, and lets its owner's root change them. */
 	step(r, STEP_READ_ONLY, 0, "", "/proc/sys", system && l->spec->network != NETWORK_HOST ? "net" : "");
-	for (size_t i = 0; i < ARRAY_SIZE(hidden); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(hidden) && !l->spec->travels; i++)
 		step(r, STEP_HIDE, 0, "", hidden[i], "");
 	/* sysfs shows the network namespace it is mounted in, which must be the workspace's own. */
 	if (l->spec->network == NETWORK_HOST)
 		step(r, STEP_HOST, 0, "/sys", "/sys", "");
 	else
 		step(r, STEP_MOUNT, CLOSED | MOUNT_ATTR_RDONLY, "sysfs", "/sys", "");
-	step(r, STEP_HIDE, 0, "", "/sys/firmware", "");
+	if (!l->spec->travels)
+		step(r, STEP_HIDE, 0, "", "/sys/firmware", "");
 	if (l->cgroups.v2)
 		step(r, STEP_MOUNT, CLOSED | (system ? 0 : MOUNT_ATTR_RDONLY), "cgroup2", "/sys/fs/cgroup", "");
 }
@@ -248,6 +254,8 @@ static void plan_tree(struct request *r, const struct launch *l, bool system)
 		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/run", tmpfs_options(r, l, "755", 20));
 		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/tmp", tmpfs_options(r, l, "1777", 50));
 		step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system/service.d/50-carrel.conf", SERVICE_DEFAULTS);
+		if (l->spec->travels) /* services do not inherit it */
+			step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system.conf.d/50-carrel.conf", MANAGER_DEFAULTS);
 	}
 	plan_volumes(r, l);
 	plan_identity(r, l, system);
@@ -285,12 +293,16 @@ static int plan_argv(struct request *r, const struct launch *l, bool system, str
 static void plan_environment(struct request *r, const struct launch *l, bool system)
 {
 	const struct image_run *run = l->image->run;
-	size_t n = 0, most = 4 + (run ? run->environment.count : 0) + l->spec->environment.count;
+	size_t n = 0, most = 6 + (run ? run->environment.count : 0) + l->spec->environment.count;
 	const char **list = r->plan.environment = own_list(r, most);
 
 	plan_set_variable(list, &n, "PATH=" DEFAULT_PATH);
 	if (!l->machine)
 		plan_set_variable(list, &n, "container=carrel"); /* systemd.io/CONTAINER_INTERFACE */
+	if (l->spec->travels) {
+		plan_set_variable(list, &n, "GLIBC_TUNABLES=" TRAVEL_TUNABLES);
+		plan_set_variable(list, &n, TRAVEL_BINDING);
+	}
 	if (l->spec->terminal || system)
 		plan_set_variable(list, &n, "TERM=xterm-256color");
 	for (size_t i = 0; run && i < run->environment.count; i++)
@@ -334,7 +346,7 @@ static void plan_program(struct request *r, const struct launch *l, bool system)
 	p->flags = (system ? PLAN_SYSTEM | PLAN_TERMINAL : 0) | (l->held ? PLAN_HELD : 0) | (l->paused ? PLAN_PAUSED : 0) |
 		   (l->maintenance ? PLAN_MAINTENANCE : 0) | (l->throw_away ? PLAN_THROW_AWAY : 0) |
 		   (l->spec->terminal && !l->maintenance ? PLAN_TERMINAL : 0) | (l->spec->interactive ? PLAN_INPUT : 0) |
-		   (l->spec->network == NETWORK_HOST ? PLAN_HOST_NETWORK : 0);
+		   (l->spec->network == NETWORK_HOST ? PLAN_HOST_NETWORK : 0) | (l->spec->travels ? PLAN_TRAVELS : 0);
 }
 
 void request_interface(const struct launch_interface *f, struct request_interface *ret_interface)

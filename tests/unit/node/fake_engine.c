@@ -125,6 +125,12 @@ int runner_suspend(const char *run_dir, int memory, int state, int *ret_connecti
 	return err_set(e, ERR_UNSUPPORTED, "no machines here");
 }
 
+int runner_depart(const char *run_dir, int memory, int *ret_connection, struct err *e)
+{
+	(void)run_dir, (void)memory, (void)ret_connection;
+	return err_set(e, ERR_UNSUPPORTED, "no machines here");
+}
+
 int runner_commit(int connection, struct err *e)
 {
 	(void)connection;

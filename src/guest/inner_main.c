@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * carrel-inner: goes on as the first process in the place of carrel-init, in a machine whose workspace travels. Its root is the disk of
+ * tools (node/travel.c), where CRIU is too; carrel-init hands over the channel as standard input.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "guest/agent.h"
+#include "guest/device.h"
+#include "guest/inner.h"
+
+static int serve(char *name, struct err *e)
+{
+	static const char *const scratch[] = { "/tmp", "/run" };
+	int port = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3), console = open("/dev/console", O_RDWR | O_CLOEXEC), r;
+
+	if (port < 0 || dup2(console, STDIN_FILENO) < 0)
+		return err_errno(e, errno, "take the channel over");
+	for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++)
+		if (mount("carrel", scratch[i], "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") < 0)
+			return err_errno(e, errno, "mount %s", scratch[i]);
+	if ((mkdir("/dev/pts", 0755) < 0 && errno != EEXIST) || mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, NULL) < 0)
+		return err_errno(e, errno, "mount /dev/pts"); /* CRIU looks at it */
+	if ((r = device_load_modules("/modules", "4-", e)) < 0)
+		return r;
+	struct agent_options how = { .port = port, .machine = true, .root = -1, .name = name, .inner = &inner_calls };
+	return agent_run(&how, e);
+}
+
+int main(int argc, char **argv)
+{
+	struct err e = { 0 };
+
+	(void)argc;
+	if (getpid() != 1) {
+		(void)fprintf(stderr, "carrel-inner is the first process of a machine\n");
+		return 2;
+	}
+	(void)umask(0);
+	log_init("carrel-inner", LOG_INFO);
+	int r = serve(argv[0], &e);
+	if (r < 0)
+		log_error(&e, "the machine goes off");
+	sync();
+	(void)reboot(r > 0 ? RB_AUTOBOOT : RB_POWER_OFF);
+	return 1;
+}

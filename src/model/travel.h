@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MODEL_TRAVEL_H
+#define MODEL_TRAVEL_H
+
+/*
+ * What is bound from the start of a workspace that may change its engine with its memory (spec: travels). Programs choose their code by the
+ * processor when they start, and keep the choice: what an emulated processor lacks, or what lays data out by the processor's state, is not
+ * offered to them.
+ *
+ * AVX-512 and TSX are not emulated. Lazy binding saves the processor's state into a room that was measured at the start, which on another
+ * processor is too small; so everything is bound at the start (ld.so(8)).
+ */
+
+#include <stdbool.h>
+
+/* glibc's names ("Memory Related Tunables" of its manual, glibc.cpu.hwcaps), and /proc/cpuinfo's of the same. */
+#define TRAVEL_TUNABLES "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512DQ,-AVX512CD,-XSAVEC,-RTM"
+#define TRAVEL_BINDING "LD_BIND_NOW=1"
+
+/* Whether programs of such a workspace may have chosen their code by this word of /proc/cpuinfo's flags. */
+bool travel_counts(const char *flag);
+
+/* Serials of a travelling machine's disks, and what its kernel is told. */
+#define TRAVEL_TOOLS "tools"   /* EROFS: the program that goes on in carrel-init's place, CRIU, modules */
+#define TRAVEL_LUGGAGE "luggage" /* ext4: where the workspace is written when it departs */
+#define TRAVEL_IMAGES "images" /* EROFS: the memory state that it goes on from */
+#define TRAVEL_WORD "carrel.inner"
+#define TRAVEL_PROGRAM "/libexec/carrel/carrel-inner" /* on the tools */
+#define TRAVEL_FOLDER "memory" /* on the luggage */
+#define TRAVEL_SCRATCH "/scratch" /* inside: where its disks are mounted */
+#define TRAVEL_CGROUP "/cgroup/workspace" /* inside */
+
+#endif

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. A machine whose workspace travels has three more disks:
+ *
+ *   tools    EROFS, one for kernel, CRIU and our programs together: what carrel-init becomes, and what it works with
+ *   luggage  ext4, the machine's to write: its workspace's memory when it departs. Read by us only when the machine stands still, after the
+ *            check that volumes of guests pass (store/check.h), and only regular files of a sane name and length
+ *   images   EROFS: the memory that the workspace goes on from; an empty file when it starts. Always there, because a machine that is
+ *            suspended as a whole must find the devices that it had
+ */
+#include "node/travel.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/fs.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "base/own.h"
+#include "engine/qemu/arguments.h"
+#include "engine/workspace/checkpoint.h"
+#include "model/board.h"
+#include "model/travel.h"
+#include "node/checkpoint.h"
+#include "node/travel_tools.h"
+#include "store/check.h"
+#include "store/erofs_writer.h"
+
+#define FOLDER "travel"
+#define LUGGAGE FOLDER "/luggage.ext4"
+#define IMAGES FOLDER "/images.erofs"
+#define LUGGAGE_MORE (UINT64_C(256) << 20) /* beside the memory */
+#define EMPTY_BYTES (1 << 20)
+#define FILES_MOST 100000
+#define BLOCK (1 << 20)
+
+bool travel_is_wished(const struct assignment *a, bool maintenance)
+{
+	const struct machine_board *here = machine_board_here(), *board = a->image && a->image->architecture ? machine_board(a->image->architecture) : here;
+
+	return a->spec->travels && !maintenance && board == here && !(a->image && a->image->machine);
+}
+
+void travel_features(struct texts *ret_features)
+{
+	own_str char *flags = checkpoint_features();
+	char *save = NULL;
+
+	for (char *word = strtok_r(flags, " ", &save); word; word = strtok_r(NULL, " ", &save))
+		if (travel_counts(word))
+			texts_add(ret_features, word);
+}
+
+int travel_check(struct node *n, const struct record *r, const char *engine, struct err *e)
+{
+	const struct assignment *a = &r->wish;
+	char version[CHECKPOINT_VERSION_SIZE];
+
+	(void)n;
+	if (!a->spec->travels) {
+		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' was not started to travel", a->spec->name ? a->spec->name : a->id);
+		return err_hint(e, "deploy it with --travels (travels: true), or leave out --live: it is stopped, and started there");
+	}
+	if (!travel_is_wished(a, false))
+		return err_set(e, ERR_UNSUPPORTED, "what boots a disk, or is for another processor, cannot travel to the engine '%s'", engine);
+	return checkpoint_probe(version, e);
+}
+
+/* --- the disks --- */
+
+static int add_file(struct erofs_writer *w, int folder, const char *name, char *block, struct err *e)
+{
+	own_fd int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	struct erofs_attributes a = { .mode = S_IFREG | 0644 };
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_errno(e, errno, "open the memory state's file %s", name);
+	int r = erofs_begin_file(w, name, &a, (uint64_t)st.st_size, false, e);
+	for (uint64_t at = 0; r >= 0 && at < (uint64_t)st.st_size;) {
+		ssize_t got = pread(fd, block, BLOCK, (off_t)at);
+		if (got <= 0)
+			return err_errno(e, got < 0 ? errno : EIO, "read the memory state's file %s", name);
+		r = erofs_add_data(w, at, block, (size_t)got, e);
+		at += (uint64_t)got;
+	}
+	return r < 0 ? r : erofs_end_file(w, e);
+}
+
+static int make_images(const struct record *r, const struct memory_manifest *m, int fd, struct err *e)
+{
+	own_str char *path = record_path(r, MEMORY_FOLDER), *block = mem_alloc(BLOCK);
+	own_erofs_writer struct erofs_writer *w = erofs_writer_new(fd, 0, &erofs_default_limits);
+	const struct memory_file *files = m->files.items;
+	own_fd int folder = -1;
+	uint64_t size, inodes;
+	int done = fs_open_dir(AT_FDCWD, path, &folder, e), fault = fault_point("travel-images");
+
+	if (done == 0 && fault)
+		done = err_errno(e, fault, "make the disk of images");
+	for (size_t i = 0; done >= 0 && i < m->files.count; i++)
+		done = add_file(w, folder, files[i].name, block, e);
+	return done < 0 ? done : erofs_finish(w, &size, &inodes, e);
+}
+
+static bool arrives(const struct isolate_parts *parts) { return parts->memory && parts->memory->kind == MEMORY_CRIU; }
+
+static int open_images(const struct record *r, const struct isolate_parts *parts, int *ret_fd, struct err *e)
+{
+	own_str char *path = record_path(r, IMAGES);
+	bool goes_on = parts->memory && !arrives(parts);
+	own_fd int fd = open(path, O_RDWR | O_CREAT | (goes_on ? 0 : O_TRUNC) | O_NOFOLLOW | O_CLOEXEC, 0600);
+	struct stat st;
+	int done = fd < 0 ? err_errno(e, errno, "make %s", path) : 0;
+
+	if (done == 0 && arrives(parts))
+		done = make_images(r, parts->memory, fd, e);
+	if (done >= 0 && (fstat(fd, &st) < 0 || (st.st_size < EMPTY_BYTES && ftruncate(fd, EMPTY_BYTES) < 0)))
+		done = err_errno(e, errno, "make %s", path);
+	if (done < 0)
+		return done;
+	*ret_fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC); /* the machine may not write it */
+	return *ret_fd < 0 ? err_errno(e, errno, "open %s", path) : 0;
+}
+
+static int open_luggage(struct node *n, const struct record *r, int *ret_fd, struct err *e)
+{
+	own_str char *path = record_path(r, LUGGAGE);
+	uint64_t bytes = machine_memory(spec_resources_or_default(r->wish.spec).memory_bytes) + LUGGAGE_MORE;
+	int done = volume_make(n->pool, VOLUME_DATA, bytes, path, e);
+
+	if (done < 0 || (done = volume_open(path, ret_fd, e)) < 0)
+		return err_wrap(e, "the luggage");
+	return volume_set_of_guest(*ret_fd, true, e);
+}
+
+int travel_prepare(struct node *n, const struct record *r, const struct isolate_parts *parts, struct travel *ret_travel, struct err *e)
+{
+	own_str char *folder = record_path(r, FOLDER), *memory = record_path(r, MEMORY_FOLDER);
+	struct launch_travel *l = &ret_travel->launch;
+	struct digest kernel;
+	int done = digest_parse(r->wish.kernel ? r->wish.kernel->digest : "", &kernel, e);
+
+	*ret_travel = (struct travel){ .launch = { .tools_fd = -1, .luggage_fd = -1, .images_fd = -1, .folder_fd = -1 } };
+	if (done < 0 || (done = fs_mkdirs(folder, 0700, e)) < 0 || (done = travel_tools(n, &kernel, parts->kernel_fd, &l->tools_fd, e)) < 0 ||
+	    (done = open_luggage(n, r, &l->luggage_fd, e)) < 0 || (done = open_images(r, parts, &l->images_fd, e)) < 0)
+		return done;
+	if (!arrives(parts))
+		return 0;
+	l->arrives = true;
+	for (size_t i = 0; i < parts->memory->features.count; i++)
+		if (travel_counts(parts->memory->features.items[i]))
+			texts_add(&ret_travel->features, parts->memory->features.items[i]);
+	texts_add(&ret_travel->features, NULL);
+	l->features = (const char *const *)ret_travel->features.items;
+	return fs_open_dir(AT_FDCWD, memory, &l->folder_fd, e);
+}
+
+void travel_done(struct travel *t)
+{
+	own_close(&t->launch.tools_fd);
+	own_close(&t->launch.luggage_fd);
+	own_close(&t->launch.images_fd);
+	own_close(&t->launch.folder_fd);
+	texts_done(&t->features);
+	*t = (struct travel){ .launch = { .tools_fd = -1, .luggage_fd = -1, .images_fd = -1, .folder_fd = -1 } };
+}
+
+/* --- out of the luggage --- */
+
+static int open_beneath(int folder, const char *name, uint64_t flags)
+{
+	struct open_how how = { .flags = flags | O_NOFOLLOW | O_CLOEXEC,
+				.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS };
+
+	return (int)syscall(SYS_openat2, folder, name, &how, sizeof how);
+}
+
+static bool is_sane(const char *name)
+{
+	for (const char *at = name; *at; at++)
+		if (!((*at >= 'a' && *at <= 'z') || (*at >= '0' && *at <= '9') || *at == '-' || *at == '_' || *at == '.'))
+			return false;
+	return name[0] != '.' && strlen(name) < 128 && !str_starts(name, "manifest") && !str_eq(name, MEMORY_RAM) && !str_eq(name, MEMORY_STATE) &&
+	       !str_eq(name, MEMORY_MACHINE);
+}
+
+static int copy_file(int from, int to, const char *name, char *block, struct memory_file *ret_file, struct err *e)
+{
+	own_fd int in = open_beneath(from, name, O_RDONLY | O_NONBLOCK);
+	struct stat st;
+	char text[DIGEST_TEXT_SIZE];
+
+	if (in < 0 || fstat(in, &st) < 0)
+		return err_errno(e, errno, "open %s in the luggage", name);
+	if (!S_ISREG(st.st_mode))
+		return err_set(e, ERR_CORRUPT, "%s in the luggage is no file", name);
+	(void)unlinkat(to, name, 0);
+	own_fd int out = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	own_hash struct hash *h = hash_new();
+	ssize_t got;
+	if (out < 0)
+		return err_errno(e, errno, "make %s", name);
+	while ((got = read(in, block, BLOCK)) > 0) {
+		int r = fs_write_all(out, block, (size_t)got, e);
+		if (r < 0)
+			return r;
+		hash_add(h, block, (size_t)got);
+	}
+	struct digest d = hash_end(h);
+	if (got < 0 || fstat(out, &st) < 0 || fsync(out) < 0)
+		return err_errno(e, errno, "copy %s out of the luggage", name);
+	*ret_file = (struct memory_file){ mem_strdup(name), (uint64_t)st.st_size, mem_strdup(digest_text(&d, text)) };
+	return 0;
+}
+
+static int copy_all(int mount, int folder, struct memory_manifest *m, struct err *e)
+{
+	own_fd int from = open_beneath(mount, TRAVEL_FOLDER, O_RDONLY | O_DIRECTORY);
+	own_dir DIR *dir = from < 0 ? NULL : fdopendir(fcntl(from, F_DUPFD_CLOEXEC, 0));
+	own_str char *block = mem_alloc(BLOCK);
+	struct memory_file *files = NULL;
+	size_t room = 0, count = 0;
+	int r = dir ? 0 : err_errno(e, errno, "read the luggage");
+
+	for (struct dirent *d; r == 0 && (d = readdir(dir)) && count < FILES_MOST;) {
+		if (str_eq(d->d_name, ".") || str_eq(d->d_name, "..") || str_eq(d->d_name, CHECKPOINT_LOG))
+			continue;
+		if (!is_sane(d->d_name)) {
+			r = err_set(e, ERR_CORRUPT, "the luggage holds something of a strange name");
+			break;
+		}
+		MEM_PUSH_ROOM(files, count, room);
+		r = copy_file(from, folder, d->d_name, block, &files[count], e);
+		count += r == 0;
+	}
+	m->files = (struct objects){ files, count };
+	return r;
+}
+
+int travel_unpack(struct node *n, const struct record *r, int folder, struct memory_manifest *m, struct err *e)
+{
+	own_str char *path = record_path(r, LUGGAGE);
+	struct volume_mount mount = { -1, -1 };
+	own_fd int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC); /* the machine, which stands still, has its lock */
+	int done = fd < 0 ? err_errno(e, errno, "open the luggage") : 0;
+
+	if (done == 0 && n->config.guest_volumes == GUEST_VOLUMES_REFUSED) {
+		(void)err_set(e, ERR_DENIED, "this host takes nothing that a machine wrote (guest-volumes: refused)");
+		return err_hint(e, "a machine can be moved to another machine's engine only");
+	}
+	if (done == 0)
+		done = check_volume(fd, e);
+	if (done >= 0)
+		done = volume_mount(fd, false, &mount, e);
+	if (done >= 0) {
+		own_fd int top = openat(mount.mount_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		done = top < 0 ? err_errno(e, errno, "open the luggage") : copy_all(top, folder, m, e);
+	}
+	volume_mount_close(&mount);
+	return done < 0 ? err_wrap(e, "what the machine wrote") : 0;
+}
+
+void travel_forget(const struct record *r, const struct memory_manifest *m)
+{
+	own_str char *path = record_path(r, MEMORY_FOLDER);
+	const struct memory_file *files = m->files.items;
+	own_fd int folder = -1;
+
+	if (m->kind != MEMORY_CRIU || fs_open_dir(AT_FDCWD, path, &folder, NULL) < 0)
+		return;
+	for (size_t i = 0; i < m->files.count; i++)
+		(void)unlinkat(folder, files[i].name, 0);
+}
