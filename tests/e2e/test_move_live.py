@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A workspace changes its engine while it runs, with its memory: from namespaces into an emulated machine and back. What fails on the way leaves
+it running where it was, with its memory. One workspace is moved again and again, since each machine boots.
+"""
+import pathlib
+import shutil
+import signal
+import tempfile
+
+import pytest
+
+import conftest
+from guest_tools import kernel_package
+from test_suspend_workspace import criu  # noqa: F401: a fixture
+
+# A count in a shell's memory; a pipe between two processes, a file in tmpfs, a file that is open and removed.
+PROGRAM = r"""
+echo kept > /dev/shm/note; exec 7> /gone; rm /gone; echo still >&7
+(while true; do echo x; usleep 500000; done) | while read x; do :; done &
+i=0; while true; do i=$((i+1)); echo tick $i; usleep 200000; done
+"""
+LONG = 240
+
+
+@pytest.fixture(scope="module")
+def sites(prefix, criu, busybox_tar):  # noqa: F811
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("qemu-system-x86 is not installed")
+    package = kernel_package()
+    if not package:
+        pytest.skip("apt-get download of a cloud kernel does not work here")
+    plan = pathlib.Path(tempfile.mkdtemp(prefix="carrel-test-faults-", dir="/var/tmp")) / "plan"
+    plan.write_text("")
+    site = conftest.Site(prefix, env={"CARREL_CRIU": criu, "CARREL_FAULTS": str(plan)})
+    site.faults = plan
+    conftest.import_image(site, "busybox", busybox_tar)
+    site.carrel("kernel", "import", "linux", package)
+    yield site
+    problems = site.close()
+    shutil.rmtree(plan.parent)
+    assert not problems, "\n".join(problems)
+
+
+@pytest.fixture(scope="module")
+def running(sites):
+    sites.carrel("run", "-d", "--travels", "--network", "none", "--name", "t", "busybox", "--", "sh", "-c", PROGRAM)
+    sites.wait(lambda: ticks(sites) and len(ticks(sites)) > 3, timeout=60)
+    return sites
+
+
+@pytest.fixture
+def site(running):
+    yield running
+    running.faults.write_text("")
+    if not running.node.running():
+        running.node.start()
+
+
+def ticks(site):
+    return [int(line.split()[1]) for line in site.carrel("logs", "t").stdout.splitlines() if line.startswith("tick ")]
+
+
+def processes(site):
+    return site.carrel("exec", "t", "--", "sh", "-c", "for p in /proc/[0-9]*; do read -r c 2>/dev/null < $p/comm && echo ${p#/proc/} $c; done",
+                       timeout=LONG).stdout
+
+
+def stable(text):
+    return {line for line in text.splitlines() if not line.endswith(" usleep")}
+
+
+def engine(site):
+    return site.workspace("t")["engine"]
+
+
+def counts_on(site):
+    """Nothing is left out and nothing is said twice."""
+    before = len(ticks(site))
+    site.wait(lambda: len(ticks(site)) > before + 2, timeout=LONG)
+    seen = ticks(site)
+    assert seen == list(range(1, len(seen) + 1))
+
+
+def move(site, to, ok=0):
+    return site.carrel("move", "t", "--live", "--engine", to, timeout=LONG, ok=ok)
+
+
+def test_there_and_back(site):
+    shell = next(line for line in processes(site).splitlines() if line.startswith("2 "))
+    move(site, "emulator")
+    assert engine(site) == "emulator"
+    counts_on(site)
+    assert shell in processes(site)
+    assert site.carrel("exec", "t", "--", "cat", "/dev/shm/note", timeout=LONG).stdout == "kept\n"
+    assert "(deleted)" in site.carrel("exec", "t", "--", "ls", "-l", "/proc/2/fd/7", timeout=LONG).stdout
+    site.carrel("exec", "t", "--", "sh", "-c", "echo there > /written", timeout=LONG)
+    move(site, "workspace")
+    assert engine(site) == "workspace"
+    counts_on(site)
+    assert shell in processes(site)
+    assert site.carrel("exec", "t", "--", "cat", "/written", "/dev/shm/note").stdout == "there\nkept\n"
+
+
+def test_it_goes_on_where_it_was(site):
+    """Into a machine that cannot be made, out of one whose memory is not taken: back, with the memory, and the wish with it."""
+    assert engine(site) == "workspace"
+    for fault in ("travel-images", "runner.arrived"):
+        site.faults.write_text(f"{fault} fail 28\n")
+        done = move(site, "emulator", ok=None)
+        site.faults.write_text("")
+        assert done.returncode != 0 and "move" in done.stderr, done.stderr
+        site.wait(lambda: site.workspace("t")["state"] == "running", timeout=LONG)
+        assert engine(site) == "workspace" and site.workspace("t")["spec"]["engine"] == "workspace"
+        counts_on(site)
+
+
+def test_a_visitor_keeps_it(site):
+    with_visitor = site.popen("exec", "t", "--", "sleep", "1000")
+    site.wait(lambda: "sleep" in processes(site), timeout=60)
+    done = move(site, "emulator", ok=None)
+    assert done.returncode != 0 and "exec" in done.stderr
+    with_visitor.send_signal(signal.SIGINT)
+    with_visitor.kill()
+    with_visitor.wait()
+    site.wait(lambda: "sleep" not in processes(site), timeout=60)
+    assert engine(site) == "workspace"
+    counts_on(site)
+
+
+def test_the_agent_dies(site):
+    """At the moment when it is neither here nor there: suspended, and on its way."""
+    site.faults.write_text("travel-images kill\n")
+    mover = site.popen("move", "t", "--live", "--engine", "emulator")
+    site.wait(lambda: not site.node.running(), timeout=LONG)
+    site.faults.write_text("")
+    site.node.start()
+    mover.wait(timeout=LONG)
+    site.wait(lambda: site.workspace("t")["state"] == "running" and engine(site) == "emulator", timeout=LONG)
+    counts_on(site)
+
+
+def test_out_of_a_machine_fails(site):
+    assert engine(site) == "emulator"
+    for fault in ("travel-departed", "runner.commit"):
+        site.faults.write_text(f"{fault} fail 28\n")
+        done = move(site, "workspace", ok=None)
+        site.faults.write_text("")
+        assert done.returncode != 0, done.stderr
+        site.wait(lambda: site.workspace("t")["state"] == "running", timeout=LONG)
+        assert engine(site) == "emulator"
+        counts_on(site)
+    move(site, "workspace")
+    counts_on(site)
+    site.carrel("rm", "-f", "t")
+
+
+def test_what_was_not_started_to_travel(running):
+    running.carrel("run", "-d", "--network", "none", "--name", "stays", "busybox", "--", "sleep", "1000")
+    done = running.carrel("move", "stays", "--live", "--engine", "emulator", ok=None)
+    assert done.returncode != 0 and "travel" in done.stderr
+    running.carrel("rm", "-f", "stays")
