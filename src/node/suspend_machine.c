@@ -123,6 +123,8 @@ static int take_ram(struct node *n, int folder, const char *path, uid_t owner, s
 		memory->path = mem_printf("%s/" MEMORY_BASE, path);
 		memory->private_shim = templates_shim(n->templates);
 		memory->clone = true;
+		if (fchmodat(folder, MEMORY_BASE, 0444, 0) < 0) /* for QEMU's user, also where a bundle brought it */
+			return err_errno(e, errno, "open %s to QEMU", MEMORY_BASE);
 	} else if (unlinkat(folder, MEMORY_BASE, 0) < 0 && errno != ENOENT) { /* of the run before */
 		return err_errno(e, errno, "remove %s", MEMORY_BASE);
 	}

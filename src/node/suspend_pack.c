@@ -55,7 +55,7 @@ uint64_t suspend_pack_due(const struct node *n, const struct record *r)
 
 	if (n->config.memory == MEMORY_KEPT || suspend_read(r, &m, NULL) < 0)
 		return 0;
-	if (first_plain(&m))
+	if (first_plain(&m) && !memory_manifest_file(&m, MEMORY_BASE)) /* of a clone that has not begun: others map it */
 		due = m.taken_ms + n->config.memory_after_ms;
 	memory_manifest_done(&m);
 	return due;

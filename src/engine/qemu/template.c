@@ -22,9 +22,11 @@ static int template_arguments(const struct launch *l, char ***ret_argv, struct e
 	return machine_arguments(&m, ret_argv, e);
 }
 
+/* Other boards have not been tried: where firmware leaves windows for devices that come later is their own affair. */
 bool template_fits(const struct launch *l)
 {
-	return l->host_machine && !l->image->machine && !l->maintenance && !l->paused && l->host_machine->kernel;
+	return l->host_machine && !l->image->machine && !l->maintenance && !l->paused && l->host_machine->kernel &&
+	       str_eq(l->host_machine->board->architecture, "amd64");
 }
 
 static void add_text(struct hash *h, const char *text) { hash_add(h, text, strlen(text) + 1); }

@@ -187,6 +187,8 @@ static void test_name_of_a_template(void **state)
 	assert_false(template_fits(&w.launch));
 	want(&w)->launch.maintenance = true;
 	assert_false(template_fits(&w.launch));
+	want(&w)->host.board = machine_board("arm64");
+	assert_false(template_fits(&w.launch));
 }
 
 static void test_plan_of_a_template(void **state)
