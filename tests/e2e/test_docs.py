@@ -102,6 +102,16 @@ def test_links_lead_somewhere(page):
             assert anchor in [re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles], f"{page.name}: {target}"
 
 
+def test_every_decision_is_listed_under_its_title():
+    folder = conftest.ROOT / "docs" / "decisions"
+    pages = sorted(p for p in folder.glob("*.md") if p.name != "README.md")
+    titles = [p.read_text(encoding="utf-8").split("\n", 1)[0] for p in pages]
+    rows = [re.fullmatch(r"# (\d{4}): (.+)", t).groups() for t in titles]
+    assert [p.name[:4] for p in pages] == [number for number, _ in rows]
+    listed = re.findall(r"^\| (\d{4}) \| \[(.+)\]\((.+)\) \|$", (folder / "README.md").read_text(encoding="utf-8"), re.M)
+    assert listed == [(number, title, p.name) for (number, title), p in zip(rows, pages)]
+
+
 def test_matching_is_loose_but_in_order():
     assert matches(["NAME  STATE", "first ... ago"], "NAME   STATE\nfirst  running  1 minute ago\n")
     assert matches(["a", "...", "d"], "x\na\nb\nc\nd\n")
