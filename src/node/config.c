@@ -12,7 +12,7 @@
 static const char *const level_names[] = { "error", "warn", "info", "detail", NULL };
 static const char *const mount_names[] = { "auto", "file", "loop", NULL };
 static const char *const memory_names[] = { "compress", "keep", NULL };
-static const char *const guest_volumes_names[] = { "checked", "refused", NULL };
+static const char *const guest_volumes_names[] = { "checked", "copied", "refused", NULL };
 
 /* A path below each hierarchy's root: "carrel", "system.slice/carrel-node.service/workspaces". */
 static int check_cgroup(const char *path, struct err *e)
@@ -47,7 +47,8 @@ static const struct field fields[] = {
 	{ "link-speed", FIELD_RATE, C(link_bits), "of the host's link to the site, of which guaranteed rates are shares; 0: as its device says",
 	  .example = "1G" },
 	{ "mount", FIELD_ENUM, C(mount), "how partitions are mounted: auto, file or loop", .names = mount_names, .example = "auto" },
-	{ "guest-volumes", FIELD_ENUM, C(guest_volumes), "what a machine wrote, before this host mounts it: checked (e2fsck in a sandbox), or refused",
+	{ "guest-volumes", FIELD_ENUM, C(guest_volumes), "what a machine wrote, before this host mounts it: checked (e2fsck in a sandbox), copied into a new "
+	  "volume by a helper machine, or refused",
 	  .names = guest_volumes_names, .example = "checked" },
 	{ "memory", FIELD_ENUM, C(memory), "of suspended workspaces, on disk: compress it, or keep it as it is", .names = memory_names,
 	  .example = "compress" },

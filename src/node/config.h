@@ -15,7 +15,7 @@ struct config {
 	bool clean, facts;
 };
 
-enum { GUEST_VOLUMES_CHECKED, GUEST_VOLUMES_REFUSED };
+enum { GUEST_VOLUMES_CHECKED, GUEST_VOLUMES_COPIED, GUEST_VOLUMES_REFUSED };
 enum { MEMORY_COMPRESSED, MEMORY_KEPT };
 
 extern const struct settings config_settings;

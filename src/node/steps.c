@@ -5,7 +5,8 @@
  * So a row needs no memory of its own; the journal only tells a restarted agent that an interrupted action may have left something.
  *
  * What a failed action undoes is what this very action made: a start that fails takes limits and runner away and leaves volumes,
- * which may hold a user's data from earlier runs; a first preparation that fails takes its volumes and ids away too.
+ * which may hold a user's data from earlier runs; a first preparation that fails takes its volumes and ids away too. A workspace that failed is
+ * prepared again when it is asked for again: that is no first preparation.
  */
 #include "node/steps.h"
 
@@ -25,6 +26,7 @@
 #include "node/clone.h"
 #include "node/disk.h"
 #include "node/network.h"
+#include "node/refill.h"
 #include "store/check.h"
 
 struct step {
@@ -214,25 +216,29 @@ static int open_volume(const char *path, int *ret_fd, struct err *e)
 /* Before this host's kernel, or a program of this host, reads what a guest's kernel wrote. */
 static int trust_volume(struct work *w, const char *path, const char *name, struct err *e)
 {
+	unsigned how = w->node->config.guest_volumes;
 	own_fd int fd = -1;
 	int r = open_volume(path, &fd, e);
 
-	if (r == 0 && w->node->config.guest_volumes == GUEST_VOLUMES_REFUSED)
+	if (r == 0 && how == GUEST_VOLUMES_REFUSED)
 		r = err_set(e, ERR_DENIED, "this host mounts none (guest-volumes: refused)");
 	if (r == 0) {
-		w->step = "check-volume";
+		w->step = how == GUEST_VOLUMES_COPIED ? "copy-volume" : "check-volume";
 		w->tell(w);
-		r = check_volume(fd, e);
+		r = how == GUEST_VOLUMES_COPIED ? refill_volume(w, path, str_eq(name, "root"), e) : check_volume(fd, e);
 		w->step = "volumes";
 	}
 	if (r < 0) {
 		(void)err_wrap(e, "a machine wrote volume %s, and it is not mounted here", name);
 		return err_hint(e, "its data is untouched: carrel move it back to the engine it ran under, and copy what is needed out with carrel cp");
 	}
-	r = volume_set_of_guest(fd, false, e);
+	if (how != GUEST_VOLUMES_COPIED) /* else another file is there now, which no guest has written */
+		r = volume_set_of_guest(fd, false, e);
 	if (r >= 0) {
 		free(w->record->truth.report->notice);
-		w->record->truth.report->notice = mem_strdup("what its machine had written was checked (e2fsck) before this host mounted it");
+		w->record->truth.report->notice = mem_strdup(how == GUEST_VOLUMES_COPIED ?
+			"what its machine had written was copied into a new volume by a helper machine" :
+			"what its machine had written was checked (e2fsck) before this host mounted it");
 	}
 	return r;
 }
@@ -408,6 +414,8 @@ static int run_step(struct work *w, const struct step *s, struct err *e)
 
 int steps_do(struct work *w, enum action action, const char **ret_step, struct err *e)
 {
+	own_str char *volumes = record_path(w->record, "volumes");
+	bool first = action != ACTION_START && !fs_exists(AT_FDCWD, volumes); /* else they may hold a user's data, whatever state it is in */
 	size_t at;
 	int r = 0;
 
@@ -421,7 +429,7 @@ int steps_do(struct work *w, enum action action, const char **ret_step, struct e
 	*ret_step = steps[at - 1].name;
 	while (at-- > 0) {
 		struct err ignored = { 0 };
-		bool ours = (steps[at].actions & (1U << action)) && (action != ACTION_START || steps[at].undo_on_failed_start);
+		bool ours = (steps[at].actions & (1U << action)) && (first || steps[at].undo_on_failed_start);
 		if (ours && steps[at].undo(w, &ignored) < 0)
 			(void)err_wrap(e, "%s (and undoing %s: %s)", *ret_step, steps[at].name, ignored.message);
 	}

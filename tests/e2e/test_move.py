@@ -226,6 +226,7 @@ def test_a_volume_with_faults_is_not_mounted_and_not_touched(here, name):
     failed = here.carrel("start", name, ok=8)
     assert "is not mounted here" in failed.stderr and "faults" in failed.stderr and "move" in failed.stderr
     assert here.workspace(name)["state"] == "failed"
+    assert here.carrel("start", name, ok=8).stderr.count("faults"), "asked for again"
     assert path.read_bytes()[:1 << 20] == before and is_marked(path)
     assert path.stat().st_uid == 0 and path.stat().st_mode & 0o777 == 0o600
     move(here, name, "emulator")

@@ -189,7 +189,8 @@ static int step_mount(struct tree *t, const struct step *s, struct err *e)
 	return attach(mount, target, s->target, e);
 }
 
-/* A data volume holds one folder, so that a program finds its place empty. */
+/* A data volume holds one folder, so that a program finds its place empty. A root volume that is taken as one - for its files to be copied - has them in
+ * another. */
 int tree_take_volume(struct tree *t, const struct step *s, int *ret_mount, struct err *e)
 {
 	size_t i = 0;
@@ -208,6 +209,8 @@ int tree_take_volume(struct tree *t, const struct step *s, int *ret_mount, struc
 	if ((r = fs_open_dir(AT_FDCWD, name, &top, e)) < 0)
 		return r;
 	own_fd int data = open_in(top, "data", O_PATH | O_DIRECTORY, 0, OURS | RESOLVE_NO_XDEV);
+	if (data < 0 && errno == ENOENT)
+		data = open_in(top, "upper", O_PATH | O_DIRECTORY, 0, OURS | RESOLVE_NO_XDEV);
 	if (data < 0)
 		return err_errno(e, errno, "open data/ of volume %s", s->source);
 	own_fd int mount = (int)syscall(SYS_open_tree, data, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
