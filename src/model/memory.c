@@ -6,6 +6,7 @@
  */
 #include "model/memory.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -145,6 +146,82 @@ int memory_check(const struct memory_manifest *m, const struct memory_host *h, s
 	if (m->kernel && (!h->kernel || !str_eq(m->kernel, h->kernel)))
 		return differs("kernel", m->kernel, h->kernel ? h->kernel : "none", e);
 	return check_features(m, h, e);
+}
+
+/* --- other hosts --- */
+
+#define P(member) offsetof(struct memory_program, member)
+static const struct field program_fields[] = {
+	{ "name", FIELD_TEXT, P(name), "of the program", .required = true, .max = 64 },
+	{ "version", FIELD_TEXT, P(version), "of the program", .required = true, .max = 64 },
+	{ "machines", FIELD_TEXTS, P(machines), "types that it knows", .max = 4096 },
+	{ 0 },
+};
+static const struct shape program_shape = { "memory-program", sizeof(struct memory_program), program_fields, "What writes and reads memory." };
+
+#define H(member) offsetof(struct memory_facts, member)
+static const struct field facts_fields[] = {
+	{ "architecture", FIELD_TEXT, H(architecture), "of the processor", .required = true, .max = 32 },
+	{ "features", FIELD_TEXTS, H(features), "of the processor, and its maker", .max = 4096 },
+	{ "programs", FIELD_OBJECTS, H(programs), "that write and read memory", .max = 64, .shape = &program_shape },
+	{ 0 },
+};
+const struct shape memory_facts_shape = { "memory-facts", sizeof(struct memory_facts), facts_fields, "What memory goes on here." };
+
+#define N(member) offsetof(struct memory_needs, member)
+static const struct field needs_fields[] = {
+	{ "architecture", FIELD_TEXT, N(architecture), "of the processor", .required = true, .max = 32 },
+	{ "program", FIELD_TEXT, N(program), "that reads it", .required = true, .max = 64 },
+	{ "version", FIELD_TEXT, N(version), "of the program", .required = true, .max = 64 },
+	{ "machine", FIELD_TEXT, N(machine), "type of QEMU's", .max = 64 },
+	{ "kernel", FIELD_TEXT, N(kernel), "of the host", .max = 128 },
+	{ "features", FIELD_TEXTS, N(features), "of the processor", .max = 1024 },
+	{ 0 },
+};
+const struct shape memory_needs_shape = { "memory-needs", sizeof(struct memory_needs), needs_fields, "What memory needs of a host." };
+
+json_t *memory_needs_encode(const struct memory_manifest *m)
+{
+	const struct memory_needs needs = { m->architecture, m->program, m->version, m->machine, m->kernel, m->features };
+	return encode(&memory_needs_shape, &needs);
+}
+
+static bool is_newer_criu(const char *program, const char *have, const char *wanted)
+{
+	unsigned a[3] = { 0 }, b[3] = { 0 };
+
+	if (!str_eq(program, "criu") || sscanf(have, "%u.%u.%u", &a[0], &a[1], &a[2]) < 1 || sscanf(wanted, "%u.%u.%u", &b[0], &b[1], &b[2]) < 1)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(a); i++)
+		if (a[i] != b[i])
+			return a[i] > b[i];
+	return true;
+}
+
+int memory_check_facts(const struct memory_needs *n, const struct memory_facts *f, struct err *e)
+{
+	const struct memory_manifest m = { .architecture = n->architecture, .program = n->program, .version = n->version, .machine = n->machine,
+					   .kernel = n->kernel, .features = n->features };
+	const struct memory_program *programs = f->programs.items, *found = NULL;
+	struct texts features = { 0 }, machines = { 0 };
+
+	for (size_t i = 0; i < f->programs.count && !found; i++)
+		found = str_eq(programs[i].name, n->program) ? &programs[i] : NULL;
+	for (size_t i = 0; i < f->features.count; i++)
+		texts_add(&features, f->features.items[i]);
+	texts_add(&features, NULL);
+	for (size_t i = 0; found && i < found->machines.count; i++)
+		texts_add(&machines, found->machines.items[i]);
+	texts_add(&machines, NULL);
+	bool newer = found && is_newer_criu(n->program, found->version, n->version);
+	/* an emulator makes other processors than the host's */
+	const struct memory_host host = { .architecture = found && n->machine ? n->architecture : f->architecture, .program = found ? found->name : NULL,
+					  .version = newer ? n->version : found ? found->version : NULL, .kernel = n->kernel,
+					  .machines = (const char *const *)machines.items, .features = (const char *const *)features.items };
+	int r = memory_check(&m, &host, e);
+	texts_done(&features);
+	texts_done(&machines);
+	return r;
 }
 
 static bool same_texts(const struct texts *a, const struct texts *b)

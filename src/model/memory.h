@@ -64,6 +64,26 @@ struct memory_host {
 	const char *kernel;                  /* as the manifest's */
 };
 
+/* What a host tells of itself in its facts ("resume"), so that it can be asked elsewhere whether a state would go on there. */
+struct memory_program {
+	char *name, *version;  /* as in a manifest */
+	struct texts machines; /* types that it knows */
+};
+struct memory_facts {
+	char *architecture;    /* of its processor */
+	struct texts features; /* and its maker, as a manifest has them */
+	struct objects programs; /* struct memory_program */
+};
+/* What a state needs of a host: of a manifest, what memory_check looks at. */
+struct memory_needs {
+	char *architecture, *program, *version, *machine, *kernel;
+	struct texts features;
+};
+extern const struct shape memory_facts_shape, memory_needs_shape;
+json_t *memory_needs_encode(const struct memory_manifest *m);
+/* memory_check against another host's facts; a newer CRIU reads what an older one wrote. */
+int memory_check_facts(const struct memory_needs *needs, const struct memory_facts *f, struct err *e) must_check;
+
 int memory_manifest_decode(const char *bytes, size_t length, const char *source, struct memory_manifest *ret_manifest, struct err *e) must_check;
 char *memory_manifest_encode(const struct memory_manifest *m); /* JSON text; the caller frees */
 void memory_manifest_done(struct memory_manifest *m);

@@ -291,5 +291,6 @@ json_t *facts_read(const struct node *n)
 	facts_add_foreign_rules(items);
 	facts_add_short_way(items);
 	(void)uname(&u);
-	return json_pack("{s:s, s:s, s:o, s:o}", "kernel", u.release, "machine", u.machine, "routes", facts_routes(), "items", items);
+	return json_pack("{s:s, s:s, s:o, s:o, s:o}", "kernel", u.release, "machine", u.machine, "routes", facts_routes(), "items", items, "resume",
+			 facts_resume());
 }

@@ -2,9 +2,14 @@
 /* Which engines this host has, and for which processors; why not, where not. */
 #include "node/facts_engines.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "base/mem.h"
 #include "base/own.h"
+#include "model/memory.h"
 #include "node/checkpoint.h"
+#include "node/emulator.h"
 #include "node/foreign.h"
 #include "node/kvm.h"
 #include "node/machine.h"
@@ -49,6 +54,38 @@ static void add_processor(json_t *items, const struct machine_board *here, bool 
 
 	add(items, kvm ? "processor-kvm" : "processor-emulator", r, detail, &e);
 	processor_done(&p);
+}
+
+static void add_program(struct memory_facts *f, const char *name, const char *version, const char *const *machines)
+{
+	struct memory_program *programs = mem_grow_array(f->programs.items, f->programs.count + 1, sizeof *programs);
+	struct memory_program *p = &programs[f->programs.count];
+
+	*p = (struct memory_program){ .name = mem_strdup(name), .version = mem_strdup(version) };
+	for (; machines && *machines; machines++)
+		if (strchr(*machines, '-')) /* with a version */
+			texts_add(&p->machines, *machines);
+	f->programs = (struct objects){ programs, f->programs.count + 1 };
+}
+
+json_t *facts_resume(void)
+{
+	const struct machine_board *here = machine_board_here();
+	char version[CHECKPOINT_VERSION_SIZE];
+	struct memory_facts f = { .architecture = mem_strdup(here ? here->architecture : "unknown") };
+
+	for (const char *const *feature = processor_here()->features; feature && *feature; feature++)
+		texts_add(&f.features, *feature);
+	for (const struct machine_board *b = machine_boards; b->architecture; b++) {
+		own_emulator const struct emulator *q = NULL;
+		if (emulator_get(b->program, &q, NULL) == 0)
+			add_program(&f, strrchr(b->program, '/') + 1, q->version, q->machines);
+	}
+	if (checkpoint_probe(version, NULL) >= 0)
+		add_program(&f, "criu", version, NULL);
+	json_t *json = encode(&memory_facts_shape, &f);
+	shape_done(&memory_facts_shape, &f);
+	return json;
 }
 
 void facts_add_engines(json_t *items, const struct node *n)

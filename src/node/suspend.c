@@ -338,23 +338,38 @@ int suspend_discard(const struct record *r, struct err *e)
 	return fs_remove_tree(AT_FDCWD, path, e);
 }
 
+/* What a state that is written now would need: a machine's is known since its start. */
+static void would_need(const struct record *r, const struct suspend_engine *engine, struct memory_manifest *m)
+{
+	own_str char *path = record_path(r, MEMORY_FOLDER "/" MEMORY_MACHINE);
+	own_strbuf struct str text = { 0 };
+
+	if (engine == &suspend_workspace)
+		suspend_workspace_needs(r, m);
+	else if (fs_read_file(AT_FDCWD, path, MANIFEST_MOST, &text, NULL) == 0)
+		(void)!memory_manifest_decode(str_text(&text), text.length, MEMORY_MACHINE, m, NULL);
+}
+
 json_t *suspend_check(struct node *n, const struct record *r)
 {
 	const struct suspend_engine *engine = NULL;
 	enum state s = (enum state)r->truth.report->state;
+	struct memory_manifest m = { 0 };
 	struct err why = { 0 };
 	int done = 0;
 
 	if (s == STATE_SUSPENDED) {
-		struct memory_manifest m = { 0 };
 		done = suspend_verify(n, r, true, &m, &why);
-		memory_manifest_done(&m);
 	} else if (s != STATE_RUNNING && s != STATE_PAUSED) {
 		done = err_set(&why, ERR_CONFLICT, "the workspace is %s: it has no memory", state_names[s]);
 	} else if ((done = suspend_engine_of(r, &engine, &why)) == 0) {
 		done = engine->check(n, r, &why);
+		would_need(r, engine, &m);
 	}
 	json_t *json = json_pack("{s:s}", "level", done < 0 ? "volumes" : "memory");
+	if (done >= 0 && m.program)
+		(void)json_object_set_new(json, "needs", memory_needs_encode(&m));
+	memory_manifest_done(&m);
 	if (r->truth.report->engine)
 		(void)json_object_set_new(json, "engine", json_string(r->truth.report->engine));
 	if (done < 0)

@@ -40,6 +40,7 @@ struct suspend_engine {
 extern const struct suspend_engine suspend_emulator, suspend_kvm; /* suspend_machine.c */
 extern const struct suspend_engine suspend_workspace; /* suspend_workspace.c: by CRIU */
 extern const struct suspend_engine suspend_travel;    /* suspend_travel.c: by CRIU, of what lives inside a machine; of no engine alone */
+void suspend_workspace_needs(const struct record *r, struct memory_manifest *m); /* program, version and features of a state written now */
 extern const struct suspend_engine *const suspend_engines[]; /* NULL-terminated */
 
 /* The row of the engine a workspace runs under; ERR_UNSUPPORTED when there is none. */

@@ -141,6 +141,18 @@ static int commit(struct work *w, int folder, void *saved, struct err *e)
 	return r;
 }
 
+void suspend_workspace_needs(const struct record *r, struct memory_manifest *m)
+{
+	char version[CHECKPOINT_VERSION_SIZE];
+
+	if (checkpoint_probe(version, NULL) < 0)
+		return;
+	m->architecture = mem_strdup(r->wish.image->architecture ? r->wish.image->architecture : "amd64");
+	m->program = mem_strdup("criu");
+	m->version = mem_strdup(version);
+	add_features(travel_is_wished(&r->wish, false), m);
+}
+
 /* --- resume --- */
 
 static int host(struct node *n, const struct memory_manifest *m, struct suspend_host *ret_host, struct err *e)

@@ -135,6 +135,7 @@ const struct shape stop_shape = { "stop", sizeof(struct stop_request), stop_fiel
 
 struct suspend_check_view {
 	char *level, *engine, *reason, *hint;
+	json_t *needs;
 };
 #define S(member) offsetof(struct suspend_check_view, member)
 static const struct field suspend_check_fields[] = {
@@ -142,6 +143,7 @@ static const struct field suspend_check_fields[] = {
 	{ "engine", FIELD_TEXT, S(engine), "what it runs under" },
 	{ "reason", FIELD_TEXT, S(reason), "why not more" },
 	{ "hint", FIELD_TEXT, S(hint), "what can be done about it" },
+	{ "needs", FIELD_JSON, S(needs), "of the host that it is resumed on: architecture, program, version, machine, features" },
 	{ 0 },
 };
 const struct shape suspend_check_shape = { "suspend-check", sizeof(struct suspend_check_view), suspend_check_fields,

@@ -50,15 +50,42 @@ def goes_on(here, name, before):
     here.wait(lambda: count(here, name) > seen)
 
 
-def test_what_ran_goes_on(here, name):
+def asks_others(here, name, tmp_path):
+    """The facts of this host, of one with another QEMU, of one without any, and of one that tells nothing."""
+    doctor = here.json("doctor")
+    assert here.json("suspend", "--check", "--host", "local", name)["level"] == "memory"
+    assert here.carrel("suspend", "--check", "--host", "nobody", name, ok=None).returncode == 4
+
+    def asked(change, ok=0):
+        facts = json.loads(json.dumps(doctor))
+        change(facts["hosts"][0]["facts"])
+        (tmp_path / "facts.json").write_text(json.dumps(facts))
+        return here.carrel("suspend", "--check", "--target", tmp_path / "facts.json", "--format", "json", name, ok=ok)
+    assert json.loads(asked(lambda facts: None).stdout)["level"] == "memory"
+
+    def other(facts):
+        for program in facts["resume"]["programs"]:
+            program["version"] = "1.2.3"
+    refused = json.loads(asked(other).stdout)
+    assert refused["level"] == "volumes" and "1.2.3" in refused["reason"]
+    refused = json.loads(asked(lambda facts: facts["resume"].update(programs=[])).stdout)
+    assert refused["level"] == "volumes" and "qemu-system" in refused["reason"]
+    assert asked(lambda facts: facts.pop("resume"), ok=None).returncode == 4
+    (tmp_path / "facts.json").write_text("no")
+    assert here.carrel("suspend", "--check", "--target", tmp_path / "facts.json", name, ok=None).returncode == 2
+
+
+def test_what_ran_goes_on(here, name, tmp_path):
     counting(here, name)
     checked = here.json("suspend", "--check", name)
     assert checked["level"] == "memory" and checked["engine"] == "emulator"
+    asks_others(here, name, tmp_path)
     here.carrel("exec", name, "--", "sh", "-c", "echo kept > /root-file; cat /proc/sys/kernel/random/boot_id > /boot-id")
     boot_id = here.carrel("exec", name, "--", "cat", "/boot-id").stdout
     found = here.workspace(name)
     status = json.loads((here.run / "node/workspaces" / found["id"] / "status").read_text())
     before = count(here, name)
+    here.carrel("exec", name, "--", "date", "-s", "@1000000000")  # as after a suspend of many years
     here.carrel("suspend", name)
     found = here.wait_state(name, "suspended")
     assert found["memory_bytes"] > 1 << 20

@@ -52,6 +52,50 @@ static void packed_files(void **state)
 	memory_manifest_done(&m);
 }
 
+static void another_host_s_facts(void **state)
+{
+	(void)state;
+	static const char *const facts[] = {
+		/* the same; another version; machines that it does not know; a processor without a feature; no program */
+		"{\"architecture\":\"amd64\",\"features\":[\"sse2\"],\"programs\":[{\"name\":\"qemu-system-x86_64\",\"version\":\"7.2.22\","
+		"\"machines\":[\"pc-q35-7.2\"]}]}",
+		"{\"architecture\":\"amd64\",\"features\":[\"sse2\"],\"programs\":[{\"name\":\"qemu-system-x86_64\",\"version\":\"8.0\","
+		"\"machines\":[\"pc-q35-7.2\"]}]}",
+		"{\"architecture\":\"amd64\",\"features\":[\"sse2\"],\"programs\":[{\"name\":\"qemu-system-x86_64\",\"version\":\"7.2.22\"}]}",
+		"{\"architecture\":\"amd64\",\"programs\":[{\"name\":\"qemu-system-x86_64\",\"version\":\"7.2.22\",\"machines\":[\"pc-q35-7.2\"]}]}",
+		"{\"architecture\":\"amd64\",\"features\":[\"sse2\"]}",
+	};
+	static const char *const words[] = { NULL, "8.0", "pc-q35-7.2", "sse2", "none" };
+	struct memory_manifest m;
+	assert_ok(read_text(WHOLE, &m), &e);
+	json_t *json = memory_needs_encode(&m);
+	for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
+		struct memory_needs needs = { 0 };
+		struct memory_facts f = { 0 };
+		assert_ok(decode_json(json, "needs", &memory_needs_shape, &needs, &e), &e);
+		assert_ok(decode_text(facts[i], strlen(facts[i]), "facts", &memory_facts_shape, &f, &e), &e);
+		if (words[i])
+			assert_fails(memory_check_facts(&needs, &f, &e), &e, ERR_UNSUPPORTED, words[i]);
+		else
+			assert_ok(memory_check_facts(&needs, &f, &e), &e);
+		shape_done(&memory_needs_shape, &needs);
+		shape_done(&memory_facts_shape, &f);
+	}
+	json_decref(json);
+	memory_manifest_done(&m);
+}
+
+static void a_newer_criu_reads_an_older_one_s(void **state)
+{
+	(void)state;
+	struct memory_program criu = { .name = (char[]){ "criu" }, .version = (char[]){ "4.2" } };
+	const struct memory_facts f = { .architecture = (char[]){ "amd64" }, .programs = { &criu, 1 } };
+	struct memory_needs needs = { .architecture = (char[]){ "amd64" }, .program = (char[]){ "criu" }, .version = (char[]){ "4.1.1" } };
+	assert_ok(memory_check_facts(&needs, &f, &e), &e);
+	needs.version = (char[]){ "4.10" };
+	assert_fails(memory_check_facts(&needs, &f, &e), &e, ERR_UNSUPPORTED, "4.10");
+}
+
 static void bad_manifests(void **state)
 {
 	(void)state;
@@ -108,7 +152,8 @@ static void it_belongs_to_one_workspace(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(round_trip), cmocka_unit_test(packed_files), cmocka_unit_test(bad_manifests),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(round_trip), cmocka_unit_test(packed_files), cmocka_unit_test(another_host_s_facts),
+		cmocka_unit_test(a_newer_criu_reads_an_older_one_s), cmocka_unit_test(bad_manifests),
 					    cmocka_unit_test(each_difference_is_refused), cmocka_unit_test(it_belongs_to_one_workspace) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
