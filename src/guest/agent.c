@@ -420,7 +420,10 @@ static int identify(struct agent *a, const struct guest_frame *f, struct err *e)
 		guest_done(&guest_identity_shape, &i);
 		return err_set(e, ERR_UNSUPPORTED, "a workspace that travels has one identity");
 	}
-	r = a->world.root < 0 ? err_set(e, ERR_CONFLICT, "the machine has no workspace yet") : world_identify(&a->world, &i, e);
+	if (a->thaw) /* suspended while it was paused, and frozen for that: what is written below would wait for ever */
+		r = freeze(a, false, e);
+	if (r >= 0)
+		r = a->world.root < 0 ? err_set(e, ERR_CONFLICT, "the machine has no workspace yet") : world_identify(&a->world, &i, e);
 	if (r >= 0)
 		r = i.clone ? links_rename(i.interfaces.items, i.interfaces.count, e) : 0;
 	if (r >= 0)

@@ -297,6 +297,7 @@ static void loaded(void *data, int result, const struct err *e)
 		return;
 	}
 	if (m->disk) {
+		machine_disk_thaw(m->disk, true); /* it may have been paused when it was suspended */
 		machine_disk_set_clock(m->disk);
 		let_disk_go(m);
 	} else if (send_identity(m, &why) < 0) {

@@ -83,26 +83,71 @@ void machine_stop(struct machine *m, uint64_t timeout_ms)
 		channel_request(m->channel, GUEST_SHUTDOWN, bytes, sizeof bytes, timeout_ms + STOP_GRACE_MS, NULL, NULL);
 }
 
+#define FREEZE_MS 10000 /* for what the guest has still to write */
+
 struct freezing {
 	void (*done)(void *data, int result, const struct err *e);
 	void *data;
 	struct machine *machine;
+	bool frozen;
 };
+
+/* Sent even if the freezing was not answered: it may come late. */
+static void thaw_volumes(struct machine *m)
+{
+	if (m->disk)
+		machine_disk_thaw(m->disk, false);
+	else if (m->channel)
+		channel_request(m->channel, GUEST_THAW, NULL, 0, FREEZE_MS, NULL, NULL);
+}
 
 static void frozen_now(void *data, int result, struct qmp_value value, const struct err *e)
 {
 	struct freezing *f = data;
 
 	(void)value;
+	if (!f->frozen && result >= 0)
+		thaw_volumes(f->machine);
 	f->done(f->data, result, e);
 	free(f);
+}
+
+/* The guest has written everything that it had in memory, or did not answer in time: it stands still now in any case. */
+static void volumes_frozen(void *data, int result, const struct err *e)
+{
+	struct freezing *f = data;
+	struct err gone;
+
+	(void)result;
+	(void)e;
+	if (f->machine->gone) {
+		int r = err_set(&gone, ERR_UNAVAILABLE, "the machine has ended");
+		f->done(f->data, r, &gone);
+		free(f);
+		return;
+	}
+	qmp_send(f->machine->qmp, "stop", NULL, QMP_DEADLINE_MS, frozen_now, f);
+}
+
+static void freeze_volumes(struct freezing *f)
+{
+	struct machine *m = f->machine;
+
+	if (m->disk)
+		machine_disk_freeze(m->disk, volumes_frozen, f);
+	else
+		channel_request(m->channel, GUEST_FREEZE, NULL, 0, FREEZE_MS, volumes_frozen, f);
 }
 
 void machine_freeze(struct machine *m, bool frozen, void (*done)(void *data, int result, const struct err *e), void *data)
 {
 	struct freezing *f = mem_alloc(sizeof *f);
 
-	*f = (struct freezing){ done, data, m };
+	*f = (struct freezing){ done, data, m, frozen };
+	if (frozen && m->runner->status.state == RUNNER_RUNNING && (m->disk || m->channel)) {
+		freeze_volumes(f);
+		return;
+	}
 	if (!frozen && !m->runner->released && !m->timer && !m->disk)
 		machine_await(m);
 	qmp_send(m->qmp, frozen ? "stop" : "cont", NULL, QMP_DEADLINE_MS, frozen_now, f);

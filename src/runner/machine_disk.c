@@ -65,6 +65,7 @@ struct machine_disk {
 	struct qmp *power; /* while the button is pressed */
 	struct loop_source *press;
 	unsigned viewer_number;
+	bool frozen; /* its file systems may be */
 };
 
 /* --- programs --- */
@@ -403,6 +404,53 @@ int machine_disk_display(struct machine_disk *d, struct qmp *q, const struct ses
 	qmp_send_fd(q, "getfd", name, pair[1], QMP_DEADLINE_MS, NULL, NULL);
 	qmp_send(q, "add_client", add, QMP_DEADLINE_MS, NULL, NULL);
 	return 0;
+}
+
+/* --- freezing --- */
+
+#define FREEZE_SYNC_MS 1000
+#define FREEZE_MS 10000
+
+struct freeze {
+	struct machine_disk *disk;
+	void (*done)(void *data, int result, const struct err *e);
+	void *data;
+};
+
+static void freeze_answered(void *data, int result, struct qmp_value value, const struct err *e)
+{
+	struct freeze *f = data;
+
+	(void)value;
+	f->done(f->data, result, e);
+	free(f);
+}
+
+static void freeze_agent_is_there(void *data, int result, struct qmp_value value, const struct err *e)
+{
+	struct freeze *f = data;
+
+	if (result < 0) {
+		freeze_answered(f, result, value, e);
+		return;
+	}
+	f->disk->frozen = true;
+	qmp_send(f->disk->agent, "guest-fsfreeze-freeze", NULL, FREEZE_MS, freeze_answered, f);
+}
+
+void machine_disk_freeze(struct machine_disk *d, void (*done)(void *data, int result, const struct err *e), void *data)
+{
+	struct freeze *f = mem_alloc(sizeof *f);
+
+	*f = (struct freeze){ d, done, data };
+	qmp_send(d->agent, "guest-sync", "{\"id\":2}", FREEZE_SYNC_MS, freeze_agent_is_there, f);
+}
+
+void machine_disk_thaw(struct machine_disk *d, bool anyway)
+{
+	if (d->frozen || anyway)
+		qmp_send(d->agent, "guest-fsfreeze-thaw", NULL, AGENT_MS, NULL, NULL);
+	d->frozen = false;
 }
 
 /* --- clock --- */

@@ -24,6 +24,10 @@ void machine_disk_free(struct machine_disk *d);
 void machine_disk_stop(struct machine_disk *d, struct qmp *q);
 /* Of a guest that slept: its agent, if there is one, is told to look at the board's clock. */
 void machine_disk_set_clock(struct machine_disk *d);
+/* The guest's agent, if there is one, writes out and freezes the file systems; done in time in any case, with -ETIMEDOUT or what it said. */
+void machine_disk_freeze(struct machine_disk *d, void (*done)(void *data, int result, const struct err *e), void *data);
+/* Nothing to do if it was not frozen by this process, but for `anyway`. */
+void machine_disk_thaw(struct machine_disk *d, bool anyway);
 /* A program by the guest's agent: user, directory, command and environment as in a request of kind RUNNER_EXEC. What cannot be known
  * at once - whether there is an agent - is the session's end. */
 int machine_disk_exec(struct machine_disk *d, const struct runner_request *q, const char *const *texts, size_t count,

@@ -172,6 +172,10 @@ def test_bios_seed_agent_button_and_snapshot(here, name, linux, tmp_path):
     assert "No such file" in refused.stderr
     assert "standard input" in here.carrel("exec", "-i", name, "--", "cat", ok=125, input="x").stderr
     assert "nobody copies files" in here.carrel("cp", f"{name}:/count", tmp_path / "count", ok=7).stderr
+    # frozen by the agent while it is paused, and thawed: the agent answers nothing else in between
+    here.carrel("pause", name)
+    here.carrel("resume", name)
+    assert here.wait(lambda: here.carrel("exec", name, "--", "sh", "-c", "echo on > /count2 && cat /count2", ok=None).stdout == "on\n")
     # its button
     here.carrel("stop", "--timeout", "60s", name)
     stopped = here.wait_state(name, "stopped")

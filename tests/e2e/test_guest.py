@@ -168,7 +168,8 @@ def test_life(start, tmp_path):
     assert channel.request(GROW, b"v1") is None
     assert channel.request(GROW, b"none")[0] == "not-found"
 
-    # another identity, and the clock
+    # another identity, and the clock; of one that was frozen, as a paused machine is when it is suspended
+    assert channel.request(FREEZE) is None
     assert channel.request(IDENTITY, field(1, "clone-1") + field(6, os.urandom(64)) + field(7, 2000000000 * 10**9)) is None
     assert channel.run("hostname")[1] == b"clone-1\n"
     assert channel.run("cat", "/etc/hostname")[1] == b"clone-1\n"

@@ -114,6 +114,23 @@ def test_data_stays_over_a_restart_and_a_disk_grows_at_the_next(here, name, tmp_
     here.carrel("rm", "-f", name)
 
 
+def test_a_snapshot_has_what_was_just_written(here, name):
+    """What the guest has in memory for its disks is written before they are copied, as in namespaces."""
+    here.carrel(*RUN, "-d", "--name", name, "busybox", "--", "sleep", "1000")
+    here.wait_state(name, "running")
+    here.carrel("exec", name, "--", "sh", "-c", "echo fresh > /fresh; head -c 3000000 /dev/zero > /zeros")
+    here.carrel("pause", name)
+    here.carrel("snapshot", "create", name, "s1")
+    here.carrel("resume", name)
+    here.carrel("exec", name, "--", "sh", "-c", "echo later > /fresh; rm /zeros; sync")  # it goes on, thawed
+    here.carrel("stop", "-t", "0s", name)
+    here.carrel("snapshot", "restore", name, "s1")
+    here.carrel("start", name)
+    here.wait_state(name, "running")
+    assert here.carrel("exec", name, "--", "sh", "-c", "cat /fresh; wc -c < /zeros").stdout.split() == ["fresh", "3000000"]
+    here.carrel("rm", "-f", name)
+
+
 def test_volumes(here, name):
     spec = {"name": name, "image": "busybox", "engine": "emulator", "command": ["sleep", "1000"],
             "volumes": [{"name": "data", "size": "64M", "mount": "/srv"}]}

@@ -119,6 +119,7 @@ def test_paused_suspended_and_after_a_new_agent(here, name):
     here.wait_state(name, "suspended")
     here.carrel("resume", name)
     goes_on(here, name, before)
+    here.carrel("exec", name, "--", "sh", "-c", "echo thawed > /thawed; sync")  # a pause freezes the volumes
 
 
 def test_memory_is_thrown_away_only_by_name(here, name):
