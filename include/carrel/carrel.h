@@ -100,6 +100,10 @@ CARREL_API int carrel_restart(struct carrel *c, const char *ref, char **ret_oper
 CARREL_API int carrel_pause(struct carrel *c, const char *ref, char **ret_operation);
 /** Ends a pause. */
 CARREL_API int carrel_resume(struct carrel *c, const char *ref, char **ret_operation);
+/** Puts its memory on disk and gives back what it uses; carrel_resume goes on from there. */
+CARREL_API int carrel_suspend(struct carrel *c, const char *ref, char **ret_operation);
+/** What carrel_suspend would come to now: {"level":"memory"|"volumes","reason":...}. Changes nothing. */
+CARREL_API int carrel_suspend_check(struct carrel *c, const char *ref, char **ret_json);
 /** Changes its engine: "workspace", "emulator" or "kvm". What runs is stopped and started there. */
 CARREL_API int carrel_move(struct carrel *c, const char *ref, const char *engine, char **ret_operation);
 /** Removes a workspace and its volumes, but kept ones. `force` not 0: also when it runs. */
@@ -167,6 +171,12 @@ typedef int carrel_write_fn(void *data, const char *bytes, size_t length);
 CARREL_API int carrel_copy_in(struct carrel *c, const char *ref, const char *path, carrel_read_fn *read, void *data);
 /** A tar of file or folder `path` of a workspace. */
 CARREL_API int carrel_copy_out(struct carrel *c, const char *ref, const char *path, carrel_write_fn *write, void *data);
+
+/**
+ * The disks of a stopped workspace that boots some, `format` "qcow2", "vmdk", "ova" or "raw". (A whole workspace in one file: carrel export and
+ * carrel import, for such files are read in a process without rights, and this library starts none.)
+ */
+CARREL_API int carrel_export_disk(struct carrel *c, const char *ref, const char *format, carrel_write_fn *write, void *data);
 
 /** All images, as a JSON array. */
 CARREL_API int carrel_images(struct carrel *c, char **ret_json);

@@ -169,6 +169,16 @@ int carrel_resume(struct carrel *c, const char *ref, char **ret_operation)
 	return carrel_begin_operation(c, "POST", client_path("/v1/workspaces/%s/resume", ref), NULL, ret_operation);
 }
 
+int carrel_suspend(struct carrel *c, const char *ref, char **ret_operation)
+{
+	return carrel_begin_operation(c, "POST", client_path("/v1/workspaces/%s/suspend", ref), NULL, ret_operation);
+}
+
+int carrel_suspend_check(struct carrel *c, const char *ref, char **ret_json)
+{
+	return ask(c, "POST", client_path("/v1/workspaces/%s/suspend?check=1", ref), NULL, ret_json);
+}
+
 int carrel_move(struct carrel *c, const char *ref, const char *engine, char **ret_operation)
 {
 	json_t *body = json_pack("{s:s}", "engine", engine);

@@ -194,16 +194,19 @@ static void copy_input(void *data, struct carrel_stream *s)
 	} while (n > 0 && carrel_stream_write(s, buffer, (size_t)n));
 }
 
-static int copy(struct carrel *c, char *path, const char *inside, struct copy *x)
+/* Takes `path` and `request`. */
+static int copy(struct carrel *c, char *path, json_t *request, struct copy *x)
 {
 	const struct carrel_stream_calls calls = { copy_output, x->read ? copy_input : NULL };
 	int status = 0;
 	int r = carrel_begin(c);
 
 	if (r == 0)
-		r = open_stream(c, path, json_pack("{s:s}", "path", inside), &calls, x, &x->stream);
-	else
+		r = open_stream(c, path, request, &calls, x, &x->stream);
+	else {
+		json_decref(request);
 		free(path);
+	}
 	if (r != 0)
 		return r;
 	r = carrel_stream_run(x->stream, &status);
@@ -216,11 +219,17 @@ static int copy(struct carrel *c, char *path, const char *inside, struct copy *x
 int carrel_copy_in(struct carrel *c, const char *ref, const char *path, carrel_read_fn *read, void *data)
 {
 	struct copy x = { .read = read, .data = data };
-	return copy(c, client_path("/v1/workspaces/%s/copy-in", ref), path, &x);
+	return copy(c, client_path("/v1/workspaces/%s/copy-in", ref), json_pack("{s:s}", "path", path), &x);
 }
 
 int carrel_copy_out(struct carrel *c, const char *ref, const char *path, carrel_write_fn *write, void *data)
 {
 	struct copy x = { .write = write, .data = data };
-	return copy(c, client_path("/v1/workspaces/%s/copy-out", ref), path, &x);
+	return copy(c, client_path("/v1/workspaces/%s/copy-out", ref), json_pack("{s:s}", "path", path), &x);
+}
+
+int carrel_export_disk(struct carrel *c, const char *ref, const char *format, carrel_write_fn *write, void *data)
+{
+	struct copy x = { .write = write, .data = data };
+	return copy(c, client_path("/v1/workspaces/%s/export", ref), json_pack("{s:s}", "format", format), &x);
 }

@@ -121,6 +121,11 @@ int main(void)
 	CHECK(carrel_copy_in(c, "web", "/in", refuse, NULL) == -EIO);
 	CHECK(carrel_copy_out(c, "web", "/out", take, NULL) == 0 && total == 120000);
 	CHECK(carrel_copy_out(c, "web", "/out", stop, NULL) == -ECANCELED);
+	CHECK(carrel_suspend(c, "web", &json) == 0 && !strcmp(json, "0b")); carrel_free(json);
+	CHECK(carrel_suspend_check(c, "other", &json) == 0 && strstr(json, "memory")); carrel_free(json);
+	total = 0;
+	CHECK(carrel_export_disk(c, "web", "qcow2", take, NULL) == 0 && total == 70000);
+	CHECK(carrel_export_disk(c, "web", "vdi", take, NULL) < 0 && !strcmp(carrel_error_kind(c), "invalid"));
 	CHECK(carrel_events(c, 3, event, &n) == 0 && n == 2);
 	left = 100000;
 	CHECK(carrel_image_import(c, "a:b", "tar", give, NULL, &json) == 0 && !strcmp(json, "0a")); carrel_free(json);
@@ -149,6 +154,14 @@ def test_the_calls(prefix, fake, tmp_path):
             stream.output(b"y" * 60000)
         stream.exit(0)
 
+    def export(stream):
+        if stream.first != {"format": "qcow2"}:
+            stream.text({"error": {"kind": "invalid", "message": "no such format"}})
+            return
+        stream.output(b"d" * 60000)
+        stream.output(b"d" * 10000)
+        stream.exit(0)
+
     def count(stream):
         stream.exit(42 if len(stream.input_until_end()) == 50 * 60000 else 1)
 
@@ -158,6 +171,9 @@ def test_the_calls(prefix, fake, tmp_path):
     fake.stream("/v1/workspaces/web/copy-in", copy_in)
     fake.stream("/v1/workspaces/web/copy-out", copy_out)
     fake.stream("/v1/workspaces/web/exec", count)
+    fake.stream("/v1/workspaces/web/export", export)
+    fake.answer("POST", "/v1/workspaces/web/suspend", {"operation": "0b"}, status=202)
+    fake.answer("POST", "/v1/workspaces/other/suspend", {"level": "memory"})
     fake.answer("GET", "/v1/events", lambda r: (200, feed))
     fake.answer("POST", "/v1/images", {"operation": {"id": "0a"}}, status=202)
     fake.answer("GET", "/v1/images/a:b/export", b"z" * 1000)
