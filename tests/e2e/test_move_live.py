@@ -5,7 +5,6 @@ it running where it was, with its memory. One workspace is moved again and again
 """
 import pathlib
 import shutil
-import signal
 import tempfile
 
 import pytest
@@ -66,10 +65,6 @@ def processes(site):
                        timeout=LONG).stdout
 
 
-def stable(text):
-    return {line for line in text.splitlines() if not line.endswith(" usleep")}
-
-
 def engine(site):
     return site.workspace("t")["engine"]
 
@@ -116,14 +111,12 @@ def test_it_goes_on_where_it_was(site):
 
 
 def test_a_visitor_keeps_it(site):
-    with_visitor = site.popen("exec", "t", "--", "sleep", "1000")
-    site.wait(lambda: "sleep" in processes(site), timeout=60)
+    visitor = site.popen("exec", "t", "--", "sleep", "1000")
+    site.wait(lambda: " sleep\n" in processes(site), timeout=60)
     done = move(site, "emulator", ok=None)
     assert done.returncode != 0 and "exec" in done.stderr
-    with_visitor.send_signal(signal.SIGINT)
-    with_visitor.kill()
-    with_visitor.wait()
-    site.wait(lambda: "sleep" not in processes(site), timeout=60)
+    site.carrel("exec", "t", "--", "killall", "sleep")
+    visitor.wait(timeout=60)
     assert engine(site) == "workspace"
     counts_on(site)
 
