@@ -378,9 +378,11 @@ static void metadata_lines(char what, unsigned port, struct str *to)
 			   port, port);
 }
 
-/* What the host forwards to a bridge of the site: by the address if that is a workspace's, else family bridge judges it. */
+/* What the host forwards to a bridge of the site: by the address if that is a workspace's, else family bridge judges it. With
+ * bridge-nf-call-ip6tables frames that are bridged come by here, too: neighbour discovery among them is no connection. */
 static const char site_chain[] =
 	"	chain to_site {\n"
+	"		iifname @sites icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept\n"
 	"		oifname . ip daddr vmap @reach4\n"
 	"		oifname . ip6 daddr vmap @reach6\n"
 	"		meta mark set meta mark | " FILTER_FORWARDED "\n"

@@ -67,7 +67,7 @@ def test_a_workspace_beside_the_site_s_machines(net, world):
         assert reaches(net, "clerk", DESK, 8061) is None
         net.carrel("allow", "clerk", "site tcp")
         eventually(lambda: reaches(net, "clerk", DESK, 8061) == address)
-        assert reaches(net, "clerk", DESK6, 8061) == shown["interfaces"][0]["ipv6"].split("/")[0]
+        eventually(lambda: reaches(net, "clerk", DESK6, 8061) == shown["interfaces"][0]["ipv6"].split("/")[0])
         call = ["timeout", "5", "bash", "-c", f"exec 3<>/dev/tcp/{address}/80; head -n1 <&3"]
         assert world.run("lan", *call, ok=None).stdout == ""
         net.carrel("allow", "--from", "clerk", f"{DESK} tcp/80")
