@@ -5,8 +5,8 @@
  * have not; so a level is qemu64, the oldest 64-bit processor, with the level's features one by one. To them come the features that no program
  * is chosen by but that cost time when they are missing (AES), or that a kernel protects itself with, when all hosts have them.
  *
- * Of arm64 KVM makes only the host's own; emulated, neoverse-n1 (Armv8.2) is a model without pointer authentication, whose emulation takes a
- * third of a boot.
+ * Of arm64 KVM makes only the host's own; emulated, neoverse-n1 (Armv8.2) is a model without pointer authentication, which
+ * the emulator makes slowly.
  */
 #include "model/processor.h"
 

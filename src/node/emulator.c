@@ -16,6 +16,7 @@
 #include "base/str.h"
 
 #define ANSWER_MOST 65536
+#define TRIES 16
 
 /* Never changed once it is made. */
 struct answer {
@@ -114,6 +115,28 @@ static struct known *find(const char *program)
 	return k;
 }
 
+/* It is asked twice, and both shall be the same program's answers: not replaced in between. */
+static int ask_one_file(const char *program, struct stat *file, struct answer **ret_answer, struct err *e)
+{
+	struct stat after;
+
+	for (unsigned i = 0; i < TRIES; i++) {
+		struct answer *a = NULL;
+		int r = ask(program, &a, e);
+		if (r == 0 && stat(program, &after) < 0)
+			r = err_errno(e, errno, "%s", program);
+		if (r == 0 && same_file(file, &after)) {
+			*ret_answer = a;
+			return 0;
+		}
+		let_go(a);
+		if (r < 0)
+			return r;
+		*file = after;
+	}
+	return err_set(e, ERR_UNAVAILABLE, "%s is being replaced", program);
+}
+
 static int look(struct known *k, struct err *e)
 {
 	struct answer *newer = NULL;
@@ -123,7 +146,7 @@ static int look(struct known *k, struct err *e)
 		return err_errno(e, errno, "%s", k->program);
 	if (k->answer && same_file(&st, &k->file))
 		return 0;
-	int r = ask(k->program, &newer, e);
+	int r = ask_one_file(k->program, &st, &newer, e);
 	if (r < 0)
 		return r;
 	let_go(k->answer);

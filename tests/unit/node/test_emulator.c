@@ -20,15 +20,22 @@
 static char folder[] = "/tmp/carrel-test-emulator-XXXXXX";
 static char *program;
 
-/* As an upgrade does it: another file takes the place. */
-static void install(unsigned version)
+/* Written before anybody starts programs: a child that is just being started would hold the file open for writing (ETXTBSY). */
+static void prepare(unsigned version)
 {
-	own_str char *fresh = mem_printf("%s.new", program);
+	own_str char *fresh = mem_printf("%s.%u", program, version);
 	own_str char *text = mem_printf(
 		"#!/bin/sh\n[ \"$1\" = --version ] && echo 'QEMU emulator version 9.%u (test)' || printf 'Supported:\\npc-q35-9.%u  Standard\\n'\n",
 		version, version);
 
 	assert_int_equal(fs_write_file(AT_FDCWD, fresh, text, strlen(text), 0755, false, NULL), 0);
+}
+
+/* As an upgrade does it: another file takes the place. */
+static void install(unsigned version)
+{
+	own_str char *fresh = mem_printf("%s.%u", program, version);
+
 	assert_return_code(rename(fresh, program), 0);
 }
 
@@ -61,6 +68,8 @@ static void test_an_upgrade_is_seen_and_what_is_held_stays(void **unused)
 	own_emulator const struct emulator *before = NULL, *again = NULL, *after = NULL;
 
 	(void)unused;
+	prepare(1);
+	prepare(2);
 	install(1);
 	assert_int_equal(emulator_get(program, &before, NULL), 0);
 	assert_int_equal(emulator_get(program, &again, NULL), 0);
@@ -76,15 +85,19 @@ static void test_an_upgrade_is_seen_and_what_is_held_stays(void **unused)
 
 static atomic_bool over;
 
+static atomic_uint wrong; /* cmocka's own words are for one thread */
+
 static void *read_on(void *unused)
 {
 	while (!atomic_load(&over)) {
 		own_emulator const struct emulator *m = NULL;
-		assert_int_equal(emulator_get(program, &m, NULL), 0);
+		if (emulator_get(program, &m, NULL) < 0) {
+			atomic_fetch_add(&wrong, 1);
+			break;
+		}
 		(void)sched_yield();
-		assert_memory_equal(m->version, "9.", 2);
-		assert_memory_equal(m->machines[1], "pc-q35-9.", 9);
-		assert_string_equal(m->machines[1] + strlen("pc-q35-"), m->version);
+		if (strncmp(m->machines[1], "pc-q35-9.", 9) != 0 || strcmp(m->machines[1] + strlen("pc-q35-"), m->version) != 0)
+			atomic_fetch_add(&wrong, 1);
 	}
 	return unused;
 }
@@ -94,10 +107,12 @@ static void test_upgrades_under_readers(void **unused)
 	pthread_t readers[4];
 
 	(void)unused;
-	install(0);
+	for (unsigned i = 10; i < 30; i++)
+		prepare(i);
+	install(10);
 	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(pthread_create(&readers[i], NULL, read_on, NULL), 0);
-	for (unsigned i = 1; i < 20; i++) {
+	for (unsigned i = 11; i < 30; i++) {
 		own_emulator const struct emulator *m = NULL;
 		install(i);
 		assert_int_equal(emulator_get(program, &m, NULL), 0);
@@ -105,6 +120,7 @@ static void test_upgrades_under_readers(void **unused)
 	atomic_store(&over, true);
 	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(pthread_join(readers[i], NULL), 0);
+	assert_int_equal(atomic_load(&wrong), 0);
 }
 
 static void test_one_that_tells_nothing(void **unused)
