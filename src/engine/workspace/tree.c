@@ -367,7 +367,7 @@ static int step_write(struct tree *t, const struct step *s, struct err *e)
 /* In a devpts of its own that nothing but this terminal is in: its other side is ours, so it is no part of what a workspace is (decision 111). */
 int tree_make_terminal(int *ret_master, int *ret_mount, struct err *e)
 {
-	char name[16];
+	char name[32];
 	int number, unlock = 0;
 	own_fd int fs = (int)syscall(SYS_fsopen, "devpts", FSOPEN_CLOEXEC);
 
@@ -382,9 +382,12 @@ int tree_make_terminal(int *ret_master, int *ret_mount, struct err *e)
 	own_fd int master = all < 0 ? -1 : openat(all, "ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (master < 0 || ioctl(master, TIOCSPTLCK, &unlock) < 0 || ioctl(master, TIOCGPTN, &number) < 0)
 		return err_errno(e, errno, "make a terminal");
-	(void)snprintf(name, sizeof name, "%d", number);
-	*ret_mount = (int)syscall(SYS_open_tree, all, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	if (*ret_mount < 0)
+	(void)snprintf(name, sizeof name, "terminal/%d", number);
+	/* Older kernels (6.1) copy mounts only where they are placed. */
+	if (mkdir("terminal", 0755) < 0 || syscall(SYS_move_mount, all, "", AT_FDCWD, "terminal", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return err_errno(e, errno, "place the terminal's file system");
+	*ret_mount = (int)syscall(SYS_open_tree, AT_FDCWD, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (*ret_mount < 0 || umount2("terminal", MNT_DETACH) < 0)
 		return err_errno(e, errno, "take the terminal");
 	*ret_master = TAKE_FD(master);
 	return 0;
