@@ -122,7 +122,7 @@ class Program:
         self.answers, answer_write = os.pipe()
         source = stdin if stdin is not None else os.open("/dev/null", os.O_RDONLY)
         high = [os.dup(fd) for fd in (source, answer_write, request_read)] + ([os.dup(output)] if output is not None else [])
-        base = 40
+        base = max(40, *high) + 1  # beyond all of them: a copy must not land on one that is still to be copied
         actions = [(os.POSIX_SPAWN_DUP2, fd, base + i) for i, fd in enumerate(high)]
         actions += [(os.POSIX_SPAWN_DUP2, base + i, to) for i, to in enumerate([0, 1, 3, 4][:len(high)])]
         actions += [(os.POSIX_SPAWN_CLOSE, base + i) for i in range(len(high))]
