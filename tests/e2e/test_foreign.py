@@ -47,9 +47,10 @@ def test_a_machine_of_another_processor(foreign, name, architecture, machine, pr
     assert site.api("GET", f"/v1/images/busybox-{architecture}")[1]["architecture"] == architecture
     busybox = "/bin/busybox" if suite == "bookworm" else "/usr/bin/busybox"
     done = site.carrel("run", "--name", name, "--arch", architecture, "--engine", "emulator", "--network", "none", f"busybox-{architecture}", "--",
-                       busybox, "sh", "-c", f"{busybox} uname -m; exit 6", ok=6, timeout=300)
+                       busybox, "sh", "-c", f"{busybox} uname -m; {busybox} uname -m > /made; exit 6", ok=6, timeout=300)
     assert done.stdout.split() == [machine]
     assert site.workspace(name)["engine"] == "emulator"
+    assert site.carrel("cp", f"{name}:/made", "-", timeout=300).stdout.find(machine) > 0  # by its own carrel-init
     refused = site.carrel("deploy", "--engine", "kvm", "--network", "none", f"busybox-{architecture}", "--", busybox, "true", ok=None)
     assert refused.returncode and "KVM" in refused.stderr
 
