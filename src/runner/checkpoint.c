@@ -13,11 +13,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -219,8 +222,32 @@ static void kill_all(const struct plan *p)
 	}
 }
 
+static void set_down(const char *name)
+{
+	own_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq q = { 0 };
+
+	(void)snprintf(q.ifr_name, sizeof q.ifr_name, "%s", name);
+	if (fd >= 0)
+		(void)ioctl(fd, SIOCSIFFLAGS, &q); /* no flags: down */
+}
+
+/* The end of a process closes its connections; whoever is at their other ends shall not hear of it, for they go on at the resume. */
+static void cut_off(const struct runner *r)
+{
+	own_str char *path = mem_printf("/proc/%d/ns/net", (int)r->birth.pid);
+	own_fd int here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), there = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (here < 0 || there < 0 || r->plan.flags & PLAN_HOST_NETWORK || setns(there, CLONE_NEWNET) < 0)
+		return;
+	for (const char **at = r->plan.interfaces; *at; at += INTERFACE_TEXTS)
+		set_down(at[INTERFACE_DEVICE]);
+	(void)!setns(here, CLONE_NEWNET);
+}
+
 void checkpoint_end(struct runner *r)
 {
+	cut_off(r);
 	session_let_go(r->session);
 	kill_all(&r->plan);
 	(void)syscall(SYS_pidfd_send_signal, r->birth.pidfd, SIGKILL, NULL, 0);
