@@ -429,6 +429,7 @@ def test_a_change_that_is_not_stored_changes_nothing(tmp_path, point):
     def failing(method, target, body):
         plan.write_text(f"{point} ENOSPC\n")
         got = service.ask(method, target, body)
+        plan.write_text("")
         if got.status == 507 and "disk" in got.error["message"]:
             return True
         return False  # another batch met the fault
