@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include <zstd.h>
 
+#include "base/fault.h"
 #include "base/mem.h"
 #include "base/own.h"
 
@@ -102,9 +103,9 @@ static int make_chunk(struct writing *j, size_t number, struct memory_pack_room 
 
 	if ((is_there && !j->how->sparse) || in_hole(j, number))
 		return 0;
-	int r = memory_pack_pread(j->from, room->plain, length, (uint64_t)number * MEMORY_PACK_CHUNK, e);
-	if (r < 0)
-		return r;
+	int r = memory_pack_pread(j->from, room->plain, length, (uint64_t)number * MEMORY_PACK_CHUNK, e), fault = fault_point("memory.chunk");
+	if (r < 0 || fault)
+		return r < 0 ? r : err_errno(e, fault, "read the memory");
 	if (j->how->sparse && !is_zero(room->plain, length)) {
 		w->data = true;
 		w->plain = hash_bytes(room->plain, length);
@@ -126,18 +127,19 @@ static void fail(struct writing *j, const struct err *why)
 	(void)pthread_cond_broadcast(&j->turned);
 }
 
-/* The place of a chunk that comes to so many bytes. Called and returns with the lock held. */
-static uint64_t take_place(struct writing *j, size_t number, size_t bytes)
+/* The place of a chunk that comes to so many bytes. Called and returns with the lock held. False: one before it failed and has none, and
+ * nothing may stand where it is missing: who goes on would take it for zeros. */
+static bool take_place(struct writing *j, size_t number, size_t bytes, uint64_t *ret_at)
 {
-	uint64_t at;
-
 	while (j->turn != number && !j->failed)
 		(void)pthread_cond_wait(&j->turned, &j->lock);
-	at = j->at;
+	if (j->turn != number)
+		return false;
+	*ret_at = j->at;
 	j->at += bytes;
 	j->turn = number + 1;
 	(void)pthread_cond_broadcast(&j->turned);
-	return at;
+	return true;
 }
 
 static void *write_chunks(void *data)
@@ -154,7 +156,9 @@ static void *write_chunks(void *data)
 		int r = make_chunk(j, number, &room, &why);
 		(void)pthread_mutex_lock(&j->lock);
 		size_t bytes = r > 0 ? MEMORY_PACK_HEAD_BYTES + j->chunks[number].chunk.stored : 0;
-		uint64_t at = take_place(j, number, bytes);
+		uint64_t at = 0;
+		if (r >= 0 && !take_place(j, number, bytes, &at))
+			break;
 		(void)pthread_mutex_unlock(&j->lock);
 		if (r > 0)
 			r = memory_pack_pwrite(j->to, room.stored, bytes, at, &why);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is packed is what is unpacked, also when it was ended in between; what was changed is refused. */
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -229,6 +230,37 @@ static void test_a_full_disk_is_told(void **unused)
 	assert_true(unpack(reading, 3) < 0);
 }
 
+/* A chunk that could not be read is no hole in what the next call goes on with. */
+static void test_a_chunk_that_failed_is_done_again(void **unused)
+{
+#ifdef CARREL_FAULTS
+	const struct memory_pack_how how = { .taken_ms = 77, .threads = 7 };
+	char plan[] = "/tmp/carrel-pack-XXXXXX";
+	static const char fault[] = "memory.chunk EIO\n";
+
+	(void)unused;
+	own_fd int fd = mkstemp(plan);
+	assert_true(fd >= 0);
+	assert_int_equal(setenv("CARREL_FAULTS", plan, 1), 0);
+	for (int i = 0; i < 20; i++) { /* which threads are where is up to them */
+		struct memory_pack_made made;
+		assert_return_code(ftruncate(packed, 0), 0);
+		assert_return_code(ftruncate(out, 0), 0);
+		assert_int_equal(pwrite(fd, fault, strlen(fault), 0), strlen(fault));
+		assert_true(memory_pack_write(plain, packed, &how, &made, &e) < 0);
+		(void)pack(2);
+		assert_ok(unpack(out, 2), &e);
+		assert_same();
+	}
+	assert_int_equal(unsetenv("CARREL_FAULTS"), 0);
+	(void)unlink(plan);
+#else
+	(void)unused;
+	print_message("built without fault points (-Dfaults=true)\n");
+	skip();
+#endif
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -241,6 +273,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_every_other_length_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_of_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_full_disk_is_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_chunk_that_failed_is_done_again, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
