@@ -490,11 +490,10 @@ static int travel(struct agent *a, const struct guest_frame *f, struct err *e)
 	if (a->phase != GUEST_RUNNING)
 		return err_set(e, ERR_CONFLICT, "the workspace does not run");
 	int r = a->how->inner->freeze(streams_count(a->streams) - program, e);
-	if (r < 0)
-		return r;
-	if (!streams_drain_program(a->streams))
+	if (r >= 0 && !streams_drain_program(a->streams))
 		r = err_set(e, ERR_CONFLICT, "its output or input waits for somebody who is slow to take it");
-	port_flush(&a->port, FLUSH_MS);
+	if (r >= 0)
+		port_flush(&a->port, FLUSH_MS);
 	if (r >= 0)
 		r = a->how->inner->depart(e);
 	if (r < 0)

@@ -476,12 +476,12 @@ static int set_frozen(bool on, struct err *e)
 
 	if (fd < 0 || write(fd, on ? "1" : "0", 1) < 0)
 		return err_errno(e, errno, "%s the workspace", on ? "freeze" : "thaw");
+	inner.frozen = on; /* or on the way: what does not come to a stop in time is thawed again, too */
 	for (int i = 0; on && !frozen_now(); i++) {
 		if (i == FREEZE_MS)
 			return err_set(e, ERR_TIMEOUT, "the workspace is not frozen after %d s", FREEZE_MS / 1000);
 		(void)poll(NULL, 0, 1);
 	}
-	inner.frozen = on;
 	return 0;
 }
 
