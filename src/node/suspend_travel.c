@@ -35,7 +35,7 @@ static int save(struct work *w, int folder, struct memory_manifest *m, void **re
 	m->program = mem_strdup("criu");
 	m->version = mem_strdup(version);
 	travel_features(&m->features);
-	if ((r = travel_unpack(w->node, w->record, folder, m, e)) < 0)
+	if ((r = travel_unpack(w->record, folder, m, e)) < 0)
 		return r; /* the connection closes: it goes on */
 	int *saved = mem_alloc(sizeof *saved);
 	*saved = TAKE_FD(connection);

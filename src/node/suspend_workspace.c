@@ -66,11 +66,12 @@ static int add_files(int folder, struct memory_manifest *m, struct err *e)
 	size_t room = 0, count = 0;
 	int r = dir ? 0 : err_errno(e, errno, "read the memory folder");
 
-	for (struct dirent *d; r == 0 && (d = readdir(dir)) && count < FILES_MOST;) {
+	for (struct dirent *d; r == 0 && (d = readdir(dir));) {
 		if (d->d_name[0] == '.' || strncmp(d->d_name, MEMORY_MANIFEST, strlen("manifest")) == 0 || str_eq(d->d_name, CHECKPOINT_LOG_NAME))
 			continue;
 		MEM_PUSH_ROOM(files, count, room);
-		r = add_file(folder, d->d_name, &files[count], e);
+		r = count < FILES_MOST ? add_file(folder, d->d_name, &files[count], e)
+				       : err_set(e, ERR_TOO_LARGE, "the memory state has more than %d files", FILES_MOST);
 		count += r == 0;
 	}
 	m->files = (struct objects){ files, count };

@@ -4,7 +4,7 @@
  *
  *   tools    EROFS, one for kernel, CRIU and our programs together: what carrel-init becomes, and what it works with
  *   luggage  ext4, the machine's to write: its workspace's memory when it departs. Read by us only when the machine stands still, after the
- *            check that volumes of guests pass (store/check.h), and only regular files of a sane name and length
+ *            check that volumes of guests pass (store/check.h), and only regular files of a sane name, together no longer than the disk
  *   images   EROFS: the memory that the workspace goes on from; an empty file when it starts. Always there, because a machine that is
  *            suspended as a whole must find the devices that it had
  */
@@ -65,7 +65,11 @@ int travel_check(struct node *n, const struct record *r, const char *engine, str
 	const struct assignment *a = &r->wish;
 	char version[CHECKPOINT_VERSION_SIZE];
 
-	(void)n;
+	if (n->config.guest_volumes != GUEST_VOLUMES_CHECKED) {
+		(void)err_set(e, ERR_DENIED, "this host mounts nothing that a machine wrote (guest-volumes: %s), not even its memory",
+			      n->config.guest_volumes == GUEST_VOLUMES_COPIED ? "copied" : "refused");
+		return err_hint(e, "leave out --live: it is stopped, and started there");
+	}
 	if (!a->spec->travels) {
 		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' was not started to travel", a->spec->name ? a->spec->name : a->id);
 		return err_hint(e, "deploy it with --travels (travels: true), or leave out --live: it is stopped, and started there");
@@ -194,7 +198,8 @@ static bool is_sane(const char *name)
 	       !str_eq(name, MEMORY_MACHINE);
 }
 
-static int copy_file(int from, int to, const char *name, char *block, struct memory_file *ret_file, struct err *e)
+/* *left: bytes that may still come; a guest's file may be one long hole. */
+static int copy_file(int from, int to, const char *name, char *block, uint64_t *left, struct memory_file *ret_file, struct err *e)
 {
 	own_fd int in = open_beneath(from, name, O_RDONLY | O_NONBLOCK);
 	struct stat st;
@@ -204,6 +209,9 @@ static int copy_file(int from, int to, const char *name, char *block, struct mem
 		return err_errno(e, errno, "open %s in the luggage", name);
 	if (!S_ISREG(st.st_mode))
 		return err_set(e, ERR_CORRUPT, "%s in the luggage is no file", name);
+	if ((uint64_t)st.st_size > *left)
+		return err_set(e, ERR_CORRUPT, "%s in the luggage is longer than all of it", name);
+	*left -= (uint64_t)st.st_size;
 	(void)unlinkat(to, name, 0);
 	own_fd int out = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	own_hash struct hash *h = hash_new();
@@ -223,7 +231,7 @@ static int copy_file(int from, int to, const char *name, char *block, struct mem
 	return 0;
 }
 
-static int copy_all(int mount, int folder, struct memory_manifest *m, struct err *e)
+static int copy_all(int mount, int folder, uint64_t bytes_most, struct memory_manifest *m, struct err *e)
 {
 	own_fd int from = open_beneath(mount, TRAVEL_FOLDER, O_RDONLY | O_DIRECTORY);
 	own_dir DIR *dir = from < 0 ? NULL : fdopendir(fcntl(from, F_DUPFD_CLOEXEC, 0));
@@ -232,39 +240,36 @@ static int copy_all(int mount, int folder, struct memory_manifest *m, struct err
 	size_t room = 0, count = 0;
 	int r = dir ? 0 : err_errno(e, errno, "read the luggage");
 
-	for (struct dirent *d; r == 0 && (d = readdir(dir)) && count < FILES_MOST;) {
+	for (struct dirent *d; r == 0 && (d = readdir(dir));) {
 		if (str_eq(d->d_name, ".") || str_eq(d->d_name, "..") || str_eq(d->d_name, CHECKPOINT_LOG))
 			continue;
-		if (!is_sane(d->d_name)) {
-			r = err_set(e, ERR_CORRUPT, "the luggage holds something of a strange name");
+		if (!is_sane(d->d_name) || count == FILES_MOST) {
+			r = err_set(e, ERR_CORRUPT, "the luggage holds %s", count == FILES_MOST ? "too many files" : "something of a strange name");
 			break;
 		}
 		MEM_PUSH_ROOM(files, count, room);
-		r = copy_file(from, folder, d->d_name, block, &files[count], e);
+		r = copy_file(from, folder, d->d_name, block, &bytes_most, &files[count], e);
 		count += r == 0;
 	}
 	m->files = (struct objects){ files, count };
 	return r;
 }
 
-int travel_unpack(struct node *n, const struct record *r, int folder, struct memory_manifest *m, struct err *e)
+int travel_unpack(const struct record *r, int folder, struct memory_manifest *m, struct err *e)
 {
 	own_str char *path = record_path(r, LUGGAGE);
 	struct volume_mount mount = { -1, -1 };
 	own_fd int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC); /* the machine, which stands still, has its lock */
-	int done = fd < 0 ? err_errno(e, errno, "open the luggage") : 0;
+	struct stat st;
+	int done = fd < 0 || fstat(fd, &st) < 0 ? err_errno(e, errno, "open the luggage") : 0;
 
-	if (done == 0 && n->config.guest_volumes == GUEST_VOLUMES_REFUSED) {
-		(void)err_set(e, ERR_DENIED, "this host takes nothing that a machine wrote (guest-volumes: refused)");
-		return err_hint(e, "a machine can be moved to another machine's engine only");
-	}
 	if (done == 0)
 		done = check_volume(fd, e);
 	if (done >= 0)
 		done = volume_mount(fd, false, &mount, e);
 	if (done >= 0) {
 		own_fd int top = openat(mount.mount_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		done = top < 0 ? err_errno(e, errno, "open the luggage") : copy_all(top, folder, m, e);
+		done = top < 0 ? err_errno(e, errno, "open the luggage") : copy_all(top, folder, (uint64_t)st.st_size, m, e);
 	}
 	volume_mount_close(&mount);
 	return done < 0 ? err_wrap(e, "what the machine wrote") : 0;

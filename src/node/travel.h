@@ -27,7 +27,7 @@ void travel_done(struct travel *t);
 int travel_check(struct node *n, const struct record *r, const char *engine, struct err *e) must_check;
 
 /* The machine stands still and has written its workspace to its luggage: the files come into `folder`, and their names into `m`. */
-int travel_unpack(struct node *n, const struct record *r, int folder, struct memory_manifest *m, struct err *e) must_check;
+int travel_unpack(const struct record *r, int folder, struct memory_manifest *m, struct err *e) must_check;
 /* After it arrived: what it was made from goes. */
 void travel_forget(const struct record *r, const struct memory_manifest *m);
 /* Words of this host's processor that count for what travels. */
