@@ -241,11 +241,8 @@ static int make_file(struct unpacker *u, int parent, const char *name, const str
 static int make_hard_link(const struct unpacker *u, int parent, const char *name, struct tar_entry *entry, struct err *e)
 {
 	const char *target;
-	int r = clean_name(entry->target, e);
-
-	if (r < 0)
-		return r;
 	own_fd int from = open_parent(u, entry->target, &target);
+
 	if (from < 0 || linkat(from, target, parent, name, 0) < 0)
 		return cannot("make the hard link", entry->path, e);
 	return 0;
@@ -292,6 +289,8 @@ static int unpack_entry(struct unpacker *u, struct tar_entry *entry, struct err 
 	own_fd int parent = open_parent(u, entry->path, &name);
 	if (parent < 0)
 		return cannot("make", entry->path, e);
+	if (entry->hard_link && (r = clean_name(entry->target, e)) < 0)
+		return r;
 	if (entry->hard_link && str_eq(entry->path, entry->target))
 		return 0;
 	if ((r = clear_way(parent, name, entry, e)) < 0)

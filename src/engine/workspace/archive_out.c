@@ -33,6 +33,7 @@ struct packer {
 	int fd;
 	struct str out;   /* not written yet */
 	struct map links; /* "device:inode" of files with several names, to where they are in the archive */
+	bool whole;       /* all of the workspace: "." is its root */
 	char buffer[BLOCK];
 };
 
@@ -94,7 +95,6 @@ static void add_pieces(struct tar_entry *entry, int fd, const struct stat *st)
 	else if (at < st->st_size)
 		tar_add_piece(entry, (uint64_t)st->st_size, 0);
 	entry->sparse = entry->piece_count != 1 || entry->pieces[0].length != (uint64_t)st->st_size;
-	(void)lseek(fd, 0, SEEK_SET);
 }
 
 static int read_target(struct tar_entry *entry, const char *path, const struct stat *st, struct err *e)
@@ -218,8 +218,10 @@ static int pack_entry(struct packer *p, const FTSENT *file, struct err *e)
 static int compare(const FTSENT **a, const FTSENT **b) { return strcmp((*a)->fts_name, (*b)->fts_name); }
 
 /* Below "/" alone: mounts of the kernel's. */
-static bool is_kernels(const FTSENT *file)
+static bool is_kernels(const struct packer *p, const FTSENT *file)
 {
+	if (!p->whole)
+		return false;
 	return str_eq(file->fts_path, "./proc") || str_eq(file->fts_path, "./sys") || str_eq(file->fts_path, "./dev");
 }
 
@@ -233,7 +235,7 @@ static int pack_tree(struct packer *p, FTS *walk, struct err *e)
 			r = unreadable(file->fts_path, file->fts_errno, e);
 		else if (file->fts_info != FTS_DP && file->fts_info != FTS_DC && !S_ISSOCK(file->fts_statp->st_mode))
 			r = pack_entry(p, file, e);
-		if (file->fts_info == FTS_D && is_kernels(file))
+		if (file->fts_info == FTS_D && is_kernels(p, file))
 			(void)fts_set(walk, file, FTS_SKIP);
 	}
 	if (r >= 0 && errno)
@@ -244,7 +246,7 @@ static int pack_tree(struct packer *p, FTS *walk, struct err *e)
 	return flush(p, 0, e);
 }
 
-static int pack(const char *name, int fd, struct err *e)
+static int pack(const char *name, bool whole, int fd, struct err *e)
 {
 	char *paths[] = { (char *)(uintptr_t)name, NULL };
 	FTS *walk = fts_open(paths, FTS_PHYSICAL, compare);
@@ -253,6 +255,7 @@ static int pack(const char *name, int fd, struct err *e)
 		return unreadable(name, errno, e);
 	struct packer *p = mem_alloc(sizeof *p);
 	p->fd = fd;
+	p->whole = whole;
 	int r = pack_tree(p, walk, e);
 	(void)fts_close(walk);
 	forget_links(p);
@@ -274,5 +277,5 @@ int archive_pack(const char *path, int fd, struct err *e)
 		*slash = '\0';
 	if (chdir(above) < 0 || lstat(name, &st) < 0)
 		return err_errno(e, errno, "%s of the workspace", path);
-	return pack(name, fd, e);
+	return pack(name, str_eq(above, "/") && str_eq(name, "."), fd, e);
 }

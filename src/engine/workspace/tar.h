@@ -21,6 +21,7 @@
 #define TAR_BLOCK 512
 #define TAR_EXTENDED_MOST (1u << 20) /* of one pax header or GNU long name */
 #define TAR_PIECES_MOST 262144	     /* of one file */
+#define TAR_XATTRS_MOST (4u << 20)   /* bytes of extended attributes of one file, however many headers they come in */
 
 struct tar_xattr {
 	char *name;

@@ -23,7 +23,7 @@
 struct pending {                /* said before the header that it is about */
 	struct tar_entry entry; /* xattrs and pieces */
 	char *path, *target, *sparse_name;
-	uint64_t size, uid, gid, real_size, piece_offset;
+	uint64_t size, uid, gid, real_size, piece_offset, xattr_bytes;
 	bool has_size, has_uid, has_gid, has_time, has_real_size, extended;
 	bool map_in_content; /* sparse 1.0 */
 };
@@ -397,6 +397,15 @@ static int take_number(const char *value, size_t length, uint64_t *ret, bool *re
 	return 0;
 }
 
+static int take_xattr(struct pending *p, const char *name, const char *value, size_t length, struct err *e)
+{
+	p->xattr_bytes += sizeof(struct tar_xattr) + strlen(name) + length;
+	if (p->xattr_bytes > TAR_XATTRS_MOST)
+		return err_set(e, ERR_TOO_LARGE, "a file has more than %u bytes of extended attributes", TAR_XATTRS_MOST);
+	tar_add_xattr(&p->entry, name, strlen(name), value, length);
+	return 0;
+}
+
 /* Keys that we do not know say nothing that a copy keeps. */
 static int take_record(struct pending *p, const char *key, const char *value, size_t length, struct err *e)
 {
@@ -417,8 +426,8 @@ static int take_record(struct pending *p, const char *key, const char *value, si
 		return parse_time(value, length, &p->entry) < 0 ? damaged(e, "the time of a file") : 0;
 	}
 	if (str_starts(key, xattr) && key[sizeof xattr - 1])
-		tar_add_xattr(&p->entry, key + sizeof xattr - 1, strlen(key) - (sizeof xattr - 1), value, length);
-	else if (str_starts(key, sparse))
+		return take_xattr(p, key + sizeof xattr - 1, value, length, e);
+	if (str_starts(key, sparse))
 		return take_sparse(p, key + sizeof sparse - 1, value, length, e);
 	return 0;
 }

@@ -222,6 +222,43 @@ static void test_numbers_at_their_limits(void **state)
 	assert_int_equal(run("[ $(stat -c '%s %Y' in/big | tr ' ' _) = 9663676416_-5 ] && [ $(stat -c %b in/big) -lt 64 ]"), 0);
 }
 
+/* Headers without end, all about the same file. */
+static void test_attributes_have_a_limit(void **state)
+{
+	struct tar_entry entry = { .mode = S_IFREG | 0644, .path = mem_strdup("f") };
+	own_str char *value = mem_alloc(60000), *path = mem_printf("%s/x.tar", folder);
+	own_strbuf struct str header = { 0 };
+
+	(void)state;
+	for (int i = 0; i < 10; i++)
+		tar_add_xattr(&entry, "user.a", 6, value, 60000);
+	tar_header(&entry, &header);
+	tar_entry_done(&entry);
+	own_fd int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	for (int i = 0; i < 8; i++) /* all but the file's own header */
+		assert_ok(fs_write_all(fd, header.bytes, header.length - TAR_BLOCK, &e), &e);
+	assert_int_equal(run("rm -rf in && mkdir in"), 0);
+	assert_fails(unpack("x.tar", "in"), &e, ERR_TOO_LARGE, "extended attributes");
+}
+
+/* A folder of the workspace's may have any name; only the root's are the kernel's. */
+static void test_folders_that_are_called_as_the_kernels(void **state)
+{
+	(void)state;
+	assert_int_equal(run("rm -rf a in && mkdir -p a/dev a/proc in && echo one >a/dev/f && echo two >a/proc/f"), 0);
+	assert_ok(pack("a/.", "a.tar"), &e);
+	assert_ok(unpack("a.tar", "in"), &e);
+	assert_int_equal(run("[ $(cat in/dev/f in/proc/f | tr '\\n' _) = one_two_ ]"), 0);
+}
+
+static void test_a_link_to_itself(void **state)
+{
+	(void)state;
+	assert_int_equal(run("rm -rf in && mkdir in && echo content >f && tar -cf x.tar ./f ./f"), 0);
+	assert_ok(unpack("x.tar", "in"), &e);
+	assert_int_equal(run("[ $(cat in/f) = content ]"), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -230,6 +267,9 @@ int main(void)
 		cmocka_unit_test(test_nothing_leads_out),
 		cmocka_unit_test(test_what_is_in_the_way),
 		cmocka_unit_test(test_numbers_at_their_limits),
+		cmocka_unit_test(test_attributes_have_a_limit),
+		cmocka_unit_test(test_folders_that_are_called_as_the_kernels),
+		cmocka_unit_test(test_a_link_to_itself),
 	};
 
 	return cmocka_run_group_tests_name("engine/archive", tests, set_up, tear_down);
