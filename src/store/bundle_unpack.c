@@ -2,6 +2,7 @@
 #include "store/bundle.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -122,6 +123,35 @@ static bool is_there(const struct unpack *u, const struct bundle_record *head)
 	return digest_eq(&d, &head->digest);
 }
 
+static int clear(int fd, uint64_t from, uint64_t to, struct err *e)
+{
+	off_t data = from < to ? lseek(fd, (off_t)from, SEEK_DATA) : -1;
+
+	if (data < 0 || (uint64_t)data >= to)
+		return 0;
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from)) < 0)
+		return err_errno(e, errno, "clear what was there before");
+	return 0;
+}
+
+/* What no chunk covers is zeros, whatever was there: two bundles of one workspace may have the same header. */
+static int clear_gaps(const struct unpack *u, struct err *e)
+{
+	size_t at = 0;
+	int r = 0;
+
+	for (size_t i = 0; i < u->count && r >= 0; i++) {
+		uint64_t end = 0;
+		for (; at < u->head_count && u->heads[at].stream == i && r >= 0; at++) {
+			r = clear(u->files[i].fd, end, u->heads[at].offset, e);
+			end = u->heads[at].offset + u->heads[at].plain_length;
+		}
+		if (r >= 0 && u->files[i].fd >= 0)
+			r = clear(u->files[i].fd, end, u->files[i].size_bytes, e);
+	}
+	return r;
+}
+
 static int tell_there(struct unpack *u, struct err *e)
 {
 	size_t length = (u->head_count + 7) / 8;
@@ -172,6 +202,8 @@ int bundle_unpack(const struct bundle_file *files, size_t count, const struct bu
 	u.stored = mem_alloc(BUNDLE_CHUNK_BYTES);
 	u.plain = mem_alloc(BUNDLE_CHUNK_BYTES);
 	int r = take_heads(&u, e);
+	if (r >= 0)
+		r = clear_gaps(&u, e);
 	if (r >= 0)
 		r = tell_there(&u, e);
 	if (r >= 0)
