@@ -12,7 +12,16 @@
 #include "node/suspend.h"
 #include "node/suspend_pack.h"
 
+#define NEXT_MS 1       /* after one that was left */
 #define AGAIN_MS 600000 /* after a failure: a full disk may have room then */
+
+static void on_due(void *data)
+{
+	struct agent *a = data;
+
+	a->pack_timer = NULL;
+	agent_pack(a);
+}
 
 void agent_pack_leave(struct workspace *w)
 {
@@ -25,6 +34,8 @@ void agent_pack_leave(struct workspace *w)
 	suspend_packing_free(a->packing);
 	a->packing = NULL;
 	a->packed = NULL;
+	if (!a->pack_timer) /* others may wait for their turn */
+		a->pack_timer = loop_add_timer(a->node->loop, NEXT_MS, on_due, a);
 }
 
 static void place_job(void *data)
@@ -83,14 +94,6 @@ static void begin(struct agent *a, struct workspace *w)
 	w->record->pack_due_ms = e.kind == ERR_NOT_FOUND ? 0 : unix_ms() + AGAIN_MS;
 	if (w->record->pack_due_ms)
 		log_error(&e, "workspace %s: pack its memory", w->record->id);
-}
-
-static void on_due(void *data)
-{
-	struct agent *a = data;
-
-	a->pack_timer = NULL;
-	agent_pack(a);
 }
 
 static struct workspace *first_due(struct agent *a)

@@ -88,9 +88,9 @@ static int serve(struct node *n, struct err *e)
 	}
 	workers_free(n->workers);
 	stream_close_all();
-	channel_free(channel);
 	if (agent)
-		agent_free(agent);
+		agent_free(agent); /* answers what still waits for it, by the channel */
+	channel_free(channel);
 	loop_free(n->loop);
 	return r;
 }

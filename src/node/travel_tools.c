@@ -240,7 +240,7 @@ static int make(const struct tools *t, int kernel_fd, int folder, const char *na
 	own_fd int fd = openat(folder, unfinished, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0400);
 	int r = fd < 0 ? err_errno(e, errno, "make %s", unfinished) : write_tools(t, kernel_fd, fd, e);
 
-	if (r >= 0 && renameat(folder, unfinished, folder, name) < 0)
+	if (r >= 0 && (fsync(fd) < 0 || renameat(folder, unfinished, folder, name) < 0))
 		r = err_errno(e, errno, "make %s", name);
 	if (r < 0)
 		(void)unlinkat(folder, unfinished, 0);

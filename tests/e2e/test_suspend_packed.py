@@ -100,17 +100,23 @@ def test_damaged_in_any_part_it_is_refused_and_stays(site):
 
 
 def test_a_resume_ends_the_packing(site):
-    """The process that packs stands still where nobody lets it go on, and the resume does not wait for it."""
+    """The process that packs stands still where nobody lets it go on, and the resume does not wait for it. Who waited for its turn gets it."""
     before = count(site, NAME)
+    counting(site, "other")
     fifo = site.folder / "fifo"
     os.mkfifo(fifo)
     site.plan.write_text(f"memory.pack wait {fifo}\n")
     site.carrel("suspend", NAME)
     site.wait(lambda: site.plan.read_text().startswith("#"), what="a packing that waits")
     assert "ram.packed.new" in files(site)
+    site.carrel("suspend", "other")
+    site.wait_state("other", "suspended")
+    assert "ram" in {p.name for p in folder(site, "other").iterdir()}
     site.carrel("resume", NAME)
     goes_on(site, NAME, before)
     assert not files(site) & {"ram.packed", "ram.packed.new"}
+    site.wait(lambda: "ram" not in {p.name for p in folder(site, "other").iterdir()}, what="packed memory of the other one")
+    site.carrel("rm", "-f", "other")
 
 
 def test_exported_packed_and_imported(site, new_site, kernel, tmp_path):
