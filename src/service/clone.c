@@ -15,8 +15,6 @@
 #include "service/routes.h"
 #include "service/views.h"
 
-#define SNAPSHOTS_MOST 100 /* of one workspace, as for those that are asked for */
-
 static void drop_json(json_t **j) { json_decref(*j); }
 #define own_json __attribute__((cleanup(drop_json)))
 
@@ -96,19 +94,6 @@ static int check_names(const struct request *r, const char *prefix, uint64_t cou
 		(void)err_set(e, ERR_EXISTS, "the name '%s' is taken", name);
 		return err_hint(e, "choose another prefix: --name-prefix");
 	}
-	return 0;
-}
-
-static int find_source(struct request *r, struct workspace **ret_workspace, struct err *e)
-{
-	int result = workspace_find(r, r->params[0], ret_workspace, e);
-
-	if (result < 0)
-		return result;
-	if (!r->who.admin && (*ret_workspace)->owner_uid != r->who.uid)
-		return err_set(e, ERR_DENIED, "workspace '%s' belongs to another user", (*ret_workspace)->name);
-	if ((*ret_workspace)->wish.wish == WISH_REMOVED)
-		return err_set(e, ERR_CONFLICT, "workspace '%s' is being removed", (*ret_workspace)->name);
 	return 0;
 }
 
@@ -283,7 +268,7 @@ int handle_workspace_clone(struct request *r, struct err *e)
 	int result = key ? answer_known_key(r, key, digest, e) : 0;
 	if (result != 0)
 		return result < 0 ? result : 0;
-	result = find_source(r, &source, e);
+	result = lifecycle_find(r, &source, e);
 	if (result == 0)
 		result = check_state(source, &memory, e);
 	if (result == 0)

@@ -84,7 +84,7 @@ static int find_any(struct request *r, struct workspace **ret_workspace, struct 
 	return 0;
 }
 
-static int find(struct request *r, struct workspace **ret_workspace, struct err *e)
+int lifecycle_find(struct request *r, struct workspace **ret_workspace, struct err *e)
 {
 	int result = find_any(r, ret_workspace, e);
 	return result < 0 ? result : carry_check(*ret_workspace, e);
@@ -163,7 +163,7 @@ static uint64_t next_run(const struct workspace *w)
 int handle_workspace_start(struct request *r, struct err *e)
 {
 	struct workspace *w;
-	int result = find(r, &w, e);
+	int result = lifecycle_find(r, &w, e);
 
 	if (result < 0)
 		return result;
@@ -190,7 +190,7 @@ int handle_workspace_stop(struct request *r, struct err *e)
 {
 	const struct stop_request *body = r->value;
 	struct workspace *w;
-	int result = find(r, &w, e);
+	int result = lifecycle_find(r, &w, e);
 
 	if (result < 0)
 		return result;
@@ -209,7 +209,7 @@ int handle_workspace_stop(struct request *r, struct err *e)
 int handle_workspace_restart(struct request *r, struct err *e)
 {
 	struct workspace *w;
-	int result = find(r, &w, e);
+	int result = lifecycle_find(r, &w, e);
 
 	if (result < 0)
 		return result;
@@ -229,7 +229,7 @@ int handle_workspace_move(struct request *r, struct err *e)
 {
 	const struct move_request *body = r->value;
 	struct workspace *w;
-	int result = find(r, &w, e);
+	int result = lifecycle_find(r, &w, e);
 
 	if (result == 0)
 		result = move_check(w, body, e);
@@ -267,7 +267,7 @@ int handle_workspace_move(struct request *r, struct err *e)
 int handle_workspace_pause(struct request *r, struct err *e)
 {
 	struct workspace *w;
-	int result = find(r, &w, e);
+	int result = lifecycle_find(r, &w, e);
 
 	if (result < 0)
 		return result;
@@ -287,7 +287,7 @@ int handle_workspace_pause(struct request *r, struct err *e)
 int handle_workspace_resume(struct request *r, struct err *e)
 {
 	struct workspace *w;
-	int result = find(r, &w, e);
+	int result = lifecycle_find(r, &w, e);
 
 	if (result < 0)
 		return result;
@@ -323,7 +323,7 @@ static int check_suspend(struct request *r, struct workspace *w, struct err *e)
 int handle_workspace_suspend(struct request *r, struct err *e)
 {
 	struct workspace *w;
-	int result = find(r, &w, e);
+	int result = lifecycle_find(r, &w, e);
 
 	if (result < 0)
 		return result;
@@ -458,7 +458,7 @@ void lifecycle_remove_ended(struct service *s, struct workspace *w)
 
 static int find_resting(struct request *r, struct workspace **ret_workspace, const char *verb, struct err *e)
 {
-	int result = find(r, ret_workspace, e);
+	int result = lifecycle_find(r, ret_workspace, e);
 	const struct workspace *w = *ret_workspace;
 
 	if (result < 0)
@@ -511,7 +511,7 @@ int handle_snapshots_list(struct request *r, struct err *e)
 /* With memory: there must be one. */
 static int find_living(struct request *r, struct workspace **ret_workspace, struct err *e)
 {
-	int result = find(r, ret_workspace, e);
+	int result = lifecycle_find(r, ret_workspace, e);
 	const struct workspace *w = *ret_workspace;
 
 	if (result < 0)
@@ -534,8 +534,8 @@ int handle_snapshot_create(struct request *r, struct err *e)
 	own_str char *name = body->name ? mem_strdup(body->name) : name_make_up();
 	if (snapshot_find(w, name))
 		return err_set(e, ERR_EXISTS, "workspace '%s' has a snapshot '%s' already", w->name, name);
-	if (w->snapshots.count >= 100)
-		return err_set(e, ERR_NO_CAPACITY, "workspace '%s' has 100 snapshots, the most", w->name);
+	if (w->snapshots.count >= SNAPSHOTS_MOST)
+		return err_set(e, ERR_NO_CAPACITY, "workspace '%s' has %d snapshots, the most", w->name, SNAPSHOTS_MOST);
 	struct change *c = change_new(r->service, r);
 	id_new(id);
 	struct snapshot *n = workspace_add_snapshot(w, id, name, service_now_ms(), body->memory);
@@ -553,7 +553,7 @@ int handle_snapshot_remove(struct request *r, struct err *e)
 {
 	struct workspace *w;
 	struct snapshot *n;
-	int result = find(r, &w, e);
+	int result = lifecycle_find(r, &w, e);
 
 	if (result == 0)
 		result = need_snapshot(r, w, &n, e);

@@ -5,6 +5,8 @@
 #include "service/operation.h"
 #include "service/workspace.h"
 
+/* The workspace that the request's path names, of the asking user, to be used: neither on its way out nor half imported. */
+int lifecycle_find(struct request *r, struct workspace **ret_workspace, struct err *e) must_check;
 /* Starts an operation on a workspace in place of the one under way, which is cancelled. */
 struct operation *lifecycle_begin(struct change *c, struct workspace *w, const char *kind);
 /* Answers with the operation. */

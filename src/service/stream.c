@@ -357,7 +357,11 @@ static int check_wish(const struct workspace *w, const char *kind, struct err *e
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: a bundle is made of one at rest", w->name, state_names[w->truth.state]);
 		return err_hint(e, "carrel stop %s, or carrel suspend %s to carry its memory too", w->name, w->name);
 	}
-	if (str_eq(kind, "attach") || str_eq(kind, "logs") || str_starts(kind, "copy") || is_bundle(kind))
+	if (str_eq(kind, "import")) /* what fills it */
+		return 0;
+	if (is_bundle(kind) || str_starts(kind, "copy"))
+		return carry_check(w, e);
+	if (str_eq(kind, "attach") || str_eq(kind, "logs"))
 		return 0;
 	if (!alive || w->wish.wish == WISH_PAUSED) {
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is not running (%s)", w->name, state_names[w->truth.state]);

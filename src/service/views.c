@@ -90,7 +90,7 @@ static const struct shape carried_snapshot_shape = { "carried-snapshot", sizeof(
 static const struct field carried_fields[] = {
 	{ "id", FIELD_TEXT, offsetof(struct carried, id), "id that it had; another one when that is taken here", .required = true, .max = ID_LENGTH },
 	{ "bundle", FIELD_TEXT, offsetof(struct carried, bundle), "which file it comes from: SHA-256 of its header", .max = 64, .check = name_check_key },
-	{ "snapshots", FIELD_OBJECTS, offsetof(struct carried, snapshots), "snapshots that come with it", .max = 100,
+	{ "snapshots", FIELD_OBJECTS, offsetof(struct carried, snapshots), "snapshots that come with it", .max = SNAPSHOTS_MOST,
 	  .shape = &carried_snapshot_shape },
 	{ 0 },
 };

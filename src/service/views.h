@@ -6,6 +6,8 @@
 
 #include "service/workspace.h"
 
+#define SNAPSHOTS_MOST 100 /* of one workspace */
+
 struct create_request {
 	struct spec *spec;
 	bool held;

@@ -497,6 +497,8 @@ int handle_workspace_change(struct request *r, struct err *e)
 		result = err_set(e, ERR_DENIED, "workspace '%s' belongs to another user", w->name);
 	if (result == 0 && w->wish.wish == WISH_REMOVED)
 		result = err_set(e, ERR_CONFLICT, "workspace '%s' is being removed", w->name);
+	if (result == 0) /* its labels say that */
+		result = carry_check(w, e);
 	if (result == 0)
 		result = change_spec(w->wish.spec, body, &spec, e);
 	if (result == 0)

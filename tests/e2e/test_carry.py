@@ -236,7 +236,9 @@ def test_an_interrupted_import_goes_on(new_site, large, whom):
         assert "goes on" in str(told)
     half = there.workspace(name)
     assert half and half["state"] == "prepared"
-    assert "not imported whole" in there.carrel("start", name, ok=5).stderr
+    for use in (("start", name), ("clone", name), ("export", name, path.with_name("half")), ("cp", f"{name}:/sum", path.with_name("sum")),
+                ("set", "--label", "a=b", name)):
+        assert "not imported whole" in there.carrel(*use, ok=5).stderr
     done = there.wait(lambda: (d := there.carrel("import", "--start", path, ok=None)).returncode == 0 and d)  # the host may still be ending the first
     assert "goes on" in done.stderr and there.workspace(name)["id"] == half["id"]
     assert inside(there, name, "sh", "-c", "md5sum /random | diff - /sum && echo same") == "same\n"
