@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "base/own.h"
+#include "base/str.h"
 #include "cli/change.h"
 #include "cli/print.h"
 
 static int make_body(const struct args *a, json_t **ret_body, struct err *e)
 {
 	const char *count = args_text(a, "count"), *prefix = args_text(a, "name-prefix");
-	char *end = NULL;
-	long n = count ? strtol(count, &end, 10) : 1;
+	uint64_t n = 1;
 
-	if (count && (!*count || *end || n < 1 || n > 256))
+	if (count && (str_to_u64(count, 256, &n) < 0 || n == 0))
 		return err_set(e, ERR_INVALID, "--count is a number from 1 to 256, not '%s'", count);
 	*ret_body = json_pack("{s:I, s:s*}", "count", (json_int_t)n, "name-prefix", prefix);
 	return *ret_body ? 0 : err_set(e, ERR_INVALID, "the prefix is not UTF-8");

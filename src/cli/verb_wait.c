@@ -5,10 +5,9 @@
  */
 #include <poll.h>
 #include <stdio.h>
-#include <string.h>
-#include <time.h>
 
 #include "base/decode.h"
+#include "base/loop.h"
 #include "base/own.h"
 #include "base/str.h"
 #include "cli/print.h"
@@ -78,14 +77,6 @@ static int look_inside(struct cli *cli, const char *name, struct err *e)
 	return status == READY || status == DEGRADED || status == NO_SHELL;
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 static int wait_for_one(struct cli *cli, const char *name, const char *wanted, uint64_t deadline_ms, struct err *e)
 {
 	bool ready = str_eq(wanted, "ready");
@@ -98,7 +89,7 @@ static int wait_for_one(struct cli *cli, const char *name, const char *wanted, u
 			return r < 0 ? r : 0;
 		if (cli_interrupted)
 			return err_set(e, ERR_CANCELLED, "interrupted");
-		if (now_ms() >= deadline_ms)
+		if (loop_now_ms() >= deadline_ms)
 			return err_set(e, ERR_TIMEOUT, "workspace %s is not %s yet", name, wanted);
 		(void)poll(NULL, 0, EACH_MS);
 	}
@@ -111,7 +102,7 @@ static int wait_for_workspaces(struct cli *cli, const struct args *a, struct err
 
 	if (decode_duration(timeout ? timeout : TIMEOUT, &ms) < 0)
 		return err_set(e, ERR_INVALID, "--timeout %.40s: a time like 30s or 5m is expected", timeout);
-	uint64_t deadline_ms = now_ms() + ms;
+	uint64_t deadline_ms = loop_now_ms() + ms;
 	int r = cli_catch_interrupt(cli, e);
 	for (size_t i = 0; r == 0 && i < a->operand_count; i++)
 		r = wait_for_one(cli, args_operand(a, i), wanted, deadline_ms, e);

@@ -467,16 +467,21 @@ int suspend_machine_finish_copy(const struct record *of, const char *folder, str
 	return r == 0 ? put_manifest(fd, m, e) : r;
 }
 
+static int read_manifest(const char *folder, struct memory_manifest *ret_manifest, struct err *e)
+{
+	own_str char *path = mem_printf("%s/" MEMORY_MANIFEST, folder);
+	own_strbuf struct str text = { 0 };
+	int r = fs_read_file(AT_FDCWD, path, ANSWER_MOST, &text, e);
+
+	return r < 0 ? r : memory_manifest_decode(str_text(&text), text.length, path, ret_manifest, e);
+}
+
 /* The manifest as it is, but bound to this workspace after this restore. */
 static int adopt_manifest(const struct work *w, const char *from, int to, struct err *e)
 {
-	own_str char *path = mem_printf("%s/" MEMORY_MANIFEST, from);
-	own_strbuf struct str text = { 0 };
 	struct memory_manifest m = { 0 };
-	int r = fs_read_file(AT_FDCWD, path, ANSWER_MOST, &text, e);
+	int r = read_manifest(from, &m, e);
 
-	if (r == 0)
-		r = memory_manifest_decode(str_text(&text), text.length, path, &m, e);
 	if (r < 0)
 		return r;
 	struct memory_volume *volumes = m.volumes.items;
@@ -502,13 +507,9 @@ static int adopt_machine(const struct work *w, const char *from, int to, struct 
 /* As adopt_manifest, with the memory where the clone finds it. Nobody reads it all before it is used: it was just written here. */
 static int adopt_as_clone(const struct work *w, const char *from, int to, struct err *e)
 {
-	own_str char *path = mem_printf("%s/" MEMORY_MANIFEST, from);
-	own_strbuf struct str text = { 0 };
 	struct memory_manifest m = { 0 };
-	int r = fs_read_file(AT_FDCWD, path, ANSWER_MOST, &text, e);
+	int r = read_manifest(from, &m, e);
 
-	if (r == 0)
-		r = memory_manifest_decode(str_text(&text), text.length, path, &m, e);
 	if (r < 0)
 		return r;
 	struct memory_volume *volumes = m.volumes.items;
