@@ -329,21 +329,13 @@ static void drop_clone(struct service *s, struct workspace *w)
 	change_commit(c);
 }
 
-static void follow_original(struct service *s, const struct workspace *source)
+/* Has all that it needs of the snapshot, or never will. One with memory is prepared before it takes that, and suspended when it has it. */
+static bool is_made(const struct workspace *w)
 {
-	for (size_t i = s->workspaces.count; i-- > 0;) {
-		struct workspace *w = s->workspaces.items[i];
-		if (!w->wish.origin || w->reported || w->uncommitted || !str_eq(w->wish.origin->workspace, source->id))
-			continue;
-		if (has_snapshot(source, w->wish.origin->snapshot))
-			converge_assign(w, s);
-		else if (!wishes_snapshot(source, w->wish.origin->snapshot) || source->wish.wish == WISH_REMOVED)
-			drop_clone(s, w);
-	}
-}
+	unsigned least = w->wish.origin->memory ? STATE_PREPARED + 1 : STATE_PREPARED;
 
-/* Has all that it needs of the snapshot, or never will. */
-static bool is_made(const struct workspace *w) { return w->reported && (w->truth.state >= STATE_PREPARED || w->wish.wish == WISH_REMOVED); }
+	return w->reported && (w->truth.state >= least || w->wish.wish == WISH_REMOVED);
+}
 
 static void follow_clone(struct service *s, const struct workspace *clone)
 {
@@ -364,6 +356,23 @@ static void follow_clone(struct service *s, const struct workspace *clone)
 	(void)snprintf(c->workspace, sizeof c->workspace, "%s", source->id);
 	workspace_store(source, c->batch, false);
 	change_commit(c);
+}
+
+static void follow_original(struct service *s, const struct workspace *source)
+{
+	for (size_t i = s->workspaces.count; i-- > 0;) {
+		struct workspace *w = s->workspaces.items[i];
+		if (!w->wish.origin || !str_eq(w->wish.origin->workspace, source->id))
+			continue;
+		if (w->reported) /* the snapshot may have stayed because the original was busy */
+			follow_clone(s, w);
+		if (w->reported || w->uncommitted)
+			continue;
+		if (has_snapshot(source, w->wish.origin->snapshot))
+			converge_assign(w, s);
+		else if (!wishes_snapshot(source, w->wish.origin->snapshot) || source->wish.wish == WISH_REMOVED)
+			drop_clone(s, w);
+	}
 }
 
 void clone_follow(struct service *s, struct workspace *w)
