@@ -259,10 +259,6 @@ static void job_done(void *data)
 	agent_look_for_idle(w->agent);
 	agent_refill(w->agent);
 	agent_make_templates(w->agent);
-	if (w->forget && t->report->state == STATE_REMOVED) {
-		agent_forget(w->agent, w->record->id);
-		return;
-	}
 	agent_idle(w);
 }
 
@@ -271,6 +267,10 @@ void agent_idle(struct workspace *w)
 	struct agent *a = w->agent;
 	bool rests = w->record->pack_due_ms != 0;
 
+	if (w->forget && w->record->truth.report->state == STATE_REMOVED) {
+		agent_forget(a, w->record->id);
+		return;
+	}
 	if (w->again)
 		agent_consider(w);
 	if (!agent_check_next(w) && rests)

@@ -44,7 +44,7 @@ struct agent {
 
 struct workspace *agent_add(struct agent *a, struct record *r);
 struct workspace *agent_find(struct agent *a, const char *id); /* NULL: not known */
-/* Nothing is done with it any more: what waited for that. */
+/* Nothing is done with it any more: what waited for that. It may be gone afterwards. */
 void agent_idle(struct workspace *w);
 /* The first question that waits is answered, when nothing is being done with it. */
 bool agent_check_next(struct workspace *w);
