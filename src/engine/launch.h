@@ -84,7 +84,7 @@ struct launch_memory {
 	int folder_fd;      /* the memory state's (model/memory.h) */
 	int state_fd;       /* goes on from this device state; -1: boots */
 	const char *private_shim; /* the file stays as it is: what the machine writes is its own and gone at its end; NULL: it is written */
-	bool clone;         /* the state is another workspace's: it gets its own name, machine id and interfaces */
+	uint64_t clone;     /* the state is another workspace's: it gets its own name, machine id and interfaces. Its number; 0: its own */
 	bool template;      /* the state is a template's: it knows nothing of this workspace yet */
 };
 

@@ -96,9 +96,9 @@ static void set_phase(struct agent *a, enum guest_phase phase)
 	tell_state(a);
 }
 
-static void answer(struct agent *a, uint32_t number, int result, const struct err *e)
+static void answer(struct agent *a, uint32_t number, int result, enum guest_told told, const struct err *e)
 {
-	struct guest_answer m = { 0 };
+	struct guest_answer m = { .told = told };
 
 	if (result < 0)
 		guest_error_set(&m.error, e);
@@ -409,7 +409,7 @@ static int grow(struct agent *a, const struct guest_frame *f, struct err *e)
 	return world_grow(&a->world, serial, e);
 }
 
-static int identify(struct agent *a, const struct guest_frame *f, struct err *e)
+static int identify(struct agent *a, const struct guest_frame *f, enum guest_told *ret_told, struct err *e)
 {
 	struct guest_identity i;
 	int r = guest_decode(&guest_identity_shape, f->payload, f->length, &i, e);
@@ -428,6 +428,8 @@ static int identify(struct agent *a, const struct guest_frame *f, struct err *e)
 		r = i.clone ? links_rename(i.interfaces.items, i.interfaces.count, e) : 0;
 	if (r >= 0)
 		r = connect_links(a, &i.interfaces, true, e);
+	if (r >= 0 && i.clone && !a->how->inner)
+		r = world_tell_clone(&a->world, i.clone, ret_told, e);
 	guest_done(&guest_identity_shape, &i);
 	return r;
 }
@@ -501,7 +503,7 @@ static int travel(struct agent *a, const struct guest_frame *f, struct err *e)
 	return r;
 }
 
-static int request(struct agent *a, const struct guest_frame *f, struct err *e)
+static int request(struct agent *a, const struct guest_frame *f, enum guest_told *ret_told, struct err *e)
 {
 	switch (f->type) {
 	case GUEST_CONFIGURE:
@@ -514,7 +516,7 @@ static int request(struct agent *a, const struct guest_frame *f, struct err *e)
 	case GUEST_GROW:
 		return grow(a, f, e);
 	case GUEST_IDENTITY:
-		return identify(a, f, e);
+		return identify(a, f, ret_told, e);
 	case GUEST_SHUTDOWN:
 		return shutdown_workspace(a, f, e);
 	case GUEST_PING:
@@ -610,6 +612,7 @@ static void hello(struct agent *a)
 static void frame(void *data, const struct guest_frame *f)
 {
 	struct agent *a = data;
+	enum guest_told told = GUEST_UNTOLD;
 	struct err e = { 0 };
 	int r;
 
@@ -636,8 +639,8 @@ static void frame(void *data, const struct guest_frame *f)
 		break;
 	}
 	bool first = f->type == GUEST_CONFIGURE && a->phase == GUEST_WAITING;
-	r = request(a, f, &e);
-	answer(a, f->number, r, &e);
+	r = request(a, f, &told, &e);
+	answer(a, f->number, r, told, &e);
 	if (r < 0 && first)
 		fail(a, &e);
 }

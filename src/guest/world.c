@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "guest/world.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/openat2.h>
 #include <linux/random.h>
 #include <poll.h>
 #include <stdio.h>
@@ -84,6 +86,34 @@ int world_identify(const struct world *w, const struct guest_identity *i, struct
 		return 0;
 	own_str char *line = mem_printf("%s\n", i->machine_id);
 	return write_file(&t, WRITE_IF_THERE, "/etc/machine-id", line, e);
+}
+
+/* One that cannot be read is the shell's to complain about. */
+static bool has_hooks(int root)
+{
+	struct open_how how = { .flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT };
+	int fd = (int)syscall(SYS_openat2, root, GUEST_HOOKS_FOLDER, &how, sizeof how);
+	own_dir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!dir)
+		return fd >= 0 || (errno != ENOENT && errno != ENOTDIR);
+	for (struct dirent *entry; (entry = readdir(dir));)
+		if (entry->d_name[0] != '.')
+			return true;
+	return false;
+}
+
+int world_tell_clone(const struct world *w, uint64_t number, enum guest_told *ret_told, struct err *e)
+{
+	static const struct plan none;
+	struct tree t = { .plan = &none, .root = w->root, .terminal = -1, .terminal_peer = -1 };
+	char line[24];
+
+	(void)snprintf(line, sizeof line, "%llu\n", (unsigned long long)number);
+	int r = write_file(&t, WRITE_ALWAYS, GUEST_CLONE_FILE, line, e);
+	if (r >= 0)
+		*ret_told = has_hooks(w->root) ? GUEST_HOOKS : GUEST_TOLD;
+	return r;
 }
 
 /* --- disks --- */

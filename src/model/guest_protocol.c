@@ -326,7 +326,7 @@ static SHAPE(error_shape, guest_error, TEXT(1, guest_error, kind, 64), TEXT(2, g
 SHAPE(guest_state_shape, guest_state, NUMBER(1, guest_state, phase), NUMBER(2, guest_state, exit_status),
       OBJECTS(3, guest_state, error, 1, error_shape), NUMBER(4, guest_state, uptime_ns));
 
-SHAPE(guest_answer_shape, guest_answer, OBJECTS(3, guest_answer, error, 1, error_shape));
+SHAPE(guest_answer_shape, guest_answer, OBJECTS(3, guest_answer, error, 1, error_shape), NUMBER(4, guest_answer, told));
 
 SHAPE(guest_close_shape, guest_close, NUMBER(2, guest_close, exit_status), OBJECTS(3, guest_close, error, 1, error_shape));
 

@@ -164,7 +164,7 @@ struct guest_identity {
 	struct guest_bytes seed;
 	uint64_t clock_ns;
 	struct guest_objects interfaces; /* each named one loses its addresses and routes and gets these */
-	uint64_t clone;  /* 1: interfaces are found by their names, and get these hardware addresses too */
+	uint64_t clone;  /* its number from 1 on: interfaces are found by their names, and get these hardware addresses too */
 };
 
 enum guest_phase {
@@ -188,8 +188,17 @@ struct guest_state {
 	uint64_t uptime_ns;   /* when this phase began, since the kernel's start */
 };
 
+enum guest_told {
+	GUEST_UNTOLD, /* no clone, or a carrel-init that leaves it to the host */
+	GUEST_TOLD,   /* its programs can read that it is a clone, and nobody wants to be called */
+	GUEST_HOOKS,  /* the host shall run the programs of GUEST_HOOKS_FOLDER */
+};
+#define GUEST_CLONE_FILE "/run/carrel/clone"
+#define GUEST_HOOKS_FOLDER "/etc/carrel/cloned.d"
+
 struct guest_answer {
 	struct guest_objects error; /* struct guest_error: none is success */
+	uint64_t told;              /* enum guest_told, of an identity */
 };
 
 struct guest_close {

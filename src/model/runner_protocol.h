@@ -67,6 +67,7 @@ struct runner_status {
 	uint64_t started_ms, ended_ms; /* Unix time; 0: not yet */
 	uint32_t killed_for_memory;    /* the kernel killed a process of it for want of memory */
 	uint32_t maintenance;
+	uint32_t told;                 /* enum guest_told, of a clone that has just begun */
 };
 
 struct runner_answer {

@@ -15,15 +15,16 @@
 #include "base/own.h"
 #include "base/str.h"
 #include "engine/runner_client.h"
+#include "model/guest_protocol.h"
 #include "node/suspend.h"
 #include "node/suspend_machine.h"
 
 #define HOOKS_MS 10000
 #define MESSAGE_MOST 65536
 
-/* $0: the number, $1: the name. */
-static const char hooks[] = "mkdir -p /run/carrel && echo \"$0\" > /run/carrel/clone\n"
-			    "for hook in /etc/carrel/cloned.d/*; do [ -x \"$hook\" ] && \"$hook\" \"$0\" \"$1\"; done\n";
+/* $0: the number, $1: the name. The file is for a carrel-init that did not write it. */
+static const char hooks[] = "mkdir -p /run/carrel && echo \"$0\" > " GUEST_CLONE_FILE "\n"
+			    "for hook in " GUEST_HOOKS_FOLDER "/*; do [ -x \"$hook\" ] && \"$hook\" \"$0\" \"$1\"; done\n";
 
 static char *origin_path(const struct node *n, const struct record *r, const char *inner)
 {
@@ -87,12 +88,15 @@ static void await(int fd)
 void clone_tell(const struct work *w)
 {
 	const struct record *r = w->record;
-	own_str char *run = mem_printf("%s/%s", w->node->runs, r->id), *number = mem_printf("%" PRIu64, r->wish.origin->number);
+	own_str char *run = mem_printf("%s/%s", w->node->runs, r->id), *number = mem_printf("%" PRIu64, r->wish.origin ? r->wish.origin->number : 1);
 	const char *const command[] = { "/bin/sh", "-c", hooks, number, r->wish.spec->name, NULL };
 	const struct runner_exec what = { .command = command, .user = "0" };
+	struct runner_status status = { 0 };
 	own_fd int fd = -1;
 	struct err e;
 
+	if (runner_status(run, &status, &e) >= 0 && status.told == GUEST_TOLD)
+		return;
 	if (runner_exec(run, &what, &fd, &e) < 0)
 		log_info("workspace %s: it is not told that it is a clone: %s", r->id, e.message);
 	else

@@ -117,12 +117,12 @@ static int make_ram(int folder, uint64_t bytes, uid_t owner, struct err *e)
 }
 
 /* Of a clone that has not lived yet there is only what it begins from. */
-static int take_ram(struct node *n, int folder, const char *path, uid_t owner, struct launch_memory *memory, struct err *e)
+static int take_ram(struct node *n, const struct record *r, int folder, uid_t owner, struct launch_memory *memory, struct err *e)
 {
 	if (private_memory_is(folder) && !fs_exists(folder, MEMORY_RAM)) {
-		memory->path = mem_printf("%s/" MEMORY_BASE, path);
+		memory->path = record_path(r, MEMORY_FOLDER "/" MEMORY_BASE);
 		memory->private_shim = templates_shim(n->templates);
-		memory->clone = true;
+		memory->clone = r->wish.origin && r->wish.origin->number ? r->wish.origin->number : 1;
 		if (fchmodat(folder, MEMORY_BASE, 0444, 0) < 0) /* for QEMU's user, also where a bundle brought it */
 			return err_errno(e, errno, "open %s to QEMU", MEMORY_BASE);
 	} else if (unlinkat(folder, MEMORY_BASE, 0) < 0 && errno != ENOENT) { /* of the run before */
@@ -174,7 +174,7 @@ int suspend_machine_prepare(struct node *n, const struct record *r, const struct
 	if (done == 0 && !m)
 		done = note_machine(r, l, layout, folder, e);
 	if (done == 0 && m)
-		done = take_ram(n, folder, path, owner, ret_memory, e);
+		done = take_ram(n, r, folder, owner, ret_memory, e);
 	if (done < 0)
 		return done;
 	if (!ret_memory->path)

@@ -124,8 +124,14 @@ static void identified(void *data, int result, const struct err *e)
 	struct machine *m = data;
 	struct err why;
 
-	if (result >= 0 || m->quiet || !m->plan.identity.length)
+	if (m->quiet || !m->plan.identity.length)
 		return;
+	if (result >= 0) {
+		m->runner->status.told = (uint32_t)result;
+		m->identified = true;
+		machine_runs(m);
+		return;
+	}
 	why = *e;
 	(void)err_wrap(&why, "the clone's identity");
 	log_error(&why, "workspace %s", m->runner->plan.id);

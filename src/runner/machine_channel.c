@@ -117,6 +117,7 @@ static void take_answer(struct channel *c, const struct guest_frame *f)
 			int r = guest_decode(&guest_answer_shape, f->payload, f->length, &a, &e);
 			if (r >= 0) {
 				r = guest_error_get(&a.error, &e);
+				r = r < 0 ? r : a.told == GUEST_TOLD || a.told == GUEST_HOOKS ? (int)a.told : 0;
 				guest_done(&guest_answer_shape, &a);
 			}
 			request_end(q, r, r < 0 ? &e : NULL);

@@ -28,7 +28,7 @@ struct channel *channel_new(struct loop *l, int fd, const struct channel_events 
 void channel_end(struct channel *c, const struct err *why);
 void channel_free(struct channel *c);
 
-/* result: 0, or a negative errno and *e. Exactly once. */
+/* result: 0, of an identity enum guest_told, or a negative errno and *e. Exactly once. */
 typedef void channel_done_fn(void *data, int result, const struct err *e);
 void channel_request(struct channel *c, enum guest_type type, const void *payload, size_t length, uint64_t deadline_ms, channel_done_fn *done,
 		     void *data);

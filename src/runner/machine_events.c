@@ -65,6 +65,12 @@ void machine_settle_badly(struct machine *m, const struct err *e)
 	machine_settle(m);
 }
 
+void machine_runs(struct machine *m)
+{
+	if (m->runs && (m->identified || !m->plan.identity.length))
+		machine_settle(m);
+}
+
 /* --- the end --- */
 
 static void try_end(struct machine *m)
@@ -275,8 +281,8 @@ static void guest_state(void *data, const struct guest_state *s)
 	case GUEST_RUNNING:
 		if (!m->grown)
 			grow_volumes(m);
-		m->grown = true;
-		machine_settle(m);
+		m->grown = m->runs = true;
+		machine_runs(m);
 		break;
 	case GUEST_ARRIVED:
 		guest_arrived(m);

@@ -34,6 +34,8 @@ struct machine {
 	unsigned attempt;
 	bool heard;          /* hello */
 	bool grown;
+	bool runs;           /* the guest says so */
+	bool identified;     /* a clone is itself */
 	bool went;           /* what arrived was let go: the memory state is no more */
 	bool settled;        /* the start has its outcome */
 	bool reported;       /* the guest told the exit status */
@@ -46,6 +48,9 @@ struct machine {
 /* The outcome of the start; nothing follows if it has one. */
 void machine_settle(struct machine *m);
 void machine_settle_badly(struct machine *m, const struct err *e);
+
+/* It runs, or has become itself: with both the start has its outcome. */
+void machine_runs(struct machine *m);
 
 /* The stream of the workspace's program becomes its session. */
 int machine_open_program(struct machine *m, struct err *e) must_check;

@@ -202,6 +202,7 @@ def test_memory_grows_only_with_what_they_write(site, name):
     machine(site, name)
     site.carrel("clone", name, "-n", "3")
     names = [f"{name}-{i}" for i in (1, 2, 3)]
+    assert [inside(site, each, "cat", "/run/carrel/clone") for each in names] == ["1\n", "2\n", "3\n"]  # without hooks too
     for each in names:
         site.wait_state(each, "running")
         pid = site.workspace(each)["pid"]

@@ -125,9 +125,10 @@ static void put_config(const struct launch *l, const struct plan *inside, const 
 static void put_identity(const struct launch *l, const struct plan *whole, struct str *out)
 {
 	own_str char *machine_id = request_machine_id(l->id);
-	struct guest_identity i = { .host_name = (char *)(uintptr_t)whole->host_name, .machine_id = machine_id, .clone = 1 };
+	struct guest_identity i = { .host_name = (char *)(uintptr_t)whole->host_name, .machine_id = machine_id,
+				    .clone = l->memory ? l->memory->clone : 0 };
 
-	if (!l->memory || !l->memory->clone)
+	if (!i.clone)
 		return;
 	machine_links_inside(whole->interfaces, &i.interfaces);
 	guest_encode(&guest_identity_shape, &i, out);

@@ -280,6 +280,11 @@ int runner_display(const char *run_dir, int *ret_fd, struct err *e)
 	(void)run_dir, (void)ret_fd;
 	return no_stream(e);
 }
+int runner_status(const char *run_dir, struct runner_status *ret_status, struct err *e)
+{
+	(void)run_dir, (void)ret_status;
+	return no_stream(e);
+}
 int runner_exec(const char *run_dir, const struct runner_exec *what, int *ret_fd, struct err *e)
 {
 	(void)run_dir, (void)what, (void)ret_fd;
