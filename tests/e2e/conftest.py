@@ -14,6 +14,7 @@ Fixtures for tests of the whole program: real processes, a real kernel, an insta
   busybox_tar, debian_tar   (session) the archives these were made from
   guest_disk    (session) a disk that a machine boots, with a small Linux (disk_guest.py)
   kernel        (session) Debian's package of a cloud kernel, where machines can be booted; give_kernel(site, kernel) imports it
+  criu          (session) path of a CRIU that works here
   here          shared_site with the image busybox and a kernel for machines
   make_image    make_image(site, "name", {"/etc/motd": b"...", "/bin/x": (0o755, b"...")}, base="busybox"): small images of one's own
 
@@ -590,6 +591,28 @@ def give_kernel(site, package):
     if site.api("GET", "/v1/kernels/linux")[0] == 404:
         site.carrel("kernel", "import", "linux", package)
     return site
+
+
+def find_criu():
+    given = os.environ.get("CARREL_CRIU")
+    if given:
+        return given
+    folder = cache_folder() / "criu"
+    if not (folder / "criu").exists():
+        done = subprocess.run([ROOT / "tools/get-criu", folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+        if done.returncode:
+            pytest.skip(f"no CRIU: {done.stdout[-300:]}")
+    return str(folder / "criu")
+
+
+@pytest.fixture(scope="session")
+def criu(prefix):
+    path = find_criu()
+    done = subprocess.run([prefix / "libexec/carrel/carrel-checkpoint", "probe", "/tmp"], env={**os.environ, "CARREL_CRIU": path},
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    if done.returncode:
+        pytest.skip(f"CRIU does not work on this kernel: {done.stdout}")
+    return path
 
 
 @pytest.fixture

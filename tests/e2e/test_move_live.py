@@ -11,7 +11,6 @@ import pytest
 
 import conftest
 from guest_tools import kernel_package
-from test_suspend_workspace import criu  # noqa: F401: a fixture
 
 # A count in a shell's memory; a pipe between two processes, a file in tmpfs, a file that is open and removed.
 PROGRAM = r"""
@@ -23,7 +22,7 @@ LONG = 240
 
 
 @pytest.fixture(scope="module")
-def sites(prefix, criu, busybox_tar):  # noqa: F811
+def sites(prefix, criu, busybox_tar):
     if not shutil.which("qemu-system-x86_64"):
         pytest.skip("qemu-system-x86 is not installed")
     package = kernel_package()

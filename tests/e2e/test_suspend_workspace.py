@@ -11,7 +11,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import tempfile
 import termios
 import threading
@@ -20,31 +19,6 @@ import time
 import pytest
 
 import conftest
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def find_criu():
-    given = os.environ.get("CARREL_CRIU")
-    if given:
-        return given
-    folder = conftest.cache_folder() / "criu"
-    if not (folder / "criu").exists():
-        done = subprocess.run([ROOT / "tools/get-criu", folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
-        if done.returncode:
-            pytest.skip(f"no CRIU: {done.stdout[-300:]}")
-    return str(folder / "criu")
-
-
-@pytest.fixture(scope="module")
-def criu(prefix):
-    path = find_criu()
-    done = subprocess.run([prefix / "libexec/carrel/carrel-checkpoint", "probe", "/tmp"], env={**os.environ, "CARREL_CRIU": path},
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
-    if done.returncode:
-        pytest.skip(f"CRIU does not work on this kernel: {done.stdout}")
-    return path
-
 
 @pytest.fixture(scope="module")
 def sites(prefix, criu, busybox_tar):
