@@ -100,7 +100,7 @@ def test_it_goes_on_where_it_was(site):
     """Into a machine that cannot be made, out of one whose memory is not taken: back, with the memory, and the wish with it."""
     assert engine(site) == "workspace"
     for fault in ("travel-images", "runner.arrived"):
-        site.faults.write_text(f"{fault} fail 28\n")
+        site.faults.write_text(f"{fault} ENOSPC\n")
         done = move(site, "emulator", ok=None)
         site.faults.write_text("")
         assert done.returncode != 0 and "move" in done.stderr, done.stderr
@@ -135,13 +135,23 @@ def test_the_agent_dies(site):
 def test_out_of_a_machine_fails(site):
     assert engine(site) == "emulator"
     for fault in ("travel-departed", "runner.commit"):
-        site.faults.write_text(f"{fault} fail 28\n")
+        site.faults.write_text(f"{fault} ENOSPC\n")
         done = move(site, "workspace", ok=None)
         site.faults.write_text("")
         assert done.returncode != 0, done.stderr
         site.wait(lambda: site.workspace("t")["state"] == "running", timeout=LONG)
         assert engine(site) == "emulator"
         counts_on(site)
+    site.node.kill()
+    site.node.arguments += ["--guest-volumes", "copied"]
+    site.node.start()
+    done = move(site, "workspace", ok=None)
+    assert done.returncode != 0 and "guest-volumes: copied" in done.stderr, done.stderr
+    assert engine(site) == "emulator"
+    counts_on(site)
+    site.node.kill()
+    del site.node.arguments[-2:]
+    site.node.start()
     move(site, "workspace")
     counts_on(site)
     site.carrel("rm", "-f", "t")
