@@ -35,6 +35,8 @@ struct channel {
 	struct loop_source *timer;
 	uint64_t delay_ms;
 	bool stale, volumes_due, complained;
+	bool looks;        /* at what this host can do */
+	json_t *look_ids;  /* who asked for that since it began; NULL: nobody */
 	/* of the connecting job */
 	int fd;
 	struct str early;
@@ -157,8 +159,7 @@ static void on_suspend_check(struct channel *c, json_t *message)
 
 struct look {
 	struct channel *channel;
-	json_int_t id;
-	json_t *facts;
+	json_t *ids, *facts; /* of those who asked before it began */
 };
 
 static void look_job(void *data)
@@ -167,22 +168,44 @@ static void look_job(void *data)
 	l->facts = facts_read(l->channel->node);
 }
 
+static void look(struct channel *c);
+
 static void look_done(void *data)
 {
 	struct look *l = data;
+	struct channel *c = l->channel;
+	json_t *id;
+	size_t i;
 
-	if (l->channel->ws)
-		send_json(l->channel, json_pack("{s:s, s:I, s:o}", "type", "facts", "id", l->id, "facts", TAKE(l->facts)));
+	json_array_foreach(l->ids, i, id)
+		if (c->ws)
+			send_json(c, json_pack("{s:s, s:O, s:O}", "type", "facts", "id", id, "facts", l->facts));
+	json_decref(l->ids);
 	json_decref(l->facts);
 	free(l);
+	c->looks = false;
+	look(c);
+}
+
+/* One at a time, for all who wait: any user may ask, and workspaces wait for the same workers. */
+static void look(struct channel *c)
+{
+	if (c->looks || !c->look_ids)
+		return;
+	struct look *l = mem_alloc(sizeof *l);
+	*l = (struct look){ .channel = c, .ids = TAKE(c->look_ids) };
+	c->looks = true;
+	workers_run(c->node->workers, look_job, look_done, l, false);
 }
 
 static void on_look(struct channel *c, json_t *message)
 {
-	struct look *l = mem_alloc(sizeof *l);
+	json_t *id = json_object_get(message, "id");
 
-	*l = (struct look){ c, json_integer_value(json_object_get(message, "id")), NULL };
-	workers_run(c->node->workers, look_job, look_done, l, false);
+	if (!c->look_ids)
+		c->look_ids = json_array();
+	(void)json_array_append(c->look_ids, id);
+	look(c);
 }
 
 static void on_remove_volume(struct channel *c, json_t *message)
@@ -335,5 +358,6 @@ void channel_free(struct channel *c)
 	own_close(&c->fd);
 	str_done(&c->early);
 	json_decref(c->facts);
+	json_decref(c->look_ids);
 	free(c);
 }

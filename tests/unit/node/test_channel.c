@@ -141,8 +141,8 @@ static int teardown(void **state)
 	int r = isolate_collect(&node, nobody, NULL, &e);
 	isolate_clean(&node);
 	workers_free(node.workers);
-	channel_free(channel);
 	agent_free(agent);
+	channel_free(channel);
 	if (service)
 		ws_free(TAKE(service));
 	loop_remove(listening);
@@ -206,10 +206,30 @@ static void test_plan(void **state)
 	assert_false(fs_exists(AT_FDCWD, record));
 }
 
+/* As many as ask get an answer, those together that ask while a look is under way. */
+static void test_a_look_answers_all_who_asked(void **state)
+{
+	(void)state;
+	need_root();
+	await("\"full\":true");
+	for (int i = 1; i <= 5; i++) {
+		own_str char *question = mem_printf("{\"type\":\"look\",\"id\":%d}", i);
+		say(question);
+	}
+	say("{\"type\":\"look\"}");
+	for (int i = 1; i <= 5; i++) {
+		own_str char *answer = mem_printf("\"type\":\"facts\",\"id\":%d,", i);
+		await(answer);
+	}
+	say("{\"type\":\"look\",\"id\":6}");
+	await("\"type\":\"facts\",\"id\":6,");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { TEST(test_wish_and_truth), TEST(test_connects_again_and_says_all), TEST(test_plan) };
+	const struct CMUnitTest tests[] = { TEST(test_wish_and_truth), TEST(test_connects_again_and_says_all), TEST(test_plan),
+					    TEST(test_a_look_answers_all_who_asked) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
