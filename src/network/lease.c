@@ -24,12 +24,13 @@
 enum { ETHERNET = 14, UDP = 8, CLIENT = 68, SERVER = 67 };
 /* Of the BOOTP message (RFC 951), and options (RFC 2132). */
 enum { AT_OP = 0, AT_CIADDR = 12, AT_YIADDR = 16, AT_CHADDR = 28, AT_SNAME = 44, AT_FILE = 108, AT_MAGIC = 236, AT_OPTIONS = 240 };
-enum { OPTION_PAD = 0, OPTION_TIME = 51, OPTION_OVERLOAD = 52, OPTION_TYPE = 53, OPTION_END = 255 };
+enum { OPTION_PAD = 0, OPTION_ADDRESS = 50, OPTION_TIME = 51, OPTION_OVERLOAD = 52, OPTION_TYPE = 53, OPTION_END = 255 };
 enum { TYPE_DECLINE = 4, TYPE_ACK = 5, TYPE_NAK = 6, TYPE_RELEASE = 7 };
 
 struct options {
 	unsigned type, overload;
 	uint32_t seconds;
+	unsigned char address[4]; /* that is wished, or declined */
 };
 
 static void read_options(const unsigned char *at, size_t length, struct options *o)
@@ -46,6 +47,8 @@ static void read_options(const unsigned char *at, size_t length, struct options 
 			o->type = value[0];
 		else if (at[i] == OPTION_OVERLOAD && at[i + 1] == 1)
 			o->overload = value[0];
+		else if (at[i] == OPTION_ADDRESS && at[i + 1] == 4)
+			memcpy(o->address, value, sizeof o->address);
 		else if (at[i] == OPTION_TIME && at[i + 1] == 4)
 			o->seconds = (uint32_t)value[0] << 24 | (uint32_t)value[1] << 16 | (uint32_t)value[2] << 8 | value[3];
 		i += 2U + at[i + 1];
@@ -65,7 +68,9 @@ static void read_message(const unsigned char *m, size_t length, bool towards, st
 	if (o.overload & 2)
 		read_options(m + AT_SNAME, AT_FILE - AT_SNAME, &o);
 	memcpy(said->mac, m + AT_CHADDR, sizeof said->mac);
-	memcpy(said->address, m + (towards ? AT_YIADDR : AT_CIADDR), sizeof said->address);
+	/* who declines an address has none yet, and names it in an option (RFC 2131, table 5) */
+	const unsigned char *address = towards ? m + AT_YIADDR : o.type == TYPE_DECLINE ? o.address : m + AT_CIADDR;
+	memcpy(said->address, address, sizeof said->address);
 	said->seconds = o.seconds;
 	if (towards && o.type == TYPE_ACK && o.seconds) /* one without a time answers a question (RFC 2131, 4.3.5) */
 		said->word = LEASE_GIVEN;

@@ -106,6 +106,10 @@ static void list_ports(struct networks *s)
 
 static void end_by_address(struct networks *s, const unsigned char address[static 4])
 {
+	static const unsigned char none[4];
+
+	if (memcmp(address, none, sizeof none) == 0) /* it is what those have of whom nothing is known yet */
+		return;
 	for (size_t i = 0; i < s->learned.capacity; i++) {
 		struct learned *l = s->learned.entries[i].key ? s->learned.entries[i].value : NULL;
 		if (l && memcmp(l->address, address, sizeof l->address) == 0)

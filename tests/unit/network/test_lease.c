@@ -81,6 +81,18 @@ static void what_is_given_back_is_found_wherever_it_is_said(void **state)
 	}
 }
 
+static void what_is_declined_is_named_by_an_option(void **state)
+{
+	(void)state;
+	static const unsigned char declined[] = { 53, 1, 4, 50, 4, 192, 168, 80, 102, 255 }, other[4] = { 192, 168, 80, 102 };
+	struct frame f = frame_of(false, declined, sizeof declined);
+	struct lease_said said;
+
+	lease_read(f.bytes, f.length, false, &said);
+	assert_int_equal(said.word, LEASE_RETURNED);
+	assert_memory_equal(said.address, other, 4);
+}
+
 static void every_shorter_frame_is_read_within_its_end(void **state)
 {
 	(void)state;
@@ -118,6 +130,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(what_is_given_has_a_time),
 					    cmocka_unit_test(what_is_given_back_is_found_wherever_it_is_said),
+					    cmocka_unit_test(what_is_declined_is_named_by_an_option),
 					    cmocka_unit_test(every_shorter_frame_is_read_within_its_end),
 					    cmocka_unit_test(a_port_that_is_not_there_is_told) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
