@@ -586,8 +586,12 @@ static int place_part(struct part *p, struct err *e)
 
 	if (fault || rename(unfinished, p->path) < 0)
 		return err_errno(e, fault ? fault : errno, "rename to %s", p->path);
+	bool kept = p->kept;
 	p->kept = false; /* nothing is left to clean */
-	return 0;
+	if (!kept) /* its folder is synced with all the others */
+		return 0;
+	own_str char *folder = mem_strndup(p->path, (size_t)(strrchr(p->path, '/') - p->path));
+	return fs_sync_folder(folder, e);
 }
 
 static int become_suspended(struct work *w, struct err *e)
