@@ -30,7 +30,8 @@ class Terminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         self.process = subprocess.Popen([CARREL, *words], stdin=self.side, stdout=self.side, stderr=self.side, preexec_fn=control,
                                         env={**cli.env, "TERM": "xterm", **(env or {})})
-        threading.Thread(target=self.listen, daemon=True).start()
+        self.listener = threading.Thread(target=self.listen, daemon=True)
+        self.listener.start()
 
     def listen(self):
         while True:
@@ -60,6 +61,7 @@ class Terminal:
         status = self.process.wait(seconds)
         restored = termios.tcgetattr(self.side) == self.before
         os.close(self.side)
+        self.listener.join()  # before another terminal gets this number, which it would read from
         os.close(self.main)
         assert restored, "the terminal was not restored"
         return status
