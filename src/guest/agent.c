@@ -59,6 +59,7 @@ struct agent {
 	struct err error;
 	struct loop_source *first_synced, *patience, *thaw;
 	int first_sync; /* of process 1 while it becomes the system's init */
+	bool has_links; /* the modules for interfaces are loaded, which a clone's memory knows */
 	bool arrived;   /* made again from its images, and waits to be let go */
 };
 
@@ -340,14 +341,18 @@ static int part_from_first_process(struct agent *a, struct err *e)
 
 /* --- configuration --- */
 
-static int connect_links(const struct agent *a, const struct guest_objects *interfaces, bool afresh, struct err *e)
+static int connect_links(struct agent *a, const struct guest_objects *interfaces, bool afresh, struct err *e)
 {
 	const struct guest_interface *i = interfaces->items;
 	if (a->how->inner)
 		return a->how->inner->connect(interfaces, afresh, e);
-	int r = interfaces->count && a->how->modules ? device_load_modules(a->how->modules, "2-", e) : 0;
-
-	return r < 0 ? r : links_configure(i, interfaces->count, afresh, e);
+	if (interfaces->count && a->how->modules && !a->has_links) {
+		int r = device_load_modules(a->how->modules, "2-", e);
+		if (r < 0)
+			return r;
+		a->has_links = true;
+	}
+	return links_configure(i, interfaces->count, afresh, e);
 }
 
 static int make_world(struct agent *a, struct err *e)

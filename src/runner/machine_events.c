@@ -231,7 +231,7 @@ static void guest_failed(struct machine *m, const struct guest_state *s)
 	machine_kill(m);
 }
 
-/* Volumes may have grown since the last run; for those that did not, nothing happens. */
+/* Volumes may have grown since the last run; for those that did not, nothing happens. What a memory knows of never does. */
 static void grow_volumes(struct machine *m)
 {
 	const struct guest_volume *v = m->config.volumes.items;
@@ -279,7 +279,7 @@ static void guest_state(void *data, const struct guest_state *s)
 
 	switch (s->phase) {
 	case GUEST_RUNNING:
-		if (!m->grown)
+		if (!m->grown && !m->plan.resumes)
 			grow_volumes(m);
 		m->grown = m->runs = true;
 		machine_runs(m);
