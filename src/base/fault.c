@@ -20,7 +20,8 @@ static int number_of(const char *word)
 	static const struct {
 		const char *name;
 		int number;
-	} names[] = { { "ENOSPC", ENOSPC }, { "ENOMEM", ENOMEM }, { "EIO", EIO }, { "EAGAIN", EAGAIN }, { "EPERM", EPERM } };
+	} names[] = { { "ENOSPC", ENOSPC }, { "ENOMEM", ENOMEM }, { "EIO", EIO }, { "EAGAIN", EAGAIN }, { "EPERM", EPERM },
+		    { "ETIMEDOUT", ETIMEDOUT } };
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (str_eq(word, names[i].name))
 			return names[i].number;

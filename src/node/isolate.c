@@ -282,7 +282,7 @@ static const char *began_of(const struct launch *l, const struct isolate_parts *
 	return !l->engine->machine ? NULL : l->memory && l->memory->template ? "template" : "boot";
 }
 
-/* One try. -ESTALE: the template that it began from may be of no use. */
+/* One try. -EBADMSG: the template that it began from is of no use; -ESTALE: that may be so, or the host was busy. */
 static int try_launch(struct node *n, const struct record *r, const struct isolate_parts *parts, struct launch *l, struct launch_machine *host,
 		      bool templates, struct launch_result *ret_result, struct err *e)
 {
@@ -314,18 +314,22 @@ static int launch_with_templates(struct node *n, const struct record *r, const s
 	struct err why = { 0 };
 	int done = try_launch(n, r, parts, l, host, !l->travel, ret_result, e);
 
-	if (done == -ESTALE) {
+	if (done == -ESTALE || done == -EBADMSG) {
+		bool of_no_use = done == -EBADMSG;
 		why = *e;
 		log_error(&why, "workspace %s: it boots instead", r->id);
 		done = make_run_folder(l->run_dir, e);
 		if (done == 0)
 			done = try_launch(n, r, parts, l, host, false, ret_result, e);
 		if (done == 0) {
-			templates_fail(n->templates, l);
+			templates_fail(n->templates, l, of_no_use);
 			set_text(&r->truth.report->notice, mem_printf("it was booted: going on from a template failed (%s)", why.message));
 		}
-	} else if (done == 0 && l->engine->machine && !l->travel && str_eq(r->truth.report->began, "boot")) {
-		templates_want(n->templates, l);
+	} else if (done == 0 && l->engine->machine && !l->travel) {
+		if (str_eq(r->truth.report->began, "boot"))
+			templates_want(n->templates, l);
+		else if (str_eq(r->truth.report->began, "template"))
+			templates_work(n->templates, l);
 	}
 	return done;
 }

@@ -26,6 +26,7 @@
 #include "base/fault.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/sparse.h"
@@ -63,7 +64,7 @@ void templates_free(struct templates *t)
 	if (!t)
 		return;
 	checked_free(t->checked);
-	checked_free(t->bad);
+	template_failures_free(&t->failures);
 	(void)pthread_mutex_destroy(&t->lock);
 	free(t->folder);
 	free(t->shim);
@@ -279,18 +280,35 @@ bool templates_take(struct templates *t, const struct launch *l, const char *bas
 	return r > 0;
 }
 
-void templates_fail(struct templates *t, const struct launch *l)
+void templates_fail(struct templates *t, const struct launch *l, bool of_no_use)
 {
 	char name[DIGEST_HEX_SIZE];
 
 	if (template_name(l, name, NULL) < 0)
 		return;
-	log_warn("template %s does not work on this host: machines of its kind boot", name);
 	(void)pthread_mutex_lock(&t->lock);
-	if (!find(t->bad, name))
-		(void)add(&t->bad, name);
+	bool goes = template_failures_add(&t->failures, name, of_no_use, loop_now_ms());
 	(void)pthread_mutex_unlock(&t->lock);
+	if (!goes) {
+		log_warn("template %s: a machine did not go on from it; it is tried once more", name);
+		return;
+	}
+	log_warn("template %s does not work on this host: machines of its kind boot%s", name, of_no_use ? "" : " for a while");
 	template_remove(t, name);
+}
+
+void templates_work(struct templates *t, const struct launch *l)
+{
+	char name[DIGEST_HEX_SIZE];
+
+	(void)pthread_mutex_lock(&t->lock);
+	bool any = t->failures != NULL;
+	(void)pthread_mutex_unlock(&t->lock);
+	if (!any || template_name(l, name, NULL) < 0) /* the name is not for nothing */
+		return;
+	(void)pthread_mutex_lock(&t->lock);
+	template_failures_end(t->failures, name);
+	(void)pthread_mutex_unlock(&t->lock);
 }
 
 void templates_want(struct templates *t, const struct launch *l)
@@ -302,7 +320,7 @@ void templates_want(struct templates *t, const struct launch *l)
 	own_str char *path = mem_printf("%s/%s", t->folder, w.name);
 	template_wish_fill(&w, l);
 	(void)pthread_mutex_lock(&t->lock);
-	bool known = find(t->bad, w.name) || fs_exists(AT_FDCWD, path) || t->want_count == TEMPLATE_WANTS_MOST;
+	bool known = !template_failures_allow(t->failures, w.name, loop_now_ms()) || fs_exists(AT_FDCWD, path) || t->want_count == TEMPLATE_WANTS_MOST;
 	for (size_t i = 0; i < t->want_count; i++)
 		known |= str_eq(t->wants[i].name, w.name);
 	if (!known)

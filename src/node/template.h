@@ -21,8 +21,14 @@ void templates_free(struct templates *t);
 bool templates_take(struct templates *t, const struct launch *l, const char *base, struct launch_memory *m, char **ret_notice);
 /* The module that keeps a memory file as it is (launch_memory). */
 const char *templates_shim(const struct templates *t);
-/* A machine of this launch did not go on from its template, but boots: the template is of no use on this host, and will not be made again. */
-void templates_fail(struct templates *t, const struct launch *l);
+/*
+ * A machine of this launch did not go on from its template, but booted. `of_no_use`: QEMU does not take the state on this host: it goes, and is
+ * not made again by this agent. Any other failure, which a busy host may have caused, is forgiven once; after a second without a success in
+ * between the template goes, and may be made again when the host had time.
+ */
+void templates_fail(struct templates *t, const struct launch *l, bool of_no_use);
+/* One did. */
+void templates_work(struct templates *t, const struct launch *l);
 /* A machine of this launch has booted: one is made when there is time. */
 void templates_want(struct templates *t, const struct launch *l);
 

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "model/spec.h"
 #include "node/template.h"
+#include "node/template_failure.h"
 
 #define TEMPLATE_NEW ".new"
 #define TEMPLATE_WANTS_MOST 8
@@ -23,7 +24,7 @@ struct template_wish {
 };
 void template_wish_fill(struct template_wish *w, const struct launch *l);
 
-/* Found whole, with these files; or, in `bad`, of no use. */
+/* Found whole, with these files. */
 struct checked {
 	char name[DIGEST_HEX_SIZE];
 	struct stat ram, state;
@@ -34,7 +35,8 @@ struct templates {
 	struct node *node;
 	char *folder, *shim;
 	pthread_mutex_t lock; /* all below */
-	struct checked *checked, *bad;
+	struct checked *checked;
+	struct template_failure *failures;
 	struct template_wish wants[TEMPLATE_WANTS_MOST];
 	size_t want_count;
 };

@@ -269,12 +269,16 @@ static int talk(struct machine *m, struct err *e)
 static void template_loaded(void *data, int result, const struct err *e)
 {
 	struct machine *m = data;
-	struct err why;
+	struct err why = { 0 };
 	int fault = fault_point("runner.template");
 
 	if (result < 0)
 		why = *e;
-	else if ((result = fault ? err_errno(&why, fault, "start from the template") : 0) == 0)
+	else if (fault)
+		result = err_errno(&why, fault, "start from the template");
+	if (result < 0) /* that a host is slow or full, or somebody killed QEMU, says nothing about the state */
+		m->unloadable = why.kind != ERR_TIMEOUT && why.kind != ERR_NO_CAPACITY && why.kind != ERR_UNAVAILABLE;
+	else
 		result = talk(m, &why);
 	if (result < 0)
 		machine_settle_badly(m, &why);
@@ -404,8 +408,8 @@ static int boot(struct machine *m, struct err *e)
 		return result;
 	if (m->error.kind) {
 		*e = m->error;
-		if (m->plan.template == TEMPLATE_USED) /* it may be the template's fault */
-			e->number = ESTALE;
+		if (m->plan.template == TEMPLATE_USED)
+			e->number = m->unloadable ? EBADMSG : ESTALE;
 		return -e->number;
 	}
 	if (paused && r->status.state == RUNNER_STARTING)

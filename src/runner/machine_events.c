@@ -114,6 +114,7 @@ static void qemu_ended(void *data, uint32_t events)
 		own_str char *lines = machine_words_last(&m->tail);
 		(void)err_set(&e, ERR_INTERNAL, "QEMU ended (%s %d) before the workspace ran; it said last: %s",
 			      info.si_code == CLD_EXITED ? "status" : "signal", info.si_status, lines);
+		m->unloadable = info.si_code == CLD_EXITED && machine_memory_busy(m->memory); /* newer ones end when a state is not theirs */
 		machine_close_fd(&m->pidfd);
 		machine_settle_badly(m, &e);
 		return;

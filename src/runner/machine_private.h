@@ -33,6 +33,7 @@ struct machine {
 	struct str tail;     /* what console and QEMU said last */
 	unsigned attempt;
 	bool heard;          /* hello */
+	bool unloadable;     /* QEMU does not take the template's state */
 	bool grown;
 	bool runs;           /* the guest says so */
 	bool identified;     /* a clone is itself */

@@ -17,7 +17,8 @@
 enum machine_template {
 	TEMPLATE_NONE,
 	TEMPLATE_MADE, /* it has started when carrel-init waits for its configuration, and gets none */
-	TEMPLATE_USED, /* it goes on from there: after the disks comes the state's file. A failed start has the number ESTALE */
+	TEMPLATE_USED, /* it goes on from there: after the disks comes the state's file. A failed start has the number EBADMSG if
+			* QEMU does not take the state, else ESTALE */
 };
 
 struct machine_plan {
