@@ -141,11 +141,12 @@ static void identified(void *data, int result, const struct err *e)
 
 static int send_identity(struct machine *m, struct err *e)
 {
+	uint64_t deadline_ms = m->runner->plan.flags & PLAN_PAUSED ? CHANNEL_PATIENCE_MS : m->plan.boot_ms;
 	own_strbuf struct str payload = { 0 };
 	int r = machine_words_identity(&m->plan.identity, &payload, e);
 
 	if (r >= 0)
-		channel_request(m->channel, GUEST_IDENTITY, payload.bytes, payload.length, m->plan.boot_ms, identified, m);
+		channel_request(m->channel, GUEST_IDENTITY, payload.bytes, payload.length, deadline_ms, identified, m);
 	return r;
 }
 

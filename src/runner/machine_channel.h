@@ -13,6 +13,7 @@
 #include "runner/session.h"
 
 #define CHANNEL_DEADLINE_MS 30000
+#define CHANNEL_PATIENCE_MS (UINT64_C(1) << 40) /* of a machine that is paused: until somebody lets it go */
 
 struct channel;
 

@@ -109,6 +109,23 @@ def test_clones_of_a_running_machine(site, name):
     remove(site, *names, f"{name}-x-1")
 
 
+def test_of_a_paused_machine_they_wait_as_long_as_they_are_paused(new_site, kernel, busybox_tar, name):
+    site = new_site(node_args=("--boot-timeout", "12s"))
+    import_image(site, "busybox", busybox_tar)
+    give_kernel(site, kernel)
+    machine(site, name)
+    site.carrel("pause", name)
+    begun = time.monotonic()
+    site.carrel("clone", name)
+    site.wait_state(f"{name}-1", "paused")
+    site.wait(lambda: time.monotonic() - begun > 16)  # their identity is not given up
+    assert site.workspace(f"{name}-1")["state"] == "paused"
+    site.carrel("resume", f"{name}-1")
+    goes_on(site, f"{name}-1")
+    assert inside(site, f"{name}-1", "cat", "/etc/hostname", "/run/carrel/clone") == f"{name}-1\n1\n"
+    remove(site, name, f"{name}-1")
+
+
 def test_of_a_stopped_workspace_the_volumes_are_copied(site, name):
     site.carrel("run", "-d", "--name", name, "busybox", "--", "sh", "-c", "echo kept > /kept; sleep 1000")
     site.wait_state(name, "running")
