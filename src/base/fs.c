@@ -113,6 +113,20 @@ int fs_mkdirs(const char *path, mode_t mode, struct err *e)
 	}
 }
 
+int fs_next_entry(DIR *dir, struct dirent **ret_entry, struct err *e)
+{
+	struct dirent *entry;
+
+	do {
+		errno = 0;
+		entry = readdir(dir);
+	} while (entry && (str_eq(entry->d_name, ".") || str_eq(entry->d_name, "..")));
+	if (!entry)
+		return errno ? err_errno(e, errno, "read a folder") : 0;
+	*ret_entry = entry;
+	return 1;
+}
+
 static int remove_entries(int fd, dev_t device, struct err *e)
 {
 	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -122,19 +136,19 @@ static int remove_entries(int fd, dev_t device, struct err *e)
 			(void)close(copy);
 		return err_errno(e, errno, "read folder");
 	}
-	for (struct dirent *entry; (entry = readdir(dir));) {
-		if (str_eq(entry->d_name, ".") || str_eq(entry->d_name, ".."))
-			continue;
+	struct dirent *entry;
+	int r;
+	while ((r = fs_next_entry(dir, &entry, e)) > 0) {
 		struct stat st;
 		if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		if (st.st_dev != device)
 			return err_set(e, ERR_CONFLICT, "%s is a mount", entry->d_name);
-		int r = fs_remove_tree(fd, entry->d_name, e);
+		r = fs_remove_tree(fd, entry->d_name, e);
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	return r;
 }
 
 int fs_remove_tree(int dir_fd, const char *name, struct err *e)

@@ -4,6 +4,7 @@
 
 /* Files. Nothing here overwrites in place: a new content is a temporary file, fsync, rename, fsync of the folder. */
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -24,6 +25,9 @@ int fs_mkdirs(const char *path, mode_t mode, struct err *e) must_check;
 /* Removes a file or a whole tree below dir_fd without following links or crossing into other mounts. Absent is fine. */
 int fs_remove_tree(int dir_fd, const char *name, struct err *e) must_check;
 int fs_open_dir(int dir_fd, const char *path, int *ret_fd, struct err *e) must_check; /* O_DIRECTORY|O_CLOEXEC|O_NOFOLLOW */
+/* The next entry but "." and "..": 1, *ret_entry is good until the next call; 0: the end. A folder that cannot be read to its end is an error, which
+ * readdir alone makes look like the end. */
+int fs_next_entry(DIR *dir, struct dirent **ret_entry, struct err *e) must_check;
 bool fs_exists(int dir_fd, const char *path);
 int fs_set_blocking(int fd, bool blocking, struct err *e) must_check;
 /* Folder of the running executable's installation, e.g. "/usr/local": from CARREL_PREFIX or /proc/self/exe/../.. */

@@ -249,14 +249,14 @@ static int remove_group(const char *folder, struct err *e)
 
 	if (!dir)
 		return errno == ENOENT ? 0 : err_errno(e, errno, "open group %s", folder);
-	for (struct dirent *entry; (entry = readdir(dir));) {
-		if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
-			continue;
+	struct dirent *entry;
+	int r = 0;
+	while (r == 0 && (r = fs_next_entry(dir, &entry, e)) > 0) {
 		own_str char *below = mem_printf("%s/%s", folder, entry->d_name);
-		int r = remove_group(below, e);
-		if (r < 0)
-			return r;
+		r = entry->d_type == DT_DIR ? remove_group(below, e) : 0;
 	}
+	if (r < 0)
+		return r;
 	while (rmdir(folder) < 0 && errno != ENOENT) {
 		if (errno != EBUSY || loop_now_ms() >= until)
 			return err_errno(e, errno, "remove group %s", folder);
@@ -281,14 +281,16 @@ static int list_folder(const char *mount, const char *parent, struct texts *ids,
 
 	if (!dir)
 		return errno == ENOENT ? 0 : err_errno(e, errno, "open group %s", folder);
-	for (struct dirent *entry; (entry = readdir(dir));) {
+	struct dirent *entry;
+	int r;
+	while ((r = fs_next_entry(dir, &entry, e)) > 0) {
 		bool known = entry->d_type != DT_DIR || entry->d_name[0] == '.';
 		for (size_t i = 0; i < ids->count && !known; i++)
 			known = str_eq(ids->items[i], entry->d_name);
 		if (!known)
 			texts_add(ids, entry->d_name);
 	}
-	return 0;
+	return r;
 }
 
 int enforce_list(const struct enforce_layout *l, const char *parent, struct texts *ret_ids, struct err *e)

@@ -97,10 +97,12 @@ static bool has_hooks(int root)
 
 	if (!dir)
 		return fd >= 0 || (errno != ENOENT && errno != ENOTDIR);
-	for (struct dirent *entry; (entry = readdir(dir));)
+	struct dirent *entry;
+	int r;
+	while ((r = fs_next_entry(dir, &entry, NULL)) > 0)
 		if (entry->d_name[0] != '.')
 			return true;
-	return false;
+	return r < 0;
 }
 
 int world_tell_clone(const struct world *w, uint64_t number, enum guest_told *ret_told, struct err *e)

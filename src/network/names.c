@@ -369,8 +369,7 @@ int names_sweep(const char *folder, bool (*known)(void *data, const char *id), v
 
 	if (!list)
 		return errno == ENOENT ? 0 : err_errno(e, errno, "open %s", path);
-	while (r == 0 && (entry = readdir(list)))
-		if (entry->d_name[0] != '.' && !known(data, entry->d_name))
-			r = names_remove(folder, entry->d_name, e);
+	while (r == 0 && (r = fs_next_entry(list, &entry, e)) > 0)
+		r = entry->d_name[0] != '.' && !known(data, entry->d_name) ? names_remove(folder, entry->d_name, e) : 0;
 	return r;
 }

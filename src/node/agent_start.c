@@ -182,8 +182,10 @@ int agent_load(struct agent *a, struct err *e)
 
 	if (!dir)
 		return err_errno(e, errno, "read %s", a->node->workspaces);
-	for (struct dirent *entry; (entry = readdir(dir));)
+	struct dirent *entry;
+	int r;
+	while ((r = fs_next_entry(dir, &entry, e)) > 0)
 		if (id_valid(entry->d_name))
 			load_one(a, entry->d_name);
-	return 0;
+	return r < 0 ? err_wrap(e, "%s", a->node->workspaces) : 0;
 }

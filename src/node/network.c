@@ -242,7 +242,8 @@ static int sweep_before(struct networks *s, struct err *e)
 	bool any = false;
 	int r = 0;
 
-	while (list && r == 0 && (entry = readdir(list))) {
+	while (list && r == 0 && (r = fs_next_entry(list, &entry, e)) > 0) {
+		r = 0;
 		own_str char *path = mem_printf("%s/%s", s->folder, entry->d_name);
 		any |= entry->d_name[0] != '.';
 		if (entry->d_name[0] != '.' && !map_get(&s->carried, entry->d_name))
@@ -570,7 +571,8 @@ int networks_clean(const struct node *n, struct err *e)
 	int r = 0;
 
 	instance_of(n, instance);
-	while (list && r == 0 && (entry = readdir(list))) {
+	while (list && r == 0 && (r = fs_next_entry(list, &entry, e)) > 0) {
+		r = 0;
 		own_str char *path = mem_printf("%s/%s", folder, entry->d_name);
 		if (entry->d_name[0] != '.')
 			r = names_stop(path, e);

@@ -282,8 +282,10 @@ int record_read_snapshots(struct record *r, struct err *e)
 	own_dir DIR *dir = opendir(path);
 	if (!dir)
 		return errno == ENOENT ? 0 : err_errno(e, errno, "read %s", path);
-	for (struct dirent *entry; (entry = readdir(dir));)
+	struct dirent *entry;
+	int next;
+	while ((next = fs_next_entry(dir, &entry, e)) > 0)
 		if (id_valid(entry->d_name))
 			texts_add(&r->truth.report->snapshots, entry->d_name);
-	return 0;
+	return next < 0 ? err_wrap(e, "%s", path) : 0;
 }

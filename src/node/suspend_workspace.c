@@ -66,7 +66,8 @@ static int add_files(int folder, struct memory_manifest *m, struct err *e)
 	size_t room = 0, count = 0;
 	int r = dir ? 0 : err_errno(e, errno, "read the memory folder");
 
-	for (struct dirent *d; r == 0 && (d = readdir(dir));) {
+	for (struct dirent *d; r == 0 && (r = fs_next_entry(dir, &d, e)) > 0;) {
+		r = 0;
 		if (d->d_name[0] == '.' || strncmp(d->d_name, MEMORY_MANIFEST, strlen("manifest")) == 0 || str_eq(d->d_name, CHECKPOINT_LOG_NAME))
 			continue;
 		MEM_PUSH_ROOM(files, count, room);
@@ -95,9 +96,8 @@ static int empty(int folder, struct err *e)
 	own_dir DIR *dir = fdopendir(openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 	int r = dir ? 0 : err_errno(e, errno, "read the memory folder");
 
-	for (struct dirent *d; r == 0 && (d = readdir(dir));)
-		if (!str_eq(d->d_name, ".") && !str_eq(d->d_name, ".."))
-			r = fs_remove_tree(folder, d->d_name, e);
+	for (struct dirent *d; r == 0 && (r = fs_next_entry(dir, &d, e)) > 0;)
+		r = fs_remove_tree(folder, d->d_name, e);
 	return r;
 }
 

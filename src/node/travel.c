@@ -240,8 +240,9 @@ static int copy_all(int mount, int folder, uint64_t bytes_most, struct memory_ma
 	size_t room = 0, count = 0;
 	int r = dir ? 0 : err_errno(e, errno, "read the luggage");
 
-	for (struct dirent *d; r == 0 && (d = readdir(dir));) {
-		if (str_eq(d->d_name, ".") || str_eq(d->d_name, "..") || str_eq(d->d_name, CHECKPOINT_LOG))
+	for (struct dirent *d; r == 0 && (r = fs_next_entry(dir, &d, e)) > 0;) {
+		r = 0;
+		if (str_eq(d->d_name, CHECKPOINT_LOG))
 			continue;
 		if (!is_sane(d->d_name) || count == FILES_MOST) {
 			r = err_set(e, ERR_CORRUPT, "the luggage holds %s", count == FILES_MOST ? "too many files" : "something of a strange name");

@@ -76,13 +76,15 @@ static int add_bundle(struct tools *t, const char *folder, struct err *e)
 
 	if (!dir)
 		return err_errno(e, errno, "read %s", libraries);
-	for (struct dirent *d; (d = readdir(dir));) {
+	struct dirent *d;
+	int r;
+	while ((r = fs_next_entry(dir, &d, e)) > 0) {
 		own_str char *path = mem_printf("%s/%s", libraries, d->d_name);
 		if (d->d_name[0] != '.')
 			add_library(t, path);
 	}
 	add(t, mem_printf("%s/criu.bin", folder), mem_strdup("libexec/carrel/criu/criu"));
-	return 0;
+	return r < 0 ? err_wrap(e, "%s", libraries) : 0;
 }
 
 /* "	libnl-3.so.200 => /lib/x86_64-linux-gnu/libnl-3.so.200 (0x...)" */

@@ -167,15 +167,19 @@ static int sync_all(struct err *e)
 {
 	for (int pass = 0; pass < 2; pass++) {
 		own_dir DIR *dir = fdopendir(dup(CHECKPOINT_FOLDER));
-		for (struct dirent *d; dir && (d = readdir(dir));) {
+		struct dirent *d;
+		int r = dir ? 0 : err_errno(e, errno, "read the folder");
+		while (r == 0 && (r = fs_next_entry(dir, &d, e)) > 0) {
+			r = 0;
 			if (d->d_name[0] == '.')
 				continue;
 			own_fd int fd = openat(CHECKPOINT_FOLDER, d->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 			if (fd < 0 || (pass == 0 ? sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE) : fsync(fd)) < 0)
 				return err_errno(e, errno, "write %s to the disk", d->d_name);
 		}
-		if (dir)
-			rewinddir(dir);
+		if (r < 0)
+			return r;
+		rewinddir(dir);
 	}
 	return fsync(CHECKPOINT_FOLDER) < 0 ? err_errno(e, errno, "write the folder to the disk") : 0;
 }
@@ -362,10 +366,12 @@ static int open_images(struct err *e)
 
 	if (!dir || fchmod(CHECKPOINT_FOLDER, 0711) < 0)
 		return err_errno(e, errno, "open the memory folder to the workspace");
-	for (struct dirent *d; (d = readdir(dir));)
+	struct dirent *d;
+	int r;
+	while ((r = fs_next_entry(dir, &d, e)) > 0)
 		if (d->d_type == DT_REG && fchmodat(CHECKPOINT_FOLDER, d->d_name, 0644, 0) < 0)
 			return err_errno(e, errno, "open %s to the workspace", d->d_name);
-	return 0;
+	return r;
 }
 
 static int restore(struct job *j, struct err *e)

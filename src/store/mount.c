@@ -354,10 +354,12 @@ static int each_mount(const char *folder, void (*fn)(void *data, const char *nam
 		return errno == ENOENT ? 0 : err_errno(e, errno, "read %s", folder);
 	if (fstat(dirfd(dir), &top) < 0)
 		return err_errno(e, errno, "stat %s", folder);
-	for (struct dirent *entry; (entry = readdir(dir));)
+	struct dirent *entry;
+	int r;
+	while ((r = fs_next_entry(dir, &entry, e)) > 0)
 		if (entry->d_name[0] != '.' && fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 			fn(data, entry->d_name, st.st_dev != top.st_dev);
-	return 0;
+	return r;
 }
 
 static void adopt(void *data, const char *name, bool mounted)

@@ -364,9 +364,8 @@ static int each_entry(struct store *s, const char *folder, entry_fn *fn, void *d
 
 	if (!dir)
 		return err_errno(e, errno, "read %s/%s", s->path, folder);
-	for (struct dirent *entry; r == 0 && (entry = readdir(dir));)
-		if (!str_eq(entry->d_name, ".") && !str_eq(entry->d_name, ".."))
-			r = fn(s, fd, entry->d_name, data, e);
+	for (struct dirent *entry; r == 0 && (r = fs_next_entry(dir, &entry, e)) > 0;)
+		r = fn(s, fd, entry->d_name, data, e);
 	return r;
 }
 
@@ -444,10 +443,12 @@ static int keep_pins(struct store *s, int tmp_fd, const char *name, void *data, 
 	own_dir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	if (!dir)
 		return errno == ENOENT ? 0 : err_errno(e, errno, "read the pins of %s", name);
-	for (struct dirent *entry; (entry = readdir(dir));)
+	struct dirent *entry;
+	int r;
+	while ((r = fs_next_entry(dir, &entry, e)) > 0)
 		if (str_starts(entry->d_name, "pin-"))
 			keep_add(data, entry->d_name + 4);
-	return 0;
+	return r;
 }
 
 static int collect_entry(struct store *s, int dir_fd, const char *name, void *data, struct err *e)

@@ -220,10 +220,12 @@ static int each_blank(struct volume_pool *p, bool (*fn)(struct volume_pool *, co
 
 	if (!dir)
 		return err_errno(e, errno, "read %s", p->folder);
-	for (struct dirent *entry; (entry = readdir(dir));)
+	struct dirent *entry;
+	int r;
+	while ((r = fs_next_entry(dir, &entry, e)) > 0)
 		if (parse_blank(entry->d_name, &kind, &size) && !fn(p, entry->d_name, kind, size, data))
 			break;
-	return 0;
+	return r < 0 ? r : 0;
 }
 
 static bool drop_one(struct volume_pool *p, const char *name, enum volume_kind kind, uint64_t size, void *data)
@@ -369,10 +371,12 @@ int volume_clean_folder(const char *folder, struct err *e)
 	own_dir DIR *dir = opendir(folder);
 	if (!dir)
 		return errno == ENOENT ? 0 : err_errno(e, errno, "read %s", folder);
-	for (struct dirent *entry; (entry = readdir(dir));)
+	struct dirent *entry;
+	int r;
+	while ((r = fs_next_entry(dir, &entry, e)) > 0)
 		if (str_ends(entry->d_name, UNFINISHED) && unlinkat(dirfd(dir), entry->d_name, 0) < 0)
 			return err_errno(e, errno, "remove %s/%s", folder, entry->d_name);
-	return 0;
+	return r;
 }
 
 /* --- using one --- */

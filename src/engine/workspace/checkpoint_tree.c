@@ -408,8 +408,10 @@ static int read_cgroup(const struct plan *p, struct checkpoint *c, const char *b
 	if ((r = read_processes(p, g, e)) < 0)
 		return r;
 	own_dir DIR *dir = opendir(folder);
-	for (struct dirent *d = NULL; r >= 0 && dir && (d = readdir(dir));) {
-		if (d->d_type != DT_DIR || d->d_name[0] == '.')
+	if (!dir)
+		return err_errno(e, errno, "read group %s", folder);
+	for (struct dirent *d = NULL; r >= 0 && (r = fs_next_entry(dir, &d, e)) > 0;) {
+		if (d->d_type != DT_DIR)
 			continue;
 		own_str char *next = mem_printf("%s/%s", below, d->d_name);
 		r = read_cgroup(p, c, next, e);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "../test.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,9 +85,30 @@ static void trees_go_and_links_stay_unfollowed(void **state)
 	assert_true(fs_exists(folder_fd, "kept/file"));
 }
 
+static void the_end_of_a_folder_is_no_error_and_an_error_no_end(void **state)
+{
+	(void)state;
+	struct err e;
+	struct dirent *entry = NULL;
+	own_str char *path = mem_printf("%s/listed", folder);
+	assert_ok(fs_mkdirs(path, 0755, &e), &e);
+	assert_ok(fs_write_file(folder_fd, "listed/.one", "x", 1, 0600, false, &e), &e);
+	own_dir DIR *dir = opendir(path);
+	assert_non_null(dir);
+	assert_int_equal(fs_next_entry(dir, &entry, &e), 1);
+	assert_string_equal(entry->d_name, ".one"); /* and neither . nor .. */
+	errno = EIO;
+	assert_int_equal(fs_next_entry(dir, &entry, &e), 0);
+	own_dir DIR *broken = opendir(path);
+	own_fd int file = openat(folder_fd, "listed/.one", O_RDONLY | O_CLOEXEC);
+	assert_return_code(dup3(file, dirfd(broken), O_CLOEXEC), 0);
+	assert_fails(fs_next_entry(broken, &entry, &e), &e, ERR_INTERNAL, "read a folder");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(a_file_is_replaced_whole), cmocka_unit_test(limits_hold),
-					    cmocka_unit_test(trees_go_and_links_stay_unfollowed) };
+					    cmocka_unit_test(trees_go_and_links_stay_unfollowed),
+					    cmocka_unit_test(the_end_of_a_folder_is_no_error_and_an_error_no_end) };
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
