@@ -344,11 +344,9 @@ static void follow_clone(struct service *s, const struct workspace *clone)
 
 	if (!source || !is_made(clone) || !wishes_snapshot(source, o->snapshot) || source->operation)
 		return;
-	for (size_t i = 0; i < s->workspaces.count; i++) {
-		const struct workspace *w = s->workspaces.items[i];
-		if (w->wish.origin && str_eq(w->wish.origin->snapshot, o->snapshot) && !is_made(w))
+	for (const struct workspace *w = family_first(&s->workspaces.families, source->id); w; w = w->next_clone)
+		if (str_eq(w->wish.origin->snapshot, o->snapshot) && !is_made(w))
 			return;
-	}
 	struct change *c = change_new(s, NULL);
 	db_snapshot_delete(c->batch, o->snapshot);
 	workspace_drop_snapshot(source, o->snapshot);
@@ -360,10 +358,10 @@ static void follow_clone(struct service *s, const struct workspace *clone)
 
 static void follow_original(struct service *s, const struct workspace *source)
 {
-	for (size_t i = s->workspaces.count; i-- > 0;) {
-		struct workspace *w = s->workspaces.items[i];
-		if (!w->wish.origin || !str_eq(w->wish.origin->workspace, source->id))
-			continue;
+	struct workspace *next;
+
+	for (struct workspace *w = family_first(&s->workspaces.families, source->id); w; w = next) {
+		next = w->next_clone; /* it may go */
 		if (w->reported) /* the snapshot may have stayed because the original was busy */
 			follow_clone(s, w);
 		if (w->reported || w->uncommitted)

@@ -13,6 +13,7 @@
 #include "model/assignment.h"
 #include "model/name.h"
 #include "service/config.h"
+#include "service/family.h"
 #include "service/request.h"
 
 struct server;
@@ -34,6 +35,7 @@ struct service {
 		struct workspace **items; /* by seq */
 		size_t count, capacity;
 		struct map by_id, by_name;
+		struct families families;
 		int64_t last_seq;
 	} workspaces;
 	struct {

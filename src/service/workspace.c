@@ -83,6 +83,7 @@ void workspace_insert(struct service *s, struct workspace *w)
 	s->workspaces.items[at] = w;
 	map_put(&s->workspaces.by_id, w->id, w);
 	map_put(&s->workspaces.by_name, w->name, w);
+	family_join(&s->workspaces.families, w);
 }
 
 static size_t position(const struct service *s, int64_t seq)
@@ -106,6 +107,7 @@ static void unlink_workspace(struct service *s, struct workspace *w)
 	memmove(&s->workspaces.items[at], &s->workspaces.items[at + 1], (--s->workspaces.count - at) * sizeof *s->workspaces.items);
 	(void)map_remove(&s->workspaces.by_id, w->id);
 	(void)map_remove(&s->workspaces.by_name, w->name);
+	family_leave(&s->workspaces.families, w);
 }
 
 void workspace_remove(struct service *s, struct workspace *w)

@@ -34,6 +34,7 @@ struct workspace {
 	unsigned attached;      /* attach streams open */
 	bool was_attached;
 	struct loop_source *linger; /* remove_on_exit waits for the first attach */
+	struct workspace *next_clone, *previous_clone; /* of the same original (family.h) */
 	char *rendered;         /* JSON as shown; NULL: changed since */
 	size_t rendered_length;
 };
