@@ -300,6 +300,7 @@ void filter_code_text(uint32_t code, const struct spec *spec, struct str *to)
 		[CODE_ND] = "spoofed neighbour discovery", [CODE_ROUTER] = "router advertisement or redirect",
 		[CODE_DHCP] = "DHCP server", [CODE_TYPE] = "frame that is neither IP nor ARP",
 		[CODE_UNANNOUNCED] = "port that is not known", [CODE_PIECE] = "fragment of what was not let through",
+		[CODE_REQUEST] = "spoofed DHCP request",
 	};
 	const struct texts *list = !spec ? NULL : code >= CODE_FROM ? &spec->from : code >= CODE_DENY ? &spec->deny : &spec->allow;
 	size_t index = code & 0xffff;

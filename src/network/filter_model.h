@@ -110,6 +110,7 @@ enum filter_code {
 	CODE_NAMES,            /* allowed: a server of names that the network has */
 	CODE_MAC = 0x21, CODE_IPV4, CODE_IPV6, CODE_ARP, CODE_ND, CODE_ROUTER, CODE_DHCP, CODE_TYPE, CODE_UNANNOUNCED,
 	CODE_PIECE,            /* a fragment of what was not let through */
+	CODE_REQUEST,          /* DHCP in another one's name */
 	CODE_ALLOW = 0x10000,  /* + index */
 	CODE_DENY = 0x20000,
 	CODE_FROM = 0x30000,

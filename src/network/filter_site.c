@@ -116,8 +116,18 @@ static const char site_sender[] =
 	"		ip6 saddr :: ip6 daddr ff02::/16 icmpv6 type { 131, 132, 133, 143 } accept\n"
 	"		goto refuse_ipv6\n"
 	"	}\n"
+	"	chain refuse_request {\n		meta mark set 0x2b goto refuse\n	}\n"
+	/* A request is the port's own: a server would believe a return in the name of another one. */
+	"	chain site_asks {\n"
+	"		iifname . ether saddr != @macs goto refuse_mac\n"
+	"		ip frag-off & 0x3fff != 0 goto refuse_request\n"
+	"		@th,64,24 0x010106 iifname . @th,288,48 @nd_macs @th,160,32 0 return\n"
+	"		@th,64,24 0x010106 iifname . @th,288,48 @nd_macs iifname . @ll,48,48 . @th,160,32 @leases return\n"
+	"		goto refuse_request\n"
+	"	}\n"
 	"	chain site {\n"
 	"		ether type ip udp sport 67 goto refuse_dhcp\n"
+	"		ether type ip udp dport 67 jump site_asks\n"
 	"		ether type ip meta mark set iifname . ether saddr . ip saddr map @source4 accept\n"
 	"		ether type ip6 goto site6\n"
 	"		ether type arp arp htype 1 arp ptype ip arp hlen 6 arp plen 4 iifname . ether saddr @macs "
@@ -210,9 +220,10 @@ static const char leaving[] =
 	"		iifname @sited goto leaving\n"
 	"	}\n";
 
-/* A DHCPACK (RFC 2131) for the port's own hardware address says what its workspace may be called from now on. */
+/* A DHCPACK (RFC 2131) for the port's own hardware address says what its workspace may be called from now on; never one of a workspace. */
 static const char arriving[] =
 	"	chain lease {\n"
+	"		iifname @sited drop\n"
 	"		oifname @learns @th,64,8 2 @th,1952,32 0x63825363 @th,1984,24 0x350105 oifname . @th,288,48 @nd_macs "
 	"update @leases { oifname . @th,288,48 . @th,192,32 }\n"
 	"		accept\n"

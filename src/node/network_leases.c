@@ -7,7 +7,8 @@
  *
  * Two sources: the filter's set, which also knows what was given while no agent ran (without its time, until it is renewed), and the frames
  * themselves (network/lease.h). They are read once a second and at most so many, so a workspace that sends more of them costs nothing but
- * its own lease: what was lost may have been a return.
+ * its own lease: what was lost may have been a return. Nobody ends the lease of another: a return counts by its holder alone, on his port,
+ * of his hardware address and an address that he has; only the server does, when it gives the address to the next one.
  *
  * An address is named in rules only if nothing else of the site is called so: none of a pool, none that another one has, too.
  */
@@ -31,10 +32,14 @@
 
 struct learned {
 	char port[NETWORK_DEVICE_LENGTH + 1];
-	unsigned char mac[6], address[4];
+	struct lease_holder at; /* its hardware address, and all that the filter lets it use */
+	size_t room;            /* in at.held */
+	unsigned char address[4];
 	char text[INET_ADDRSTRLEN]; /* of the address; "": it has none */
 	int fd;                     /* listens; -1: not yet */
+	bool heard;                 /* as it was given, so what came before is over */
 	bool timed, here, over;     /* its end is known; its port is wanted; what it has is taken back */
+	uint64_t look;              /* networks.lease_look of when it was given */
 	uint64_t end_ms;
 	char *bridge;               /* the site's, and the VLAN on it */
 	uint64_t vlan;
@@ -51,6 +56,7 @@ static uint64_t now_ms(void)
 static void forget(struct learned *l)
 {
 	own_close(&l->fd);
+	free(l->at.held);
 	free(l->bridge);
 	free(l);
 }
@@ -85,9 +91,9 @@ static void want(struct networks *s, const struct attachment *a)
 		map_put(&s->learned, l->port, l);
 	}
 	for (int i = 0; i < 6; i++)
-		l->mac[i] = (unsigned char)strtoul(a->mac + (ptrdiff_t)3 * i, NULL, 16);
+		l->at.mac[i] = (unsigned char)strtoul(a->mac + (ptrdiff_t)3 * i, NULL, 16);
 	l->here = true;
-	if (l->fd < 0 && link_index(l->port) && lease_listen(l->port, &l->fd, NULL) < 0)
+	if (l->fd < 0 && link_index(l->port) && lease_listen(l->port, l->at.mac, &l->fd, NULL) < 0)
 		l->fd = -1; /* it has just gone; else the next time */
 }
 
@@ -104,38 +110,75 @@ static void list_ports(struct networks *s)
 
 /* --- what was said --- */
 
-static void end_by_address(struct networks *s, const unsigned char address[static 4])
+static struct lease_held *held_of(const struct learned *l, const unsigned char address[static 4])
 {
-	static const unsigned char none[4];
-
-	if (memcmp(address, none, sizeof none) == 0) /* it is what those have of whom nothing is known yet */
-		return;
-	for (size_t i = 0; i < s->learned.capacity; i++) {
-		struct learned *l = s->learned.entries[i].key ? s->learned.entries[i].value : NULL;
-		if (l && memcmp(l->address, address, sizeof l->address) == 0)
-			l->over = true;
-	}
+	for (size_t i = 0; i < l->at.count; i++)
+		if (memcmp(l->at.held[i].address, address, sizeof l->at.held[i].address) == 0)
+			return &l->at.held[i];
+	return NULL;
 }
 
-static void given(struct learned *l, const unsigned char address[static 4])
+static struct lease_held *hold(struct learned *l, const unsigned char address[static 4])
+{
+	struct lease_held *h = held_of(l, address);
+
+	if (!h) {
+		MEM_PUSH_ROOM(l->at.held, l->at.count, l->room);
+		h = &l->at.held[l->at.count++];
+		*h = (struct lease_held){ 0 };
+		memcpy(h->address, address, sizeof h->address);
+	}
+	return h;
+}
+
+static bool is_named(const struct learned *l, const unsigned char address[static 4])
+{
+	return *l->text && memcmp(l->address, address, sizeof l->address) == 0;
+}
+
+static void name(const struct networks *s, struct learned *l, const unsigned char address[static 4])
 {
 	memcpy(l->address, address, sizeof l->address);
 	(void)inet_ntop(AF_INET, l->address, l->text, sizeof l->text);
-	l->over = false;
+	l->over = l->heard = l->timed = false;
+	l->look = s->lease_look;
+}
+
+/* The server gave it to somebody else. What both were given since the last look has no order: nobody is named by it until one asks again. */
+static void end_elsewhere(struct networks *s, const struct learned *mine)
+{
+	for (size_t i = 0; i < s->learned.capacity; i++) {
+		struct learned *l = s->learned.entries[i].key ? s->learned.entries[i].value : NULL;
+		struct lease_held *h = l && l != mine && str_eq(l->bridge, mine->bridge) && l->vlan == mine->vlan ? held_of(l, mine->address) : NULL;
+		bool named = h && is_named(l, h->address);
+		if (!h || (named && l->look == s->lease_look))
+			continue;
+		h->over = true;
+		l->over |= named;
+	}
+}
+
+static void give(struct networks *s, struct learned *l, const struct lease_said *said)
+{
+	hold(l, said->address)->over = false;
+	name(s, l, said->address);
+	l->heard = true;
+	l->timed = said->seconds != UINT32_MAX;
+	l->end_ms = now_ms() + (uint64_t)said->seconds * 1000;
+	end_elsewhere(s, l);
 }
 
 static void hear_one(struct networks *s, struct learned *l, const struct lease_said *said)
 {
-	bool mine = memcmp(said->mac, l->mac, sizeof l->mac) == 0;
-
-	if (said->word == LEASE_RETURNED) {
-		end_by_address(s, said->address);
-	} else if (mine && said->word == LEASE_REFUSED) {
+	if (!lease_counts(said, &l->at))
+		return;
+	if (said->word == LEASE_GIVEN) {
+		give(s, l, said);
+	} else if (said->word == LEASE_REFUSED) {
 		l->over = true;
-	} else if (mine) {
-		given(l, said->address);
-		l->timed = said->seconds != UINT32_MAX;
-		l->end_ms = now_ms() + (uint64_t)said->seconds * 1000;
+	} else {
+		hold(l, said->address)->over = true;
+		l->over |= is_named(l, said->address);
 	}
 }
 
@@ -160,40 +203,48 @@ static void hear(struct networks *s, struct learned *l)
 
 /* --- what the filter lets be used --- */
 
-struct comparing {
-	struct networks *s;
-	struct filter_lease *ended;
-	size_t count, room;
-};
-
-/* Of several that nobody listened to, each may be the newest: they all stay, and one is named. */
-static void compare(void *context, const struct filter_lease *lease)
+static void hold_one(void *context, const struct filter_lease *lease)
 {
-	struct comparing *c = context;
-	struct learned *l = map_get(&c->s->learned, lease->port);
-	bool same = l && *l->text && memcmp(l->address, lease->address, sizeof l->address) == 0;
+	struct networks *s = context;
+	struct learned *l = map_get(&s->learned, lease->port);
 
-	if (!l)
-		return; /* it goes with its port's elements */
-	if (!*l->text && !l->over) {
-		given(l, lease->address);
-		l->timed = false;
-	} else if ((same && l->over) || (!same && (l->timed || l->over))) {
-		MEM_PUSH_ROOM(c->ended, c->count, c->room);
-		c->ended[c->count++] = *lease;
-	}
+	if (l && memcmp(lease->mac, l->at.mac, sizeof lease->mac) == 0) /* else it goes with its port's elements */
+		(void)hold(l, lease->address);
 }
 
-static int take_back(struct networks *s, struct err *e)
+/* Before anything is heard: an answer that passes meanwhile is not there yet, and not taken for an older one. */
+static int read_held(struct networks *s, struct err *e)
 {
-	struct comparing c = { .s = s };
-	int r = filter_leases(s->filter, compare, &c, e);
+	for (size_t i = 0; i < s->learned.capacity; i++)
+		if (s->learned.entries[i].key)
+			((struct learned *)s->learned.entries[i].value)->at.count = 0;
+	return s->learned.count ? filter_leases(s->filter, hold_one, s, e) : 0;
+}
 
-	for (size_t i = 0; i < c.count && r == 0; i++) {
-		log_detail("port %s: the address that the site's DHCP gave is used no longer", c.ended[i].port);
-		r = filter_end_lease(s->filter, &c.ended[i], e);
+/* Of several that nobody listened to, each may be the newest: they all stay, and one is named. */
+static bool is_over(const struct networks *s, struct learned *l, const struct lease_held *h)
+{
+	if (!*l->text && !l->over && !h->over)
+		name(s, l, h->address);
+	return h->over || l->over || (l->heard && !is_named(l, h->address));
+}
+
+static int take_back(struct networks *s, struct learned *l, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < l->at.count && r == 0; i++) {
+		struct filter_lease lease = { 0 };
+		if (!is_over(s, l, &l->at.held[i]))
+			continue;
+		(void)snprintf(lease.port, sizeof lease.port, "%s", l->port);
+		memcpy(lease.mac, l->at.mac, sizeof lease.mac);
+		memcpy(lease.address, l->at.held[i].address, sizeof lease.address);
+		log_detail("port %s: the address that the site's DHCP gave is used no longer", l->port);
+		r = filter_end_lease(s->filter, &lease, e);
 	}
-	free(c.ended);
+	if (r < 0)
+		l->over = true; /* which one it was is not remembered */
 	return r;
 }
 
@@ -202,7 +253,7 @@ static void clear_over(struct networks *s)
 	for (size_t i = 0; i < s->learned.capacity; i++) {
 		struct learned *l = s->learned.entries[i].key ? s->learned.entries[i].value : NULL;
 		if (l && l->over) {
-			l->over = l->timed = false;
+			l->over = l->timed = l->heard = false;
 			*l->text = '\0';
 			memset(l->address, 0, sizeof l->address);
 		}
@@ -250,10 +301,14 @@ int network_look_at_leases(struct networks *s, struct err *e)
 	list_ports(s);
 	sweep(s);
 	s->learners = s->learned.count > 0;
-	for (size_t i = 0; i < s->learned.capacity; i++)
+	s->lease_look++;
+	int r = read_held(s, e);
+	for (size_t i = 0; r == 0 && i < s->learned.capacity; i++)
 		if (s->learned.entries[i].key)
 			hear(s, s->learned.entries[i].value);
-	int r = s->learned.count ? take_back(s, e) : 0;
+	for (size_t i = 0; r == 0 && i < s->learned.capacity; i++)
+		if (s->learned.entries[i].key)
+			r = take_back(s, s->learned.entries[i].value, e);
 	if (r < 0)
 		return r;
 	clear_over(s);

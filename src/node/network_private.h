@@ -44,6 +44,7 @@ struct networks {
 	struct map carried; /* by name: struct carried */
 	struct map learned; /* by port: network_leases.c */
 	bool learners;      /* there are some */
+	uint64_t lease_look; /* how often they were looked at */
 	struct filter *filter;
 	struct shaper *shaper;
 	struct fast *fast; /* NULL: the kernel lacks something */

@@ -254,6 +254,16 @@ def test_the_site_s_dhcp(site):
     ack(given)
     assert ear.recv(2000)[36:38] == struct.pack("!H", 68)
     assert all_of(a, server) and all_of(server, a, given)
+    with Inside(server[0]):
+        ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800))
+    ear.settimeout(10)
+    for ciaddr in (wrong, given):  # what was given may be given back, and nothing else
+        send(a.namespace, request(given, a.mac, a.mac, ciaddr, 7))
+    heard = b""
+    while heard[36:38] != struct.pack("!H", 67):
+        heard = ear.recv(2000)
+    assert heard[54:58] == socket.inet_aton(given)
+    ear.close()
     world.ip(a.namespace, "addr", "add", wrong + "/24", "dev", "eth0")
     world.ip(a.namespace, "addr", "del", given + "/24", "dev", "eth0")
     world.ip(a.namespace, "addr", "replace", wrong + "/24", "dev", "eth0")
@@ -270,6 +280,60 @@ def test_the_site_s_dhcp(site):
         world.ip(a.namespace, "addr", "del", address + "/64", "dev", "eth0")
     del world.workspaces["d"]
     world.tool("remove", id=a.id)
+
+
+def request(source, mac_address, chaddr, ciaddr, kind, sport=68, head=b"\1\1\6", cut=None):
+    body = head + struct.pack("!BIHH4s12x", 0, 9, 0, 0, socket.inet_aton(ciaddr)) + mac(chaddr).ljust(16, b"\0") + bytes(192)
+    body += b"\x63\x82\x53\x63\x35\x01" + bytes([kind]) + b"\xff"
+    datagram = (struct.pack("!HHHH", sport, 67, 8 + len(body), 0) + body)[:cut]
+    packet = ipv4_packet(source, "255.255.255.255", 17, datagram)
+    return b"\xff" * 6 + mac(mac_address) + b"\x08\x00" + packet
+
+
+def test_requests_are_in_the_port_s_own_name(site):
+    """DHCP of a workspace: of its own hardware address and an address that was given to it; the site's server sees nothing else."""
+    site.rules(a={"allow": ["any"]})
+    a, b, server = site.a, site.b, site.desk[0]
+    with Inside(server):
+        ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800))
+    ear.bind(("eth0", 0x800))
+    ear.settimeout(10)
+
+    def arrives(frame, reason=None):
+        """What the server has heard when a discovery that follows arrives, which always does."""
+        end = request("0.0.0.0", a.mac, a.mac, "0.0.0.0", 1)
+        before = site.world.counts(a, False).get(("out", reason), 0) if reason else 0
+        send(a.namespace, frame)
+        send(a.namespace, end)
+        heard = []
+        while not heard or heard[-1] != end:
+            heard.append(ear.recv(4000))
+        if reason:
+            assert site.world.counts(a, False).get(("out", reason), 0) == before + 1, f"not counted as {reason}"
+        return frame in heard[:-1]
+
+    forged = "spoofed DHCP request"
+    assert arrives(request(a.ipv4, a.mac, a.mac, "0.0.0.0", 3))
+    for kind in (3, 4, 7, 8):
+        assert not arrives(request(a.ipv4, a.mac, b.mac, "0.0.0.0", kind), forged), "in its neighbour's name"
+        assert not arrives(request(a.ipv4, a.mac, a.mac, b.ipv4, kind), forged), "of its neighbour's address"
+        assert not arrives(request(b.ipv4, b.mac, b.mac, b.ipv4, kind), "spoofed MAC address"), "as its neighbour"
+    assert not arrives(request(a.ipv4, a.mac, b.mac, b.ipv4, 7, sport=1068), forged), "by another port"
+    assert not arrives(request(a.ipv4, a.mac, a.mac, "0.0.0.0", 7, head=b"\1\x20\x10"), forged), "a client that is named otherwise"
+    assert not arrives(request(a.ipv4, a.mac, a.mac, "0.0.0.0", 7, cut=20), forged), "too short to be judged"
+    piece = bytearray(request(a.ipv4, a.mac, a.mac, "0.0.0.0", 7))
+    piece[20] |= 0x20
+    piece[24:26] = bytes(2)
+    piece[24:26] = struct.pack("!H", checksum(bytes(piece[14:34])))
+    assert not arrives(bytes(piece), forged), "in pieces"
+    ear.close()
+
+
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
 
 
 def all_of(client, server, address=None):

@@ -2,6 +2,7 @@
 """Networks of kind bridge by the whole system: a bridge of the site in the agent's namespace, a machine of the site on it, and what stays as it was."""
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -113,14 +114,42 @@ while True:
     if kind in (1, 3): say({1: 2, 3: 5}[kind], mac, xid, given[mac])
 """
 
-# The message's type is where options go on (RFC 2132, 9.3), as somebody would send it who wants the address for himself.
+# The message's type is where options go on (RFC 2132, 9.3), as somebody would send it who wants to keep the address.
 RETURN = """
 import socket, struct, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind((sys.argv[1], 68))
 m = struct.pack("!BBBB4sHH4s4s4s4s16s64s128s4s", 1, 1, 6, 0, b"once", 0, 0, socket.inet_aton(sys.argv[1]), bytes(4), bytes(4), bytes(4),
-                b"\\x02nobody's", b"", bytes([53, 1, 7, 255]), b"c\\x82Sc")
+                bytes.fromhex(sys.argv[3].replace(":", "")), b"", bytes([53, 1, 7, 255]), b"c\\x82Sc")
 s.sendto(m + bytes([52, 1, 1, 54, 4]) + socket.inet_aton(sys.argv[2]) + bytes([255]), (sys.argv[2], 67))
+"""
+
+
+# Frames as somebody else would have sent them: RELEASE by ciaddr, DECLINE by option. The sender's own goes last.
+FORGE = """
+import socket, struct, sys
+own, other = (bytes.fromhex(x.replace(":", "")) for x in sys.argv[1:3])
+mine, its = (socket.inet_aton(x) for x in sys.argv[3:5])
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("eth0", 0))
+def total(b):
+    n = sum(struct.unpack(f"!{len(b) // 2}H", b))
+    while n >> 16: n = (n & 0xffff) + (n >> 16)
+    return ~n & 0xffff
+def say(kind, sender, source, chaddr, ciaddr, address):
+    m = struct.pack("!BBBB4sHH4s12s16s192s4s", 1, 1, 6, 0, b"once", 0, 0, ciaddr, b"", chaddr, b"", b"c\\x82Sc") + bytes([53, 1, kind])
+    m += (bytes([50, 4]) + address if address else b"") + bytes([255])
+    u = struct.pack("!HHHH", 68, 67, len(m) + 8, 0) + m
+    ip = struct.pack("!BBHHHBBH4s4s", 69, 0, len(u) + 20, 0, 0, 64, 17, 0, source, b"\\xff" * 4)
+    s.send(b"\\xff" * 6 + sender + b"\\x08\\0" + ip[:10] + struct.pack("!H", total(ip)) + ip[12:] + u)
+none = bytes(4)
+for sender in (own, other):
+    for source in (mine, its, none):
+        say(7, sender, source, other, its, None)
+        say(7, sender, source, own, its, None)
+        say(4, sender, source, other, none, its)
+        say(4, sender, source, own, none, its)
+say(7, own, mine, own, mine, None)
 """
 
 
@@ -191,7 +220,8 @@ def test_an_address_that_is_over_is_nobody_s(net, world, leased):
     """Its time, which no frame ends; and one that is given back, which the next one may get."""
     server = leased.serve(6)
     world.serve("lan", 8064)
-    with workspace(net, "guest", networks=[{"network": "leased"}], allow=["site"]) as shown:
+    with workspace(net, "guest", networks=[{"network": "leased"}], allow=["site"]) as shown, \
+            workspace(net, "clock", networks=[{"network": "leased"}]) as clock:
         given = leased(shown)
         eventually(lambda: known(net, "guest") == given)
         eventually(lambda: known(net, "guest") is None)
@@ -200,27 +230,72 @@ def test_an_address_that_is_over_is_nobody_s(net, world, leased):
         assert leased(shown) == given
         eventually(lambda: known(net, "guest") == given)
         assert reaches(net, "guest", DESK, 8064) == given, "given anew"
+        time_given = leased(clock)
         server.kill()
         leased.serve(3600)
         leased.configure(shown, "del", given)
         given = leased(shown)
         eventually(lambda: reaches(net, "guest", DESK, 8064) == given)
-        time.sleep(8)  # longer than the first one's time
+        eventually(lambda: not allowed(world, clock["interfaces"][0]["port"], time_given))  # given after the first one, for as long
         assert reaches(net, "guest", DESK, 8064) == given, "it was given for longer"
         assert leased(shown) == given
-        run("nsenter", f"--net=/proc/{shown['pid']}/ns/net", sys.executable, "-c", RETURN, given, DESK)
+        run("nsenter", f"--net=/proc/{shown['pid']}/ns/net", sys.executable, "-c", RETURN, given, DESK,
+            net.workspace("guest")["interfaces"][0]["mac"])
         eventually(lambda: known(net, "guest") is None)
         assert reaches(net, "guest", DESK, 8064) is None, "it was given back"
+
+
+def test_nobody_gives_back_the_address_of_another(net, world, leased):
+    """A neighbour's RELEASE and DECLINE, in any name: the filter, the agent and the rules of others keep what the site's DHCP gave."""
+    leased.serve(3600)
+    world.serve("lan", 8065)
+    with workspace(net, "guest", ["nc", "-ll", "-p", "80", "-e", "cat"], networks=[{"network": "leased"}], allow=["site"]) as shown, \
+            workspace(net, "peer", networks=[{"network": "office"}], allow=["workspace:guest tcp/80"]), \
+            workspace(net, "forger", networks=[{"network": "leased"}], allow=["any"]) as other:
+        given, mine = leased(shown), leased(other)
+        eventually(lambda: known(net, "guest") == given and known(net, "forger") == mine)
+        macs = [net.workspace(name)["interfaces"][0]["mac"] for name in ("forger", "guest")]
+        run("nsenter", f"--net=/proc/{other['pid']}/ns/net", sys.executable, "-c", FORGE, *macs, mine, given)
+        eventually(lambda: known(net, "forger") is None)  # its own return, after all the others
+        assert known(net, "guest") == given
+        assert reaches(net, "guest", DESK, 8065) == given and reaches(net, "forger", DESK, 8065) is None
+        assert inside(net, "peer", "sh", "-c", f"echo word | nc -w 2 {given} 80").stdout == "word\n"
+
+
+def test_an_address_that_is_given_to_the_next_one(net, world, leased):
+    """The server takes an address for free and gives it to another workspace: the one that had it has it no longer."""
+    world.serve("lan", 8066)
+    server = leased.serve(3600)
+    with workspace(net, "first", networks=[{"network": "leased"}], allow=["site"]) as first, \
+            workspace(net, "second", networks=[{"network": "leased"}], allow=["site"]) as second:
+        given = leased(first)
+        eventually(lambda: known(net, "first") == given)
+        server.kill()
+        leased.serve(3600)  # it knows nothing of the one before
+        assert leased(second) == given
+        eventually(lambda: known(net, "second") == given and known(net, "first") is None)
+        assert not allowed(world, first["interfaces"][0]["port"], given) and allowed(world, second["interfaces"][0]["port"], given)
+
+
+def allowed(world, port, address):
+    """Whether the filter lets that port use it."""
+    name = next(line.split()[2] for line in world.run("host", "nft", "list", "tables", "bridge").stdout.splitlines())
+    said = world.run("host", "nft", "list", "set", "bridge", name, "leases").stdout
+    number = int.from_bytes(socket.inet_aton(address), "big")
+    return any(f'"{port}"' in x and re.search(rf"\b(0x0*{number:x}|{number})\b", x) for x in said.split(","))
 
 
 def test_an_address_of_somebody_else_is_not_named(net, world, leased):
     """The site's DHCP gives one that is a workspace's of another network: rules that name the guest do not open the way to that one."""
     make_network(net, "twin", ipv4="10.97.0.0/24", kind="isolated")
     server = leased.serve(3600, "10.97.0")
-    with workspace(net, "guest", networks=[{"network": "leased"}], allow=["site"]) as shown:
+    with workspace(net, "guest", networks=[{"network": "leased"}], allow=["site"]) as shown, \
+            workspace(net, "later", networks=[{"network": "leased"}]) as later:
         assert leased(shown) == "10.97.0.101"
         server.kill()
-        time.sleep(3)  # it is looked at once a second
+        leased.serve(3600)
+        assert leased(later) == "192.168.80.101"
+        eventually(lambda: known(net, "later"))  # the same look has seen the guest's, too
         assert known(net, "guest") is None
     net.carrel("network", "rm", "twin")
 
