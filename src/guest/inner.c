@@ -260,25 +260,36 @@ static void end_helper(bool kill_it)
 	inner.socket = -1;
 }
 
-/* What it says until it says `wanted`. */
+static void close_all(int *fds)
+{
+	for (size_t i = 0; i < MESSAGE_FDS_MOST; i++)
+		own_close(&fds[i]);
+}
+
+/* What it says until it says `wanted`. What came with other messages, or with more than was asked for, is closed. */
 static int await_helper(int wanted, int *ret_fds, struct err *e)
 {
 	int fds[MESSAGE_FDS_MOST], kind, r;
 
 	while ((r = message_receive(inner.socket, &kind, fds, e)) > 0 && kind != wanted) {
-		if (kind == MESSAGE_ENTERED)
-			inner.criu = fds[0];
-		else if (kind == MESSAGE_NAMESPACES) {
+		if (kind == MESSAGE_ENTERED) {
+			own_close(&inner.criu);
+			inner.criu = TAKE_FD(fds[0]);
+		} else if (kind == MESSAGE_NAMESPACES) {
 			r = inner_network_set(fds[0], &inner.config->interfaces, false, e);
-			(void)close(fds[0]);
-			if (r < 0 || (r = message_send(inner.socket, MESSAGE_GO, NULL, NULL, 0, e)) < 0)
-				return r;
+			if (r >= 0)
+				r = message_send(inner.socket, MESSAGE_GO, NULL, NULL, 0, e);
 		}
+		close_all(fds);
+		if (r < 0)
+			return r;
 	}
 	if (r == 0)
 		r = err_set(e, ERR_INTERNAL, "carrel-checkpoint ended before it was done");
 	else if (r > 0 && ret_fds)
 		memcpy(ret_fds, fds, sizeof fds);
+	else if (r > 0)
+		close_all(fds);
 	return r < 0 ? r : 0;
 }
 
@@ -375,9 +386,11 @@ static int go(struct child *ret_child, struct err *e)
 	b->pid = pid_of(c.pidfd);
 	b->pidfd = fcntl(c.pidfd, F_DUPFD_CLOEXEC, 0);
 	if (b->pid <= 0 || b->pidfd < 0)
-		return err_set(e, ERR_INTERNAL, "the workspace ended as it arrived");
-	if ((r = ended_sync(&c.sync, e)) < 0 || (r = unblock(&c, e)) < 0)
+		r = err_set(e, ERR_INTERNAL, "the workspace ended as it arrived");
+	if (r < 0 || (r = ended_sync(&c.sync, e)) < 0 || (r = unblock(&c, e)) < 0) {
+		child_close(&c);
 		return r;
+	}
 	name_streams(&c);
 	*ret_child = c;
 	return 0;
