@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -29,6 +30,8 @@ int fs_open_dir(int dir_fd, const char *path, int *ret_fd, struct err *e) must_c
  * readdir alone makes look like the end. */
 int fs_next_entry(DIR *dir, struct dirent **ret_entry, struct err *e) must_check;
 bool fs_exists(int dir_fd, const char *path);
+/* The same inode, not written to in between as far as length and time tell. */
+bool fs_same_file(const struct stat *a, const struct stat *b);
 int fs_set_blocking(int fd, bool blocking, struct err *e) must_check;
 /* Folder of the running executable's installation, e.g. "/usr/local": from CARREL_PREFIX or /proc/self/exe/../.. */
 const char *fs_prefix(void);

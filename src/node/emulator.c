@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/proc.h"
@@ -95,12 +96,6 @@ static int ask(const char *program, struct answer **ret_answer, struct err *e)
 	return 0;
 }
 
-static bool same_file(const struct stat *a, const struct stat *b)
-{
-	return a->st_ino == b->st_ino && a->st_dev == b->st_dev && a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
-}
-
 static struct known *find(const char *program)
 {
 	struct known *k = all;
@@ -125,7 +120,7 @@ static int ask_one_file(const char *program, struct stat *file, struct answer **
 		int r = ask(program, &a, e);
 		if (r == 0 && stat(program, &after) < 0)
 			r = err_errno(e, errno, "%s", program);
-		if (r == 0 && same_file(file, &after)) {
+		if (r == 0 && fs_same_file(file, &after)) {
 			*ret_answer = a;
 			return 0;
 		}
@@ -144,7 +139,7 @@ static int look(struct known *k, struct err *e)
 
 	if (stat(k->program, &st) < 0)
 		return err_errno(e, errno, "%s", k->program);
-	if (k->answer && same_file(&st, &k->file))
+	if (k->answer && fs_same_file(&st, &k->file))
 		return 0;
 	int r = ask_one_file(k->program, &st, &newer, e);
 	if (r < 0)

@@ -141,12 +141,6 @@ static struct checked *add(struct checked **list, const char *name)
 	return *list = c;
 }
 
-static bool same_file(const struct stat *a, const struct stat *b)
-{
-	return a->st_ino == b->st_ino && a->st_dev == b->st_dev && a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
-}
-
 static int check_file(const struct memory_manifest *m, const char *name, int fd, struct err *e)
 {
 	const struct memory_file *file = memory_manifest_file(m, name);
@@ -190,7 +184,7 @@ static int check(struct templates *t, const char *name, int folder, int ram, int
 		return err_errno(e, errno, "look at its files");
 	(void)pthread_mutex_lock(&t->lock);
 	const struct checked *c = find(t->checked, name);
-	bool known = c && same_file(&c->ram, &ram_is) && same_file(&c->state, &state_is);
+	bool known = c && fs_same_file(&c->ram, &ram_is) && fs_same_file(&c->state, &state_is);
 	(void)pthread_mutex_unlock(&t->lock);
 	if (known)
 		return 0;

@@ -105,10 +105,29 @@ static void the_end_of_a_folder_is_no_error_and_an_error_no_end(void **state)
 	assert_fails(fs_next_entry(broken, &entry, &e), &e, ERR_INTERNAL, "read a folder");
 }
 
+static void a_file_is_the_same_until_it_is_written_or_replaced(void **state)
+{
+	(void)state;
+	struct err e;
+	struct stat before, after;
+	assert_ok(fs_write_file(folder_fd, "same", "one", 3, 0600, false, &e), &e);
+	assert_return_code(fstatat(folder_fd, "same", &before, 0), 0);
+	assert_true(fs_same_file(&before, &before));
+	assert_ok(fs_write_file(folder_fd, "same", "two", 3, 0600, false, &e), &e);
+	assert_return_code(fstatat(folder_fd, "same", &after, 0), 0);
+	assert_false(fs_same_file(&before, &after));
+	before = after;
+	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = 1 } };
+	assert_return_code(utimensat(folder_fd, "same", times, 0), 0);
+	assert_return_code(fstatat(folder_fd, "same", &after, 0), 0);
+	assert_false(fs_same_file(&before, &after));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(a_file_is_replaced_whole), cmocka_unit_test(limits_hold),
 					    cmocka_unit_test(trees_go_and_links_stay_unfollowed),
+					    cmocka_unit_test(a_file_is_the_same_until_it_is_written_or_replaced),
 					    cmocka_unit_test(the_end_of_a_folder_is_no_error_and_an_error_no_end) };
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
