@@ -23,14 +23,15 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#include "base/err_json.h"
 #include "base/fault.h"
 #include "base/fs.h"
 #include "base/hash.h"
+#include "base/loop.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
 #include "engine/runner_client.h"
+#include "node/refill_pump.h"
 #include "store/check.h"
 #include "store/volume.h"
 
@@ -38,6 +39,8 @@
 #define VOLUME "copy"
 #define FOLDER "helpers"
 #define READER_BYTES (UINT64_C(256) << 20)
+#define SLOWEST (UINT64_C(4) << 20)  /* bytes in a second: what a copy may take beyond CHECK_SECONDS */
+#define HEADERS (UINT64_C(64) << 20) /* of the tar; together with as much again as the volume holds, for many small files */
 #define SCRATCH_BYTES (UINT64_C(64) << 20)
 
 struct helper {
@@ -117,65 +120,7 @@ static int set_timeouts(int fd, struct err *e)
 	return 0;
 }
 
-/* 1: bytes in `frame`; 0: it ended well. */
-static int receive(int fd, char *frame, size_t *ret_length, const char *who, struct err *e)
-{
-	ssize_t n;
-
-	do
-		n = recv(fd, frame, RUNNER_FRAME_LONGEST, 0);
-	while (n < 0 && errno == EINTR);
-	if (n < 0 && (errno == EAGAIN))
-		return err_set(e, ERR_TIMEOUT, "%s has done nothing for %d s", who, CHECK_SECONDS);
-	if (n <= 0)
-		return err_set(e, ERR_UNAVAILABLE, "%s ended", who);
-	*ret_length = (size_t)n;
-	if (frame[0] != '{')
-		return 1;
-	json_t *answer = json_loadb(frame, (size_t)n, 0, NULL), *error = json_object_get(answer, "error");
-	bool well = json_is_integer(json_object_get(answer, "exit")) && json_integer_value(json_object_get(answer, "exit")) == 0;
-	int r = 0;
-	if (!well)
-		r = err_set(e, ERR_CORRUPT, "%s: %s", who, json_string_value(json_object_get(error, "message")) ?
-			    json_string_value(json_object_get(error, "message")) : "it failed without a word");
-	json_decref(answer);
-	return r;
-}
-
-static int send_frame(int fd, const char *frame, size_t length, struct err *e)
-{
-	if (send(fd, frame, length, MSG_NOSIGNAL) == (ssize_t)length)
-		return 0;
-	return errno == EPIPE ? -EPIPE : err_errno(e, errno, "send files to the new volume");
-}
-
-static int pump(int from, int to, struct err *e)
-{
-	static const char reader[] = "the helper machine", writer[] = "the new volume";
-	own_str char *frame = mem_alloc(RUNNER_FRAME_LONGEST + 1);
-	size_t length = 0;
-	int r, sent = 0;
-
-	while (sent == 0 && (r = receive(from, frame, &length, reader, e)) > 0) {
-		if (frame[0] != 1) /* warnings of the copy */
-			continue;
-		frame[0] = 0;
-		sent = send_frame(to, frame, length, e);
-	}
-	if (sent < 0 && sent != -EPIPE)
-		return sent;
-	if (sent == 0 && r < 0)
-		return r;
-	frame[0] = 0;
-	if (sent == 0 && (r = send_frame(to, frame, 1, e)) < 0 && r != -EPIPE) /* the end of its input */
-		return r;
-	do
-		r = receive(to, frame, &length, writer, e); /* and why it hung up, if it did */
-	while (r > 0);
-	return r == 0 && sent < 0 ? err_set(e, ERR_INTERNAL, "%s hung up", writer) : r;
-}
-
-static int copy_files(struct helper *reader, struct helper *writer, struct err *e)
+static int copy_files(struct helper *reader, struct helper *writer, uint64_t bytes, struct err *e)
 {
 	own_str char *from = mem_printf("%s/%s", reader->work.node->runs, reader->work.record->id);
 	own_str char *to = mem_printf("%s/%s", writer->work.node->runs, writer->work.record->id);
@@ -188,7 +133,10 @@ static int copy_files(struct helper *reader, struct helper *writer, struct err *
 		r = set_timeouts(output, e);
 	if (r == 0)
 		r = set_timeouts(input, e);
-	return r == 0 ? pump(output, input, e) : r;
+	if (r < 0)
+		return r;
+	struct refill_limits limits = { .until_ms = loop_now_ms() + (CHECK_SECONDS + bytes / SLOWEST) * 1000, .bytes = 2 * bytes + HEADERS };
+	return refill_pump(output, input, &limits, e);
 }
 
 /* --- all of it --- */
@@ -200,7 +148,7 @@ static int stand(struct helper *h, const char *what, const char *point, struct e
 	return r < 0 ? err_wrap(e, "%s", what) : 0;
 }
 
-static int prepare(struct work *w, struct helper *reader, struct helper *writer, const char *path, bool root, struct err *e)
+static int prepare(struct work *w, struct helper *reader, struct helper *writer, const char *path, bool root, uint64_t *ret_bytes, struct err *e)
 {
 	uint64_t bytes = 0, used = 0;
 	own_fd int fd = -1;
@@ -218,6 +166,7 @@ static int prepare(struct work *w, struct helper *reader, struct helper *writer,
 		r = volume_set_of_guest(fd, true, e);
 	if (r >= 0)
 		r = volume_make(w->node->pool, root ? VOLUME_ROOT : VOLUME_DATA, bytes, writer->volume, e);
+	*ret_bytes = bytes;
 	return r < 0 ? r : 0;
 }
 
@@ -249,7 +198,8 @@ int refill_volume(struct work *w, const char *path, bool root, struct err *e)
 	own_str char *folder = record_path(w->record, FOLDER);
 	struct helper reader = { 0 }, writer = { 0 };
 	struct err later = { 0 };
-	int fault, r = prepare(w, &reader, &writer, path, root, e);
+	uint64_t bytes = 0;
+	int fault, r = prepare(w, &reader, &writer, path, root, &bytes, e);
 
 	if (r == 0)
 		r = stand(&reader, "a helper machine for the files", "refill-reader", e);
@@ -258,7 +208,7 @@ int refill_volume(struct work *w, const char *path, bool root, struct err *e)
 	if (r == 0 && (fault = fault_point("refill-copy")))
 		r = err_errno(e, fault, "copy the files");
 	if (r == 0)
-		r = copy_files(&reader, &writer, e);
+		r = copy_files(&reader, &writer, bytes, e);
 	if (r == 0)
 		r = take_place(&writer, path, e);
 	int ended = helper_end(&reader, r < 0 ? &later : e);
