@@ -55,25 +55,18 @@ static int drop_privileges(struct err *e)
 	return 0;
 }
 
-/* Readers start a thread for each processor. */
-static uint64_t memory_most(unsigned rights)
-{
-	long processors = sysconf(_SC_NPROCESSORS_ONLN);
-
-	return SANDBOX_MEMORY_BYTES_MOST + (rights & SANDBOX_THREADS ? (processors < 1 ? 1 : (uint64_t)processors) * SANDBOX_THREAD_BYTES_MOST : 0);
-}
-
 static int set_limits(unsigned rights, struct err *e)
 {
 	const struct rlimit none = { 0, 0 };
-	const struct rlimit memory = { memory_most(rights), memory_most(rights) };
+	const struct rlimit memory = { SANDBOX_MEMORY_BYTES_MOST, SANDBOX_MEMORY_BYTES_MOST };
 
 	if (setrlimit(RLIMIT_CORE, &none) < 0)
 		return err_errno(e, errno, "limit core dumps");
 #ifndef __SANITIZE_ADDRESS__
-	if (!(rights & SANDBOX_NETWORK) && setrlimit(RLIMIT_AS, &memory) < 0)
+	if (rights == 0 && setrlimit(RLIMIT_AS, &memory) < 0)
 		return err_errno(e, errno, "limit memory");
 #else
+	(void)rights;
 	(void)memory;
 #endif
 	return 0;

@@ -94,14 +94,6 @@ static int takes_all_memory(void)
 	return r;
 }
 
-static int takes_more_than_threads_need(void)
-{
-	void *at = malloc((size_t)(SANDBOX_MEMORY_BYTES_MOST + (uint64_t)sysconf(_SC_NPROCESSORS_ONLN) * SANDBOX_THREAD_BYTES_MOST));
-	int r = at ? 0 : errno;
-	free(at);
-	return r;
-}
-
 static void *nothing(void *data) { return data; }
 static int starts_a_thread(void)
 {
@@ -142,7 +134,6 @@ static void test_memory_is_limited(void **state)
 	skip();
 #endif
 	assert_int_equal(attempt(takes_all_memory, 0, NULL), ENOMEM);
-	assert_int_equal(attempt(takes_more_than_threads_need, SANDBOX_THREADS, NULL), ENOMEM);
 }
 
 static int works(void)
