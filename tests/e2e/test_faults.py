@@ -335,7 +335,7 @@ class Export(Start):
 
 
 class Import(Start):
-    """Whole, or not there at all."""
+    """Whole, or kept for the next try, which goes on with it, and not to be started."""
 
     def before(self, sweep):
         if not getattr(sweep, "bundle", None):
@@ -353,7 +353,8 @@ class Import(Start):
 
     def check(self, sweep, workspace, fault):
         if not self.done:
-            sweep.site.wait(lambda: sweep.revive() or sweep.site.workspace(workspace["name"]) is None, what="removal of what is half made")
+            assert workspace["state"] in ("prepared", "failed") and workspace["spec"]["labels"], "what waits for the rest can be told from what is whole"
+            assert sweep.site.carrel("start", workspace["name"], ok=None).returncode != 0
             return
         assert workspace["state"] == "prepared" and "labels" not in workspace["spec"]
         folder = sweep.site.state / "node" / "workspaces" / workspace["id"] / "volumes"

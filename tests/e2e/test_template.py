@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Machines that go on from a template instead of booting: what is theirs alone, what is shared, and what happens when a template is no good."""
 import os
+import time
 import pathlib
 import shutil
 import signal
@@ -62,7 +63,7 @@ def test_each_start_is_itself(site, name):
     seen = [site.carrel(*RUN, "--rm", "--name", f"{name}-{i}", "busybox", "--", "sh", "-c", FIRST).stdout.split() for i in range(2)]
     assert [s[2] for s in seen] == [f"{name}-0", f"{name}-1"]
     assert seen[0][0] != seen[1][0] and seen[0][1] != seen[1][1]  # the kernel's random numbers, and what it makes of the first of them
-    assert all(abs(int(s[5]) - os.stat("/proc/self").st_mtime) < 600 for s in seen)
+    assert all(abs(int(s[5]) - time.time()) < 600 for s in seen)
 
 
 def test_it_says_how_it_began_and_runs_as_any_other(site, name, tmp_path):
