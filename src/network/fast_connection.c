@@ -30,6 +30,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "network/netfilter.h"
 
 #define MESSAGE_BYTES 512
 #define RECEIVE_BYTES 65536
@@ -47,15 +48,10 @@ struct fast_connections {
 
 int fast_connections_open(struct fast_connections **ret_connections, struct err *e)
 {
-	struct mnl_socket *socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
+	struct mnl_socket *socket;
 
-	if (!socket)
-		return err_errno(e, errno, "cannot open a netfilter socket");
-	if (mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0) {
-		int number = errno;
-		(void)mnl_socket_close(socket);
-		return err_errno(e, number, "cannot bind a netfilter socket");
-	}
+	if (netfilter_open(&socket, e) < 0)
+		return -1;
 	struct fast_connections *c = mem_alloc(sizeof *c);
 	c->socket = socket;
 	*ret_connections = c;
@@ -71,14 +67,7 @@ void fast_connections_free(struct fast_connections *c)
 
 static struct nlmsghdr *begin(struct fast_connections *c, void *at, unsigned type, unsigned flags, unsigned family)
 {
-	struct nlmsghdr *header = mnl_nlmsg_put_header(at);
-	struct nfgenmsg *generic = mnl_nlmsg_put_extra_header(header, sizeof *generic);
-
-	header->nlmsg_type = (uint16_t)(NFNL_SUBSYS_CTNETLINK << 8 | type);
-	header->nlmsg_flags = (uint16_t)(NLM_F_REQUEST | flags);
-	header->nlmsg_seq = ++c->sequence;
-	*generic = (struct nfgenmsg){ .nfgen_family = (uint8_t)family, .version = NFNETLINK_V0 };
-	return header;
+	return netfilter_message(at, NFNL_SUBSYS_CTNETLINK << 8 | type, flags, family, ++c->sequence);
 }
 
 static unsigned family_of(const struct fast_key *k) { return k->family == 6 ? AF_INET6 : AF_INET; }

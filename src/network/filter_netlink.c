@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "network/netfilter.h"
 
 #define ELEMENTS_BYTES 32768 /* of one message; an attribute's length has 16 bits */
 #define BUFFER_BYTES (1 << 23)
@@ -33,16 +34,11 @@ struct filter_netlink {
 
 int filter_netlink_open(struct filter_netlink **ret_netlink, struct err *e)
 {
-	struct mnl_socket *socket = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
+	struct mnl_socket *socket;
 	int room = BUFFER_BYTES;
 
-	if (!socket)
-		return err_errno(e, errno, "cannot open a netfilter socket");
-	if (mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0) {
-		int number = errno;
-		(void)mnl_socket_close(socket);
-		return err_errno(e, number, "cannot bind a netfilter socket");
-	}
+	if (netfilter_open(&socket, e) < 0)
+		return -1;
 	(void)setsockopt(mnl_socket_get_fd(socket), SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room);
 	(void)setsockopt(mnl_socket_get_fd(socket), SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room);
 	struct filter_netlink *n = mem_alloc(sizeof *n);
@@ -63,14 +59,7 @@ void filter_netlink_free(struct filter_netlink *n)
 
 static struct nlmsghdr *message(struct filter_netlink *n, void *at, unsigned type, unsigned flags, unsigned family)
 {
-	struct nlmsghdr *header = mnl_nlmsg_put_header(at);
-	struct nfgenmsg *generic = mnl_nlmsg_put_extra_header(header, sizeof *generic);
-
-	header->nlmsg_type = (uint16_t)type;
-	header->nlmsg_flags = (uint16_t)(NLM_F_REQUEST | flags);
-	header->nlmsg_seq = ++n->sequence;
-	*generic = (struct nfgenmsg){ .nfgen_family = (uint8_t)family, .version = NFNETLINK_V0 };
-	return header;
+	return netfilter_message(at, type, flags, family, ++n->sequence);
 }
 
 static unsigned nft(unsigned type) { return NFNL_SUBSYS_NFTABLES << 8 | type; }

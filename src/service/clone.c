@@ -213,18 +213,15 @@ static void take_back(struct change *c)
 
 static int answer_known_key(struct request *r, const char *key, const char *digest, struct err *e)
 {
-	own_db_rows struct db_rows *rows = NULL;
-	struct db_answer known;
-	int result = db_answer_find(r->service->db, r->who.uid, key, &rows, &known, e);
+	char subject[ID_SIZE];
+	int status, result = workspace_known_key(r, key, digest, subject, &status, e);
 
 	if (result <= 0)
 		return result;
-	struct operation *o = operation_by_id(r->service, known.subject);
-	if (!str_eq(known.request, digest))
-		return err_set(e, ERR_CONFLICT, "the idempotency key was used for another request");
+	struct operation *o = operation_by_id(r->service, subject);
 	if (!o)
 		return err_set(e, ERR_NOT_FOUND, "the operation that this idempotency key began is forgotten");
-	request_reply_json(r, 202, operation_to_json(o));
+	request_reply_json(r, status, operation_to_json(o));
 	return 1;
 }
 

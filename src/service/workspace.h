@@ -71,6 +71,8 @@ json_t *snapshot_to_json(const struct workspace *w, const struct snapshot *n);
 void workspace_reply(struct request *r, struct workspace *w);
 /* What an idempotency key stands for. */
 void workspace_request_digest(const struct request *r, char out[DIGEST_HEX_SIZE]);
+/* 1: this key made `subject` before, by the same request, which was answered with `status`; 0: it is new. ERR_CONFLICT: another request. */
+int workspace_known_key(struct request *r, const char *key, const char *digest, char subject[ID_SIZE], int *ret_status, struct err *e) must_check;
 
 /* wait.c. 1: the request waits for a state and is answered later; 0: it asked for none, or it is there. */
 int wait_begin(struct request *r, const struct workspace *w, struct err *e) must_check;

@@ -231,8 +231,7 @@ void workspace_request_digest(const struct request *r, char out[DIGEST_HEX_SIZE]
 	(void)digest_hex(&d, out);
 }
 
-/* 1: answered with what the key made before. */
-static int answer_known_key(struct request *r, const char *key, const char *digest, struct err *e)
+int workspace_known_key(struct request *r, const char *key, const char *digest, char subject[ID_SIZE], int *ret_status, struct err *e)
 {
 	own_db_rows struct db_rows *rows = NULL;
 	struct db_answer known;
@@ -242,12 +241,25 @@ static int answer_known_key(struct request *r, const char *key, const char *dige
 		return result;
 	if (!str_eq(known.request, digest))
 		return err_set(e, ERR_CONFLICT, "the idempotency key was used for another request");
-	struct workspace *w = workspace_by_id(r->service, known.subject);
+	(void)snprintf(subject, ID_SIZE, "%s", known.subject);
+	*ret_status = known.status;
+	return 1;
+}
+
+/* 1: answered with what the key made before. */
+static int answer_known_key(struct request *r, const char *key, const char *digest, struct err *e)
+{
+	char subject[ID_SIZE];
+	int status, result = workspace_known_key(r, key, digest, subject, &status, e);
+
+	if (result <= 0)
+		return result;
+	struct workspace *w = workspace_by_id(r->service, subject);
 	if (!w)
 		return err_set(e, ERR_NOT_FOUND, "the workspace that this idempotency key made was removed");
 	size_t length;
 	const char *text = workspace_render(w, &length);
-	request_reply_cached(r, known.status, text, length, NULL);
+	request_reply_cached(r, status, text, length, NULL);
 	return 1;
 }
 

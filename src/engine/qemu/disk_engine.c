@@ -151,27 +151,35 @@ int disk_engine_plan(const struct launch *l, struct str *ret_plan, struct err *e
 	return 0;
 }
 
+/* Its words alone; free them by machine_arguments_free. */
+static int make_words(const struct launch *l, char ***ret_argv, struct disk_machine *ret_machine, struct err *e)
+{
+	struct request request;
+	int r = make(l, ret_argv, ret_machine, &request, e);
+
+	if (r >= 0)
+		request_done(&request);
+	return r;
+}
+
 int disk_engine_layout(const struct launch *l, char out[DIGEST_TEXT_SIZE], struct err *e)
 {
 	struct disk_machine d;
-	struct request request;
 	char **argv = NULL;
-	int r = make(l, &argv, &d, &request, e);
+	int r = make_words(l, &argv, &d, e);
 
 	if (r < 0)
 		return r;
 	machine_layout(argv, out);
 	machine_arguments_free(argv);
-	request_done(&request);
 	return 0;
 }
 
 int disk_engine_describe(const struct launch *l, json_t **ret_plan, struct err *e)
 {
 	struct disk_machine d;
-	struct request request;
 	char **argv = NULL;
-	int r = make(l, &argv, &d, &request, e);
+	int r = make_words(l, &argv, &d, e);
 
 	if (r < 0)
 		return r;
@@ -182,6 +190,5 @@ int disk_engine_describe(const struct launch *l, json_t **ret_plan, struct err *
 			      machine_firmware_names[d.wish.firmware], "disk-bus", machine_bus_names[d.wish.disk_bus], "nic",
 			      machine_nic_names[d.wish.nic], "qemu", words);
 	machine_arguments_free(argv);
-	request_done(&request);
 	return 0;
 }

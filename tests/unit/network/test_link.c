@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bridges and cables in network namespaces of this test: one that plays the host, two that play workspaces. */
-#include "../test.h"
+#include "commands.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,26 +26,6 @@ static const struct link_port ports[2] = {
 };
 
 static void enter(int space) { assert_int_equal(setns(space, CLONE_NEWNET), 0); }
-
-static char *run(const char *line)
-{
-	char *words = mem_strdup(line), *rest = words;
-	const char *argv[40] = { NULL };
-	struct str out = { 0 };
-
-	for (size_t i = 0; i < 39 && rest; i++)
-		argv[i] = strsep(&rest, " ");
-	assert_ok(proc_run(argv, 65536, &out, &e), &e);
-	free(words);
-	return out.bytes ? out.bytes : mem_strdup("");
-}
-
-static void says(const char *line, const char *part)
-{
-	own_str char *out = run(line);
-	if (!strstr(out, part))
-		fail_msg("%s does not say '%s' but\n%s", line, part, out);
-}
 
 static void a_bridge_may_be_made_twice(void **state)
 {
@@ -210,7 +190,7 @@ static void a_vlan_needs_a_bridge_that_filters(void **state)
 	tagged.bridge = "site0";
 	assert_ok(link_ports_make(&tagged, 1, spaces[0], &e), &e);
 	says("bridge vlan show dev cr7", "7 PVID Egress Untagged");
-	own_str char *all = run("bridge vlan show dev cr7");
+	own_str char *all = output("bridge vlan show dev cr7");
 	assert_null(strstr(all, " 1 "));
 	assert_ok(link_remove("site0", &e), &e);
 	assert_ok(link_remove("cr7", &e), &e);
@@ -245,7 +225,7 @@ static int open_world(void **state)
 		int *to = i < 2 ? &spaces[i] : &home;
 		*to = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 		assert_true(*to >= 0);
-		free(run("ip link set lo up"));
+		run("ip link set lo up");
 	}
 	return 0;
 }

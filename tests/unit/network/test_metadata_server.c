@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The server with its child, and a workspace's side of a cable in another network namespace. The filter is three rules here. */
-#include "../test.h"
+#include "commands.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,19 +26,6 @@ static struct loop *loop;
 static struct metadata_server *server;
 static pid_t guest;
 static char answer[65536 * 2];
-
-static void run(const char *line)
-{
-	char *words = mem_strdup(line), *rest = words;
-	const char *argv[40] = { NULL };
-	struct str out = { 0 };
-
-	for (size_t i = 0; i < 39 && rest; i++)
-		argv[i] = strsep(&rest, " ");
-	assert_ok(proc_run(argv, 65536, &out, &e), &e);
-	str_done(&out);
-	free(words);
-}
 
 static json_t *lookup(void *data, uint32_t attachment)
 {

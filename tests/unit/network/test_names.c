@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A real dnsmasq on a bridge in a network namespace of this test. */
-#include "../test.h"
+#include "commands.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -30,19 +30,6 @@ static struct err e;
 static struct network lab = { .name = TEXT("lab"), .ipv4 = TEXT("10.88.0.0/24"), .ipv6 = TEXT("fd00:88::/64"), .mtu = 1400 };
 static const struct names names = { &lab, "crb1" };
 static char folder[] = "/tmp/test-names-XXXXXX";
-
-static void ip(const char *line)
-{
-	char *words = mem_strdup(line), *rest = words;
-	const char *argv[24] = { "ip" };
-	struct str out = { 0 };
-
-	for (size_t i = 1; i < 23 && rest; i++)
-		argv[i] = strsep(&rest, " ");
-	assert_ok(proc_run(argv, 4096, &out, &e), &e);
-	str_done(&out);
-	free(words);
-}
 
 /* What the agent does: decides for each query. */
 static int agent = -1;
@@ -360,11 +347,11 @@ static int open_world(void **state)
 	assert_int_equal(setenv("CARREL_PREFIX", prefix, 1), 0);
 	assert_non_null(mkdtemp(folder));
 	assert_int_equal(unshare(CLONE_NEWNET), 0);
-	ip("link set lo up");
-	ip("link add crb1 type bridge");
-	ip("address add 10.88.0.1/24 dev crb1");
-	ip("-6 address add fd00:88::1/64 dev crb1 nodad");
-	ip("link set crb1 up");
+	run("ip link set lo up");
+	run("ip link add crb1 type bridge");
+	run("ip address add 10.88.0.1/24 dev crb1");
+	run("ip -6 address add fd00:88::1/64 dev crb1 nodad");
+	run("ip link set crb1 up");
 	return 0;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* VLANs by a device of their own, in a network namespace; where the kernel has none, that it is said. Frames pass in tests/e2e/test_nested.py. */
-#include "../test.h"
+#include "commands.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -17,26 +17,6 @@
 static struct err e;
 static const struct vlan seven = { "crvabcd7", "crwabcd7", "uplink0", "carrel abcd: network office", 7, 7, 1400 };
 
-static char *run(const char *line)
-{
-	char *words = mem_strdup(line), *rest = words;
-	const char *argv[40] = { NULL };
-	struct str out = { 0 };
-
-	for (size_t i = 0; i < 39 && rest; i++)
-		argv[i] = strsep(&rest, " ");
-	assert_ok(proc_run(argv, 65536, &out, &e), &e);
-	free(words);
-	return out.bytes ? out.bytes : mem_strdup("");
-}
-
-static void says(const char *line, const char *part)
-{
-	own_str char *out = run(line);
-	if (!strstr(out, part))
-		fail_msg("%s does not say '%s' but\n%s", line, part, out);
-}
-
 static void what_was_found_is_told(void **state)
 {
 	(void)state;
@@ -44,7 +24,7 @@ static void what_was_found_is_told(void **state)
 
 	assert_true(f.there && !f.bridge && f.mtu == 1500);
 	assert_false(link_find("nowhere0").there);
-	free(run("ip link add dev site0 type bridge"));
+	run("ip link add dev site0 type bridge");
 	assert_true(link_find("site0").bridge && !link_find("site0").filters);
 	assert_ok(link_remove("site0", &e), &e);
 }
@@ -103,7 +83,7 @@ static int open_world(void **state)
 		print_message("skipped: needs root\n");
 		return -1;
 	}
-	free(run("ip link add dev uplink0 type veth peer name far0"));
+	run("ip link add dev uplink0 type veth peer name far0");
 	return 0;
 }
 
