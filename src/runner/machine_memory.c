@@ -3,6 +3,9 @@
  * Theory. QEMU calls it a migration: capabilities, a descriptor (getfd takes it, the migration uses it up), the command, and an event when
  * it is over. The commands are sent together; the first that fails is the result, and so is the event or the time-out. What comes after
  * the result is passed over.
+ *
+ * The event of a save comes from a thread of QEMU's that has still something to do: until it is at the end the machine is in the state
+ * "finish-migrate", and QEMU refuses to let it go on. Nothing tells of that end, so the state is asked for until it is another one.
  */
 #include "runner/machine_memory.h"
 
@@ -15,15 +18,19 @@
 #include "base/str.h"
 
 #define STATE_MS 20000 /* some 10 ms are usual */
+#define AGAIN_MS 2
 #define CAPABILITIES                                                                                                                 \
 	"{\"capabilities\":[{\"capability\":\"x-ignore-shared\",\"state\":true},{\"capability\":\"events\",\"state\":true}]}"
 
 struct machine_memory {
 	struct loop *loop;
 	struct qmp *qmp;
-	struct loop_source *timer;
+	struct loop_source *timer, *again;
 	machine_memory_done_fn *done; /* NULL: nothing under way */
 	void *data;
+	bool saves, over; /* a save, and QEMU has said how it ended */
+	int result;
+	struct err why;
 };
 
 struct machine_memory *machine_memory_new(struct loop *l)
@@ -39,6 +46,7 @@ void machine_memory_free(struct machine_memory *m)
 	if (!m)
 		return;
 	loop_remove(m->timer);
+	loop_remove(m->again);
 	free(m);
 }
 
@@ -49,8 +57,10 @@ static void finish(struct machine_memory *m, int result, const struct err *e)
 	machine_memory_done_fn *done = m->done;
 
 	m->done = NULL;
+	m->saves = m->over = false;
 	loop_remove(m->timer);
-	m->timer = NULL;
+	loop_remove(m->again);
+	m->timer = m->again = NULL;
 	if (done)
 		done(m->data, result, e);
 }
@@ -90,6 +100,7 @@ void machine_memory_save(struct machine_memory *m, struct qmp *q, int fd, machin
 {
 	qmp_send(q, "stop", NULL, STATE_MS, NULL, NULL);
 	begin(m, q, fd, done, data);
+	m->saves = true;
 	qmp_send(q, "migrate", "{\"uri\":\"fd:state\"}", STATE_MS, answered, m);
 }
 
@@ -97,6 +108,44 @@ void machine_memory_load(struct machine_memory *m, struct qmp *q, int fd, machin
 {
 	begin(m, q, fd, done, data);
 	qmp_send(q, "migrate-incoming", "{\"uri\":\"fd:state\"}", STATE_MS, answered, m);
+}
+
+static void ask_state(void *data);
+
+static void state_told(void *data, int result, struct qmp_value value, const struct err *e)
+{
+	struct machine_memory *m = data;
+	char status[32] = "";
+
+	if (!m->over || m->again)
+		return;
+	if (result >= 0 && qmp_text(value, "status", status, sizeof status) && str_eq(status, "finish-migrate")) {
+		m->again = loop_add_timer(m->loop, AGAIN_MS, ask_state, m);
+		return;
+	}
+	struct err why = m->result < 0 || !e ? m->why : *e;
+	finish(m, m->result < 0 ? m->result : result, &why);
+}
+
+static void ask_state(void *data)
+{
+	struct machine_memory *m = data;
+
+	m->again = NULL;
+	qmp_send(m->qmp, "query-status", NULL, STATE_MS, state_told, m);
+}
+
+static void over(struct machine_memory *m, int result, const struct err *e)
+{
+	if (!m->saves) {
+		finish(m, result, e);
+	} else if (!m->over) {
+		m->over = true;
+		m->result = result;
+		if (e)
+			m->why = *e;
+		ask_state(m);
+	}
 }
 
 void machine_memory_event(struct machine_memory *m, const char *name, struct qmp_value value)
@@ -107,7 +156,7 @@ void machine_memory_event(struct machine_memory *m, const char *name, struct qmp
 	if (!m->done || strcmp(name, "MIGRATION") != 0 || !qmp_text(value, "status", status, sizeof status))
 		return;
 	if (str_eq(status, "completed"))
-		finish(m, 0, NULL);
+		over(m, 0, NULL);
 	else if (str_eq(status, "failed") || str_eq(status, "cancelled"))
-		finish(m, err_set(&e, ERR_INTERNAL, "QEMU could not move the machine's state (%s)", status), &e);
+		over(m, err_set(&e, ERR_INTERNAL, "QEMU could not move the machine's state (%s)", status), &e);
 }
