@@ -121,6 +121,9 @@ static const char *tmpfs_options(struct request *r, const struct launch *l, cons
  * are nobody else's (docs/decisions/0112). A unit's own drop-in is stronger. */
 #define SERVICE_DEFAULTS WRITE_MARK "[Service]\nProtectHostname=no\nPrivateNetwork=no\nPrivateUsers=no\nPrivateIPC=no\n"
 
+/* In a machine the modules' devices are listed by kmod, which an image made for containers may lack; there is no harm in that (udev has them). */
+#define DEVICES_LISTED WRITE_MARK "[Unit]\nConditionFileIsExecutable=/bin/kmod\n"
+
 #define MANAGER_DEFAULTS WRITE_MARK "[Manager]\nDefaultEnvironment=\"GLIBC_TUNABLES=" TRAVEL_TUNABLES "\" " TRAVEL_BINDING "\n" /* systemd-system.conf(5) */
 
 static void plan_dev(struct request *r, const struct launch *l, bool system, bool console)
@@ -254,6 +257,8 @@ static void plan_tree(struct request *r, const struct launch *l, bool system)
 		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/run", tmpfs_options(r, l, "755", 20));
 		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/tmp", tmpfs_options(r, l, "1777", 50));
 		step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system/service.d/50-carrel.conf", SERVICE_DEFAULTS);
+		if (l->machine)
+			step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system/kmod-static-nodes.service.d/50-carrel.conf", DEVICES_LISTED);
 		if (l->spec->travels) /* services do not inherit it */
 			step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system.conf.d/50-carrel.conf", MANAGER_DEFAULTS);
 	}
