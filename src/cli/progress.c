@@ -79,6 +79,7 @@ static void draw(struct progress *p, bool now)
 	if (p->cli->quiet || (!now && at - p->drawn_ms < every) || (!p->drawn && at - p->started_ms < DRAW_EVERY_MS))
 		return; /* what is quick needs no bar */
 	p->drawn_ms = at;
+	p->drawn_done = p->done;
 	p->drawn = true;
 	if (p->cli->error_terminal)
 		str_putc(&line, '\r');
@@ -137,5 +138,7 @@ void progress_end(struct progress *p)
 {
 	if (p->drawn && p->cli->error_terminal)
 		(void)!write(STDERR_FILENO, "\r\x1b[K", 4);
+	else if (p->drawn && p->done != p->drawn_done)
+		draw(p, true); /* a log ends with how far it came */
 	p->drawn = false;
 }

@@ -14,7 +14,7 @@ struct progress {
 	const char *label;
 	char step[64];
 	uint64_t started_ms, drawn_ms, step_ms;
-	uint64_t done, total, reused, done_at_step;
+	uint64_t done, total, reused, done_at_step, drawn_done;
 	bool drawn;
 };
 
@@ -24,6 +24,6 @@ void progress_step(struct progress *p, const char *step);
 void progress_bytes(struct progress *p, uint64_t done, uint64_t total, uint64_t reused);
 /* For client_wait: the operation's step and bytes. `data` is the struct progress. */
 void progress_operation(void *data, const json_t *operation);
-void progress_end(struct progress *p); /* clears the line */
+void progress_end(struct progress *p); /* clears the line of a terminal; elsewhere the last line says how far it came */
 
 #endif
