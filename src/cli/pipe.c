@@ -82,17 +82,21 @@ void pipe_hear(struct pipe_child *c, void (*line)(void *data, const char *text),
 	}
 }
 
-/* Its last lines, at most three. */
-static const char *last_words(struct pipe_child *c)
+/* Its last lines, at most three, without its progress ("I: "). */
+static char *last_words(const struct pipe_child *c)
 {
-	int lines = 0;
+	struct str words = { 0 };
+	const char *lines[3] = { NULL };
+	unsigned count = 0;
 
-	while (c->said.length && c->said.bytes[c->said.length - 1] == '\n')
-		c->said.bytes[--c->said.length] = '\0';
-	size_t at = c->said.length;
-	while (at > 0 && !(c->said.bytes[at - 1] == '\n' && ++lines == 3))
-		at--;
-	return str_text(&c->said) + at;
+	for (const char *line = str_text(&c->said); *line; line += strcspn(line, "\n"), line += *line == '\n')
+		if (*line != '\n' && !str_starts(line, "I: "))
+			lines[count++ % 3] = line;
+	for (unsigned i = count > 3 ? count - 3 : 0; i < count; i++) {
+		str_puts(&words, words.length ? "; " : "");
+		str_add(&words, lines[i % 3], strcspn(lines[i % 3], "\n"));
+	}
+	return words.bytes ? words.bytes : mem_strdup("no reason was given");
 }
 
 /* What our own helper found worth telling: its lines that begin with "W: ". */
@@ -132,8 +136,9 @@ int pipe_finish(struct pipe_child *c, struct err *e)
 		tell_warnings(c);
 	if (r < 0 || status == 0)
 		return r;
-	const char *slash = strrchr(c->name, '/'), *words = last_words(c);
-	return err_set(e, ERR_INTERNAL, "%s failed: %s", slash ? slash + 1 : c->name, *words ? words : "no reason was given");
+	const char *slash = strrchr(c->name, '/');
+	own_str char *words = last_words(c);
+	return err_set(e, ERR_INTERNAL, "%s failed: %s", slash ? slash + 1 : c->name, words);
 }
 
 void pipe_done(struct pipe_child *c)

@@ -196,6 +196,10 @@ static int open_debian_kernel(struct source *s, const char *suite, const struct 
 	return start_debian(s, argv, e);
 }
 
+/* Packages are configured by their own programs, so this host has to run them. */
+#define FOREIGN_HINT "packages of another processor are set up by their own programs: apt install arch-test, and carrel doctor --fix as root; " \
+		     "--variant extract runs none"
+
 static int open_debian(struct source *s, const char *suite, const struct source_options *options, struct err *e)
 {
 	own_str char *variant = mem_printf("--variant=%s", options->variant ? options->variant : "important");
@@ -219,7 +223,8 @@ static int open_debian(struct source *s, const char *suite, const struct source_
 	/* The same packages on the same day give the same bytes; SOURCE_DATE_EPOCH of the caller goes further. */
 	own_str char *today = mem_printf("%lld", (long long)time(NULL) / 86400 * 86400);
 	(void)setenv("SOURCE_DATE_EPOCH", today, 0);
-	return start_debian(s, argv, e);
+	int started = start_debian(s, argv, e);
+	return started < 0 && options->architecture && e->kind == ERR_INTERNAL ? err_hint(e, FOREIGN_HINT) : started;
 }
 
 int source_open(struct source *s, const char *text, const struct source_options *options, struct progress *progress, struct err *e)

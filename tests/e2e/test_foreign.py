@@ -97,3 +97,11 @@ def test_an_image_for_another_processor_than_asked_for_is_refused(shared_site, s
     named = facts(shared_site)
     assert {"engine-kvm", "engine-emulator", "engine-emulator-arm64", "engine-workspace-arm64", "engine-emulator-riscv64"} <= set(named)
     assert all(f["ok"] or f["hint"] for n, f in named.items() if n.startswith("engine-"))
+
+
+def test_packages_that_cannot_run_here(shared_site, name):
+    if pathlib.Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists():
+        pytest.skip("this host runs programs of arm64")
+    refused = shared_site.carrel("image", "import", name, "debian:bookworm", "--arch", "arm64", "--variant", "minbase", ok=None, timeout=300)
+    assert refused.returncode and "\\x0a" not in refused.stderr and "doctor --fix" in refused.stderr
+    assert shared_site.carrel("image", "ls", "-q").stdout.split().count(name) == 0
