@@ -481,6 +481,10 @@ int agent_borrow(struct agent *a, const char *id, bool suspended, struct record 
 		(void)err_set(e, ERR_PRECONDITION, "the workspace is being worked on");
 		return err_hint(e, "try again in a moment");
 	}
+	if (report->state == STATE_SUSPENDED && !suspended) {
+		(void)err_set(e, ERR_CONFLICT, "the workspace is suspended: what its memory knows of its files is not in its volumes");
+		return err_hint(e, "carrel resume, then copy; or throw its memory away: carrel stop --discard-memory");
+	}
 	if (report->state != STATE_STOPPED && report->state != STATE_PREPARED && !(suspended && report->state == STATE_SUSPENDED))
 		return err_set(e, ERR_CONFLICT, "the workspace is %s and has no files yet", state_names[report->state]);
 	w->busy = true;

@@ -273,7 +273,7 @@ int handle_workspace_pause(struct request *r, struct err *e)
 		return result;
 	if (!wants_life(w)) {
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is not running (%s)", w->name, state_names[w->truth.state]);
-		return err_hint(e, "only a running workspace can be paused: carrel start %s", w->name);
+		return err_hint(e, "only a running workspace can be paused: carrel %s %s", holds_memory(w) ? "resume" : "start", w->name);
 	}
 	if (w->wish.wish == WISH_PAUSED) {
 		commit_done(r, w, "pause");

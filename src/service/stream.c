@@ -365,7 +365,7 @@ static int check_wish(const struct workspace *w, const char *kind, struct err *e
 		return 0;
 	if (!alive || w->wish.wish == WISH_PAUSED) {
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is not running (%s)", w->name, state_names[w->truth.state]);
-		return err_hint(e, w->wish.wish == WISH_PAUSED ? "carrel resume %s" : "carrel start %s", w->name);
+		return err_hint(e, w->wish.wish == WISH_PAUSED || w->wish.wish == WISH_SUSPENDED ? "carrel resume %s" : "carrel start %s", w->name);
 	}
 	return 0;
 }

@@ -127,6 +127,9 @@ def test_memory_is_thrown_away_only_by_name(here, name):
     here.carrel("suspend", name)
     assert "--discard-memory" in here.carrel("stop", name, ok=None).stderr
     assert here.carrel("rm", name, ok=None).returncode != 0
+    for verb in (("exec", name, "--", "true"), ("pause", name), ("cp", f"{name}:/etc/hostname", "-")):
+        refused = here.carrel(*verb, ok=None)
+        assert refused.returncode and "suspended" in refused.stderr and "carrel resume" in refused.stderr, verb
     here.carrel("stop", "--discard-memory", name)
     here.wait_state(name, "stopped")
     assert not folder(here, name).exists()
