@@ -43,6 +43,7 @@
 #define UNHEARD_MS 30000 /* how long the end waits for a host */
 #define FLUSH_MS 10000
 #define RESTARTS 133
+#define SETTLED_MS 1000 /* what ends sooner is not made ready for clones */
 #define FROZEN_MOST_MS 60000 /* a host that froze and died must not leave the workspace frozen */
 
 struct agent {
@@ -58,6 +59,8 @@ struct agent {
 	int exit_status;
 	struct err error;
 	struct loop_source *first_synced, *patience, *thaw;
+	struct utsname kernel;
+	char *boot_id; /* NULL: not known */
 	int first_sync; /* of process 1 while it becomes the system's init */
 	bool has_links; /* the modules for interfaces are loaded, which a clone's memory knows */
 	bool arrived;   /* made again from its images, and waits to be let go */
@@ -155,6 +158,31 @@ static void out_of_patience(void *data)
 
 /* --- the program --- */
 
+/* Once: a clone or a resumed machine pays for each system call that it has not made before. */
+static void look_at_kernel(struct agent *a)
+{
+	own_strbuf struct str boot_id = { 0 };
+
+	if (!*a->kernel.release)
+		(void)!uname(&a->kernel);
+	if (a->phase == GUEST_WAITING || a->boot_id) /* the kernel makes it when it is first read: not before it has random numbers of its own */
+		return;
+	if (fs_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &boot_id, NULL) >= 0)
+		a->boot_id = mem_strndup(str_text(&boot_id), strcspn(str_text(&boot_id), "\n"));
+}
+
+static void expect_clones(void *data)
+{
+	struct agent *a = data;
+	struct err e;
+
+	if (a->phase >= GUEST_STOPPING)
+		return;
+	look_at_kernel(a);
+	if (world_expect_clones(&a->world, &e) < 0)
+		log_error(&e, "make ready for clones");
+}
+
 static void executed(void *data)
 {
 	struct agent *a = data;
@@ -163,6 +191,8 @@ static void executed(void *data)
 	set_phase(a, GUEST_RUNNING);
 	if (a->how->modules && device_load_modules(a->how->modules, "3-", &e) < 0)
 		log_error(&e, "modules that are not needed at once");
+	if (a->how->machine && !a->how->inner && !(a->plan.flags & PLAN_MAINTENANCE))
+		(void)loop_add_timer(a->loop, SETTLED_MS, expect_clones, a);
 }
 
 static void not_executed(void *data, const struct err *e)
@@ -595,17 +625,12 @@ static void open_stream(struct agent *a, const struct guest_frame *f)
 
 static void hello(struct agent *a)
 {
-	own_strbuf struct str boot_id = { 0 };
-	struct utsname kernel;
 	struct guest_hello h = { .version = GUEST_VERSION, .uptime_ns = uptime_ns() };
 
 	streams_end_session(a->streams);
-	if (a->phase != GUEST_WAITING) /* the kernel makes it when it is first read: not before this machine has random numbers of its own */
-		(void)!fs_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &boot_id, NULL);
-	if (boot_id.length)
-		boot_id.bytes[strcspn(boot_id.bytes, "\n")] = '\0';
-	h.boot_id = boot_id.bytes;
-	h.release = uname(&kernel) == 0 ? kernel.release : NULL;
+	look_at_kernel(a);
+	h.boot_id = a->boot_id;
+	h.release = a->kernel.release;
 	port_send_message(&a->port, GUEST_HELLO, 0, &guest_hello_shape, &h);
 	tell_state(a);
 	if (a->phase >= GUEST_ENDED) {
@@ -683,5 +708,6 @@ int agent_run(const struct agent_options *how, struct err *e)
 	loop_free(a.loop);
 	plan_release(&a.plan);
 	guest_done(&guest_config_shape, &a.config);
+	free(a.boot_id);
 	return r;
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <linux/random.h>
 #include <poll.h>
@@ -28,6 +29,7 @@
 #include "guest/modules.h"
 
 #define SCRATCH "/scratch"
+#define CLONE_FOLDER "/run/carrel" /* of GUEST_CLONE_FILE */
 
 /* --- identity --- */
 
@@ -45,10 +47,13 @@ int world_add_seed(const struct guest_bytes *seed, struct err *e)
 		char bytes[256];
 	} pool = { .bits = (int)seed->length * 8, .length = (int)seed->length };
 
+	static int fd = -1; /* stays open: a clone need not open it */
+
 	if (!seed->length)
 		return 0;
 	memcpy(pool.bytes, seed->bytes, seed->length < sizeof pool.bytes ? seed->length : sizeof pool.bytes);
-	own_fd int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
 	if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
 		return err_errno(e, errno, "seed the random generator");
 	explicit_bzero(&pool, sizeof pool);
@@ -103,6 +108,24 @@ static bool has_hooks(int root)
 		if (entry->d_name[0] != '.')
 			return true;
 	return r < 0;
+}
+
+int world_expect_clones(const struct world *w, struct err *e)
+{
+	static const struct plan none;
+	struct tree t = { .plan = &none, .root = w->root, .terminal = -1, .terminal_peer = -1 };
+	const struct step folder = { .kind = STEP_FOLDER, .number = 0755, .source = "", .target = CLONE_FOLDER, .text = "" };
+	const struct step mount = { .kind = STEP_MOUNT, .number = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, .source = "tmpfs",
+				    .target = CLONE_FOLDER, .text = "mode=755,size=64k,nr_inodes=64" };
+	struct statfs fs;
+	int r = tree_step(&t, &folder, e);
+
+	if (r < 0)
+		return r;
+	own_fd int fd = openat(w->root, &CLONE_FOLDER[1], O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstatfs(fd, &fs) < 0)
+		return err_errno(e, errno, "look at %s", CLONE_FOLDER);
+	return fs.f_type == TMPFS_MAGIC ? 0 : tree_step(&t, &mount, e);
 }
 
 int world_tell_clone(const struct world *w, uint64_t number, enum guest_told *ret_told, struct err *e)

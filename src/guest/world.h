@@ -34,6 +34,8 @@ const char *world_serial_of(const struct guest_config *c, const char *volume);
 
 /* Clock, seed, host name, /etc/hostname, /etc/hosts and /etc/machine-id of a machine that goes on under another identity. */
 int world_identify(const struct world *w, const struct guest_identity *i, struct err *e) must_check;
+/* Does ahead, in the original and once, what each clone would have to do: the folder of GUEST_CLONE_FILE, in memory. */
+int world_expect_clones(const struct world *w, struct err *e) must_check;
 /* Programs of a clone can read its number. *ret_told: GUEST_TOLD or GUEST_HOOKS. */
 int world_tell_clone(const struct world *w, uint64_t number, enum guest_told *ret_told, struct err *e) must_check;
 int world_set_clock(uint64_t clock_ns, struct err *e) must_check; /* 0: nothing */

@@ -344,6 +344,15 @@ static bool present_text(struct tree *t, const char *path, struct str *ret_text,
 	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && fs_read_fd(fd, FILE_MOST, ret_text, NULL) >= 0;
 }
 
+/* In place: a file that is made anew, or emptied first, is a transaction and a write to the disk more, and in a machine much code. */
+static int write_over(int fd, const struct str *now, const char *text, struct err *e)
+{
+	size_t length = strlen(text);
+	int r = fs_write_all(fd, text, length, e);
+
+	return r >= 0 && now->length > length && ftruncate(fd, (off_t)length) < 0 ? err_errno(e, errno, "shorten the file") : r;
+}
+
 static int step_write(struct tree *t, const struct step *s, struct err *e)
 {
 	own_strbuf struct str now = { 0 };
@@ -355,13 +364,13 @@ static int step_write(struct tree *t, const struct step *s, struct err *e)
 		return 0;
 	own_fd int parent = -1;
 	const char *name;
-	int r = open_parent(t, s->target, THEIRS, &parent, &name, e);
+	int r = there ? 0 : open_parent(t, s->target, THEIRS, &parent, &name, e);
 	if (r < 0)
 		return r;
-	own_fd int fd = open_in(t->root, s->target, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK, 0644, THEIRS);
+	own_fd int fd = open_in(t->root, s->target, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0644, THEIRS);
 	if (fd < 0)
 		return err_errno(e, errno, "write %s of the workspace", s->target);
-	return fs_write_all(fd, s->text, strlen(s->text), e);
+	return write_over(fd, &now, s->text, e);
 }
 
 /* In a devpts of its own that nothing but this terminal is in: its other side is ours, so it is no part of what a workspace is (decision 111). */
