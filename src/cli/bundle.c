@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/fs.h"
 #include "base/loop.h"
 #include "base/mem.h"
@@ -204,6 +205,8 @@ static void send_piece(void *data, uint32_t events)
 		return;
 	}
 	stream_write(x->stream, buffer, (size_t)n);
+	if (x->done < x->how->total / 2 && x->done + (uint64_t)n >= x->how->total / 2)
+		(void)fault_point("import.half");
 	x->done += (uint64_t)n;
 	progress_bytes(&x->progress, x->done, x->how->total, 0);
 	if (stream_congested(x->stream))

@@ -15,6 +15,7 @@ Fixtures for tests of the whole program: real processes, a real kernel, an insta
   guest_disk    (session) a disk that a machine boots, with a small Linux (disk_guest.py)
   kernel        (session) Debian's package of a cloud kernel, where machines can be booted; give_kernel(site, kernel) imports it
   criu          (session) path of a CRIU that works here
+  alone_on_the_host   no other test that asks for it runs at the same time, in whatever process
   here          shared_site with the image busybox and a kernel for machines
   make_image    make_image(site, "name", {"/etc/motd": b"...", "/bin/x": (0o755, b"...")}, base="busybox"): small images of one's own
 
@@ -27,6 +28,9 @@ What a `site` can do:
   site.api("GET", "/v1/workspaces", body=None)  one request on the socket: (status, decoded body, headers)
   site.wait(lambda: condition, timeout=30)      looks again at each event of the service; fails the test when time is over
   site.wait_state(NAME, "running")              the same for a workspace's state; returns the workspace
+  site.says(NAME, "cat", "/f", until=lambda text: ...)   the output of a command in it, asked for again until it is right; a command that
+                                                fails (no such file yet, no agent yet) has said nothing
+  site.number(NAME, "/f", above=3)              the same for a file with a number in it that grows
   site.state, site.run, site.socket, site.address, site.cgroup, site.first_id, site.environment
   site.node, site.service                       the two processes: .pid, .stop(), .kill(), .start(), .log()
 
@@ -34,6 +38,7 @@ Nothing here uses fixed ports or paths, so several runs may share a machine.
 """
 import contextlib
 import datetime
+import fcntl
 import hashlib
 import http.client
 import io
@@ -54,12 +59,12 @@ import pytest
 
 import disk_guest
 from guest_tools import kernel_package
-from network_tools import World
+from network_tools import PATIENCE, World
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("CARREL_BUILD_ROOT", ROOT / "build"))
 # Generous: a loaded machine with two processors must not fail a test.
-TIMEOUT = int(os.environ.get("CARREL_TEST_TIMEOUT", "120"))
+TIMEOUT = int(float(os.environ.get("CARREL_TEST_TIMEOUT", "120")) * PATIENCE)
 DEBIAN_PACKAGES = "systemd-sysv,dbus,openssh-server,cron,iproute2,procps,less,nano"
 # One larger system for all tests of real services.
 SERVICES = ("systemd-sysv,dbus,openssh-server,openssh-client,cron,iproute2,procps,less,nano,postgresql,nginx-light,openvpn,openssl,curl,iputils-ping,"
@@ -343,6 +348,23 @@ class Site:
         except AssertionError as error:
             raise AssertionError(f"{error}\n--- last seen: {seen.get('now')}") from None
 
+    def says(self, name, *command, until=bool, timeout=TIMEOUT):
+        heard = {}
+
+        def right():
+            done = self.carrel("exec", name, "--", *command, ok=None)
+            heard["last"] = done.stdout + done.stderr
+            with contextlib.suppress(ValueError, IndexError):  # not written to the end
+                return done.returncode == 0 and until(done.stdout) and (done.stdout,)
+            return None
+        try:
+            return self.wait(right, timeout, f"what {' '.join(map(str, command))} says in {name}")[0]
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n--- last heard: {heard.get('last')!r}\n--- last seen: {self.workspace(name)}") from None
+
+    def number(self, name, path, above=-1, timeout=TIMEOUT):
+        return int(self.says(name, "cat", path, until=lambda text: int(text) > above, timeout=timeout))
+
     # the end
 
     def ids(self):
@@ -409,6 +431,14 @@ class Site:
 
 
 # --- fixtures ---
+
+
+@pytest.fixture
+def alone_on_the_host():
+    """For tests that change or compare what all share, as the host's users: one at a time."""
+    with open(cache_folder() / "host.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture
@@ -510,7 +540,6 @@ def build_debian(packages, mode="root", hooks=()):
     key = hashlib.sha256(repr((packages, tuple(hooks), datetime.date.today())).encode()).hexdigest()[:16]
     path = cache_folder() / f"debian-{key}.tar"
     lock = open(cache_folder() / f"{key}.lock", "w")
-    import fcntl
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():

@@ -195,10 +195,10 @@ class Machine:
                         "-device", f"virtio-blk-pci,drive={serial},serial={serial}"]
         self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL)
 
-    def channel(self, seconds=60):
+    def channel(self, seconds=300):
         return Channel(self.socket, time.monotonic() + seconds)
 
-    def ended(self, seconds=30):
+    def ended(self, seconds=120):
         self.process.wait(seconds)
         return self.console.read_text(errors="replace")
 

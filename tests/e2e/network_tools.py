@@ -8,7 +8,9 @@ A small internet for tests, made of network namespaces: nothing here touches the
   world.popen("lan", ...)                       the same, ended with the world
   world.serve("wan", 80, udp=False)             a server that answers each connection or datagram with the caller's address
   world.enter("host")                           the words to put before a command line
-  eventually(lambda: condition)                 looks again and again, and fails after two minutes
+  eventually(lambda: condition)                 looks again and again, returns what is true, and fails after two minutes
+  PATIENCE                                      1; more where a case is tried once more ($CARREL_TEST_PATIENCE): times that are part of a test,
+                                                as how long a lease holds, are multiplied with it
 """
 import contextlib
 import os
@@ -41,11 +43,15 @@ while True:
 """
 
 
-def eventually(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
+PATIENCE = float(os.environ.get("CARREL_TEST_PATIENCE", "1"))
+
+
+def eventually(condition, seconds=120, what="the condition"):
+    deadline = time.monotonic() + seconds * PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come true within {seconds * PATIENCE:.0f} s: {value!r}"
         time.sleep(0.05)
+    return value
 
 
 class World:

@@ -57,7 +57,7 @@ def retry(service, host, *request, **more):
 
 
 def revive(service, host):
-    if service.process.wait(10) is not None:
+    if service.process.wait(60) is not None:
         service.deaths += 1
         arm(service, "")
         service.start()

@@ -240,7 +240,7 @@ def test_a_client_that_vanishes_is_not_attached(service, host):
     for count in range(fit - 3, fit + 4):
         send(count, upgrade)
     service.done(service.post("/v1/workspaces/left/stop"))
-    service.wait_for(lambda: service.get("/v1/workspaces/left").status == 404, 20)
+    service.wait_for(lambda: service.get("/v1/workspaces/left").status == 404)
 
 
 def test_a_client_that_leaves_while_it_waits(service, host):
@@ -250,7 +250,7 @@ def test_a_client_that_leaves_while_it_waits(service, host):
         client = WebSocket(service.socket, f"/v1/workspaces/{made['id']}/attach")
         client.send({"stdin": False})
         client.socket.close()
-    service.wait_for(lambda: len(os.listdir(f"/proc/{service.process.pid}/fd")) <= before, 20)
+    service.wait_for(lambda: len(os.listdir(f"/proc/{service.process.pid}/fd")) <= before)
     waiting = WebSocket(service.socket, f"/v1/workspaces/{made['id']}/attach")
     waiting.send({"stdin": False})
     service.done(service.ask("DELETE", "/v1/workspaces/waited"))

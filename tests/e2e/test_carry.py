@@ -6,12 +6,12 @@ import pathlib
 import random
 import signal
 import subprocess
-import time
 import uuid
 
 import pytest
 
 from conftest import give_kernel, import_image
+from network_tools import eventually
 
 
 @pytest.fixture(scope="module")
@@ -215,23 +215,43 @@ def large(shared_site, shared_busybox, tmp_path_factory):
     return path, name
 
 
+class HalfWay:
+    """An import that has sent one half and waits; goes_on() lets it."""
+
+    def __init__(self, site, path, tmp_path):
+        self.fifo, self.plan = tmp_path / "fifo", tmp_path / "faults"
+        os.mkfifo(self.fifo)
+        self.plan.write_text(f"import.half wait {self.fifo}\n")
+        self.child = site.popen("import", path, stderr=subprocess.PIPE, env={**site.environment, "CARREL_FAULTS": str(self.plan)})
+        site.wait(lambda: self.plan.read_text().startswith("#") or self.child.poll() is not None, what="one half of the import")
+        if self.child.poll() is not None:
+            assert b"import.half" not in pathlib.Path(site.program("carrel")).read_bytes(), self.child.stderr.read()
+            pytest.skip("fault points are not compiled in (-Dfaults=true)")
+        site.wait(lambda: sum(p.stat().st_blocks for p in unfinished(site)) * 512 > 20 << 20, what="what was sent, on disk")
+
+    def goes_on(self):
+        """And ends; returns what it said."""
+        def ended():
+            with contextlib.suppress(OSError):  # it does not wait yet, was interrupted, or is gone
+                os.close(os.open(self.fifo, os.O_WRONLY | os.O_NONBLOCK))
+            return self.child.poll() is not None
+        eventually(ended, what="the end of the first import")
+        return self.child.stderr.read()
+
+
 @pytest.mark.parametrize("whom", ("interrupt", "client", "service", "node"))
-def test_an_interrupted_import_goes_on(new_site, large, whom):
+def test_an_interrupted_import_goes_on(new_site, large, whom, tmp_path):
     there = new_site()
     path, name = large
-    child = there.popen("import", path, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not unfinished(there) and child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    first = HalfWay(there, path, tmp_path)
     if whom in ("interrupt", "client"):
-        child.send_signal(signal.SIGINT if whom == "interrupt" else signal.SIGKILL)
+        first.child.send_signal(signal.SIGINT if whom == "interrupt" else signal.SIGKILL)
     else:
         daemon = there.service if whom == "service" else there.node
         daemon.kill()
         daemon.start()
-    told = child.communicate(timeout=120)[1]
-    if child.returncode == 0:
-        pytest.skip("it was over before it was interrupted")
+    told = first.goes_on()
+    assert first.child.returncode, "it was interrupted"
     if whom == "interrupt":
         assert "goes on" in str(told)
     half = there.workspace(name)
@@ -245,19 +265,13 @@ def test_an_interrupted_import_goes_on(new_site, large, whom):
     assert not list(there.state.glob("node/workspaces/*/import.json")) and not unfinished(there)
 
 
-def test_what_was_there_is_compared_and_not_sent_again(new_site, large):
+def test_what_was_there_is_compared_and_not_sent_again(new_site, large, tmp_path):
     """Half of the file is there, some of it damaged meanwhile: only what is missing or wrong is sent."""
     there = new_site()
     path, name = large
-    child = there.popen("import", path)
-    there_files = lambda: sum(p.stat().st_blocks for p in unfinished(there)) * 512
-    deadline = time.monotonic() + 120
-    while there_files() < 20 << 20 and child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    child.kill()
-    child.wait()
-    if not unfinished(there):
-        pytest.skip("it was over before it was interrupted")
+    first = HalfWay(there, path, tmp_path)
+    first.child.kill()
+    first.goes_on()
     there.wait(lambda: not writer_of(unfinished(there)[0]))
     [half] = unfinished(there)
     with open(half, "r+b") as file:
@@ -268,17 +282,12 @@ def test_what_was_there_is_compared_and_not_sent_again(new_site, large):
     assert inside(there, name, "sh", "-c", "md5sum /random | diff - /sum && echo same") == "same\n"
 
 
-def test_a_half_import_is_given_up(new_site, large, bundle):
+def test_a_half_import_is_given_up(new_site, large, bundle, tmp_path):
     there = new_site()
     path, name = large
-    child = there.popen("import", path)
-    deadline = time.monotonic() + 120
-    while not unfinished(there) and child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    child.kill()
-    child.wait()
-    if not unfinished(there):
-        pytest.skip("it was over before it was interrupted")
+    first = HalfWay(there, path, tmp_path)
+    first.child.kill()
+    first.goes_on()
     refused = there.carrel("import", "--name", name, bundle[0], ok=5)  # another bundle under its name
     assert name in refused.stderr
     there.carrel("rm", "-f", name)
@@ -320,7 +329,7 @@ def test_a_suspended_machine_goes_on_elsewhere(here, there, kernel, name, tmp_pa
         give_kernel(site, kernel)
     here.carrel("run", "-d", "--network", "none", "--engine", "emulator", "--memory", "256M", "--name", name, "busybox", "--", "sh", "-c",
                 "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; echo $i > /dev/shm/count; sleep 0.2; done", timeout=180)
-    here.wait(lambda: int(inside(here, name, "cat", "/dev/shm/count", ok=None).strip() or 0) > 3)
+    here.number(name, "/dev/shm/count", above=3)
     here.carrel("suspend", name, timeout=180)
     was = here.wait_state(name, "suspended")
     here.carrel("export", name, tmp_path / "f", timeout=180)
@@ -329,9 +338,9 @@ def test_a_suspended_machine_goes_on_elsewhere(here, there, kernel, name, tmp_pa
     assert now["id"] == was["id"] and now["engine"] == "emulator" and now["run"] == was["run"]
     there.carrel("resume", name, timeout=180)
     there.wait_state(name, "running")
-    first = int(inside(there, name, "cat", "/dev/shm/count"))
+    first = there.number(name, "/dev/shm/count")
     assert first > 3, "it went on, and did not begin anew"
-    there.wait(lambda: int(inside(there, name, "cat", "/dev/shm/count").strip() or 0) > first)
+    there.number(name, "/dev/shm/count", above=first)
     there.carrel("rm", "-f", name)
     here.carrel("rm", "-f", name)
 

@@ -10,6 +10,7 @@ import uuid
 import pytest
 
 from conftest import give_kernel, import_image
+from network_tools import PATIENCE
 
 RUN = ("run", "--engine", "emulator", "-d")
 COUNT = "i=0; while :; do i=$((i+1)); echo $i > /n; sleep 0.05; done"
@@ -39,11 +40,7 @@ def inside(site, name, *command):
 
 
 def count(site, name):
-    for _ in range(200):
-        text = site.carrel("exec", name, "--", "cat", "/n", ok=None).stdout.strip()
-        if text.isdigit():
-            return int(text)
-    raise AssertionError(f"{name} does not count")
+    return site.number(name, "/n")
 
 
 def machine(site, name, *options):
@@ -110,7 +107,7 @@ def test_clones_of_a_running_machine(site, name):
 
 
 def test_of_a_paused_machine_they_wait_as_long_as_they_are_paused(new_site, kernel, busybox_tar, name):
-    site = new_site(node_args=("--boot-timeout", "12s"))
+    site = new_site(node_args=("--boot-timeout", f"{int(12 * PATIENCE)}s"))
     import_image(site, "busybox", busybox_tar)
     give_kernel(site, kernel)
     machine(site, name)
@@ -118,7 +115,7 @@ def test_of_a_paused_machine_they_wait_as_long_as_they_are_paused(new_site, kern
     begun = time.monotonic()
     site.carrel("clone", name)
     site.wait_state(f"{name}-1", "paused")
-    site.wait(lambda: time.monotonic() - begun > 16)  # their identity is not given up
+    site.wait(lambda: time.monotonic() - begun > 16 * PATIENCE)  # their identity is not given up
     assert site.workspace(f"{name}-1")["state"] == "paused"
     site.carrel("resume", f"{name}-1")
     goes_on(site, f"{name}-1")
@@ -131,7 +128,7 @@ def test_of_a_stopped_workspace_the_volumes_are_copied(site, name):
     site.wait_state(name, "running")
     refused = site.carrel("clone", name, ok=None)
     assert refused.returncode and "stop it" in refused.stderr
-    site.wait(lambda: inside(site, name, "cat", "/kept") == "kept\n")
+    site.says(name, "cat", "/kept", until=lambda text: text == "kept\n")
     site.carrel("stop", "--timeout", "0s", name)
     site.wait_state(name, "stopped")
     site.carrel("clone", name, "-n", "2")

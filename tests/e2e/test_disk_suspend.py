@@ -6,7 +6,6 @@ import shutil
 import struct
 import subprocess
 import tarfile
-import time
 import uuid
 
 import pytest
@@ -68,12 +67,7 @@ def counting(site, name, tmp_path, more=""):
 
 
 def count(site, name):
-    for _ in range(300):  # until the agent of the guest is heard again
-        text = site.carrel("exec", name, "--", "cat", "/tmp/count", ok=None).stdout.strip()
-        if text.isdigit():
-            return int(text)
-        time.sleep(0.2)
-    raise AssertionError(f"{name} does not count: {site.workspace(name)}")
+    return site.number(name, "/tmp/count")
 
 
 def goes_on(site, name, before):

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from filter_world import Inside, World, checksum, open_server, ping, run, tcp, tcp_passes, try_one, udp_passes, why_not
+from filter_world import Inside, World, agreed, checksum, open_server, ping, run, tcp, tcp_passes, three, try_one, udp_passes, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -29,12 +29,7 @@ def ready(world):
 
 def all_pass(client, server, port=4000, families=(False, True)):
     """TCP, UDP and ICMP in both families: the six answers must be equal."""
-    answers = set()
-    for ipv6 in families:
-        address = server.address(ipv6)
-        answers |= {tcp_passes(client, server, address, port), udp_passes(client, server, address, port), ping(client, address)}
-    assert len(answers) == 1, "protocols or families differ"
-    return answers.pop()
+    return agreed([probe for ipv6 in families for probe in three(client, server, server.address(ipv6), port)])
 
 
 def test_default(world):

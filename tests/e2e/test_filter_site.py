@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from filter_world import Inside, Workspace, World, open_server, ping, tcp, tcp_passes, try_one, udp_passes, why_not
+from filter_world import Inside, Workspace, World, agreed, open_server, ping, tcp, tcp_passes, three, try_one, udp_passes, why_not
 from network_tools import eventually
 from test_filter import icmpv6, ipv4_packet, mac, random_spec, spoofed, works
 
@@ -42,9 +42,7 @@ class Site:
         """What TCP, UDP and ping say."""
         address = server.address(ipv6) if isinstance(server, Workspace) else server[1 + ipv6]
         client, server = (x if isinstance(x, Workspace) else x[0] for x in (client, server))
-        answers = {tcp_passes(client, server, address, port), udp_passes(client, server, address, port), ping(client, address)}
-        assert len(answers) == 1, "protocols differ"
-        return answers.pop()
+        return agreed(three(client, server, address, port))
 
 
 @pytest.fixture(scope="module")

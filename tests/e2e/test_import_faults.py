@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import threading
 import time
 
 import pytest
@@ -110,11 +111,14 @@ def test_children_are_killed(image, tmp_path):
 
 
 def test_no_child_survives_the_importer(image, tmp_path):
+    going_on = threading.Event()
+
     def stuck(registry, request):
         if "blobs" in request.path:
-            time.sleep(5)
+            going_on.wait(120)
         return False
-    with PlainRegistry(image, stuck) as registry:
+    with PlainRegistry(image, stuck) as registry, contextlib.ExitStack() as afterwards:
+        afterwards.callback(going_on.set)
         program = start_import(tmp_path / "store", reference=registry.reference())
         deadline = time.monotonic() + 60
         while not (orphans := children(program.pid)) and time.monotonic() < deadline:

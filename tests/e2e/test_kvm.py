@@ -25,7 +25,7 @@ for m in irqbypass kvm kvm-amd loop; do insmod /modules/$m.ko; done
 echo "probe: $(/carrel/libexec/carrel/carrel-kvm)"
 carreld --state /state --run /run --log-level warn &
 carrel-node --state /state --run /run --blanks 0 --ahead 0 --service unix:/run/carreld.sock --log-level warn &
-i=0; until carrel doctor 2>/dev/null | grep -q ': connected'; do i=$((i+1)); [ $i -lt 600 ] || break; sleep 0.1; done
+i=0; until carrel doctor 2>/dev/null | grep -q ': connected'; do i=$((i+1)); [ $i -lt 1800 ] || break; sleep 0.1; done
 carrel doctor | grep engine-kvm
 carrel run --name auto --isolation machine --memory 256M --disk 64M --network none busybox -- sh -c 'echo "inside: $(uname -r) $(cat /sys/class/dmi/id/sys_vendor)"; exit 5'
 echo "status: $?"
@@ -67,7 +67,7 @@ def test_a_machine_by_kvm(shared_site, kernel, host_files, make_image):
             "resources": {"memory": "1G", "cpu": 1, "disk": "1G"}}
     shared_site.carrel("deploy", "-", input=json.dumps(spec))
     try:
-        shared_site.wait_state("host", "stopped", timeout=400)
+        shared_site.wait_state("host", "stopped", timeout=1200)
     finally:
         log = shared_site.carrel("logs", "host").stdout
         print(log[-6000:], shared_site.carrel("why", "host").stdout)

@@ -201,18 +201,17 @@ def test_until_stops_at_a_rung_and_start_climbs_on(here, name, rung):
     assert here.workspace(name)["state"] == rung
     here.carrel("resume" if rung == "paused" else "start", name)
     here.wait_state(name, "running")
-    here.wait(lambda: output(here, name, "cat", "/root/ran", ok=None) == "ran\n")
+    here.says(name, "cat", "/root/ran", until=lambda text: text == "ran\n")
     here.carrel("rm", "-f", name)
 
 
 def test_pause_stops_time_of_the_program(here, name):
     here.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i > /tmp/n; sleep 0.01; done")
-    here.wait(lambda: output(here, name, "cat", "/tmp/n", ok=None).strip())
+    here.number(name, "/tmp/n")
     here.carrel("pause", name)
     assert here.workspace(name)["state"] == "paused"
     here.carrel("resume", name)
-    first = int(output(here, name, "cat", "/tmp/n") or 0)
-    here.wait(lambda: int(output(here, name, "cat", "/tmp/n").strip() or 0) > first)
+    here.number(name, "/tmp/n", above=here.number(name, "/tmp/n"))
     here.carrel("rm", "-f", name)
 
 

@@ -142,7 +142,7 @@ def test_a_stopped_workspace_starts_on_the_other_engine(here, name):
     run(here, name, "sh", "-c", "echo $RANDOM >> /runs; sync; sleep 100000")
 
     def runs(count):
-        here.wait(lambda: len(inside(here, name, "cat", "/runs", ok=None).split()) == count)
+        here.says(name, "cat", "/runs", until=lambda text: len(text.split()) == count)
     runs(1)
     here.carrel("stop", "-t", "0s", name)
     here.carrel("snapshot", "create", name, "before")
@@ -204,7 +204,7 @@ def test_what_cannot_be_is_refused_and_the_workspace_runs_on(here, name):
 
 def test_a_machine_that_was_killed_is_recovered(here, name):
     run(here, name, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i > /f$((i % 50)); sync; done", options=("--engine", "emulator",))
-    here.wait(lambda: inside(here, name, "ls", "/f9", ok=None))
+    here.says(name, "ls", "/f9")
     os.kill(here.workspace(name)["pid"], signal.SIGKILL)
     here.wait_state(name, "stopped", "failed")
     move(here, name, "workspace")

@@ -32,7 +32,7 @@ BEGIN = r"""
 carreld --state /state --run /run --log-level warn &
 carrel-node --state /state --run /run --service unix:/run/carreld.sock --log-level warn &
 export CARREL_ADDRESS=unix:/run/carreld.sock NO_COLOR=1
-i=0; until carrel doctor | grep -q connected; do i=$((i+1)); [ $i -lt 300 ]; sleep 0.1; done
+i=0; until carrel doctor | grep -q connected; do i=$((i+1)); [ $i -lt 1200 ]; sleep 0.1; done
 carrel --quiet image import busybox /busybox.tar >/dev/null
 try() { name=$1; shift; if "$@" >/tmp/out 2>&1; then echo "ok - $name"; else echo "not ok - $name: $(tr '\n' '|' </tmp/out)"; fi; }
 """
@@ -52,7 +52,7 @@ CASES = {
                                       "carrel deploy --name client busybox -- sleep 1000 && carrel allow client workspace:server && "
                                       "carrel network test client server tcp/80",
     "packets agree":
-        "i=0; until test \"$(carrel exec client -- sh -c 'nc -w 2 server.default.carrel 80 </dev/null')\" = served; do i=$((i+1)); test $i -lt 10; sleep 0.5; done",
+        "i=0; until test \"$(carrel exec client -- sh -c 'nc -w 2 server.default.carrel 80 </dev/null')\" = served; do i=$((i+1)); test $i -lt 600; sleep 0.5; done",
     "what is allowed takes the short way":
         "carrel doctor | grep -q 'short-way *packets of allowed' && carrel deploy --name sink busybox -- nc -ll -p 81 -e cat && carrel allow client workspace:sink && "
         "port=$(carrel show sink --format json | sed -n 's/.*\"port\": *\"\\([^\"]*\\)\".*/\\1/p' | head -n 1) && "
@@ -68,50 +68,50 @@ CASES = {
     "there the kernel follows connections": "nft list ruleset | grep -q 'ct state established,related meta mark set' && ! nft list ruleset | grep -q left_tcp4",
     "the site is not reached": "! carrel exec clerk -- sh -c 'nc -w 2 192.168.80.9 99 </dev/null | grep desk'",
     "until it is allowed": "carrel allow clerk 'site tcp/99' && i=0 && until carrel exec clerk -- sh -c 'nc -w 2 192.168.80.9 99 </dev/null' | grep desk; do "
-                           "i=$((i+1)); test $i -lt 40; sleep 0.2; done",
+                           "i=$((i+1)); test $i -lt 600; sleep 0.2; done",
     "the site does not get in": "! $ip netns exec desk sh -c 'nc -w 2 192.168.80.2 80 </dev/null | grep clerk'",
     "until that is allowed": "carrel allow --from clerk '192.168.80.9 tcp/80' && i=0 && until $ip netns exec desk sh -c 'nc -w 2 192.168.80.2 80 </dev/null' | "
-                             "grep clerk; do i=$((i+1)); test $i -lt 40; sleep 0.2; done",
+                             "grep clerk; do i=$((i+1)); test $i -lt 600; sleep 0.2; done",
     "a VLAN of the site is joined": "$ip link set site0 type bridge vlan_filtering 1 && bridge vlan add vid 7 dev desk0 && modprobe 8021q && "
                                     "$ip -n desk link add link eth0 name eth0.7 type vlan id 7 && $ip -n desk address add 192.168.91.9/24 dev eth0.7 && "
                                     "$ip -n desk link set eth0.7 up && carrel network create tagged --kind bridge --bridge site0 --vlan 7 "
                                     "--ipv4 192.168.91.0/24 --reserve 192.168.91.9 && carrel deploy --name seven --network tagged --allow site "
                                     "busybox -- sleep 1000 && i=0 && until carrel exec seven -- sh -c 'nc -w 2 192.168.91.9 99 </dev/null' | grep desk; do "
-                                    "i=$((i+1)); test $i -lt 40; sleep 0.2; done",
+                                    "i=$((i+1)); test $i -lt 600; sleep 0.2; done",
     "a VLAN keeps others out": "! carrel exec seven -- sh -c 'nc -w 2 192.168.80.9 99 </dev/null | grep desk'",
     "doctor knows of VLAN devices": "carrel doctor | grep -q 'VLAN devices on any interface'",
     "without filtering a VLAN has a device of its own":
         "carrel rm -f seven && $ip link set site0 type bridge vlan_filtering 0 && "
         "carrel deploy --name eight --network tagged --allow site busybox -- nc -ll -p 80 -e echo eight && "
-        "i=0 && until carrel exec eight -- sh -c 'nc -w 2 192.168.91.9 99 </dev/null' | grep desk; do i=$((i+1)); test $i -lt 100; sleep 0.2; done && "
+        "i=0 && until carrel exec eight -- sh -c 'nc -w 2 192.168.91.9 99 </dev/null' | grep desk; do i=$((i+1)); test $i -lt 600; sleep 0.2; done && "
         "ls /sys/class/net | grep crv && ! ls /sys/class/net/site0/brif | grep crv && "
         "! $ip address show dev $(ls /sys/class/net | grep crw) | grep inet",
     "there, too, others are kept out": "! carrel exec eight -- sh -c 'nc -w 2 192.168.80.9 99 </dev/null | grep desk'",
     "and the site does not get in": "! $ip netns exec desk sh -c 'nc -w 2 192.168.91.2 80 </dev/null | grep eight'",
     "until somebody allows it": "a=$(carrel show eight --format json | tr ',{' '\\n\\n' | sed -n 's/.*\"ipv4\": *\"\\(192[^/]*\\).*/\\1/p' | head -n 1) && "
                                 "carrel allow --from eight '192.168.91.9 tcp/80' && i=0 && until $ip netns exec desk sh -c \"nc -w 2 $a 80 </dev/null\" | "
-                                "grep eight; do i=$((i+1)); test $i -lt 100; sleep 0.2; done",
+                                "grep eight; do i=$((i+1)); test $i -lt 600; sleep 0.2; done",
     "a VLAN that somebody deleted comes back":
         "for d in $(ls /sys/class/net | grep -E '^cr[vw]'); do $ip link del $d; i=0; until carrel exec eight -- sh -c 'nc -w 2 192.168.91.9 99 </dev/null' | "
-        "grep desk; do i=$((i+1)); test $i -lt 200; sleep 0.2; done; done",
+        "grep desk; do i=$((i+1)); test $i -lt 600; sleep 0.2; done; done",
     "an agent that starts anew keeps it":
         "kill $(pidof carrel-node) && while pidof carrel-node; do sleep 0.2; done && { carrel-node --state /state --run /run --service unix:/run/carreld.sock --log-level warn >/dev/console 2>&1 & } && "
-        "i=0; until carrel deploy --name late --network tagged --allow site busybox -- sleep 1000; do i=$((i+1)); test $i -lt 30; sleep 1; done && "
-        "i=0; for w in late eight; do until carrel exec $w -- sh -c 'nc -w 2 192.168.91.9 99 </dev/null' | grep desk; do i=$((i+1)); test $i -lt 100; "
+        "i=0; until carrel deploy --name late --network tagged --allow site busybox -- sleep 1000; do i=$((i+1)); test $i -lt 600; sleep 1; done && "
+        "i=0; for w in late eight; do until carrel exec $w -- sh -c 'nc -w 2 192.168.91.9 99 </dev/null' | grep desk; do i=$((i+1)); test $i -lt 600; "
         "sleep 0.2; done; done && test $(ls /sys/class/net | grep -c '^crv') = 1",
     "a VLAN is joined on what is no bridge":
         "$ip link add up0 type veth peer name eth1 netns desk && $ip link set up0 up && $ip -n desk link set eth1 up && "
         "$ip -n desk link add link eth1 name eth1.9 type vlan id 9 && $ip -n desk address add 192.168.93.9/24 dev eth1.9 && "
         "$ip -n desk link set eth1.9 up && carrel network create plain --kind bridge --bridge up0 --vlan 9 --ipv4 192.168.93.0/24 --reserve 192.168.93.9 && "
         "carrel deploy --name nine --network plain --allow site busybox -- sleep 1000 && i=0 && "
-        "until carrel exec nine -- sh -c 'nc -w 2 192.168.93.9 99 </dev/null' | grep desk; do i=$((i+1)); test $i -lt 100; sleep 0.2; done",
+        "until carrel exec nine -- sh -c 'nc -w 2 192.168.93.9 99 </dev/null' | grep desk; do i=$((i+1)); test $i -lt 600; sleep 0.2; done",
     "a VLAN device of the site is not taken":
         "$ip link add link up0 name up0.11 type vlan id 11 && carrel network create taken --kind bridge --bridge up0 --vlan 11 --ipv4 192.168.94.0/24 && "
         "{ carrel deploy --name ten --network taken busybox -- sleep 9; carrel why ten | grep 'VLAN 11 of up0 is interface up0.11 of the site already'; }",
     "VLANs that nobody uses leave nothing": "carrel rm -f eight late nine ten && carrel network rm tagged plain taken && i=0 && "
-                                            "while ls /sys/class/net | grep -E '^cr[vw]'; do i=$((i+1)); test $i -lt 100; sleep 0.2; done && "
+                                            "while ls /sys/class/net | grep -E '^cr[vw]'; do i=$((i+1)); test $i -lt 600; sleep 0.2; done && "
                                             "$ip link del up0.11 && $ip link del up0",
-    "the site keeps its bridge": "carrel rm -f clerk && i=0 && until test \"$(ls /sys/class/net/site0/brif)\" = desk0; do i=$((i+1)); test $i -lt 40; "
+    "the site keeps its bridge": "carrel rm -f clerk && i=0 && until test \"$(ls /sys/class/net/site0/brif)\" = desk0; do i=$((i+1)); test $i -lt 600; "
                                  "sleep 0.2; done && $ip link del site0 && $ip netns del desk",
     "everything goes": "carrel rm -f one server client sink && ! ls -d /sys/fs/cgroup/carrel/*/ && test -z \"$(ls /sys/class/net | grep '^cr[0-9]')\"",
 }
@@ -148,7 +148,7 @@ def test_debians_kernel_and_cgroup_v2_alone(here, machine_image, make_image):
             "resources": {"memory": "1G", "cpu": 2, "disk": "2G"}}
     here.carrel("deploy", "-", input=json.dumps(spec))
     try:
-        here.wait_state("host", "stopped", timeout=600)
+        here.wait_state("host", "stopped", timeout=1800)
     finally:
         log = here.carrel("logs", "host").stdout
         print(log[-8000:], here.carrel("why", "host").stdout)

@@ -72,7 +72,7 @@ def test_a_port_that_somebody_changed_is_put_right(net, world, how, served):
     world.serve("wan", served)
     with workspace(net, "one") as shown:
         before = inside(net, "one", "cat", "/sys/class/net/eth0/ifindex").stdout
-        assert reaches(net, "one", world.WAN, served) == world.HOST
+        eventually(lambda: reaches(net, "one", world.WAN, served) == world.HOST)
         world.run("host", "ip", "link", "set", "dev", shown["interfaces"][0]["port"], how)
         eventually(lambda: reaches(net, "one", world.WAN, served) == world.HOST)
         assert inside(net, "one", "cat", "/sys/class/net/eth0/ifindex").stdout == before
@@ -91,7 +91,7 @@ def test_an_interface_deleted_inside_comes_back(net, world):
         assert inside(net, "one", "ip", "route").stdout == before
         assert address(net, "one") in inside(net, "one", "ip", "address", "show", "dev", "eth0").stdout
     with workspace(net, "one"):  # a namespace that lost all, and its workspace, leave nothing to the next one
-        assert reaches(net, "one", world.WAN, 8107) == world.HOST
+        eventually(lambda: reaches(net, "one", world.WAN, 8107) == world.HOST)
 
 
 def test_an_interface_that_left_comes_again(net):
@@ -179,7 +179,7 @@ def test_what_was_dropped_is_told(net, world):
     world.serve("lan", 8103)
     with workspace(net, "one", allow=["wan tcp/8104"], deny=[f"{world.WAN} tcp/8105"]), workspace(net, "two"):
         world.serve("wan", 8104)
-        assert reaches(net, "one", world.WAN, 8104) == world.HOST
+        eventually(lambda: reaches(net, "one", world.WAN, 8104) == world.HOST)
         for host, port in ((world.LAN, 8103), (world.WAN, 8105), (address(net, "two"), 80)):
             assert reaches(net, "one", host, port) is None
 

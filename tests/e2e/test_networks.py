@@ -7,7 +7,7 @@ import time
 import pytest
 
 from conftest import import_image
-from network_tools import World
+from network_tools import World, eventually
 
 FETCH = "timeout 5 nc -w 3 {address} {port} </dev/null"
 
@@ -78,7 +78,7 @@ def test_the_default_network(net, world):
     world.serve("host", 8003)
     with workspace(net, "one"):
         assert "eth0" in inside(net, "one", "ifconfig").stdout
-        assert reaches(net, "one", world.WAN, 8001) == world.HOST  # out to the WAN, behind the host's address
+        eventually(lambda: reaches(net, "one", world.WAN, 8001) == world.HOST)  # out to the WAN, behind the host's address
         assert reaches(net, "one", world.LAN, 8002) is None
         assert reaches(net, "one", world.HOST, 8003) is None
         assert reaches(net, "one", "10.88.0.1", 8003) is None
@@ -91,16 +91,14 @@ def test_neighbours_and_groups(net, world):
             workspace(net, "c", allow=["workspace:b tcp/80", "wan"]), workspace(net, "d", groups=["ops"], allow=["group:lab tcp/80"]):
         b = address(net, "b")
         assert reaches(net, "a", b, 80) is None  # the default: no neighbours
-        assert reaches(net, "c", b, 80) == "hello from b"
-        assert reaches(net, "c", address(net, "b", "ipv6"), 80) == "hello from b"
-        assert b in inside(net, "c", "nslookup", "b.default.carrel").stdout
+        eventually(lambda: reaches(net, "c", b, 80) == "hello from b")
+        eventually(lambda: reaches(net, "c", address(net, "b", "ipv6"), 80) == "hello from b")
+        net.says("c", "nslookup", "b.default.carrel", until=lambda text: b in text)
         assert reaches(net, "d", b, 80) is None
         status, answer, _ = net.api("PATCH", "/v1/workspaces/b", {"groups": ["lab"], "from": ["group:ops", "workspace:c"]})
         assert status in (200, 202), answer
-        deadline = time.monotonic() + 120
-        while reaches(net, "d", b, 80) is None:
-            assert time.monotonic() < deadline
-        assert reaches(net, "c", b, 80) == "hello from b"
+        eventually(lambda: reaches(net, "d", b, 80) is not None)
+        eventually(lambda: reaches(net, "c", b, 80) == "hello from b")
         assert net.workspace("b")["restarts"] == 0
 
 
@@ -112,9 +110,7 @@ def test_names_follow_the_rules(net, world):
             return inside(net, asker, "nslookup", name, ok=None).stdout.count(what) > (1 if what == "Address" else 0)
 
         def becomes(asker, name, there):
-            deadline = time.monotonic() + 120
-            while found(asker, name) != there:
-                assert time.monotonic() < deadline, inside(net, asker, "nslookup", name, ok=None)
+            eventually(lambda: found(asker, name) == there, what=f"{asker} finds {name}: {there}")
         becomes("friend", "db.default.carrel", True)
         becomes("db", "friend.default.carrel", True)  # who comes may be called by name
         becomes("db", "db.default.carrel", True)
@@ -125,7 +121,7 @@ def test_names_follow_the_rules(net, world):
             for number in (ip, six):
                 assert "db.default" not in inside(net, asker, "nslookup", number, ok=None).stdout
         for number in (ip, six):
-            assert "db.default.carrel" in inside(net, "friend", "nslookup", number, ok=None).stdout
+            net.says("friend", "nslookup", number, until=lambda text: "db.default.carrel" in text)
         # names outside are for those that may go there: the rules let no query carry out what packets may not
         assert "REFUSED" in inside(net, "lone", "nslookup", "www.example.org", ok=None).stdout
         assert "REFUSED" not in inside(net, "stranger", "timeout", "2", "nslookup", "www.example.org", ok=None).stdout
@@ -144,8 +140,8 @@ def test_names_follow_the_rules(net, world):
 def test_published_port(net, world):
     with workspace(net, "web", ["nc", "-ll", "-p", "80", "-e", "echo", "welcome"], publish=["8080:80"]):
         for place, to in (("wan", world.HOST), ("lan", "192.168.77.1"), ("wan", world.HOST6)):
-            done = world.run(place, "sh", "-c", f"exec timeout 5 bash -c 'exec 3<>/dev/tcp/{to}/8080; head -n1 <&3'", ok=None)
-            assert done.stdout == "welcome\n", (place, to, done)
+            call = f"exec timeout 5 bash -c 'exec 3<>/dev/tcp/{to}/8080; head -n1 <&3'"
+            eventually(lambda: world.run(place, "sh", "-c", call, ok=None).stdout == "welcome\n", what=f"a call from {place} to {to}")
         # nothing else comes in
         done = world.run("wan", "sh", "-c", f"ip route replace 10.88.0.0/24 via {world.HOST}; exec timeout 3 bash -c "
                          f"'exec 3<>/dev/tcp/{address(net, 'web')}/80; head -n1 <&3'", ok=None)
@@ -159,12 +155,12 @@ def test_restart_keeps_addresses_and_an_agent_finds_its_networks(net, world):
         net.node.kill()
         net.node.start()
         net.wait(lambda: net.api("GET", "/v1/hosts")[1]["items"][0]["connected"], what="the host")
-        assert reaches(net, "one", world.WAN, 8011) == world.HOST
+        eventually(lambda: reaches(net, "one", world.WAN, 8011) == world.HOST)
         net.carrel("restart", "one")
         net.wait_state("one", "running")
         assert [i["ipv4"] for i in net.workspace("one")["interfaces"]] == [i["ipv4"] for i in before]
         assert [i["mac"] for i in net.workspace("one")["interfaces"]] == [i["mac"] for i in before]
-        assert reaches(net, "one", world.WAN, 8011) == world.HOST
+        eventually(lambda: reaches(net, "one", world.WAN, 8011) == world.HOST)
 
 
 def test_rules_deleted_by_hand_come_back(net, world):
@@ -194,9 +190,7 @@ def test_an_isolated_workspace_talks_to_nobody(net, world):
     with workspace(net, "alone", isolated=True):
         assert reaches(net, "alone", world.WAN, 8031) is None
         net.api("PATCH", "/v1/workspaces/alone", {"isolated": False})
-        deadline = time.monotonic() + 120
-        while reaches(net, "alone", world.WAN, 8031) is None:
-            assert time.monotonic() < deadline
+        eventually(lambda: reaches(net, "alone", world.WAN, 8031) is not None)
 
 
 def test_interfaces_come_and_go(net, world):
@@ -207,18 +201,14 @@ def test_interfaces_come_and_go(net, world):
         net.carrel("connect", "two", "side")
         assert "10.89.0." in inside(net, "two", "ip", "address", "show", "dev", "eth1").stdout
         net.carrel("allow", "two", "workspace:server", "wan")
-        deadline = time.monotonic() + 120
-        while reaches(net, "two", there, 80) != "on the side":
-            assert time.monotonic() < deadline
+        eventually(lambda: reaches(net, "two", there, 80) == "on the side")
         verdict = net.json("network", "test", "two", "server", "tcp/80")
         assert verdict["allowed"] is True
         assert net.json("network", "test", "server", "two", "tcp/80", ok=(1,))["allowed"] is False
         assert net.json("network", "test", "two", "wan", "tcp/80")["allowed"] is True
         assert net.json("network", "test", "wan", "two", "tcp/80", ok=(1,))["allowed"] is False
         net.carrel("disconnect", "two", "side")
-        deadline = time.monotonic() + 120
-        while "eth1" in inside(net, "two", "ip", "address").stdout:
-            assert time.monotonic() < deadline
+        eventually(lambda: "eth1" not in inside(net, "two", "ip", "address").stdout)
         assert inside(net, "two", "ip", "route").stdout.startswith("default via 10.88.0.1")
     net.carrel("network", "rm", "side")
 

@@ -36,7 +36,7 @@ def carrel(place, *arguments):
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120)
 
 
-def test_from_a_clone_to_a_workspace_and_back(place):
+def test_from_a_clone_to_a_workspace_and_back(place, alone_on_the_host):
     had_user = subprocess.run(["id", "carrel"], capture_output=True).returncode == 0
     first = quickstart(place)
     assert "Debian GNU/Linux 12" in first and "first process systemd" in first

@@ -30,13 +30,7 @@ def counting(here, name, *options):
 
 
 def count(here, name):
-    """Asked again while the file is being written, or the agent is not connected yet."""
-    for _ in range(100):
-        text = here.carrel("exec", name, "--", "cat", "/tmp/count", ok=None).stdout.strip()
-        if text.isdigit():
-            return int(text)
-        time.sleep(0.1)
-    raise AssertionError(f"{name} does not count: {here.workspace(name)}")
+    return here.number(name, "/tmp/count")
 
 
 def folder(here, name):

@@ -98,15 +98,14 @@ def test_memory_is_shared_until_it_is_written(site, name):
 
 def test_suspend_and_snapshots_keep_what_it_wrote(site, name):
     start(site, name, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i > /n; sleep 0.05; done")
-    site.wait(lambda: int(inside(site, name, "sh", "-c", "cat /n || true") or 0) > 3)  # "running" does not mean that it has written
+    site.number(name, "/n", above=3)  # "running" does not mean that it has written
     site.carrel("snapshot", "create", "--memory", name, "then")
     site.carrel("suspend", name)
     found = site.wait_state(name, "suspended")
     assert not (site.state / "node/workspaces" / found["id"] / "memory/ram").stat().st_nlink > 1
     site.carrel("resume", name)
     assert began(site, name) == "memory"
-    first = int(inside(site, name, "cat", "/n"))
-    site.wait(lambda: int(inside(site, name, "cat", "/n") or 0) > first)
+    site.number(name, "/n", above=site.number(name, "/n"))
     site.carrel("suspend", name)  # now its memory is a file of its own
     site.wait_state(name, "suspended")
     site.carrel("stop", "--discard-memory", name)
@@ -116,7 +115,7 @@ def test_suspend_and_snapshots_keep_what_it_wrote(site, name):
     if site.workspace(name)["state"] == "suspended":
         site.carrel("resume", name)
     site.wait_state(name, "running")
-    site.wait(lambda: int(inside(site, name, "cat", "/n") or 0) > 3)
+    site.number(name, "/n", above=3)
     site.carrel("rm", "-f", name)
 
 
