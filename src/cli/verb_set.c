@@ -31,31 +31,35 @@ static int set_labels(const struct args *a, const json_t *spec, json_t *body, st
 	return json_object_set(body, "labels", labels);
 }
 
+static bool has_volume(const json_t *spec, const char *name)
+{
+	const json_t *volume;
+	size_t i;
+
+	json_array_foreach(json_object_get(spec, "volumes"), i, volume)
+		if (str_eq(name, json_string_value(json_object_get(volume, "name"))))
+			return true;
+	return false;
+}
+
 static int set_volumes(const struct args *a, const json_t *spec, json_t *body, struct err *e)
 {
-	own_json json_t *volumes = json_deep_copy(json_object_get(spec, "volumes"));
+	own_json json_t *sizes = json_array();
 	const char *given;
-	size_t at = 0, i;
-	json_t *volume;
+	size_t at = 0;
 
 	if (!args_text(a, "volume"))
 		return 0;
 	while ((given = args_next(a, "volume", &at))) {
 		own_str char *name = mem_strndup(given, strcspn(given, ":"));
 		const char *size = strchr(given, ':');
-		bool found = false;
 		if (!size)
 			return err_set(e, ERR_INVALID, "--volume %.80s: NAME:SIZE is expected", given);
-		json_array_foreach(volumes, i, volume) {
-			if (!str_eq(name, json_string_value(json_object_get(volume, "name"))))
-				continue;
-			(void)json_object_set_new(volume, "size", json_string(size + 1));
-			found = true;
-		}
-		if (!found)
+		if (!has_volume(spec, name))
 			return err_set(e, ERR_NOT_FOUND, "the workspace has no volume '%.64s'", name);
+		(void)json_array_append_new(sizes, json_pack("{s:s, s:s}", "name", name, "size", size + 1));
 	}
-	return json_object_set(body, "volumes", volumes);
+	return json_object_set(body, "volumes", sizes);
 }
 
 static int set_spec(struct cli *cli, const struct args *a, const char *name, const json_t *spec, json_t *body, struct err *e)

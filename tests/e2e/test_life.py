@@ -368,14 +368,16 @@ def test_volume_that_is_not_kept_goes(here, name):
     assert "scratch" not in [v["name"] for v in here.json("volume", "ls")]
 
 
-def test_disk_grows_while_stopped(here, name):
-    here.carrel("deploy", "busybox", "--name", name, "--disk", "64MiB", "--", "sleep", "1000")
+def test_disks_grow_while_stopped(here, name):
+    here.carrel("deploy", "busybox", "--name", name, "--disk", "64MiB", "-v", "one:32MiB:/one", "-v", "two:32MiB:/two", "--", "sleep", "1000")
     here.carrel("stop", name, "-t", "0s")
-    here.carrel("set", name, "--disk", "256MiB")
-    assert here.carrel("set", name, "--disk", "32MiB", ok=range(1, 126)).stderr  # never smaller
+    here.carrel("set", name, "--disk", "256MiB", "--volume", "two:128MiB")
+    for smaller in (("--disk", "32MiB"), ("--volume", "two:64MiB")):
+        assert "shrink" in here.carrel("set", name, *smaller, ok=None).stderr
+    assert "no volume 'three'" in here.carrel("set", name, "--volume", "three:1GiB", ok=4).stderr
     here.carrel("start", name)
-    size = int(output(here, name, "df", "-k", "/").splitlines()[-1].split()[1])
-    assert size > 128 * 1024
+    sizes = {place: int(output(here, name, "df", "-k", place).splitlines()[-1].split()[1]) for place in ("/", "/one", "/two")}
+    assert sizes["/"] > 128 * 1024 and sizes["/one"] < 32 * 1024 and sizes["/two"] > 100 * 1024
     here.carrel("rm", "-f", name)
 
 
