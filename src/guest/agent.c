@@ -391,7 +391,7 @@ static int make_world(struct agent *a, struct err *e)
 
 	if (r < 0 || (r = world_add_seed(&a->config.seed, e)) < 0 || (r = link_raise_loopback(e)) < 0)
 		return r;
-	if (a->config.rescan && (r = device_rescan(e)) < 0)
+	if (a->config.rescan && !a->how->inner && (r = device_rescan(e)) < 0)
 		return r;
 	if (a->how->inner)
 		return a->how->inner->begin(&a->world, &a->plan, &a->config, e);
@@ -400,11 +400,28 @@ static int make_world(struct agent *a, struct err *e)
 	return connect_links(a, &a->config.interfaces, false, e);
 }
 
+/* It comes to carrel-inner as it came to us, with all that was heard behind it. */
+static int hand_over(struct agent *a, const struct guest_frame *f, struct err *e)
+{
+	const struct guest_reader *heard = &a->port.reader;
+	own_strbuf struct str said = { 0 };
+	int r = a->config.rescan ? device_rescan(e) : 0;
+
+	if (r < 0)
+		return r;
+	guest_frame_put(&said, f->session, (enum guest_type)f->type, f->number, f->payload, f->length);
+	str_add(&said, heard->buffer.bytes + heard->taken, heard->buffer.length - heard->taken);
+	port_flush(&a->port, FLUSH_MS);
+	return a->how->become_inner(a->port.fd, &said, a->how->name, e);
+}
+
 static int configure(struct agent *a, const struct guest_frame *f, struct err *e)
 {
 	if (a->phase != GUEST_WAITING)
 		return 0;
 	int r = guest_decode(&guest_config_shape, f->payload, f->length, &a->config, e);
+	if (r >= 0 && *a->config.luggage && a->how->become_inner)
+		return hand_over(a, f, e);
 	if (r < 0 || (r = plan_decode(a->config.plan.bytes, a->config.plan.length, &a->plan, e)) < 0)
 		return r;
 	set_phase(a, GUEST_PREPARING);
@@ -699,6 +716,8 @@ int agent_run(const struct agent_options *how, struct err *e)
 	a.port = (struct port){ .frame = frame, .data = &a };
 	a.streams = streams_new(a.loop, &a.port, &events, &a);
 	int r = port_open(&a.port, a.loop, how->port, e);
+	if (r >= 0 && how->said)
+		port_feed(&a.port, how->said->bytes, how->said->length);
 	if (r >= 0)
 		r = loop_run(a.loop, e);
 	if (r >= 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * carrel-inner: goes on as the first process in the place of carrel-init, in a machine whose workspace travels. Its root is the disk of
- * tools (node/travel.c), where CRIU is too; carrel-init hands over the channel as standard input.
+ * tools (node/travel.c), where CRIU is too; carrel-init hands over the channel as standard input, and what it has read of it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,10 +12,23 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/fs.h"
 #include "base/log.h"
 #include "guest/agent.h"
 #include "guest/device.h"
 #include "guest/inner.h"
+#include "model/travel.h"
+
+/* What carrel-init had read of the channel. */
+static int hear(struct str *ret_said, struct err *e)
+{
+	int r = lseek(TRAVEL_SAID, 0, SEEK_SET) < 0 ? err_errno(e, errno, "hear what was said") : 0;
+
+	if (r >= 0)
+		r = fs_read_fd(TRAVEL_SAID, GUEST_PAYLOAD_LONGEST * 4, ret_said, e);
+	(void)close(TRAVEL_SAID);
+	return r;
+}
 
 static int serve(char *name, struct err *e)
 {
@@ -29,9 +42,10 @@ static int serve(char *name, struct err *e)
 			return err_errno(e, errno, "mount %s", scratch[i]);
 	if ((mkdir("/dev/pts", 0755) < 0 && errno != EEXIST) || mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, NULL) < 0)
 		return err_errno(e, errno, "mount /dev/pts"); /* CRIU looks at it */
-	if ((r = device_load_modules("/modules", "4-", e)) < 0)
+	own_strbuf struct str said = { 0 };
+	if ((r = device_load_modules("/modules", "4-", e)) < 0 || (r = hear(&said, e)) < 0)
 		return r;
-	struct agent_options how = { .port = port, .machine = true, .root = -1, .name = name, .inner = &inner_calls };
+	struct agent_options how = { .port = port, .machine = true, .root = -1, .name = name, .inner = &inner_calls, .said = &said };
 	return agent_run(&how, e);
 }
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -42,19 +43,13 @@ static int mount_base(struct err *e)
 	return 0;
 }
 
-static bool has_inner(void)
-{
-	own_strbuf struct str line = { 0 };
-
-	return fs_read_file(AT_FDCWD, "/proc/cmdline", 65536, &line, NULL) >= 0 && strstr(str_text(&line), " " TRAVEL_WORD);
-}
-
-/* The disk of tools becomes the root, and carrel-inner this process, with the channel as its standard input. */
-static int become_inner(int port, char *name, struct err *e)
+/* The disk of tools becomes the root, and carrel-inner this process, with the channel as its standard input and what was said as a file. */
+static int become_inner(int port, const struct str *said, char *name, struct err *e)
 {
 	static const char *const kept[] = { "/proc", "/sys", "/dev" };
 	char *argv[] = { name, NULL };
-	int mount_fd = -1, r = 0;
+	own_fd int heard = memfd_create("said", MFD_CLOEXEC);
+	int mount_fd = -1, r = heard < 0 ? err_errno(e, errno, "make memory file") : fs_write_all(heard, said->bytes, said->length, e);
 
 	for (size_t i = 0; r >= 0 && i < 2; i++)
 		r = device_load_modules(MODULES, i ? "3-" : "2-", e);
@@ -65,7 +60,7 @@ static int become_inner(int port, char *name, struct err *e)
 	for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
 		if (mount(kept[i], kept[i] + 1, NULL, MS_MOVE, NULL) < 0)
 			return err_errno(e, errno, "move %s", kept[i]);
-	if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || dup2(port, STDIN_FILENO) < 0)
+	if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || dup2(port, STDIN_FILENO) < 0 || dup2(heard, TRAVEL_SAID) < 0)
 		return err_errno(e, errno, "change the root");
 	(void)execv(TRAVEL_PROGRAM, argv);
 	return err_errno(e, errno, "start %s", TRAVEL_PROGRAM);
@@ -81,9 +76,7 @@ static int serve(char *name, struct err *e)
 	int port = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (port < 0)
 		return err_errno(e, errno, "open %s", path);
-	if (has_inner())
-		return become_inner(port, name, e);
-	struct agent_options how = { .port = port, .machine = true, .root = -1, .modules = MODULES, .name = name };
+	struct agent_options how = { .port = port, .machine = true, .root = -1, .modules = MODULES, .name = name, .become_inner = become_inner };
 	return agent_run(&how, e);
 }
 

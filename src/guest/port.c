@@ -69,6 +69,19 @@ int port_open(struct port *p, struct loop *l, int fd, struct err *e)
 	return r;
 }
 
+void port_feed(struct port *p, const void *bytes, size_t length)
+{
+	struct guest_frame f;
+
+	p->connected = true;
+	guest_reader_add(&p->reader, bytes, length);
+	while (guest_reader_next(&p->reader, &f)) {
+		if (!p->session)
+			p->session = f.session;
+		take(p, &f);
+	}
+}
+
 void port_close(struct port *p)
 {
 	loop_remove(p->source);

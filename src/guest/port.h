@@ -26,6 +26,8 @@ struct port {
 };
 
 int port_open(struct port *p, struct loop *l, int fd, struct err *e) must_check; /* fd is taken; frame and data are set */
+/* What the process before this one had read already: whole frames of one session, which goes on here. */
+void port_feed(struct port *p, const void *bytes, size_t length);
 void port_close(struct port *p);
 void port_send(struct port *p, enum guest_type type, uint32_t number, const void *payload, size_t length);
 void port_send_message(struct port *p, enum guest_type type, uint32_t number, const struct guest_shape *shape, const void *value);

@@ -90,6 +90,7 @@ static const struct field report_fields[] = {
 	{ "engine", FIELD_TEXT, T(engine), "what it runs under, or ran under last" },
 	{ "began", FIELD_TEXT, T(began), "how the last start of a machine came to its memory: boot, template, memory, clone" },
 	{ "memory-bytes", FIELD_NUMBER, T(memory_bytes), "of its memory state on disk" },
+	{ "stood-still", FIELD_NUMBER, T(stood_still_ms), "milliseconds, in its last move with its memory" },
 	{ 0 },
 };
 const struct shape report_shape = { "report", sizeof(struct report), report_fields, "The truth about one workspace.", .open = true };

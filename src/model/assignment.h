@@ -71,6 +71,7 @@ struct report {
 	char *engine;           /* that it runs under, or ran under last; NULL: never started */
 	char *began;            /* how a machine's last start came to its memory: "boot", "template", "memory" or "clone"; NULL: it is no machine */
 	uint64_t memory_bytes;  /* of the memory state on disk, holes not counted; 0: none */
+	uint64_t stood_still_ms; /* in its last move with its memory; 0: there was none in this run */
 };
 
 extern const struct shape assignment_kernel_shape, assignment_origin_shape, assignment_shape, report_shape;

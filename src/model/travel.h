@@ -20,12 +20,12 @@
 /* Whether programs of such a workspace may have chosen their code by this word of /proc/cpuinfo's flags. */
 bool travel_counts(const char *flag);
 
-/* Serials of a travelling machine's disks, and what its kernel is told. */
+/* Serials of a travelling machine's disks. */
 #define TRAVEL_TOOLS "tools"   /* EROFS: the program that goes on in carrel-init's place, CRIU, modules */
 #define TRAVEL_LUGGAGE "luggage" /* ext4: where the workspace is written when it departs */
 #define TRAVEL_IMAGES "images" /* EROFS: the memory state that it goes on from */
-#define TRAVEL_WORD "carrel.inner"
 #define TRAVEL_PROGRAM "/libexec/carrel/carrel-inner" /* on the tools */
+#define TRAVEL_SAID 3 /* its descriptor: what its predecessor had read of the channel */
 #define TRAVEL_FOLDER "memory" /* on the luggage */
 #define TRAVEL_SCRATCH "/scratch" /* inside: where its disks are mounted */
 #define TRAVEL_CGROUP "/cgroup/workspace" /* inside */

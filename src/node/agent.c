@@ -109,6 +109,8 @@ static void on_control(void *data, uint32_t events)
 	ssize_t n = recv(w->control, buffer, sizeof buffer, MSG_DONTWAIT);
 
 	(void)events;
+	if (n > 0 && w->record->untidy) /* it may be past its memory now */
+		agent_consider(w);
 	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
 		return;
 	loop_remove(TAKE(w->watch));
@@ -282,7 +284,9 @@ static bool has_work(const struct workspace *w)
 	const struct record *r = w->record;
 	struct task_view view = { .wish = &r->wish, .truth = &r->truth, .runner_gone = w->gone, .restart_due = w->restart_due,
 				  .grown = r->truth.report->generation == r->wish.generation };
-	return w->next.id || r->unsaved || r->restoring || r->truth.report->generation != r->wish.generation || task_next(&view) != TASK_NONE;
+	bool untidy = r->untidy && (r->truth.report->state == STATE_RUNNING || r->truth.report->state == STATE_PAUSED) && !suspend_is_there(r);
+
+	return w->next.id || untidy || r->unsaved || r->restoring || r->truth.report->generation != r->wish.generation || task_next(&view) != TASK_NONE;
 }
 
 void agent_consider(struct workspace *w)

@@ -126,8 +126,7 @@ static void find_runner(struct workspace *w)
 	}
 	if (report->state == STATE_SUSPENDING) /* the runner goes on when its agent goes; if it ends instead, it is reaped as suspended */
 		report->state = status.paused ? STATE_PAUSED : STATE_RUNNING;
-	if (!suspend_is_there(r)) /* what it came from may still be there, if it came from memory */
-		suspend_pack_clean(r);
+	r->untidy = true; /* what it came from may still be there, if it came from memory */
 	agent_watch(w, control);
 	report->pid = status.pid;
 	networks_adopt(w->agent->node->networks, &r->wish, report);

@@ -29,6 +29,7 @@
 #include "node/foreign.h"
 #include "node/kvm.h"
 #include "node/machine.h"
+#include "node/suspend.h"
 #include "node/suspend_machine.h"
 #include "node/template.h"
 #include "node/travel.h"
@@ -312,9 +313,9 @@ static int launch_with_templates(struct node *n, const struct record *r, const s
 				 struct launch_machine *host, struct launch_result *ret_result, struct err *e)
 {
 	struct err why = { 0 };
-	int done = try_launch(n, r, parts, l, host, !l->travel, ret_result, e);
+	int done = try_launch(n, r, parts, l, host, true, ret_result, e);
 
-	if (done == -ESTALE || done == -EBADMSG) {
+	if ((done == -ESTALE || done == -EBADMSG) && (!parts->memory || suspend_is_there(r))) {
 		bool of_no_use = done == -EBADMSG;
 		why = *e;
 		log_error(&why, "workspace %s: it boots instead", r->id);
@@ -325,7 +326,7 @@ static int launch_with_templates(struct node *n, const struct record *r, const s
 			templates_fail(n->templates, l, of_no_use);
 			set_text(&r->truth.report->notice, mem_printf("it was booted: going on from a template failed (%s)", why.message));
 		}
-	} else if (done == 0 && l->engine->machine && !l->travel) {
+	} else if (done == 0 && l->engine->machine) {
 		if (str_eq(r->truth.report->began, "boot"))
 			templates_want(n->templates, l);
 		else if (str_eq(r->truth.report->began, "template"))
@@ -390,6 +391,22 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	if (done == 0 && notice)
 		set_text(&r->truth.report->notice, TAKE(notice));
 	return done;
+}
+
+int isolate_make_template(struct node *n, const struct record *r, int kernel_fd, struct err *e)
+{
+	const struct isolate_parts parts = { .kernel_fd = kernel_fd };
+	const struct enforce_plan plan = { 0 };
+	struct launch l = make_launch(&r->wish, &plan, r->truth.first_id);
+	struct launch_machine host = { 0 };
+	struct err why;
+	int done = choose_engine(n, &r->wish, &l.engine, NULL, e);
+
+	if (done >= 0)
+		done = find_machine(n, &r->wish, &parts, &l, &host, e);
+	if (done >= 0 && templates_ready(n->templates, &l, &why) < 0)
+		log_error(&why, "workspace %s: its machine will boot", r->id);
+	return done < 0 ? done : 0;
 }
 
 int isolate_connect(struct node *n, const char *id, int *ret_control, struct err *e)

@@ -72,6 +72,8 @@ void isolator_free(struct isolator *i);
 int isolate_limits(struct node *n, const struct record *r, struct err *e) must_check;
 int isolate_limits_undo(struct node *n, const char *id, struct err *e) must_check;
 
+/* Its machine will start from a template, as far as this host can: made now, while it still runs elsewhere. */
+int isolate_make_template(struct node *n, const struct record *r, int kernel_fd, struct err *e) must_check;
 /* Starts runner and first process, or (maintenance) the runner alone. */
 int isolate_start(struct node *n, const struct record *r, struct isolate_parts *parts, bool paused, bool maintenance, uint64_t *ret_pid,
 		  struct err *e) must_check;

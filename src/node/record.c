@@ -24,6 +24,7 @@ static const struct field truth_fields[] = {
 	{ "boot-id", FIELD_TEXT, T(boot_id), "boot of the machine in which it was last started" },
 	{ "restart-waits", FIELD_BOOL, T(restart_waits), "the restart policy will start it again after a pause" },
 	{ "failed-starts", FIELD_NUMBER, T(failed_starts), "restarts in a row; decides the length of the pause" },
+	{ "stands-since", FIELD_NUMBER, T(stands_since_ms), "milliseconds of Unix time; it stands still since, to go on under another engine" },
 	{ "gave-up", FIELD_NUMBER, T(gave_up), "generation in which a snapshot, restore, growth, pause or resume failed" },
 	{ 0 },
 };

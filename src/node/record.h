@@ -25,6 +25,7 @@ struct truth {
 	char *boot_id;          /* of the last start */
 	bool restart_waits;     /* the restart policy wants one more start, after a pause */
 	uint64_t failed_starts; /* restarts in a row, for the length of the pause */
+	uint64_t stands_since_ms; /* Unix time since which it stands still to be moved; 0: it is not moved */
 	uint64_t gave_up;       /* generation in which a snapshot, restore, growth, pause or resume failed */
 };
 
@@ -37,6 +38,7 @@ struct record {
 	bool on_disk;
 	bool staged;             /* partitions are held mounted for it */
 	bool unsaved;            /* truth.json could not be written */
+	bool untidy;             /* its memory folder may hold what is not this run's (suspend_tidy) */
 	bool must_sync;          /* the next truth must survive a crash of the machine */
 	uint64_t restoring;      /* restore whose copies were about to take the volumes' places (snapshot.h); 0: none */
 	bool lost_wish;          /* assignment.json cannot be read: the service has a copy */

@@ -11,6 +11,7 @@
  */
 #include "node/suspend.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@
 #include "base/sparse.h"
 #include "base/str.h"
 #include "engine/engine.h"
+#include "engine/workspace/checkpoint.h"
 #include "node/suspend_pack.h"
 #include "node/disk.h"
 #include "store/volume.h"
@@ -336,6 +338,46 @@ int suspend_discard(const struct record *r, struct err *e)
 		return err_errno(e, errno, "sync the memory folder");
 	(void)fault_point("discard-unlinked");
 	return fs_remove_tree(AT_FDCWD, path, e);
+}
+
+/* What a run has in the folder while it lives. Of namespaces only what CRIU said, for people. */
+static bool is_in_use(const char *name, bool machine)
+{
+	static const char *const of_machine[] = { MEMORY_RAM, MEMORY_BASE, MEMORY_STATE, MEMORY_SEED, MEMORY_MACHINE };
+
+	for (size_t i = 0; machine && i < ARRAY_SIZE(of_machine); i++)
+		if (str_eq(name, of_machine[i]))
+			return true;
+	return !machine && str_eq(name, CHECKPOINT_LOG);
+}
+
+void suspend_drop_unnamed(const struct record *r, const struct memory_manifest *m)
+{
+	own_str char *path = record_path(r, MEMORY_FOLDER);
+	own_dir DIR *dir = opendir(path);
+	struct dirent *d;
+
+	while (dir && fs_next_entry(dir, &d, NULL) > 0)
+		if (is_in_use(d->d_name, true) && !memory_manifest_file(m, d->d_name))
+			(void)unlinkat(dirfd(dir), d->d_name, 0);
+}
+
+void suspend_tidy(struct record *r)
+{
+	own_str char *path = record_path(r, MEMORY_FOLDER);
+	bool machine = isolate_ran_as_machine(r->truth.report);
+	struct err why = { 0 };
+	struct dirent *d;
+	int more;
+
+	if (suspend_is_there(r))
+		return;
+	r->untidy = false;
+	r->truth.report->memory_bytes = 0;
+	own_dir DIR *dir = opendir(path);
+	while (dir && (more = fs_next_entry(dir, &d, NULL)) > 0)
+		if (!is_in_use(d->d_name, machine) && fs_remove_tree(dirfd(dir), d->d_name, &why) < 0)
+			log_error(&why, "workspace %s: what another engine left", r->id);
 }
 
 /* What a state that is written now would need: a machine's is known since its start. */

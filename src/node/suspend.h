@@ -69,6 +69,11 @@ int suspend_seal(const struct record *r, struct err *e) must_check;
 int suspend_verify(struct node *n, const struct record *r, bool whole, struct memory_manifest *ret_manifest, struct err *e) must_check;
 /* The memory state goes, whatever there is of it; what a live machine uses stays. */
 int suspend_discard(const struct record *r, struct err *e) must_check;
+/* Before it goes on from memory of CRIU: what the machine that it was had there, which nothing is made from. */
+void suspend_drop_unnamed(const struct record *r, const struct memory_manifest *m);
+/* A run that may have begun from memory, or whose suspension failed (record.untidy): what of the folder is not its engine's own goes, unless
+ * the manifest is still there. Afterwards it is tidy. */
+void suspend_tidy(struct record *r);
 /* {"level","engine","reason","hint"}: what a suspend would come to now. */
 json_t *suspend_check(struct node *n, const struct record *r);
 

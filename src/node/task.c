@@ -224,12 +224,28 @@ static void set_engine(struct report *report, const char *name)
 	report->engine = name ? mem_strdup(name) : NULL;
 }
 
+/* What it costs the workspace to be moved. */
+static void tell_standstill(struct truth *t)
+{
+	struct report *report = t->report;
+	uint64_t now = unix_ms(), since = t->stands_since_ms;
+
+	t->stands_since_ms = 0;
+	if (!since || report->state != STATE_RUNNING)
+		return;
+	report->stood_still_ms = now > since ? now - since : 1;
+	own_str char *said = TAKE(report->notice);
+	report->notice = mem_printf("%s%sit stood still for %.1f s", said ? said : "", said ? "; " : "", (double)report->stood_still_ms / 1000);
+}
+
 /* The same run goes on, under the wished engine. Until it does, what fails leaves the workspace suspended; the runner takes the manifest
  * away when it lets it go. 1: not begun. */
 static int try_from_memory(struct work *w, const struct memory_manifest *m, const char **ret_step, struct err *why, struct err *e)
 {
 	struct report *report = w->record->truth.report;
 
+	if (m->kind == MEMORY_CRIU)
+		suspend_drop_unnamed(w->record, m);
 	w->parts.memory = m;
 	free(w->record->truth.boot_id);
 	w->record->truth.boot_id = mem_strdup(boot_id());
@@ -247,8 +263,8 @@ static int try_from_memory(struct work *w, const struct memory_manifest *m, cons
 		report->state = wished_life(w->record);
 		report->memory_bytes = 0;
 		w->record->pack_due_ms = 0;
-		suspend_pack_clean(w->record);
-		travel_forget(w->record, m);
+		w->record->untidy = true;
+		tell_standstill(&w->record->truth);
 		if (report->began && str_eq(report->began, "clone") && report->state == STATE_RUNNING)
 			clone_tell(w);
 	} else if (suspend_is_there(w->record)) {
@@ -334,6 +350,7 @@ static int do_start(struct work *w, struct err *e)
 	report->exit_status = FIELD_NO_PRESET;
 	report->started_ms = unix_ms();
 	report->ended_ms = 0;
+	report->stood_still_ms = t->stands_since_ms = 0;
 	free(TAKE(report->notice));
 	free(t->boot_id);
 	t->boot_id = mem_strdup(boot_id());
@@ -347,6 +364,7 @@ static int do_start(struct work *w, struct err *e)
 		return r;
 	}
 	(void)do_steps(w, ACTION_START, wished_life(w->record));
+	w->record->untidy = true;
 	return report->state == STATE_FAILED ? suspend_discard(w->record, e) : 0;
 }
 
@@ -374,7 +392,8 @@ static int become_suspended(struct work *w, struct err *e)
 	w->record->pack_due_ms = suspend_pack_due(w->node, w->record);
 	int saved = record_save_truth(w->record, e), undone = steps_undo_start(w, saved < 0 ? NULL : e);
 	bool at_once = w->record->pack_due_ms && w->record->pack_due_ms <= unix_ms(); /* what is packed is sealed */
-	if (!at_once && suspend_seal(w->record, &why) < 0) /* it can be resumed all the same */
+	bool goes_on = w->record->truth.stands_since_ms != 0;
+	if (!at_once && !goes_on && suspend_seal(w->record, &why) < 0) /* it can be resumed all the same */
 		log_error(&why, "workspace %s", w->record->id);
 	return saved < 0 ? saved : undone;
 }
@@ -431,26 +450,42 @@ static int do_resume(struct work *w, struct err *e)
 	return isolate_resume(w->node, w->record, &why) < 0 ? give_up(w, "resume", &why) : set_state(w, STATE_RUNNING);
 }
 
+/* Where and as it was. */
+static int stays(struct work *w, const struct err *why)
+{
+	struct report *report = w->record->truth.report;
+	bool moves = w->record->wish.wish == WISH_RUNNING;
+
+	w->record->truth.stands_since_ms = 0;
+	w->record->untidy = true;
+	free(report->notice);
+	report->notice = mem_printf("it goes on, and was not %s: %s", moves ? "moved" : "suspended", why->message);
+	return give_up(w, moves ? "move" : "suspend", why);
+}
+
 static int do_suspend(struct work *w, struct err *e)
 {
 	struct report *report = w->record->truth.report;
 	enum state before = (enum state)report->state;
+	bool moves = w->record->wish.wish == WISH_RUNNING;
 	struct err why = { 0 };
 
+	if (moves && travel_ahead(w, &why) < 0)
+		return stays(w, &why);
+	w->step = task_names[TASK_SUSPEND];
 	report->state = STATE_SUSPENDING;
+	w->record->truth.stands_since_ms = moves ? unix_ms() : 0;
+	free(TAKE(report->notice));
 	int r = record_save_truth(w->record, e);
 	if (r < 0) {
 		report->state = before;
 		return r;
 	}
 	w->tell(w);
-	bool moves = w->record->wish.wish == WISH_RUNNING;
 	if (suspend_do(w, &why) == 0)
 		return become_suspended(w, e);
 	report->state = before;
-	free(report->notice);
-	report->notice = mem_printf("it goes on, and was not %s: %s", moves ? "moved" : "suspended", why.message);
-	return give_up(w, moves ? "move" : "suspend", &why);
+	return stays(w, &why);
 }
 
 static int do_discard(struct work *w, struct err *e)
@@ -646,6 +681,8 @@ int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err
 			break;
 	}
 	isolate_parts_done(&w->parts);
+	if (record->untidy && (record->truth.report->state == STATE_RUNNING || record->truth.report->state == STATE_PAUSED))
+		suspend_tidy(record);
 	if (r == 0 && fresh)
 		r = follow_networks(w);
 	if (r == 0 && (record->unsaved || record->truth.report->generation != record->wish.generation)) {

@@ -47,6 +47,7 @@ struct templates *templates_new(struct node *n)
 	*t = (struct templates){ .node = n, .folder = mem_printf("%s/node/templates", n->config.state),
 				 .shim = mem_printf("%s/libexec/carrel/private-memory.so", fs_prefix()) };
 	(void)pthread_mutex_init(&t->lock, NULL);
+	(void)pthread_mutex_init(&t->making, NULL);
 	templates_clean(t);
 	return t;
 }
@@ -66,6 +67,7 @@ void templates_free(struct templates *t)
 	checked_free(t->checked);
 	template_failures_free(&t->failures);
 	(void)pthread_mutex_destroy(&t->lock);
+	(void)pthread_mutex_destroy(&t->making);
 	free(t->folder);
 	free(t->shim);
 	free(t);
@@ -232,6 +234,16 @@ static int open_files(struct templates *t, const char *name, int *ret_folder, in
 	*ret_ram = TAKE_FD(ram);
 	*ret_state = TAKE_FD(state);
 	return 0;
+}
+
+int template_look(struct templates *t, const char *name, struct err *e)
+{
+	own_fd int folder = -1, ram = -1, state = -1;
+	int r = open_files(t, name, &folder, &ram, &state, e);
+
+	if (r >= 0 && (r = check(t, name, folder, ram, state, e)) < 0)
+		template_remove(t, name);
+	return r < 0 ? r : 0;
 }
 
 /* 1: taken; 0: there is none. */

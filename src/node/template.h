@@ -32,6 +32,8 @@ void templates_work(struct templates *t, const struct launch *l);
 /* A machine of this launch has booted: one is made when there is time. */
 void templates_want(struct templates *t, const struct launch *l);
 
+/* One for this launch is there and whole afterwards, unless there shall be none; made now, if need be. */
+int templates_ready(struct templates *t, const struct launch *l, struct err *e) must_check;
 /* 1: one that was wanted was made, and there may be more; 0: none is wanted. */
 int templates_make(struct templates *t, struct err *e) must_check;
 bool templates_wanted(struct templates *t);

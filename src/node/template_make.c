@@ -18,6 +18,7 @@
 #include "base/str.h"
 #include "engine/engine.h"
 #include "engine/qemu/arguments.h"
+#include "engine/qemu/template.h"
 #include "engine/runner_client.h"
 #include "model/memory.h"
 #include "model/name.h"
@@ -187,27 +188,64 @@ static void drop_wish(struct templates *t)
 	(void)pthread_mutex_unlock(&t->lock);
 }
 
+/* Nobody else makes one. */
+static int make_one(struct templates *t, const struct template_wish *wish, struct err *e)
+{
+	uint64_t begun_ms = loop_now_ms();
+	own_str char *path = mem_printf("%s/%s" TEMPLATE_NEW, t->folder, wish->name);
+	struct making m = { .t = t, .wish = wish, .folder = -1, .path = path,
+			    .resources = { .cpu_milli = wish->cpu_milli, .memory_bytes = wish->memory_bytes } };
+	m.spec = (struct spec){ .engine = wish->host.kvm ? ENGINE_KVM : ENGINE_EMULATOR, .mode = wish->system ? MODE_SYSTEM : MODE_PROGRAM,
+				.resources = &m.resources };
+	m.image.architecture = (char *)(uintptr_t)wish->host.board->architecture;
+	m.of = (struct assignment){ .id = m.id, .spec = &m.spec, .image = &m.image, .run = 1 };
+	int r = make(&m, e);
+	if (r < 0)
+		return err_wrap(e, "make template %s", wish->name);
+	log_info("template %s is made, in %llu ms: machines of %llu MiB and %u processors start from it", wish->name,
+		 (unsigned long long)(loop_now_ms() - begun_ms), (unsigned long long)(machine_memory(wish->memory_bytes) >> 20),
+		 machine_processors(wish->cpu_milli, wish->host.processors));
+	templates_prune(t);
+	return 0;
+}
+
+static int make_unless_there(struct templates *t, const struct template_wish *wish, struct err *e)
+{
+	own_str char *path = mem_printf("%s/%s", t->folder, wish->name);
+
+	(void)pthread_mutex_lock(&t->making);
+	int r = fs_exists(AT_FDCWD, path) ? 0 : make_one(t, wish, e);
+	(void)pthread_mutex_unlock(&t->making);
+	return r;
+}
+
 int templates_make(struct templates *t, struct err *e)
 {
 	struct template_wish wish;
-	uint64_t begun_ms = loop_now_ms();
 
 	if (!next_wish(t, &wish))
 		return 0;
-	struct making m = { .t = t, .wish = &wish, .folder = -1, .path = mem_printf("%s/%s" TEMPLATE_NEW, t->folder, wish.name),
-			    .resources = { .cpu_milli = wish.cpu_milli, .memory_bytes = wish.memory_bytes } };
-	m.spec = (struct spec){ .engine = wish.host.kvm ? ENGINE_KVM : ENGINE_EMULATOR, .mode = wish.system ? MODE_SYSTEM : MODE_PROGRAM,
-				.resources = &m.resources };
-	m.image.architecture = (char *)(uintptr_t)wish.host.board->architecture;
-	m.of = (struct assignment){ .id = m.id, .spec = &m.spec, .image = &m.image, .run = 1 };
-	int r = make(&m, e);
-	free(m.path);
+	int r = make_unless_there(t, &wish, e);
 	drop_wish(t);
+	return r < 0 ? r : 1;
+}
+
+int templates_ready(struct templates *t, const struct launch *l, struct err *e)
+{
+	struct template_wish wish = { 0 };
+
+	if (!t->node->config.template_bytes || !template_fits(l))
+		return 0;
+	int r = template_name(l, wish.name, e);
 	if (r < 0)
-		return err_wrap(e, "make template %s", wish.name);
-	log_info("template %s is made, in %llu ms: machines of %llu MiB and %u processors start from it", wish.name,
-		 (unsigned long long)(loop_now_ms() - begun_ms), (unsigned long long)(machine_memory(wish.memory_bytes) >> 20),
-		 machine_processors(wish.cpu_milli, wish.host.processors));
-	templates_prune(t);
-	return 1;
+		return r;
+	(void)pthread_mutex_lock(&t->lock);
+	bool allowed = template_failures_allow(t->failures, wish.name, loop_now_ms());
+	(void)pthread_mutex_unlock(&t->lock);
+	if (!allowed)
+		return 0;
+	template_wish_fill(&wish, l);
+	if ((r = make_unless_there(t, &wish, e)) < 0)
+		return r;
+	return template_look(t, wish.name, e);
 }

@@ -34,6 +34,7 @@ struct checked {
 struct templates {
 	struct node *node;
 	char *folder, *shim;
+	pthread_mutex_t making; /* one at a time; taken before the other */
 	pthread_mutex_t lock; /* all below */
 	struct checked *checked;
 	struct template_failure *failures;
@@ -43,6 +44,8 @@ struct templates {
 
 int template_name(const struct launch *l, char out[DIGEST_HEX_SIZE], struct err *e) must_check;
 void template_note_whole(struct templates *t, const char *name, const struct stat *ram, const struct stat *state);
+/* Its digests, once: who takes it later has them behind. ERR_CORRUPT: it is gone now. */
+int template_look(struct templates *t, const char *name, struct err *e) must_check;
 void template_remove(struct templates *t, const char *name);
 void templates_prune(struct templates *t);
 void templates_clean(struct templates *t);

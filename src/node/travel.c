@@ -169,6 +169,26 @@ int travel_prepare(struct node *n, const struct record *r, const struct isolate_
 	return fs_open_dir(AT_FDCWD, memory, &l->folder_fd, e);
 }
 
+int travel_ahead(struct work *w, struct err *e)
+{
+	const struct assignment *a = &w->record->wish;
+	own_str char *folder = record_path(w->record, FOLDER);
+	own_fd int kernel_fd = -1, tools_fd = -1, luggage_fd = -1;
+	struct digest kernel;
+
+	if (!isolate_is_machine(a))
+		return 0;
+	w->step = "ahead";
+	w->tell(w);
+	int fault = fault_point("travel-ahead"), r = digest_parse(a->kernel ? a->kernel->digest : "", &kernel, e);
+	if (fault)
+		r = err_errno(e, fault, "make a machine ready");
+	if (r < 0 || (r = mount_take_over(w->node->config.store, &kernel, NULL, NULL, &kernel_fd, e)) < 0 || (r = fs_mkdirs(folder, 0700, e)) < 0 ||
+	    (r = travel_tools(w->node, &kernel, kernel_fd, &tools_fd, e)) < 0 || (r = open_luggage(w->node, w->record, &luggage_fd, e)) < 0)
+		return r;
+	return isolate_make_template(w->node, w->record, kernel_fd, e);
+}
+
 void travel_done(struct travel *t)
 {
 	own_close(&t->launch.tools_fd);
@@ -274,16 +294,4 @@ int travel_unpack(const struct record *r, int folder, struct memory_manifest *m,
 	}
 	volume_mount_close(&mount);
 	return done < 0 ? err_wrap(e, "what the machine wrote") : 0;
-}
-
-void travel_forget(const struct record *r, const struct memory_manifest *m)
-{
-	own_str char *path = record_path(r, MEMORY_FOLDER);
-	const struct memory_file *files = m->files.items;
-	own_fd int folder = -1;
-
-	if (m->kind != MEMORY_CRIU || fs_open_dir(AT_FDCWD, path, &folder, NULL) < 0)
-		return;
-	for (size_t i = 0; i < m->files.count; i++)
-		(void)unlinkat(folder, files[i].name, 0);
 }

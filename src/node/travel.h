@@ -9,7 +9,7 @@
 
 #include "engine/launch.h"
 #include "model/memory.h"
-#include "node/isolate.h"
+#include "node/steps.h"
 
 struct travel {
 	struct launch_travel launch;
@@ -20,6 +20,9 @@ struct travel {
 bool travel_is_wished(const struct assignment *a, bool maintenance);
 /* The disks, open; made when they are not there. `kernel_fd`: the kernel's partition, with its digest. With `parts->memory` of CRIU
  * the workspace arrives. Always to be ended with travel_done. */
+/* What a machine needs to be arrived at, while the workspace still runs where it is: tools, the luggage's disk, a template to start from.
+ * Nothing for a move out of one. A template that cannot be made is no failure: the machine boots. */
+int travel_ahead(struct work *w, struct err *e) must_check;
 int travel_prepare(struct node *n, const struct record *r, const struct isolate_parts *parts, struct travel *ret_travel, struct err *e) must_check;
 void travel_done(struct travel *t);
 
@@ -28,8 +31,6 @@ int travel_check(struct node *n, const struct record *r, const char *engine, str
 
 /* The machine stands still and has written its workspace to its luggage: the files come into `folder`, and their names into `m`. */
 int travel_unpack(const struct record *r, int folder, struct memory_manifest *m, struct err *e) must_check;
-/* After it arrived: what it was made from goes. */
-void travel_forget(const struct record *r, const struct memory_manifest *m);
 /* Words of this host's processor that count for what travels. */
 void travel_features(struct texts *ret_features);
 

@@ -409,7 +409,7 @@ static int boot(struct machine *m, struct err *e)
 		return result;
 	if (m->error.kind) {
 		*e = m->error;
-		if (m->plan.template == TEMPLATE_USED)
+		if (m->plan.template == TEMPLATE_USED && !(m->plan.arrives && m->heard)) /* what cannot be made again here cannot after a boot */
 			e->number = m->unloadable ? EBADMSG : ESTALE;
 		return -e->number;
 	}

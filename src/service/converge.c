@@ -93,6 +93,8 @@ static void end_operation(struct service *s, struct workspace *w, struct db_batc
 		result = json_object();
 	if (w->truth.notice && !json_object_get(result, "exit_status"))
 		(void)json_object_set_new(result, "notice", json_string(w->truth.notice));
+	if (str_eq(o->kind, "move") && w->truth.stood_still_ms && json_object_get(result, "from"))
+		(void)json_object_set_new(result, "stood_still_ms", json_integer((json_int_t)w->truth.stood_still_ms));
 	operation_end(s, b, o, NULL, result);
 }
 

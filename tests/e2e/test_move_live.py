@@ -68,12 +68,25 @@ def engine(site):
     return site.workspace("t")["engine"]
 
 
+def memory_files(site):
+    folder = site.state / "node/workspaces" / site.workspace("t")["id"] / "memory"
+    return {p.name for p in folder.iterdir()} if folder.exists() else set()
+
+
+def tidy(site):
+    """In the folder of its memory is nothing but what the engine it runs under works with; templates are as they were."""
+    own = {"criu.log"} if engine(site) == "workspace" else {"ram", "base", "state", "machine.json"}
+    site.wait(lambda: memory_files(site) <= own, timeout=60, what=f"that only {own} is left")
+    assert {p.stat().st_mode & 0o777 for p in (site.state / "node/templates").glob("*/ram")} <= {0o444}
+
+
 def counts_on(site):
     """Nothing is left out and nothing is said twice."""
     before = len(ticks(site))
     site.wait(lambda: len(ticks(site)) > before + 2, timeout=LONG)
     seen = ticks(site)
     assert seen == list(range(1, len(seen) + 1))
+    tidy(site)
 
 
 def move(site, to, ok=0):
@@ -82,14 +95,17 @@ def move(site, to, ok=0):
 
 def test_there_and_back(site):
     shell = next(line for line in processes(site).splitlines() if line.startswith("2 "))
-    move(site, "emulator")
+    said = move(site, "emulator").stderr
     assert engine(site) == "emulator"
+    operation = site.api("GET", "/v1/operations")[1]["items"][-1]
+    assert operation["result"]["from"] == "workspace" and operation["result"]["stood_still_ms"] > 0 and "it stood still for" in said
+    assert list((site.state / "node/templates").iterdir()), "the machine was not made ready ahead"
     counts_on(site)
     assert shell in processes(site)
     assert site.carrel("exec", "t", "--", "cat", "/dev/shm/note", timeout=LONG).stdout == "kept\n"
     assert "(deleted)" in site.carrel("exec", "t", "--", "ls", "-l", "/proc/2/fd/7", timeout=LONG).stdout
     site.carrel("exec", "t", "--", "sh", "-c", "echo there > /written", timeout=LONG)
-    move(site, "workspace")
+    assert "it stood still for" in move(site, "workspace").stderr
     assert engine(site) == "workspace"
     counts_on(site)
     assert shell in processes(site)
@@ -99,7 +115,7 @@ def test_there_and_back(site):
 def test_it_goes_on_where_it_was(site):
     """Into a machine that cannot be made, out of one whose memory is not taken: back, with the memory, and the wish with it."""
     assert engine(site) == "workspace"
-    for fault in ("travel-images", "runner.arrived"):
+    for fault in ("travel-ahead", "travel-images", "runner.arrived"):
         site.faults.write_text(f"{fault} ENOSPC\n")
         done = move(site, "emulator", ok=None)
         site.faults.write_text("")

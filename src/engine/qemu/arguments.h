@@ -56,7 +56,6 @@ struct qemu_machine {
 	size_t link_count;
 	struct machine_queues queues;
 	const char *vnc;      /* socket, a path as QEMU sees it; NULL: no display */
-	const char *append;   /* more for the kernel's command line; NULL: nothing */
 };
 
 /* What a workspace's limits mean for a machine: whole processors, whole megabytes. 0: no limit: one processor, 512 MiB. */

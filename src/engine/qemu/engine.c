@@ -168,7 +168,7 @@ static int make_arguments(const struct launch *l, const struct disks *d, const s
 					.processors = machine_processors(wanted.cpu_milli, host->processors),
 					.memory_bytes = machine_memory(wanted.memory_bytes), .disks = d->items, .disk_count = d->count, .links = links,
 					.link_count = link_count, .queues = queues_of(l), .memory_file = l->memory != NULL,
-					.incoming = l->memory && l->memory->state_fd >= 0, .append = l->travel ? TRAVEL_WORD : NULL };
+					.incoming = l->memory && l->memory->state_fd >= 0 };
 
 	return machine_arguments(&m, ret_argv, e);
 }

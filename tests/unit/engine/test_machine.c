@@ -63,7 +63,6 @@ static void test_kvm_with_everything(void **state)
 	m.link_count = 2;
 	m.queues = machine_queues(true, 4);
 	m.vnc = "/machine/vnc";
-	m.append = "systemd.unified_cgroup_hierarchy=1";
 	compare(&m, "kvm");
 }
 
