@@ -380,3 +380,33 @@ def test_bad_names_everywhere(shared_site):
             assert "\x1b" not in shared_site.carrel(verb, bad, ok=(2, 4)).stderr
         shared_site.carrel("deploy", "busybox", "--name", bad, ok=2)
         shared_site.carrel("image", "show", bad, ok=(2, 4))
+
+
+def test_every_option_lands_in_the_spec(shared_site, shared_busybox, name, tmp_path):
+    """What --help offers for deploy, and what the service keeps of it; the other way of saying it is a spec file."""
+    (tmp_path / "user-data").write_text("#cloud-config\n")
+    (tmp_path / "key.pub").write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMK7bjk86cvhbGCqzzuiqhHiKO48ArQ+/kQZVI4Onjag me\n")
+    options = {"--cpu": "0.5", "--memory": "64M", "--disk": "96M", "--processes": "500", "--env": "A=b", "--user": "1:2", "--workdir": "/tmp",
+               "--volume": f"{name}:32M:/data:ro", "--label": "kind=all", "--hostname": "h1", "--restart": "on-failure", "--until": "prepared",
+               "--network": "none", "--engine": "workspace", "--isolation": "namespace", "--mode": "program", "--stop-timeout": "3s"}
+    shared_site.carrel("deploy", "busybox", "--name", name, *(word for pair in options.items() for word in pair), "--travels", "--", "sleep", "7")
+    spec = shared_site.workspace(name)["spec"]
+    assert spec == {
+        "name": name, "image": "busybox", "engine": "workspace", "mode": "program", "command": ["sleep", "7"],
+        "environment": {"A": "b"}, "user": "1:2", "directory": "/tmp", "hostname": "h1", "labels": {"kind": "all"}, "restart": "on-failure",
+        "resources": {"cpu": 0.5, "memory": 64 << 20, "disk": 96 << 20, "processes": 500}, "until": "prepared", "network": "none",
+        "volumes": [{"name": name, "size": 32 << 20, "mount": "/data", "read-only": True}], "travels": True, "stop-timeout": 3}
+    shared_site.carrel("rm", name)
+    rules = {"--network": "default", "--publish": "127.0.0.1:18081:80", "--allow": "wan", "--deny": "192.0.2.0/24", "--from": "198.51.100.0/24 tcp/22",
+             "--group": name, "--user-data": str(tmp_path / "user-data"), "--ssh-key": str(tmp_path / "key.pub"), "--until": "prepared"}
+    shared_site.carrel("network", "create", "default", ok=None)
+    shared_site.carrel("deploy", "busybox", "--name", name, *(word for pair in rules.items() for word in pair), "--", "sleep", "7")
+    spec = shared_site.workspace(name)["spec"]
+    assert spec["networks"] == [{"network": "default"}] and spec["publish"] == ["127.0.0.1:18081:80"] and spec["allow"] == ["wan"]
+    assert spec["deny"] == ["192.0.2.0/24"] and spec["from"] == ["198.51.100.0/24 tcp/22"] and spec["groups"] == [name]
+    assert spec["user-data"] == "#cloud-config\n" and spec["ssh-keys"] == [(tmp_path / "key.pub").read_text().strip()]
+    assert name in [w["name"] for w in shared_site.json("ls", "--image", "busybox")] and not shared_site.json("ls", "--image", "nothing")
+    shared_site.carrel("rm", name)
+    shared_site.carrel("deploy", "busybox", "--name", name, "--isolated", "--until", "prepared", "--", "sleep", "7")
+    assert shared_site.workspace(name)["spec"]["isolated"] is True
+    shared_site.carrel("rm", name)
