@@ -98,9 +98,9 @@ int change_each(struct cli *cli, const struct args *a, const char *method, const
 			print_escape(&text, name);
 			(void)puts(text.bytes);
 		}
-		if (r < 0 && i + 1 < a->operand_count)
-			cli_report(cli, &failure);
-		if (r < 0 && (result == 0 || i + 1 == a->operand_count)) {
+		if (r < 0 && result < 0)
+			cli_report(cli, e); /* the last one is the caller's to report */
+		if (r < 0) {
 			*e = failure;
 			result = r;
 		}

@@ -410,3 +410,9 @@ def test_every_option_lands_in_the_spec(shared_site, shared_busybox, name, tmp_p
     shared_site.carrel("deploy", "busybox", "--name", name, "--isolated", "--until", "prepared", "--", "sleep", "7")
     assert shared_site.workspace(name)["spec"]["isolated"] is True
     shared_site.carrel("rm", name)
+
+
+def test_each_of_several_failures_is_told_once(shared_site, shared_busybox, name):
+    shared_site.carrel("deploy", "busybox", "--name", name, "--until", "prepared", "--", "true")
+    failed = shared_site.carrel("rm", name + "-a", name + "-b", name, ok=4)
+    assert failed.stdout.split() == [name] and failed.stderr.count("error: no workspace") == 2
