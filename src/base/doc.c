@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libyaml's events become a tree in one pass, and everything that could make it larger than its source is refused at the
+ * event: anchors and aliases above all. Recursion is as deep as the limit on depth. Whether a key stands twice is found by
+ * walking the map's entries, which the limit on nodes keeps affordable.
+ *
+ * Scalars stay texts: what a plain word means (a number, a size, true) the table of the reader decides (base/decode.c), not
+ * YAML's rules.
+ */
 #include "base/doc.h"
 
 #include <stdlib.h>

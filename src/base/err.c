@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table of kinds is expanded here once more for its columns; kind_of_errno is the other direction, and decides what a user
+ * of a program that knows nothing but errno sees. Every function takes a NULL error, for callers who only want to know that
+ * something failed, and still returns the number. err_wrap prepends what was attempted, and what does not fit is cut at the
+ * end: the innermost reason may be lost in a very long path, never the object.
+ */
 #define ERR_IMPLEMENTATION
 #include "base/err.h"
 

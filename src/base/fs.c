@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A temporary file is named after the process, so two processes may write the same path and the last rename wins; two threads
+ * of one process may not. What a killed process leaves of it ends in ".tmp", and is removed by whoever owns the folder. Reads
+ * end at a limit that the caller names, since a file may grow while it is read. A tree is removed by descriptors, one a level,
+ * never by a path put together.
+ */
 #include "base/fs.h"
 
 #include <dirent.h>

@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Here is what both transports share: which addresses are allowed, the upgrade to a WebSocket, and the service's error object.
+ * Plain http is decided by the text of the host alone, as a resolver may answer anything for a name. The connection of a unix
+ * socket is made at the first request, and again when the peer closed the old one between two; a request that was begun is not
+ * repeated.
+ *
+ * An upgrade has a connection of its own from the beginning, so the kept one is free for calls while a stream runs.
+ */
 #include "base/http.h"
 
 #include <errno.h>

@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between clone3 and exec the child makes only calls that are safe in a copy of a process with threads; its errno comes back
+ * by a pipe that exec closes, so a start either is one or is an error, and the caller waits for it that long. Signals are as a
+ * program expects them: none blocked, all at their defaults. All descriptors but those named are closed by then, whoever
+ * opened them without O_CLOEXEC.
+ */
 #include "base/proc.h"
 
 #include <errno.h>

@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * File and command line end in one decoding: the file is decoded for its own errors (with its lines), encoded again, overlaid
+ * by the arguments and decoded once more. So every check of the table holds for the result wherever a value came from, and a
+ * check of the whole sees both. Help and manual page print `example` as the default; the presets that are no numbers are set
+ * by the caller.
+ */
 #include "base/settings.h"
 
 #include <errno.h>

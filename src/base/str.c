@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Room doubles, so that adding bytes is linear on the whole; memory that is missing ends the process (base/mem.h), hence no
+ * results to check. The parsers of numbers, sizes and rates are strict - no sign, no space, no locale, no overflow - as they
+ * read what users and other machines write; they say what is wrong by an errno, for a caller who knows what the text was for.
+ */
 #include "base/str.h"
 
 #include <errno.h>

@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A transfer joins a stream of the API and a file or a pipe on one loop, and ends by the first of: the other side's end, an
+ * error of either, Ctrl-C (looked at five times a second, as the loop's waits are not ended by it). Input stops while the
+ * stream is congested.
+ *
+ * An export that goes on gets the header once more; is_known compares it with the file's, so a file of two different states of
+ * a workspace cannot come to be.
+ */
 #include "cli/bundle.h"
 
 #include <errno.h>

@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The shells know nothing but how to ask: each script calls `carrel __complete WORDS` and shows its lines, so the tables of
+ * verbs and options are the only description there is. Words before the cursor are read as args.c reads them, without its
+ * errors; what makes no sense has no candidates. Names of others (workspaces, images) are offered only when nothing in them
+ * would have to be escaped.
+ *
+ * Asking the service has no progress, no error and no hint: a user who presses Tab wants an answer or silence.
+ */
 #include "cli/complete.h"
 
 #include <stdio.h>

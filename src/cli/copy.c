@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One tar in one direction over one stream, on a loop that ends with it. What is sent is read with blocking calls in pieces,
+ * so a slow source delays only itself; the workspace's own answer, which is the result, is heard between two pieces. Names and
+ * types in the tar are carrel-tar's affair; copy_look alone reads a header, to tell a file from a folder without asking for
+ * either.
+ */
 #include "cli/copy.h"
 
 #include <errno.h>

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Manual pages in man(7) macros. A text is escaped once, where it enters a line; a line that begins with '.' or "'" gets "\&". */
+/*
+ * Manual pages in man(7) macros, all made from tables: verbs and options, kinds of errors (exit codes), the fields of the
+ * spec. A text is escaped once, where it enters a line: a dash may be taken for a hyphen, and a line that begins with '.' or
+ * "'" gets "\&". The pages have a fixed date, so that a build gives the same bytes whenever it is made.
+ */
 #include <string.h>
 
 #include "base/own.h"

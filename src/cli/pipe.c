@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Standard error is read without blocking while the stream goes on, so that a talkative child never waits for us, and its last
+ * 4 KiB are kept: the last three lines are the error when it fails. Closing our end before waiting is what ends a child that
+ * still writes or reads. Its words may quote names of files, so they are escaped where they reach a terminal.
+ */
 #include "cli/pipe.h"
 
 #include <errno.h>

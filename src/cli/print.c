@@ -1,4 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two readers are served: programs get JSON or YAML, whole and unshortened, and people get tables. YAML is written here in its
+ * plainest form, with everything that any version of YAML might take for something else quoted as JSON.
+ *
+ * Everything of others that reaches a terminal goes through print_escape, which knows nothing but UTF-8 and what terminals act
+ * upon: C0, C1, and the marks that turn the direction of a text.
+ */
 #include "cli/print.h"
 
 #include <stdlib.h>

@@ -1,4 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A source owns a descriptor or a child that makes the stream, and up to 64 KiB that were read to see what it is. Looking is a
+ * help for the user only: the service looks again and believes nothing of it.
+ *
+ * The order is open, read until 0, finish. A child that failed is found when its stream ends, and then the read fails, so that
+ * the upload breaks off and a truncated archive is never taken for a whole one; finish tells the child's words instead of the
+ * connection's error.
+ *
+ * A Debian is built by mmdebstrap, which is a program of the user's machine; its first byte is awaited before the upload
+ * begins, because it takes a minute and would be the service's time-out. A kernel alone is a variant without packages and a
+ * hook that unpacks them.
+ */
 #include "cli/source.h"
 
 #include <errno.h>

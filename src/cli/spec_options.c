@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A spec is JSON until the last step: that of a file, or an empty one with an image, then each option writes over its member.
+ * Lists of an option are added to the file's, but networks replace them, as the order of interfaces is their name. Last the
+ * whole is decoded by the model's own tables, so that this side refuses what the service would, without a connection, and has
+ * no rule of its own.
+ *
+ * What refers to files here (user data, keys, variables without a value) is read now; the service gets text.
+ */
 #include "cli/spec_options.h"
 
 #include <errno.h>

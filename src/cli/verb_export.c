@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * FILE.part is the state of an export: locked while it is written, kept when that is interrupted, and looked at by
+ * carrel-bundle (recover) to find the place to go on from. The service then sends the header again, which must be the same
+ * bytes, or the workspace has changed and all begins anew. The table at the end is written by carrel-bundle (finish), and only
+ * a whole file gets its name.
+ *
+ * Disks alone (--as) are in formats that cannot be continued, and begin at zero each time.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The archive and its operation are two things to listen to: the bytes come on one connection, and while they do not - a layer
+ * is packed, the disk read - a second one asks how far it is. The file is written beside and renamed when it is whole;
+ * warnings of the service (what the format cannot hold) are known at the end only.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two ways to one operation: a registry is fetched by the service, which gets a source and perhaps a password in the request's
+ * body; everything else is a stream that this side makes or reads and uploads. In both the answer is the operation, waited for
+ * like any other. What the options mean is the service's to check, but for those that would silently do nothing.
+ */
 #include <stdio.h>
 
 #include "base/mem.h"

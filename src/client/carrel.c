@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The calls of the public header that ask and answer in JSON; carrel_stream.c has those that stream. */
+/*
+ * The calls of the public header that ask and answer in JSON; carrel_stream.c has those that stream. Each clears the error of
+ * the handle, makes one call of client.c and leaves what went wrong there, so a program asks for it after the fact; a handle
+ * whose address was wrong has no client, and every call says so. Internal calls that take `path` or `body` free them whatever
+ * happens. What is given out is the caller's, and goes back by carrel_free, as programs may have another allocator.
+ */
 #include "carrel/carrel.h"
 
 #include <errno.h>

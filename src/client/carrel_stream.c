@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The streaming calls of the public header: each stream has an event loop of its own, which carrel_stream_run runs. */
+/*
+ * The streaming calls of the public header: each stream has an event loop of its own, which carrel_stream_run runs on the
+ * caller's thread, so that a program needs to know nothing of ours; two streams at a time are two threads. Input is asked for
+ * when there is room (the timer of 0 ms begins it), never buffered without limit. A stream may end before it is run: `ended`
+ * and `why` keep what came of it.
+ */
 #include "carrel/carrel.h"
 
 #include <errno.h>

@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every call is one HTTP request over the kept connection; no state is held between calls but that and the flag of
+ * interruption. An answer of 300 or more becomes the service's own error, so that callers see kinds and hints and never a
+ * status.
+ *
+ * Waiting is asking again: each request waits in the service for a bounded time, so that no connection is silent for long and
+ * whoever watches hears of progress. Events have no end, so theirs is a download whose sink cuts lines.
+ */
 #include "client/client.h"
 
 #include <errno.h>

@@ -1,4 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The protocol is one struct each way in one packet (model/runner_protocol.h); a runner of another version is refused, not
+ * translated. Blocking, as the runner answers at once or when the thing asked for is done; who must not wait asks from a
+ * thread.
+ *
+ * After an answer the connection is either closed, or is what was asked for: a stream, a watch, or the hold on a suspended
+ * workspace, which the runner lets run on when the descriptor is closed - by us, or by the kernel when the agent dies.
+ *
+ * Of a runner that is gone the status file is what is left, in JSON, which an agent of any version can read.
+ */
 #include "engine/runner_client.h"
 
 #include <errno.h>

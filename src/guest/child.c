@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A child is a copy of the agent (clone3 without exec) that enters the workspace and becomes its program. Until it has, the
+ * sync socket is the only way to hear of it: end of file when exec closed it, or the error. Its exit status says the same in a
+ * shell's way, 126 and 127. A copy (`carrel cp`) executes nothing and runs our own code with the capabilities that it needs.
+ *
+ * Terminals are opened in the workspace's own devpts, so that their names are right inside; nothing in there is trusted to be
+ * a terminal (program_terminal). Pipes towards the agent do not block, as it is one thread for everybody.
+ */
 #include "guest/child.h"
 
 #include <errno.h>

@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * There is no udev in the initramfs: devices are found by what the host wrote on them - serial of a disk, name of a port, MAC
+ * address - in sysfs. A device that is not there yet is waited for by the kernel's own announcements (NETLINK_KOBJECT_UEVENT),
+ * which are heard before the second look, so that one between the two looks is not missed; what they say is not parsed, each
+ * is only a reason to look again.
+ */
 #include "guest/device.h"
 
 #include <dirent.h>

@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests are made by hand and answered one at a time: this is linked into the first process of a machine, which should be
+ * small, and needs few kinds of message. Answers are matched by their order, as the socket has one question under way, and
+ * wait 10 s at most.
+ *
+ * Nothing is asked about what an interface has but its IPv4 addresses: going down takes IPv6 and routes with it, and "exists
+ * already" is an answer like success. So all of it can be done again, which is what happens to a machine that was resumed or
+ * cloned.
+ */
 #include "guest/link.h"
 
 #include <arpa/inet.h>

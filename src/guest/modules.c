@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two lives of one program. In the first the agent mounts the partition at /kernel, outside of what the workspace sees, and
+ * binds the folder of modules into its root. In the second the kernel starts the same program as its modprobe, in the
+ * initramfs's world, as root and without a terminal: it reads modules.dep and modules.alias of /kernel, loads what is named
+ * after what that depends on, and ends.
+ *
+ * The workspace's files are never asked what to load. Its paths are opened with RESOLVE_IN_ROOT, since links in them are its
+ * own.
+ */
 #include "guest/modules.h"
 
 #include <errno.h>

@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * All of it happens in the machine's only mount namespace, so the order is what counts: disks are mounted as descriptors
+ * without a place, the engine's tree code builds the root below /scratch, and the finished root is moved over "/" at the end;
+ * chroot is not used, as the kernel makes no user namespaces in one. `volumes` keeps one descriptor a file system for freeze,
+ * grow and the end; they are closed before the unmount, which they would hold up.
+ *
+ * A disk that cannot be unmounted is made read-only: the machine ends in any case, and then its journal is at least closed.
+ */
 #include "guest/world.h"
 
 #include <dirent.h>

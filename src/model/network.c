@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Three kinds of things in one file, as they share the forms of addresses: checks of single texts (used by the tables of other
+ * models as well), the few computations that service and host must not do differently (gateway, zone, published port), and the
+ * tables.
+ *
+ * Texts stay texts: the checks make sure that a later inet_pton or strtoul cannot fail, and everyone who needs bytes parses
+ * again. A name of an interface is stricter for those that are made here (letters and digits) than for those of the site,
+ * which are as they are.
+ */
 #include "model/network.h"
 
 #include <arpa/inet.h>

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The grammar is that of github.com/distribution/reference, including its two surprises: whether the first component is a host
+ * is guessed from a dot, a colon or the word "localhost", and docker.io has three names and an implied "library/". Case is
+ * folded in the host only. Digests are SHA-256. All parts fit into arrays, so a reference is copied by assignment.
+ */
 #include "model/registry_reference.h"
 
 #include <arpa/inet.h>

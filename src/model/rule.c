@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A rule is normalized while it is read: bits past a prefix's length are cleared, ports sorted and joined. So rule_text gives
+ * one text for all spellings of a peer or a service. Words are separated by blanks only; case counts; nothing is looked up, as
+ * the names may belong to what does not exist yet.
+ */
 #include "model/rule.h"
 
 #include <arpa/inet.h>

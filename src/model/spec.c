@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tables, and the few rules that no single field can hold (check_spec). What a member needs of the site - an image that
+ * exists, a network that has a free address, a right - is the service's; a spec that passes here may still be refused there,
+ * never the other way round.
+ *
+ * Zero and NULL mean "not said". Presets of resources are in the table and once more in spec_resources_or_default, for a spec
+ * without them.
+ */
 #include "model/spec.h"
 
 #include <stddef.h>

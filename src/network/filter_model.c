@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Parties are the workspaces of this host first, then the other members of the site; who is both is local, since only then its
+ * own rules and interfaces are known. `only` resolves one workspace alone, for a change that touches no other: members are
+ * left out then.
+ *
+ * Lookup by address is a sorted array and a binary search, as a model is built, asked thousands of times and thrown away. What
+ * "wan" and "site" mean is decided here and nowhere else, from one table of ranges and the pools, of which the compiler makes
+ * sets and the judge asks. Of the words for verdict codes there is one table too; the codes themselves are in the header.
+ */
 #include "network/filter_model.h"
 
 #include <arpa/inet.h>

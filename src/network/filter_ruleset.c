@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Filled by the compiler in any order, sealed once, then only read: sealing sorts and removes doubles, and lookups work from
+ * then on. Names that are digests make equal things equal: a chain that two workspaces need is there once, and one that is
+ * loaded already need not be looked into.
+ *
+ * The table of sets is what the skeleton's text, the elements' keys and the messages to the kernel have in common: a key is
+ * its parts in the kernel's register form, and part_text is the one place that knows how nft writes it. Text is for whole
+ * tables and for people; single elements go as messages (filter_netlink.c).
+ */
 #include "network/filter_ruleset.h"
 
 #include <arpa/inet.h>

@@ -1,4 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One folder is one dnsmasq and all that is known of it. The agent may be restarted at any time, so nothing is kept in memory:
+ * a process is found by number and start time from the folder's file, its configuration is compared with the file it was
+ * started with, and what workspaces are called is whatever files there are. Two processes belong together - dnsmasq, and the
+ * front (names_front.h) that carrel-names forked before it became dnsmasq - and are started and ended together.
+ *
+ * The files of workspaces are read by dnsmasq as they appear (inotify), so they are written elsewhere and renamed into place.
+ * It learns so what is new, but not what is gone or different: only then it gets a SIGHUP, which makes it read everything
+ * again.
+ */
 #include "network/names.h"
 
 #include <arpa/inet.h>
@@ -239,7 +249,7 @@ static int begin(const char *folder, const struct names *n, struct err *e)
 	return r == 0 ? write_pids(folder, pid, front, e) : r;
 }
 
-static int same_file(const char *path, const void *bytes, size_t length)
+static bool same_file(const char *path, const void *bytes, size_t length)
 {
 	own_strbuf struct str there = { 0 };
 	return fs_read_file(AT_FDCWD, path, FILE_MOST, &there, NULL) >= 0 && there.length == length &&

@@ -9,10 +9,14 @@
  *
  * It is started through carrel-names, which takes everything from it but its folder and its sockets, and outlives the agent. A folder:
  *   config        what it was started with
- *   pid           "PID STARTTIME" of it, so that a number used again is not mistaken for it
+ *   pid           "PID STARTTIME PID STARTTIME" of it and of the front before it (names_front.h), so that a number used again is not
+ *                 mistaken for one of them
+ *   front         the front's number, as it says itself when it listens
+ *   log           what both said
  *   data/hosts/   one file for each workspace: addresses and names (read by inotify)
  *   data/dhcp/    one file for each attachment: hardware address, addresses (read by inotify; a removal needs a SIGHUP)
  *   data/leases, data/resolv.conf
+ *   root/         where the root of both is put together (names_main.c)
  * Calls for one folder are not made at the same time.
  */
 

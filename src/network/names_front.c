@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A query waits in a slot: first for the agent's decision, then (UDP) for dnsmasq's answer, to which it is matched by the
- * slot's number in place of the query's id. While no agent is connected what it decided since rules changed last is decided again; the
-rest waits, and is asked when one comes. A slot that
- * nobody answers is taken again when it is old; one asker may hold a share of them only. TCP has few connections, one query at a time each,
- * and one connection to dnsmasq for each query.
+ * Theory. A query waits in a slot: first for the agent's decision, then (UDP) for dnsmasq's answer, to which it is matched by
+ * the slot's number in place of the query's id. While no agent is connected what it decided since rules changed last is
+ * decided again; the rest waits, and is asked when one comes. A slot that nobody answers is taken again when it is old; one
+ * asker may hold a share of them only. TCP has few connections, one query at a time each, and one connection to dnsmasq for
+ * each query.
  *
  * The agent connects to us, not we to it: we outlive it, and have no path to anything. The newest connection counts.
  */

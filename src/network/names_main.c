@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carrel-names FOLDER ZONE GATEWAY...: becomes the dnsmasq of one network, after giving up what it does not need, with a child that decides
- * who may ask it what (names_front.h). What stays: a root made of the
- * programs and libraries of the host, read-only, and FOLDER/data; the capabilities to bind low ports and to answer who has no address
- * yet, and to become nobody; and the host's network, where it listens on one bridge. No new privileges, no other programs' IPC, and
- * no system call that changes mounts, namespaces, other processes or the kernel.
+ * carrel-names FOLDER ZONE GATEWAY...: becomes the dnsmasq of one network, after giving up what it does not need, with a child
+ * that decides who may ask it what (names_front.h). What stays: a root made of the programs and libraries of the host,
+ * read-only, and FOLDER/data; the capabilities to bind low ports and to answer who has no address yet, and to become nobody;
+ * and the host's network, where it listens on one bridge. No new privileges, no other programs' IPC, and no system call that
+ * changes mounts, namespaces, other processes or the kernel.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests are gathered in a fixed buffer and sent as one message: a workspace's interface is many requests and one round
+ * trip. Sizes are our own, so running out of room is a fault of the program and aborts. Answers are told apart by sequence
+ * number; those of a run that was given up before are passed over. The kernel goes on after a request that fails, and the
+ * first failure is the one that is told.
+ *
+ * Of the names for errors the last 64 are kept, which is the most of requests that one message should have.
+ */
 #include "network/netlink.h"
 
 #include <errno.h>

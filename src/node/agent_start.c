@@ -1,5 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The start of the agent: what the one before it left is found and gone on with. */
+/*
+ * The start of the agent: what the one before it left is found and gone on with. For each record, in this order: a restore
+ * that was under way is ended or taken back, unfinished files go, partitions are mounted again for it, its runner is looked
+ * for, its ids are marked as taken. Only then may the workspace be worked on.
+ *
+ * A runner counts when it is of this boot and of the run that the record tells of; then it is watched again, and states in
+ * between (starting, stopping, suspending) become what it says. Without one the workspace has ended meanwhile, and the first
+ * job finds out how. What cannot be read or done is logged and the workspace stays as it was told last: nothing here may keep
+ * the agent from the others.
+ */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A job owns one open file for each stream of the bundle, in the header's order, and the child that reads or writes them; the
+ * agent itself never sees a byte of them. Which stream is which file is decided here, before the child starts; the child has
+ * no names.
+ *
+ * An export opens what is there, volumes locked, and describes it in the prefix that the child sends first. An import opens
+ * PATH.new for each stream that this host keeps, and leaves those of the image to the store. Beside them import.json says
+ * which bundle they are of: written when the files are, removed last, so that bytes of another bundle are never taken for a
+ * beginning of this one.
+ *
+ * Its end checks everything, syncs everything, and only then renames, in the header's order, in which the manifest of the
+ * memory is the last: killed in between, there are volumes and no memory state, and the same import begun again completes it.
+ */
 #include "node/bundle.h"
 
 #include <errno.h>

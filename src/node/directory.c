@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A message is decoded into a directory of its own first and then moved over, so one with a wrong item changes nothing. Keys
+ * of the maps are the values' own texts: an entry is removed before its value is freed. The file is a full message, as the
+ * service would send it, and read by the same function; it is a copy of what can be had again, and therefore not synced.
+ */
 #include "node/directory.h"
 
 #include <errno.h>

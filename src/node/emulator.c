@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An answer is made once, never changed, and counted: whoever holds one keeps it, and a QEMU that was upgraded gets a new one.
+ * `all` has an entry for each path ever asked for, which are those of the configuration. One lock is held while QEMU is asked
+ * (it is started twice), so that twenty machines that start at once ask once.
+ *
+ * "Replaced" is seen by inode, size and time of the file; a program that changes between its two answers is asked again, 16
+ * times at most.
+ */
 #include "node/emulator.h"
 
 #include <errno.h>

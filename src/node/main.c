@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of one agent: settings, the lock on the state folder, the loop, and an end that leaves all workspaces running - a
+ * restart of the agent is nothing to them. Parts are taken down in the order in which they use each other: the workers finish
+ * what they do, the agent answers what still waits for it, by the channel, then that goes. `--clean` is a life without a loop,
+ * for removing Carrel from a host.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The interfaces of a workspace: what its launch needs of them, and those of one that runs. */
+/*
+ * The interfaces of a workspace: what its launch needs of them, and those of one that runs. Both are made from the attachment
+ * and its network by fill_interface, so a port that was plugged in is as one that was there at the start; the list is the
+ * launch's own (strings are copies), a struct link_port borrows. Called under the lock of the networks. A workspace that ends
+ * meanwhile is no error: its ports go with its namespace.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

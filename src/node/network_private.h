@@ -2,7 +2,11 @@
 #ifndef NODE_NETWORK_PRIVATE_H
 #define NODE_NETWORK_PRIVATE_H
 
-/* What the parts of the networks of a host share. All of it under the lock. */
+/*
+ * What the parts of the networks of a host share (node/network*.c): one struct, under its lock but for what is marked as the
+ * loop thread's. What the service said (directory), what runs here (locals) and what was made of both (filter, bridges, links)
+ * are kept apart, so that each can be compared with the other.
+ */
 
 #include <pthread.h>
 

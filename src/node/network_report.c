@@ -1,5 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Questions about the networks of this host: what the filter shall know, what was counted, and who may talk to whom. */
+/*
+ * Questions about the networks of this host: what the filter shall know, what was counted, and who may talk to whom. Nothing
+ * here changes anything. An intent borrows from directory and locals, so it lives under the lock under which it was made; a
+ * question is judged on an intent like the one that the filter was compiled from, and so answers for rules that are wished,
+ * even while they are being applied.
+ *
+ * Counts are as the workspace sees them: bytes in are those that the host sent to its port, with those that went by the short
+ * way.
+ */
 #include "node/network_private.h"
 
 #include <fcntl.h>

@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which pages QEMU owns follows from two facts of Linux: a page that was written in a private mapping of a file is anonymous
+ * from then on (bit 61 of its pagemap entry is clear, or it is in swap), and the others are the base's. So the memory is the
+ * base's copy with those pages over it. The mapping is found by the base's inode among QEMU's maps; where it is in the file
+ * its offset says.
+ *
+ * Pages are compared before they are written, in both functions: a second call, while the machine stands still, then writes
+ * what changed since the first, and that is what decides how long it stands.
+ */
 #include "node/private_memory.h"
 
 #include <errno.h>

@@ -1,4 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The three files are written in an order that makes each state between them one that can be read: the journal's line before a
+ * step that may leave something, the truth after it, the journal emptied last. A journal that names a step whose truth is
+ * written is harmless: the step is looked at once more. Numbers that only grow (restores) are what may not be forgotten, so
+ * they alone are synced.
+ *
+ * What cannot be read is never removed or written over: the record is marked as lost and the agent asks the service for the
+ * wish, or presumes a truth that does no harm. A folder with neither wish nor truth is what a crash left of a first write, and
+ * goes if it is empty. Records have no lock: one belongs to whoever works on its workspace, see agent.c.
+ */
 #include "node/record.h"
 
 #include <dirent.h>

@@ -1,5 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is asked of a machine that runs: sessions, stop, freeze, memory, interfaces. */
+/*
+ * What is asked of a machine that runs: sessions, stop, freeze, memory, interfaces. Everything is answered later, by the guest
+ * (channel.h) or by QEMU (qmp.h), so each call has a `done` that is called exactly once, with an error when the machine has
+ * ended; none of them waits.
+ *
+ * A freeze has two parts that fail apart: the guest writes its volumes to the end, for FREEZE_MS at most, and then QEMU stops
+ * the processors whether it did or not. A thaw is sent even if the freezing was never answered, since the guest may hear of it
+ * late. Leaving for another engine (depart) is the guest's own work, for which it must run, and ends with stopped processors
+ * too.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>

@@ -1,4 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What must not be half: a request makes all clones or none, so they are built in memory and in one batch, and the first that
+ * cannot be takes back the ones before it. The snapshot that they begin from is one more wish of the original, under a name of
+ * its own.
+ *
+ * Then nothing is remembered of the request. A clone waits (it is not assigned) until its original reports the snapshot; when
+ * the original no longer wishes for the snapshot the clone goes, and when no clone needs it the snapshot goes. Both are asked
+ * again with each report of any of them, so an answer that was lost, or came while the original was busy, costs time and
+ * nothing else.
+ *
+ * With memory only machines are cloned; of what runs in namespaces the volumes can be, when it rests.
+ */
 #include "service/clone.h"
 
 #include <string.h>

@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table, and the one rule of who a caller is. The kernel says uid and groups of the peer as they were when it connected;
+ * names of groups are looked up and remembered for ten seconds, so a change of the group file counts soon, and a busy service
+ * does not read it per connection. The cache is the loop's thread's. A root peer and the service's own user are administrators
+ * whatever groups there are.
+ */
 #include "service/config.h"
 
 #include <errno.h>

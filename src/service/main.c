@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* carreld: options, start, and the end of the process. It needs no root and keeps no privileges it could hand on. */
+/*
+ * carreld: options, start, and the end of the process. It needs no root and keeps no privileges it could hand on. Memory is
+ * filled from the database before there is a socket, so the first request already sees everything; the lock on the state
+ * folder keeps a second one from the same database. The process ends without taking anything apart, which is also how it ends
+ * when it is killed.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Both families are counted in 64 bits: the low half of an IPv6 address, the whole of an IPv4 one; what a pool has above that
+ * is its base and is never looked at again. Numbers 0 and 1 (network and gateway) are left out by beginning at 2.
+ *
+ * A range that is taken from its middle becomes two, one that is given back is joined with its neighbours; so the list is as
+ * long as the usage is scattered, and shrinks again. Nothing here remembers who has an address: that is in the attachments
+ * (network.c).
+ */
 #include "service/network_pool.h"
 
 #include <arpa/inet.h>

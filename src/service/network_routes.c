@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A network is in memory before it is in the database, marked `uncommitted`: a second request for the name, the number or the
+ * pool meets it there, and a commit that fails takes it out again. A removal is marked likewise, so that nobody joins what is
+ * about to go. Hosts are told after the commit, never before.
+ *
+ * The shape of a request is not the model's: a user may leave pools to the service or say "none", and define() makes of it
+ * what the model's own checks accept. Who may create and remove is the route's affair (routes.c).
+ */
 #include <string.h>
 
 #include "base/mem.h"

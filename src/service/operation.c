@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * All operations that are remembered are in memory, oldest first, and the database has a row of each for the next start;
+ * progress alone is never written down. Whoever waits for an end (GET ?wait=) is in a list at the operation and is answered by
+ * its end or by a timer, whichever is first: an operation that is removed must have answered them all.
+ *
+ * One that has ended is kept for a time that the site sets, and one that runs for as long as it does; the list is bounded, so
+ * that clients in a loop do not fill the memory. Rows of the answers to idempotency keys are trimmed here with them, after a
+ * day.
+ */
 #include "service/operation.h"
 
 #include <string.h>
@@ -120,7 +129,7 @@ static void insert(struct service *s, struct operation *o)
 
 static void operation_free(struct operation *o)
 {
-	free((char *)(uintptr_t)o->kind);
+	free(o->kind);
 	free(o->subject);
 	free(o->step);
 	json_decref(o->result);

@@ -16,7 +16,7 @@ extern const char *const operation_state_names[];
 struct operation {
 	int64_t seq;
 	char id[ID_SIZE];
-	const char *kind; /* static: "deploy", "start", "image-import", ... */
+	char *kind;       /* "deploy", "start", "image-import", ... */
 	char *subject;    /* id of the workspace or name of the image */
 	bool on_image;
 	uint64_t owner_uid;

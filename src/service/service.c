@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A change is one batch for the database and the memory that was altered ahead of it. From change_commit to `committed` the
+ * workspaces it touched count it (`uncommitted`); others may be begun on top of it, and their batches are committed in the
+ * same order. When one fails, what it touched is stale, and is read from the database again as soon as no commit of it is
+ * under way: the database is always right.
+ *
+ * What follows from a change - the assignment to the host, the answer, the events - leaves in `committed`, in that order, so
+ * that nobody outside knows of what could be forgotten.
+ */
 #include "service/service.h"
 
 #include <string.h>

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the service tells about itself: version, API file, health, metrics, and why a workspace is not yet where it shall be. */
+/*
+ * What the service tells about itself: version, API file, health, metrics, and why a workspace is not yet where it shall be.
+ * All of it is computed from memory at the moment of the question; nothing is collected for it. `why` answers with the first
+ * that holds: it failed, it is settled, its host is away, a step is under way, the host has not begun; the stable word of each
+ * is part of the API.
+ */
 #include <string.h>
 
 #include "base/mem.h"

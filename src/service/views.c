@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The tables are the API's contract: OpenAPI, decoding of bodies and the documentation are made from them. Two directions:
+ * *_view structs exist for their table alone, since what goes out is built with jansson and is never decoded here; *_request
+ * structs are decoded. Keys of requests have dashes, as a spec's; those of answers have underscores.
+ *
+ * A workspace's JSON is rendered once a version and kept at the workspace, as lists of thousands are polled; whoever changes
+ * what is shown drops it (workspace_store and the report's path do).
+ */
 #include "service/views.h"
 
 #include <string.h>

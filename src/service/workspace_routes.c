@@ -1,5 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* List, show, deploy and change workspaces. What moves one between states is in lifecycle.c. */
+/*
+ * List, show, deploy and change workspaces. What moves one between states is in lifecycle.c. A request is checked whole before
+ * anything is altered; then memory is altered ahead of the database, as service.c says, and an address that is not to be had
+ * takes it all back.
+ *
+ * A list is put together from the texts that the workspaces keep rendered, and its ETag from their versions, so a client that
+ * polls gets 304 while nothing changes. An idempotency key stands for the digest of route, query and body: the same request is
+ * answered with what it made, another one under that key is refused. A dry run goes the whole way up to the commit, on a
+ * workspace that nobody else sees.
+ */
 #include <string.h>
 
 #include "base/hash.h"
@@ -334,9 +343,8 @@ int handle_workspaces_create(struct request *r, struct err *e)
 		workspace_discard(w);
 		return result;
 	}
-	if (!request_flag(r, "dry-run")) {
+	if (!request_flag(r, "dry-run"))
 		return deploy(r, w, key, digest, e);
-	}
 	result = plan(r, w, e);
 	workspace_discard(w);
 	return result;
@@ -454,7 +462,6 @@ static void replace_keys(json_t *spec, const struct change_request *body)
 	}
 }
 
-/* A changed copy of the spec. */
 static void spec_free(struct spec *s)
 {
 	if (s)
@@ -462,6 +469,7 @@ static void spec_free(struct spec *s)
 	free(s);
 }
 
+/* A changed copy. */
 static int change_spec(const struct spec *old, const struct change_request *body, struct spec **ret_spec, struct err *e)
 {
 	struct spec *spec = mem_alloc(sizeof *spec);

@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The reader owns a table of all chunks - a whole file's own, or one found by walking the records of an unfinished one - and
+ * one buffer of a chunk. Both ways end in add_chunk, which holds the order (streams ascending, offsets ascending, no gap
+ * between records), so nothing after it need ask again.
+ *
+ * The table at the end is under a digest, which makes a whole file cheap to open; a chunk's record is still compared with its
+ * entry when it is read, and its plain bytes with their digest. An unfinished file is believed up to the first record that is
+ * not right, and cut there.
+ */
 #include "store/bundle_reader.h"
 
 #include <errno.h>

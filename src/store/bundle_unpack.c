@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Three phases, each read to its end before the next: the heads of all chunks that will come; an answer of one bit a head,
+ * whether this very chunk is there already; the chunks that are not. The third must repeat its heads byte by byte, so what was
+ * checked once holds for both.
+ *
+ * Files are left by an import before this one or new, and both are believed only by digest; what no head covers is made a hole
+ * before anything is written, so the result is the bundle's content and nothing else. Runs without rights: it has the files, a
+ * socket, and memory.
+ */
 #include "store/bundle.h"
 
 #include <errno.h>

@@ -1,4 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A child is a fork without exec: it has its parent's memory (the limits, the names) and gives up everything else before it
+ * looks at a byte - descriptors that were not given, then rights by base/sandbox.h. Its error comes back as the bytes of a
+ * struct err, which may be forged by whoever took the child over: texts are ended, the kind is checked, nothing else is used.
+ *
+ * A child that a signal ended died of the bytes it read, unless the signal was KILL, which is ours.
+ */
 #include "store/child.h"
 
 #include <errno.h>

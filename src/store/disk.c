@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the formats have in common: the window, the check of sizes, tables of which one piece is held at a time, and
+ * decompression of single units. A format's file sets `bytes`, `read` and its own state, and gets every byte by disk_fetch,
+ * which no offset leads out of the window.
+ *
+ * Memory is a constant per open disk, whatever the file says about its tables. A raw disk's holes are told as zeros without
+ * reading.
+ */
 #include "store/disk.h"
 
 #include <errno.h>

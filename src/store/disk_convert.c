@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Runs in a child without rights and ends with it, so buffers are large and static. A disk is read front to back once: zeros
+ * become holes, data is written where it was, and both are hashed, since a partition is named by its plain bytes, holes
+ * included.
+ *
+ * What boots it is a guess, made from the disk itself when nothing described it (an MBR's code, a GPT's system partition), and
+ * only a default. disk_check_upload is the one function here for the other side of the pipe.
+ */
 #include "store/disk_convert.h"
 
 #include <errno.h>

@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An OVA begins with its description, which names length and digest of every disk: so each is packed into its scratch file
+ * first, hashed on the way, and copied out behind it. Progress counts the guest's bytes while they are packed. All other
+ * formats are written straight to the output in one pass, which is why the writers (disk_write*.c) never seek.
+ *
+ * The tar is the plainest ustar, as some readers of OVAs know no extensions: names are short, and times are fixed, so equal
+ * disks give equal bytes.
+ */
 #include "store/disk_export.h"
 
 #include <errno.h>

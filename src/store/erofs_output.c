@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Three places may hold a byte that is not in the file yet: the window (1 MiB that ends at the frontier), an open shared
+ * block, and nothing else. Data moves forward and is gathered; what goes back behind the window - a header whose size is known
+ * now - is written where it belongs at once. Gaps in the window are zeros, and the shared blocks that they stand for follow
+ * when they are full.
+ *
+ * Shared blocks are chosen best fit among eight; when none has room, the fullest is closed for a new one.
+ */
 #include "store/erofs_output.h"
 
 #include <errno.h>

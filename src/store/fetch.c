@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The parent's half. Messages (heads and ends, structs of a fixed size) and bodies come on different descriptors, so their
+ * order is not that of sending: the end says how many bytes belong to the answer, and the transfer is over when these have
+ * come. Whatever the child says is checked like the registry's own words.
+ *
+ * A child that is left in the midst of an answer - cancelled, a sink that failed, a protocol that was broken - is killed, and
+ * the next request starts another: there is nothing to clean up in it. Certificates are read here, as it has no files.
+ */
 #include "store/fetch.h"
 
 #include <errno.h>

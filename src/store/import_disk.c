@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Nothing here reads a byte of the upload's meaning: it is written into a file of the session as it comes, and children
+ * without rights (CHILD_PARSES) get that file and a pipe for answers, which are fixed structs and are checked like bytes from
+ * outside. One child says what the upload is, then one for each disk writes it as a raw file and hashes it while it does so.
+ *
+ * An upload that is a raw disk already is not copied: its own file becomes the partition. All files are the session's until
+ * store_put_file, so whoever is killed or fails leaves nothing. Zeros are holes everywhere; a size is limited before it is
+ * written, never after.
+ */
 #include "store/import_disk.h"
 
 #include <errno.h>

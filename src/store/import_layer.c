@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A conversion owns up to two processes and three descriptors: carrel-convert, which makes a partition of a tar, and for a
+ * layer that is a partition already a child before it that makes a tar of that. They are joined by a pipe, and neither is
+ * believed: the converter's answer is parsed like a message from outside, and the digest that it names is compared with the
+ * bytes where a host takes the partition over.
+ *
+ * A reader that fails gives the converter a cut tar; so its own error, which knows why, is preferred to the converter's.
+ */
 #include "store/import_layer.h"
 
 #include <errno.h>

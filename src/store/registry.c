@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A registry is one fetch (a child with the network and no files) and the patience with it: what may be better a moment later
+ * is asked for four times, and each attempt that brought bytes begins the count anew, so that a slow and shaky line ends with
+ * the whole blob.
+ *
+ * A blob is hashed while it is written, and what an earlier import left of it is hashed first; the file is therefore believed
+ * only as far as the digest says so at the end. A resumed file with a wrong digest is begun once more from nothing, as the old
+ * part may be at fault; a fresh one is the registry's fault. Documents are small and kept in memory.
+ */
 #include "store/registry.h"
 
 #include <errno.h>

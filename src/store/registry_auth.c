@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two parsers of what a registry sends, run in the child that has the network. The header's grammar is ambiguous without
+ * looking ahead: after a parameter and a comma comes another parameter, or the next scheme, which is a token that no '='
+ * follows. What does not fit its array is an error, never cut; of several challenges that can be answered the stronger is
+ * taken.
+ */
 #include "store/registry_auth.h"
 
 #include <jansson.h>

@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Source: POSIX.1-2017, pax, "pax Interchange Format"; GNU tar manual, "Storing Sparse Files" (format 1.0). */
+/*
+ * Source: POSIX.1-2017, pax, "pax Interchange Format"; GNU tar manual, "Storing Sparse Files" (format 1.0).
+ *
+ * A pax header stands before an entry only where the old one cannot say it: names past 100 bytes, numbers past their octal
+ * digits, times with fractions, attributes, holes. The prefix field is not used. What a record says is 0 or cut in the header
+ * behind it, for readers that know no pax. Nothing is remembered between two entries, and sizes are the caller's word: it
+ * writes as many bytes as it announced.
+ */
 #include "store/tar_writer.h"
 
 #include <stdbool.h>

@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two objects, because they end at different times. The worker ends for its user with the last line of the answer pipe, or
+ * with that pipe's end; the process ends when the kernel says so, and is reaped by the loop whether there still is a worker or
+ * not. If a signal killed it, its session in the store is cleaned up here, as it could not do that itself.
+ *
+ * The request pipe stays open as a sign of life: its end tells the program that nobody waits any more. All of it is on the
+ * loop's thread.
+ */
 #include "store/worker.h"
 
 #include <errno.h>

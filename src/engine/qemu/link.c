@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One description of a link, told in two languages: the command line's ("tap,id=net0,...") and QMP's (JSON). describe_link
+ * says what there is, pair how it is written, so that a link that is plugged in cannot differ from one that was there at the
+ * start. What the inside gets is made of the same plan's texts as a namespace's interface, route by route.
+ */
 #include "engine/qemu/link.h"
 
 #include <stdio.h>

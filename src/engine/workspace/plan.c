@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The format is the order of the lists in plan.h; encoder, decoder and release expand the same lists, so none can forget a
+ * field. A decoded plan points into the bytes it was made of and owns the arrays only: the runner maps the agent's memory file
+ * and never copies.
+ *
+ * The agent makes plans and the runner is of the same version, so numbers are the host's own; the decoder is strict all the
+ * same (bounds, the exact end), because the runner is root and a fuzzer reads it too.
+ */
 #include "engine/workspace/plan.h"
 
 #include <stdlib.h>

@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The order of program_execute is what it guarantees. Descriptors and limits come first, then rights go, and the user is
+ * changed while there is still the right to. The seccomp filter is last where no_new_privs allows it without rights, so that
+ * the steps before need no exceptions in it; a full system may not have no_new_privs (its own sudo would not work), so there
+ * the filter comes before the capabilities go. The working directory of a new workspace may have to be made, by root; that of
+ * an exec is entered as the user, who may not see it.
+ *
+ * Nothing comes back but the error of what failed; the process is one of the workspace's from the first line on.
+ */
 #include "engine/workspace/program.h"
 
 #include <errno.h>
