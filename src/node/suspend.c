@@ -235,11 +235,7 @@ int suspend_write_manifest(int folder, const struct memory_manifest *m, struct e
 	own_str char *text = memory_manifest_encode(m);
 	int fault = fault_point("suspend-manifest"), r = fault ? err_errno(e, fault, "write the manifest") : 0;
 
-	if (r == 0)
-		r = fs_write_file(folder, MANIFEST_NEW, text, strlen(text), 0600, true, e);
-	if (r == 0 && fsync(folder) < 0)
-		r = err_errno(e, errno, "sync the memory folder");
-	return r;
+	return r == 0 ? fs_write_file(folder, MANIFEST_NEW, text, strlen(text), 0600, true, e) : r; /* and syncs the folder */
 }
 
 static int save_and_commit(struct work *w, const struct suspend_engine *engine, int folder, struct memory_manifest *m, struct err *e)
@@ -247,15 +243,17 @@ static int save_and_commit(struct work *w, const struct suspend_engine *engine, 
 	void *saved = NULL;
 	int fault, r = engine->save(w, folder, m, &saved, e);
 
-	if (r < 0)
+	if (r < 0) {
+		suspend_pack_clean(w->record);
 		return r;
+	}
 	r = (fault = fault_point("suspend-saved")) ? err_errno(e, fault, "suspend") : suspend_write_manifest(folder, m, e);
 	if (r == 0 && (fault = fault_point("suspend-commit")))
 		r = err_errno(e, fault, "suspend");
 	if (r == 0)
-		r = engine->commit(w, folder, saved, e);
-	else
-		engine->abort(w, saved);
+		return engine->commit(w, folder, saved, e); /* after a failure nobody knows: nothing that a manifest may name goes */
+	engine->abort(w, saved);
+	suspend_pack_clean(w->record);
 	return r;
 }
 
@@ -285,6 +283,19 @@ int suspend_do(struct work *w, struct err *e)
 	return r;
 }
 
+/* A packed file has its own. */
+static bool has_digest(const struct memory_file *f) { return f->digest || f->sparse || f->packed; }
+
+static bool is_sealed(const struct memory_manifest *m)
+{
+	const struct memory_file *files = m->files.items;
+	size_t i = 0;
+
+	while (i < m->files.count && has_digest(&files[i]))
+		i++;
+	return i == m->files.count;
+}
+
 int suspend_add_digests(int folder, struct memory_manifest *m, struct err *e)
 {
 	struct memory_file *files = m->files.items;
@@ -293,7 +304,7 @@ int suspend_add_digests(int folder, struct memory_manifest *m, struct err *e)
 	for (size_t i = 0; i < m->files.count && done == 0; i++) {
 		char text[DIGEST_TEXT_SIZE];
 		struct digest d;
-		if (files[i].digest || files[i].sparse)
+		if (has_digest(&files[i]))
 			continue;
 		own_fd int fd = openat(folder, files[i].name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 		done = fd < 0 ? err_errno(e, errno, "open the memory state's file %s", files[i].name) : sparse_hash_fd(fd, &d, e);
@@ -312,12 +323,13 @@ int suspend_seal(const struct record *r, struct err *e)
 
 	if (done < 0)
 		return done;
-	done = fs_open_dir(AT_FDCWD, path, &folder, e);
-	if (done == 0)
+	bool sealed = is_sealed(&m);
+	done = sealed ? 0 : fs_open_dir(AT_FDCWD, path, &folder, e);
+	if (done == 0 && !sealed)
 		done = suspend_add_digests(folder, &m, e);
-	if (done == 0)
+	if (done == 0 && !sealed)
 		done = suspend_write_manifest(folder, &m, e);
-	if (done == 0 && renameat(folder, MANIFEST_NEW, folder, MEMORY_MANIFEST) < 0)
+	if (done == 0 && !sealed && renameat(folder, MANIFEST_NEW, folder, MEMORY_MANIFEST) < 0)
 		done = err_errno(e, errno, "replace the manifest");
 	memory_manifest_done(&m);
 	return done;

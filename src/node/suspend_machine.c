@@ -33,6 +33,7 @@
 #include "node/private_memory.h"
 #include "node/processor.h"
 #include "node/suspend.h"
+#include "node/suspend_pack.h"
 #include "node/template.h"
 #include "store/volume.h"
 
@@ -280,7 +281,8 @@ static int sync_volume(char *path_taken, const char *name, struct err *e)
 	return fd < 0 || fdatasync(fd) < 0 ? err_errno(e, errno, "write volume %s", name) : 0;
 }
 
-/* What is dirty of memory and volumes goes to the disk; while the guest runs it makes new dirt, but less. */
+/* What is dirty of memory and volumes goes to the disk; while the guest runs it makes new dirt, but less. `ram` -1: memory that is packed is
+ * never written as it is. */
 static int write_back(const struct work *w, int ram, struct err *e)
 {
 	const struct objects *volumes = &w->record->wish.spec->volumes;
@@ -289,7 +291,7 @@ static int write_back(const struct work *w, int ram, struct err *e)
 	char *path;
 	int r = 0;
 
-	if (fdatasync(ram) < 0)
+	if (ram >= 0 && fdatasync(ram) < 0)
 		return err_errno(e, errno, "write the machine's memory");
 	for (size_t i = 0; i <= volumes->count && r == 0; i++) {
 		path = record_volume_path(w->record, w->node->kept, i ? &specs[i - 1] : NULL);
@@ -327,16 +329,20 @@ static int gather(const struct work *w, int folder, int *ret_ram, struct err *e)
 	return r;
 }
 
+static struct memory_file *last_file(const struct memory_manifest *m) { return (struct memory_file *)m->files.items + m->files.count - 1; }
+
 static int finish_files(const struct work *w, int folder, int ram, int state, struct memory_manifest *m, struct err *e)
 {
+	bool packs = suspend_packs_at_once(w->node);
 	int r = private_memory_update(folder, (pid_t)w->record->truth.report->pid, ram, e);
 
 	if (r == 0)
-		r = write_back(w, ram, e);
-
+		r = write_back(w, packs ? -1 : ram, e);
 	if (r == 0 && fdatasync(state) < 0)
 		r = err_errno(e, errno, "write the machine's state");
-	return r == 0 ? add_files(m, w->record, folder, e) : r;
+	if (r == 0)
+		r = add_files(m, w->record, folder, e);
+	return r == 0 && packs ? suspend_pack_now(folder, m->taken_ms, last_file(m), e) : r;
 }
 
 static int machine_save(struct work *w, int folder, struct memory_manifest *m, void **ret_saved, struct err *e)
@@ -351,7 +357,7 @@ static int machine_save(struct work *w, int folder, struct memory_manifest *m, v
 	if (r == 0)
 		r = describe(w, folder, m, e);
 	for (int i = 0; i < 2 && r == 0; i++)
-		r = write_back(w, ram, e);
+		r = write_back(w, suspend_packs_at_once(w->node) ? -1 : ram, e);
 	uint64_t begun_ms = loop_now_ms();
 	if (r == 0)
 		r = runner_suspend(run, folder, state, &connection, e);

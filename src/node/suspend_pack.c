@@ -48,6 +48,8 @@ static const struct memory_file *first_plain(const struct memory_manifest *m)
 	return NULL;
 }
 
+bool suspend_packs_at_once(const struct node *n) { return n->config.memory != MEMORY_KEPT && n->config.memory_after_ms == 0; }
+
 uint64_t suspend_pack_due(const struct node *n, const struct record *r)
 {
 	struct memory_manifest m = { 0 };
@@ -213,20 +215,44 @@ int suspend_pack_begin(const struct record *r, struct suspend_packing **ret_pack
 	return done;
 }
 
-/* What was packed is what was sealed. */
+/* What was packed is what was sealed, where it was. */
 static int note_packed(struct memory_file *f, const json_t *answer, struct err *e)
 {
 	const char *digest = json_string_value(json_object_get(answer, "digest")), *sparse = json_string_value(json_object_get(answer, "sparse"));
 
-	if (!digest || !sparse)
+	if (!digest || (f->sparse && !sparse))
 		return err_set(e, ERR_INTERNAL, "carrel-memory's answer is not whole");
 	if (f->sparse && !str_eq(f->sparse, sparse))
 		return err_set(e, ERR_CORRUPT, "the memory state's file %s is damaged: its bytes are not those that were written", f->name);
-	free(f->sparse);
-	f->sparse = mem_strdup(sparse);
+	if (sparse && !f->sparse)
+		f->sparse = mem_strdup(sparse);
 	f->packed = mem_strdup(digest);
 	f->stored = (uint64_t)json_integer_value(json_object_get(answer, "bytes"));
 	return 0;
+}
+
+int suspend_pack_now(int folder, uint64_t taken_ms, struct memory_file *f, struct err *e)
+{
+	own_str char *name = mem_printf("%s" MEMORY_PACKED, f->name);
+	own_fd int from = openat(folder, f->name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	own_fd int to = openat(folder, name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int fault = fault_point("pack-now"), r;
+	struct child c = { -1, -1 };
+	json_t *answer = NULL;
+	char taken[32];
+
+	if (from < 0 || to < 0 || fault)
+		return err_errno(e, fault ? fault : errno, "pack the memory state's file %s", f->name);
+	(void)snprintf(taken, sizeof taken, "%" PRIu64, taken_ms);
+	r = start("pack", taken, "now", from, to, &c, e);
+	if (r == 0)
+		r = hear(&c, &answer, e);
+	own_close(&c.pidfd);
+	own_close(&c.answer);
+	if (r == 0)
+		r = note_packed(f, answer, e);
+	json_decref(answer);
+	return r;
 }
 
 static int put_name(int folder, const char *name, struct err *e)

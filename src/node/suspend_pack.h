@@ -13,6 +13,12 @@
 /* When its memory is to be packed, in milliseconds of Unix time; 0: there is nothing to pack, or the site keeps it as it is. */
 uint64_t suspend_pack_due(const struct node *n, const struct record *r);
 
+/* Whether memory is packed while it is written, and there is never a plain form of it on the disk: nothing may rest here. */
+bool suspend_packs_at_once(const struct node *n);
+/* A file that nobody changes now, of a state without a manifest yet: its packed form is on the disk, and `f` tells of it. The plain one stays,
+ * until suspend_pack_clean. */
+int suspend_pack_now(int folder, uint64_t taken_ms, struct memory_file *f, struct err *e) must_check;
+
 /* One file being packed by a process that goes on where an earlier one was ended. */
 struct suspend_packing;
 

@@ -388,6 +388,7 @@ static int become_suspended(struct work *w, struct err *e)
 
 	report->state = STATE_SUSPENDED;
 	report->pid = 0;
+	suspend_pack_clean(w->record); /* of what was packed at once, before it is written to the disk */
 	suspend_count_bytes(w->record);
 	w->record->pack_due_ms = suspend_pack_due(w->node, w->record);
 	int saved = record_save_truth(w->record, e), undone = steps_undo_start(w, saved < 0 ? NULL : e);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carrel-memory pack TAKEN-MS [LEVEL]    descriptor 3, a memory file, into descriptor 4, which goes on where it was ended:
- *                                        {"bytes":N,"digest":"sha256:HEX","sparse":"sha256:HEX","kept":N}
- * carrel-memory unpack DIGEST LENGTH     descriptor 3, a packed memory whose digest and plain length are these, into descriptor 4
- * carrel-memory check DIGEST LENGTH      the same without writing
+ * carrel-memory pack TAKEN-MS          descriptor 3, a memory file, into descriptor 4, which goes on where it was ended:
+ *                                      {"bytes":N,"digest":"sha256:HEX","sparse":"sha256:HEX","kept":N}
+ * carrel-memory pack TAKEN-MS now      as fast as it can, because somebody waits; the file was never sealed: no "sparse"
+ * carrel-memory unpack DIGEST LENGTH   descriptor 3, a packed memory whose digest and plain length are these, into descriptor 4
+ * carrel-memory check DIGEST LENGTH    the same without writing
  *
  * The answer is one line of JSON on standard output, of an error too. Nothing is opened: after the arguments everything happens in the sandbox.
  */
@@ -34,22 +35,22 @@ static unsigned threads(void)
 
 static int pack(char **argv, json_t **ret_answer, struct err *e)
 {
-	struct memory_pack_how how = { .sparse = true, .threads = threads() };
+	bool now = argv[3] != NULL;
+	struct memory_pack_how how = { .sparse = !now, .level = now ? MEMORY_PACK_LEVEL_NOW : MEMORY_PACK_LEVEL, .threads = threads() };
 	char digest[DIGEST_TEXT_SIZE], sparse[DIGEST_TEXT_SIZE];
 	struct memory_pack_made made;
-	uint64_t level = 0;
 
-	if (str_to_u64(argv[2], UINT64_MAX, &how.taken_ms) < 0 || (argv[3] && str_to_u64(argv[3], 19, &level) < 0))
-		return err_set(e, ERR_INVALID, "use: carrel-memory pack TAKEN-MS [LEVEL]");
-	how.level = (int)level;
-	(void)setpriority(PRIO_PROCESS, 0, NICE);
+	if (str_to_u64(argv[2], UINT64_MAX, &how.taken_ms) < 0 || (now && !str_eq(argv[3], "now")))
+		return err_set(e, ERR_INVALID, "use: carrel-memory pack TAKEN-MS [now]");
+	if (!now)
+		(void)setpriority(PRIO_PROCESS, 0, NICE);
 	(void)fault_point("memory.pack");
 	int r = sandbox_enter(SANDBOX_THREADS, NULL, e);
 	if (r == 0)
 		r = memory_pack_write(FROM, TO, &how, &made, e);
 	if (r == 0)
-		*ret_answer = json_pack("{s:I, s:s, s:s, s:I}", "bytes", (json_int_t)made.bytes, "digest", digest_text(&made.digest, digest), "sparse",
-					digest_text(&made.sparse, sparse), "kept", (json_int_t)made.kept);
+		*ret_answer = json_pack("{s:I, s:s, s:s*, s:I}", "bytes", (json_int_t)made.bytes, "digest", digest_text(&made.digest, digest), "sparse",
+					now ? NULL : digest_text(&made.sparse, sparse), "kept", (json_int_t)made.kept);
 	return r;
 }
 

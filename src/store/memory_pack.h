@@ -20,6 +20,10 @@
 #define MEMORY_PACK_PAGES (MEMORY_PACK_CHUNK / MEMORY_PACK_PAGE)
 #define MEMORY_PACK_LENGTH_MOST (UINT64_C(1) << 46)
 
+/* zstd's levels, measured: docs/decisions/0123 and 0137. */
+#define MEMORY_PACK_LEVEL 2
+#define MEMORY_PACK_LEVEL_NOW 1 /* somebody waits for it */
+
 #define MEMORY_PACK_START_BYTES 64
 #define MEMORY_PACK_HEAD_BYTES 80
 #define MEMORY_PACK_ENTRY_BYTES 40
@@ -64,7 +68,7 @@ struct memory_pack_made {
 struct memory_pack_how {
 	uint64_t taken_ms; /* of the state */
 	bool sparse;       /* ret_made->sparse, too */
-	int level;         /* zstd's; 0: ours */
+	int level;         /* zstd's */
 	unsigned threads;
 };
 /* Packs `from`, whose bytes nobody changes, into `to`, which is empty or was begun by an earlier call, and syncs it. */

@@ -4,11 +4,12 @@
  * So chunks are in order, and writing is as parallel as compressing; what a killed writer leaves may have gaps near its end, and is cut at the
  * first chunk that is not whole.
  *
- * The level was measured: docs/decisions/0123.
+ * Each chunk is on its way to the disk while others are compressed, so the sync at the end finds little left.
  */
 #include "store/memory_pack.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -21,7 +22,6 @@
 #include "base/mem.h"
 #include "base/own.h"
 
-#define LEVEL 2
 #define THREADS_MOST 64
 
 struct written {
@@ -84,8 +84,7 @@ static void compress(const struct writing *j, struct memory_pack_room *room, siz
 
 	if (!room->compress)
 		room->compress = ZSTD_createCCtx();
-	size_t n = ZSTD_compressCCtx(room->compress, stored, ZSTD_compressBound(MEMORY_PACK_CHUNK), room->plain, bytes,
-				     j->how->level ? j->how->level : LEVEL);
+	size_t n = ZSTD_compressCCtx(room->compress, stored, ZSTD_compressBound(MEMORY_PACK_CHUNK), room->plain, bytes, j->how->level);
 	if (ZSTD_isError(n) || n >= bytes)
 		memcpy(stored, room->plain, n = bytes);
 	c->stored = (uint32_t)n;
@@ -162,6 +161,8 @@ static void *write_chunks(void *data)
 		(void)pthread_mutex_unlock(&j->lock);
 		if (r > 0)
 			r = memory_pack_pwrite(j->to, room.stored, bytes, at, &why);
+		if (r == 0 && bytes)
+			(void)sync_file_range(j->to, (off_t)at, (off_t)bytes, SYNC_FILE_RANGE_WRITE);
 		(void)pthread_mutex_lock(&j->lock);
 		if (r < 0)
 			fail(j, &why);

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import subprocess
 import uuid
 
 import pytest
@@ -11,13 +12,14 @@ from conftest import import_image
 from test_suspend import count, counting, damage, folder, goes_on, revived, settled
 
 NAME = "packed"
+RESTS = "1ms"  # it is plain for a moment, and then it is packed
 
 
 @pytest.fixture(scope="module")
 def site(new_module_site, kernel, busybox_tar):
     plan = pathlib.Path(f"/var/tmp/carrel-packed-faults-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     plan.write_text("")
-    site = new_module_site(node_args=["--memory-after", "0s"], env={"CARREL_FAULTS": str(plan)})
+    site = new_module_site(node_args=["--memory-after", RESTS], env={"CARREL_FAULTS": str(plan)})
     site.carrel("kernel", "import", "linux", kernel)
     import_image(site, "busybox", busybox_tar)
     site.plan = plan
@@ -35,9 +37,26 @@ def is_packed(site):
     return "ram.packed" in there and not there & {"ram", "ram.packed.new", "manifest.json.new"}
 
 
+def is_left_alone(site):
+    check = site.carrel("suspend", "--check", NAME, ok=None)
+    return check.returncode == 0 and "worked on" not in check.stdout + check.stderr
+
+
+def reached(site, point, fault, verb):
+    """The verb is asked for, and the fault has done what it does: who was killed is killed and there again."""
+    of_agent, before = fault == "kill" and not point.startswith("memory."), site.node.process.pid
+    site.plan.write_text(f"{point} {fault}\n")
+    asked = site.popen(verb, NAME, stderr=subprocess.DEVNULL)
+    while asked.poll() is None:
+        revived(site)
+    site.wait(lambda: site.plan.read_text().startswith("#"), what=f"{point} reached")
+    site.wait(lambda: revived(site) or not of_agent or site.node.process.pid != before, what=f"an agent killed at {point}")
+    return settled(site, NAME)
+
+
 def packed(site):
     site.wait_state(NAME, "suspended")
-    site.wait(lambda: is_packed(site) and "worked on" not in site.json("suspend", "--check", NAME).get("reason", ""), what="packed memory")
+    site.wait(lambda: is_packed(site) and is_left_alone(site), what="packed memory")
     return folder(site, NAME)
 
 
@@ -99,6 +118,39 @@ def test_damaged_in_any_part_it_is_refused_and_stays(site):
     goes_on(site, NAME, before)
 
 
+@pytest.fixture
+def at_once(site):
+    """The same site, where memory is packed by the suspend itself."""
+    def again(after):
+        site.node.kill()
+        site.node.arguments[site.node.arguments.index("--memory-after") + 1] = after
+        site.node.start()
+        settled(site, NAME)
+    again("0s")
+    yield site
+    again(RESTS)
+
+
+def test_at_once_no_plain_memory_is_left(at_once):
+    site, before = at_once, count(at_once, NAME)
+    site.carrel("suspend", NAME)
+    assert is_packed(site)
+    ram = next(f for f in json.loads((folder(site, NAME) / "manifest.json").read_text())["files"] if f["name"] == "ram")
+    assert ram["stored"] == (folder(site, NAME) / "ram.packed").stat().st_size and "sparse-digest" not in ram
+    assert site.json("suspend", "--check", NAME)["level"] == "memory"
+    damage(folder(site, NAME) / "ram.packed", ram["stored"] // 2)
+    assert site.json("suspend", "--check", NAME)["level"] == "volumes"
+    damage(folder(site, NAME) / "ram.packed", ram["stored"] // 2)
+    site.carrel("resume", NAME)
+    goes_on(site, NAME, before)
+    for point, fault in (("pack-now", "ENOSPC"), ("memory.pack", "kill"), ("suspend-saved", "ENOSPC"), ("suspend-saved", "kill")):
+        before = count(site, NAME)
+        if reached(site, point, fault, "suspend")["state"] == "suspended":  # the wish was still there for the next agent
+            site.carrel("resume", NAME)
+        goes_on(site, NAME, before)
+        assert "ram" in files(site) and (fault == "kill" or "ram.packed" not in files(site)), (point, fault, files(site))
+
+
 def test_a_resume_ends_the_packing(site):
     """The process that packs stands still where nobody lets it go on, and the resume does not wait for it. Who waited for its turn gets it."""
     before = count(site, NAME)
@@ -147,13 +199,7 @@ def test_killed_at_each_step_it_is_whole(site):
         if verb == "resume":
             suspended(site)
         before = 0 if verb == "resume" else count(site, NAME)
-        site.plan.write_text(f"{point} {fault}\n")
-        asked = site.popen(verb, NAME)
-        while asked.poll() is None:
-            revived(site)
-        site.wait(lambda: site.plan.read_text().startswith("#"), what=f"{point} reached")
-        revived(site)
-        found = settled(site, NAME)
+        found = reached(site, point, fault, verb)
         if verb == "suspend":
             assert found["state"] == "suspended", (point, fault, found)
             if fault == "kill" and point.startswith("pack"):  # the next agent packs it to its end
