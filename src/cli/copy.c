@@ -163,7 +163,7 @@ int copy_look(struct cli *cli, const char *name, const char *path, enum copy_kin
 	str_done(&x.head);
 	if (r < 0 && e->kind != ERR_NOT_FOUND)
 		return r;
-	*ret_kind = r < 0 || !type ? COPY_ABSENT : type == '5' ? COPY_FOLDER : COPY_FILE;
+	*ret_kind = r < 0 || !type ? COPY_ABSENT : type == '5' ? COPY_FOLDER : type == '2' ? COPY_LINK : COPY_FILE;
 	err_clear(e);
 	return 0;
 }

@@ -11,7 +11,7 @@ int copy_in(struct cli *cli, const char *name, const char *path, int fd, struct 
 /* File or folder `path` of workspace `name` to `fd`. */
 int copy_out(struct cli *cli, const char *name, const char *path, int fd, struct err *e) must_check;
 
-enum copy_kind { COPY_ABSENT, COPY_FILE, COPY_FOLDER };
+enum copy_kind { COPY_ABSENT, COPY_FILE, COPY_FOLDER, COPY_LINK };
 /* What is at `path`: asks for its tar and looks at the first header only. */
 int copy_look(struct cli *cli, const char *name, const char *path, enum copy_kind *ret_kind, struct err *e) must_check;
 

@@ -72,6 +72,22 @@ static int parse(const char *given, struct place *ret_place, struct err *e)
 
 /* --- into a workspace --- */
 
+/* What is at a destination; a link to a folder is one, as a shell has it: /var/run. */
+static int look_at_target(struct cli *cli, const struct place *to, enum copy_kind *ret_kind, struct err *e)
+{
+	own_str char *behind = mem_printf("%s/.", to->path);
+	enum copy_kind kind = COPY_FOLDER;
+	int r = str_eq(to->path, "/") ? 0 : copy_look(cli, to->workspace, to->path, &kind, e);
+
+	if (r == 0 && kind == COPY_LINK) {
+		struct err ignored;
+		if (copy_look(cli, to->workspace, behind, &kind, &ignored) < 0 || kind != COPY_FOLDER)
+			kind = COPY_FILE;
+	}
+	*ret_kind = kind;
+	return r;
+}
+
 struct target {
 	const char *folder, *name; /* in the workspace; the entries' new first part */
 };
@@ -101,7 +117,7 @@ static int copy_to_workspace(struct cli *cli, const struct place *from, const st
 
 	if (stat(from->path, &st) < 0)
 		return err_errno(e, errno, "%s", from->path);
-	int r = str_eq(to->path, "/") ? 0 : copy_look(cli, to->workspace, to->path, &kind, e);
+	int r = look_at_target(cli, to, &kind, e);
 	if (r == 0)
 		r = choose_target(to, kind, from, S_ISDIR(st.st_mode), &target, e);
 	if (r < 0)

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Theory. A stream is a WebSocket: binary messages are bytes of a channel, texts are control. Its last message is the outcome, which is told
+ * once, by `ended`; a line that closes without one is an error of its own. A request that the service would refuse for its length is not sent.
+ */
 #include "client/stream.h"
 
 #include <stdlib.h>
@@ -12,6 +16,7 @@
 
 #define PIECE_MOST 65535
 #define MESSAGE_MOST (1 << 20)
+#define REQUEST_MOST (128 << 10) /* of the service */
 
 struct stream {
 	struct ws *ws;
@@ -83,17 +88,22 @@ int stream_open(struct loop *l, const char *address, const char *path, const jso
 {
 	static const struct ws_events ws_events = { on_message, on_closed, on_drained };
 	own_strbuf struct str early = { 0 };
+	own_str char *text = request ? json_dumps(request, JSON_COMPACT) : NULL;
 	int fd = -1;
-	int r = http_upgrade(address, path, &fd, &early, e);
 
+	if (text && strlen(text) > REQUEST_MOST) {
+		(void)err_set(e, ERR_TOO_LARGE, "the command and its environment are too long: %zu bytes, at most %d", strlen(text), REQUEST_MOST);
+		return err_hint(e, "give the data on standard input, or as a file (carrel cp)");
+	}
+	int r = http_upgrade(address, path, &fd, &early, e);
 	if (r < 0)
 		return r;
 	struct stream *s = mem_alloc(sizeof *s);
 	s->events = *events;
 	s->data = data;
 	s->ws = ws_new(l, fd, WS_CLIENT, MESSAGE_MOST, early.bytes, early.length, &ws_events, s);
-	if (request)
-		send_json(s, request);
+	if (text)
+		ws_send(s->ws, true, text, strlen(text));
 	*ret_stream = s;
 	return 0;
 }

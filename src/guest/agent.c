@@ -625,7 +625,8 @@ static void open_stream(struct agent *a, const struct guest_frame *f)
 		end_list(&o.command);
 		end_list(&o.environment);
 		if (streams_count(a->streams) >= GUEST_STREAMS_MOST)
-			r = err_set(&e, ERR_NO_CAPACITY, "%d streams are open", GUEST_STREAMS_MOST);
+			r = err_set(&e, ERR_NO_CAPACITY, "%d programs and copies run in the machine already, as many as it takes at once",
+				    GUEST_STREAMS_MOST);
 		else if (o.kind == GUEST_PROGRAM)
 			r = stream_attach(a->streams, f->number, (unsigned)o.rows, (unsigned)o.columns, &e);
 		else

@@ -29,6 +29,8 @@
 #include "engine/workspace/message.h"
 #include "engine/workspace/program.h"
 
+#define SYNC_FD 3 /* of a copy */
+
 static void close_one(int *fd)
 {
 	if (*fd >= 0)
@@ -119,17 +121,27 @@ static int make_streams(const struct child_how *how, struct child *c, int standa
 	return r;
 }
 
-static int run_copy(const struct child_how *how, const int standard[3], struct err *e)
+/* It executes nothing that would close them: with the other end of its own input it would never see that end, nor would other programs
+ * see the end of theirs while it copies. */
+static int keep_streams(const int standard[3], int *sync, struct err *e)
+{
+	for (int i = 0; i < 3; i++)
+		if (standard[i] >= 0 && dup2(standard[i], i) < 0)
+			return err_errno(e, errno, "place descriptors");
+	if (*sync != SYNC_FD && dup2(*sync, SYNC_FD) < 0)
+		return err_errno(e, errno, "place descriptors");
+	*sync = SYNC_FD;
+	return syscall(SYS_close_range, SYNC_FD + 1, ~0u, 0) < 0 ? err_errno(e, errno, "close descriptors") : 0;
+}
+
+static int run_copy(const struct child_how *how, const int standard[3], int *sync, struct err *e)
 {
 	sigset_t none;
 	int r = program_keep_capabilities(PROGRAM_COPIES, e);
 
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL); /* the agent's are blocked */
-	for (int i = 0; i < 3; i++)
-		if (standard[i] >= 0 && dup2(standard[i], i) < 0)
-			return err_errno(e, errno, "place descriptors");
-	if (r < 0)
+	if (r < 0 || (r = keep_streams(standard, sync, e)) < 0)
 		return r;
 	return how->kind == GUEST_COPY_IN ? archive_unpack(how->path, STDIN_FILENO, e) : archive_pack(how->path, STDOUT_FILENO, e);
 }
@@ -156,7 +168,7 @@ static void run(const struct child_how *how, int sync, const int standard[3])
 	int r = how->go_inside ? how->go_inside(how->init_pidfd, &e) : child_enter_root(how->root, &e);
 
 	if (r >= 0)
-		r = copies ? run_copy(how, standard, &e) : run_program(how, standard, &e);
+		r = copies ? run_copy(how, standard, &sync, &e) : run_program(how, standard, &e);
 	if (r < 0)
 		(void)!message_send(sync, MESSAGE_FAILED, &e, NULL, 0, NULL);
 	_exit(r >= 0 ? 0 : copies ? 1 : e.number == ENOENT ? 127 : 126);

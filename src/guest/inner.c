@@ -402,7 +402,7 @@ static int enter_program(const struct child_how *how, struct child *ret_child, s
 {
 	struct enter n = { .plan = inner.plan, .init = inner.birth.pid, .init_pidfd = inner.birth.pidfd, .argv = how->argv,
 			   .environment = how->environment, .user = how->user, .directory = how->directory, .terminal = how->terminal,
-			   .input = how->input };
+			   .input = how->input, .rows = (unsigned short)how->rows, .columns = (unsigned short)how->columns };
 	struct child c = { .pidfd = -1, .sync = -1, .input = -1, .output = -1, .errors = -1, .terminal = -1 };
 	int r = enter_workspace(&n, e);
 

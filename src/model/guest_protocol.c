@@ -300,6 +300,7 @@ int guest_decode(const struct guest_shape *shape, const void *bytes, size_t leng
 	const struct guest_shape name = { .size = sizeof(struct type_), .fields = (const struct guest_field[]){ __VA_ARGS__, { 0 } } }
 
 #define PATH_MOST 4096
+#define WORDS_MOST 65536 /* as many as fit into RUNNER_TEXTS_LONGEST */
 
 SHAPE(guest_hello_shape, guest_hello, NUMBER(1, guest_hello, version), NUMBER(2, guest_hello, features), TEXT(3, guest_hello, boot_id, 64),
       TEXT(4, guest_hello, release, 64), NUMBER(5, guest_hello, uptime_ns));
@@ -332,8 +333,8 @@ SHAPE(guest_close_shape, guest_close, NUMBER(2, guest_close, exit_status), OBJEC
 
 SHAPE(guest_open_shape, guest_open, NUMBER(1, guest_open, kind), NUMBER(2, guest_open, terminal), NUMBER(3, guest_open, input),
       NUMBER(4, guest_open, rows), NUMBER(5, guest_open, columns), TEXT(6, guest_open, user, 256),
-      TEXT(7, guest_open, directory, PATH_MOST), TEXT(8, guest_open, path, PATH_MOST), TEXTS(9, guest_open, command, 4096),
-      TEXTS(10, guest_open, environment, 4096));
+      TEXT(7, guest_open, directory, PATH_MOST), TEXT(8, guest_open, path, PATH_MOST), TEXTS(9, guest_open, command, WORDS_MOST),
+      TEXTS(10, guest_open, environment, WORDS_MOST));
 
 /* --- errors --- */
 

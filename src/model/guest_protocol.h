@@ -30,7 +30,7 @@
 #define GUEST_DATA_LONGEST 16384          /* payload of GUEST_DATA, with its channel byte */
 #define GUEST_PAYLOAD_LONGEST (1u << 20)  /* of GUEST_CONFIGURE, host to guest */
 #define GUEST_ANSWER_LONGEST 65536        /* of anything, guest to host */
-#define GUEST_STREAMS_MOST 64             /* open at once */
+#define GUEST_STREAMS_MOST 256            /* open at once */
 #define GUEST_WINDOW 131072               /* credit of each side of a new stream, in payload bytes of GUEST_DATA */
 #define GUEST_SEED_BYTES 64
 

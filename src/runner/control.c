@@ -144,7 +144,8 @@ static int exec(struct runner *r, const struct request *request, struct session 
 	memcpy(argv, list + 2, q->commands * sizeof *argv);
 	struct enter enter = { .plan = &r->plan, .init = r->birth.pid, .init_pidfd = r->birth.pidfd, .argv = argv,
 			       .environment = list + 2 + q->commands, .user = list[0], .directory = list[1],
-			       .terminal = q->flags & RUNNER_TERMINAL, .input = q->flags & RUNNER_INPUT };
+			       .terminal = q->flags & RUNNER_TERMINAL, .input = q->flags & RUNNER_INPUT,
+			       .rows = session_extent(q->rows), .columns = session_extent(q->columns) };
 	if ((result = enter_workspace(&enter, e)) < 0)
 		return result;
 	struct session_options how = {

@@ -409,7 +409,8 @@ static int boot(struct machine *m, struct err *e)
 		return result;
 	if (m->error.kind) {
 		*e = m->error;
-		if (m->plan.template == TEMPLATE_USED && !(m->plan.arrives && m->heard)) /* what cannot be made again here cannot after a boot */
+		/* what cannot be made again here, or is not there, cannot after a boot */
+		if (m->plan.template == TEMPLATE_USED && !m->refused && !(m->plan.arrives && m->heard))
 			e->number = m->unloadable ? EBADMSG : ESTALE;
 		return -e->number;
 	}

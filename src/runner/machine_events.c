@@ -228,6 +228,7 @@ static void guest_failed(struct machine *m, const struct guest_state *s)
 
 	if (guest_error_get(&s->error, &e) >= 0)
 		(void)err_set(&e, ERR_INTERNAL, "the machine failed and does not say why");
+	m->refused = s->exit_status != 0;
 	machine_settle_badly(m, &e);
 	machine_kill(m);
 }

@@ -34,6 +34,7 @@ struct machine {
 	unsigned attempt;
 	bool heard;          /* hello */
 	bool unloadable;     /* QEMU does not take the template's state */
+	bool refused;        /* the workspace's program cannot be executed: so it would be after a boot */
 	bool grown;
 	bool runs;           /* the guest says so */
 	bool identified;     /* a clone is itself */

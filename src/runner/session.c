@@ -414,11 +414,13 @@ static unsigned number_after(const char *text, const char *key)
 	return (unsigned)strtoul(at, NULL, 10);
 }
 
+unsigned short session_extent(unsigned given) { return given < 10000 ? (unsigned short)given : 0; }
+
 static void resize(struct session *s, unsigned rows, unsigned columns)
 {
-	struct winsize size = { .ws_row = (unsigned short)rows, .ws_col = (unsigned short)columns };
+	struct winsize size = { .ws_row = session_extent(rows), .ws_col = session_extent(columns) };
 
-	if (s->how.streams.terminal < 0 || !rows || !columns || rows >= 10000 || columns >= 10000)
+	if (s->how.streams.terminal < 0 || !size.ws_row || !size.ws_col)
 		return;
 	if (s->how.streams.pidfd >= 0)
 		(void)ioctl(s->how.streams.terminal, TIOCSWINSZ, &size);

@@ -45,6 +45,8 @@ struct session_options {
 	void *other;
 };
 
+/* Rows or columns of a terminal as a client gave them; 0: nothing that can be. */
+unsigned short session_extent(unsigned given);
 struct session *session_new(struct loop *l, const struct session_options *how);
 void session_free(struct session *s);
 /* Takes the socket. A client of a session that is over gets the last message at once. */

@@ -20,6 +20,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -81,12 +82,16 @@ static int enter_namespaces(int init_pidfd, bool host_network, struct err *e)
 	return 0;
 }
 
-static int open_terminal(int *ret_master, int *ret_peer, struct err *e)
+/* With its size from the first: a program may ask for it before the client is there. */
+static int open_terminal(const struct enter *n, int *ret_master, int *ret_peer, struct err *e)
 {
+	const struct winsize size = { .ws_row = n->rows, .ws_col = n->columns };
 	own_fd int master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 
 	if (master < 0)
 		return err_errno(e, errno, "open /dev/pts/ptmx in the workspace");
+	if (n->rows && n->columns)
+		(void)ioctl(master, TIOCSWINSZ, &size);
 	int r = program_terminal(master, ret_peer, e);
 	if (r == 0)
 		*ret_master = TAKE_FD(master);
@@ -96,7 +101,7 @@ static int open_terminal(int *ret_master, int *ret_peer, struct err *e)
 static int run_child(const struct enter *n, int sync, const int standard[3], struct err *e)
 {
 	int master = -1, peer = -1;
-	int r = n->terminal ? open_terminal(&master, &peer, e) : 0;
+	int r = n->terminal ? open_terminal(n, &master, &peer, e) : 0;
 
 	if (r < 0)
 		return r;

@@ -20,6 +20,7 @@ struct enter {
 	const char *const *argv, *const *environment; /* environment: on top of the plan's */
 	const char *user, *directory;                 /* "" when not given */
 	bool terminal, input;
+	unsigned short rows, columns; /* of the terminal; 0: not known */
 	const char *copy_program; /* carrel-copy, with argv, instead of a program of the workspace; NULL otherwise */
 	int plan_fd;              /* for it: the plan's memory file */
 	/* results */
