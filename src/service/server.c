@@ -6,7 +6,8 @@
  *
  * A request whose handler did not answer at once is suspended: libmicrohttpd leaves the connection alone until the answer is there.
  * A connection that sends nothing for IDLE_SECONDS while it is not suspended is closed, which ends slow senders; a peer that drips
- * bytes holds one of its own connections, of which each user has a limited number.
+ * bytes holds one of its own connections, of which each user has a limited number. A stream that was let in has UPLOAD_IDLE_SECONDS:
+ * what makes its bytes (mmdebstrap, docker save) may think for minutes.
  */
 #include "service/server.h"
 
@@ -29,6 +30,7 @@
 #include "service/service.h"
 
 #define IDLE_SECONDS 30
+#define UPLOAD_IDLE_SECONDS 600
 #define CONNECTIONS_MOST 4096
 #define ACCEPT_PAUSE_MS 100
 
@@ -530,7 +532,9 @@ static void start(struct request *r, const char *method, struct err *e)
 		result = err_set(e, ERR_INVALID, "Content-Length is not a number");
 	if (result == 0 && !(r->route->flags & ROUTE_STREAM) && bytes > BODY_MOST)
 		result = err_set(e, ERR_TOO_LARGE, "the body has more than %d bytes", BODY_MOST);
-	if (result == 0 && r->route->flags & ROUTE_STREAM)
+	bool stream = result == 0 && r->route->flags & ROUTE_STREAM;
+	(void)MHD_set_connection_option(r->connection, MHD_CONNECTION_OPTION_TIMEOUT, (unsigned)(stream ? UPLOAD_IDLE_SECONDS : IDLE_SECONDS));
+	if (stream)
 		result = r->route->handle(r, e);
 	if (result < 0)
 		request_fail(r, e);

@@ -257,6 +257,22 @@ def test_a_cancelled_upload_is_answered_at_once(here):
     wait_until_tidy(here)
 
 
+def test_an_upload_may_pause_and_a_sender_of_half_a_request_may_not(here):
+    """What makes the bytes (mmdebstrap, docker save) may think for longer than the service waits for the head of a request."""
+    half = socket.socket(socket.AF_UNIX)
+    half.settimeout(300)
+    half.connect(str(here.socket))
+    half.sendall(b"GET /v1/version HTTP/1.1\r\nHo")
+    one = begin_upload(here, "pausing")
+    archive = tar({"big": b"x" * 3000000})
+    one.sendall(chunk(archive[:1000000]))
+    assert half.recv(1) == b""  # closed: all its time went by without a byte, and the upload's silence was as long
+    time.sleep(2)
+    one.sendall(chunk(archive[1000000:]) + b"0\r\n\r\n")
+    assert one.recv(12) == b"HTTP/1.1 202"
+    here.wait(lambda: here.api("GET", "/v1/images/pausing")[0] == 200)
+
+
 @pytest.mark.parametrize("limit, small, large, kind, part", [
     ("import-layer-size=1MiB", {"a": b"x" * 900000}, {"a": b"x" * 1200000}, "too-large", "1048576 bytes"),
     ("import-entries=100", {f"f{i}": b"" for i in range(90)}, {f"f{i}": b"" for i in range(120)}, "too-large", "100 entries"),
