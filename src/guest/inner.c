@@ -19,8 +19,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,6 +41,7 @@
 
 #define FREEZE_MS 10000
 #define END_MS 10000
+#define HELPER_S (20 * 60) /* for memory of many gigabytes, by an emulated processor */
 #define CGROUP_ROOT "/cgroup"
 #define LUGGAGE TRAVEL_SCRATCH "/" TRAVEL_LUGGAGE
 #define IMAGES TRAVEL_SCRATCH "/" TRAVEL_IMAGES
@@ -233,6 +236,9 @@ static int start_helper(const char *verb, const char *number, const struct proc_
 					{ CHECKPOINT_FOLDER, folder } }, 5 * sizeof *fds);
 	memcpy(fds + 5, more, count * sizeof *fds);
 	const struct proc_spawn how = { .argv = argv, .env = environment, .fds = fds, .fd_count = 5 + count, .die_with_parent = true };
+	const struct timeval patience = { .tv_sec = HELPER_S };
+	if (setsockopt(ours, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0)
+		return err_errno(e, errno, "set how long carrel-checkpoint is waited for");
 	if ((r = proc_start(&how, &inner.helper, NULL, e)) < 0)
 		return r;
 	inner.socket = TAKE_FD(ours);

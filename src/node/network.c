@@ -70,6 +70,7 @@ static struct local *put_local(struct networks *s, const struct assignment *a, s
 	before = map_remove(&s->locals, a->id);
 	if (before) {
 		l->pid = before->pid;
+		l->held = before->held;
 		l->machine_due = before->machine_due;
 		l->machine_busy = before->machine_busy;
 	}
@@ -141,6 +142,37 @@ int networks_detach(struct networks *s, const char *id, struct err *e)
 			r = link_remove(all[i].port, e);
 	local_free(l);
 	return r;
+}
+
+/* Rules and connections stay for the run that follows at once; cables and taps go as always. */
+int networks_leave(struct networks *s, const char *id, struct err *e)
+{
+	struct texts ports = { 0 };
+	int r = 0;
+
+	(void)pthread_mutex_lock(&s->lock);
+	struct local *l = map_get(&s->locals, id);
+	const struct attachment *all = l ? l->wish.attachments.items : NULL;
+	for (size_t i = 0; l && i < l->wish.attachments.count; i++)
+		texts_add(&ports, all[i].port);
+	if (l)
+		l->pid = 0;
+	network_fast_changed(s);
+	(void)pthread_mutex_unlock(&s->lock);
+	for (size_t i = 0; i < ports.count && r == 0; i++)
+		if (link_index(ports.items[i]))
+			r = link_remove(ports.items[i], e);
+	texts_done(&ports);
+	return r;
+}
+
+void networks_hold(struct networks *s, const char *id, bool held)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	struct local *l = map_get(&s->locals, id);
+	if (l)
+		l->held = held;
+	(void)pthread_mutex_unlock(&s->lock);
 }
 
 int networks_running(struct networks *s, const char *id, uint64_t pid, struct err *e)

@@ -41,6 +41,10 @@ json_t *networks_judge(struct networks *s, json_t *message);
 int networks_attach(struct networks *s, const struct assignment *a, struct isolate_parts *parts, struct err *e) must_check;
 /* Its ports are there: rates are set, and interfaces may come and go from now on. */
 int networks_running(struct networks *s, const char *id, uint64_t pid, struct err *e) must_check;
+/* The same for one that goes on at once, under another engine: rules and connections stay. */
+int networks_leave(struct networks *s, const char *id, struct err *e) must_check;
+/* Its runner holds its ports down for a moment: nobody puts them right. */
+void networks_hold(struct networks *s, const char *id, bool held);
 /* Its ports are gone; one that is not known is fine. */
 int networks_detach(struct networks *s, const char *id, struct err *e) must_check;
 

@@ -34,6 +34,7 @@ struct local {
 	bool machine;           /* its interfaces are its runner's to make, */
 	bool machine_due;       /* which is to be told of them, */
 	bool machine_busy;      /* or is being told: networks.told */
+	bool held;              /* it is being suspended: its ports are down, and shall be */
 	char problem[256];      /* with its networks while it runs, as far as it fits; "": none */
 };
 

@@ -72,7 +72,7 @@ void network_miss_ports(struct networks *s)
 	for (size_t i = 0; i < s->locals.capacity && p.count; i++) {
 		struct local *l = s->locals.entries[i].key ? s->locals.entries[i].value : NULL;
 		const struct attachment *a = l ? l->wish.attachments.items : NULL;
-		for (size_t j = 0; l && l->pid && !l->machine_due && !l->machine_busy && j < l->wish.attachments.count; j++) {
+		for (size_t j = 0; l && l->pid && !l->held && !l->machine_due && !l->machine_busy && j < l->wish.attachments.count; j++) {
 			const struct link_found *f = map_get(&p.by_name, a[j].port);
 			const struct carried *c = map_get(&s->carried, a[j].network);
 			unsigned bridge = c ? link_index(c->bridge) : 0;

@@ -367,7 +367,13 @@ static int network_run(struct work *w, struct err *e)
 	return networks_attach(w->node->networks, &w->record->wish, &w->parts, e);
 }
 
-static int network_undo(struct work *w, struct err *e) { return networks_detach(w->node->networks, w->record->id, e); }
+/* What is on its way to another engine keeps its connections. */
+static int network_undo(struct work *w, struct err *e)
+{
+	if (w->record->truth.stands_since_ms)
+		return networks_leave(w->node->networks, w->record->id, e);
+	return networks_detach(w->node->networks, w->record->id, e);
+}
 
 /* --- limits and launch --- */
 

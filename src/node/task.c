@@ -278,6 +278,18 @@ static int try_from_memory(struct work *w, const struct memory_manifest *m, cons
 	return 0;
 }
 
+/* On its way no longer, and not running. */
+static void stands_for_good(struct work *w)
+{
+	struct err why = { 0 };
+
+	if (!w->record->truth.stands_since_ms)
+		return;
+	w->record->truth.stands_since_ms = 0;
+	if (networks_detach(w->node->networks, w->record->id, &why) < 0)
+		log_error(&why, "workspace %s", w->record->id);
+}
+
 /* Where it came from it goes on, when it cannot go on where it was to go. */
 static int go_back(struct work *w, const struct memory_manifest *m, struct err *e)
 {
@@ -311,6 +323,7 @@ static int start_from_memory(struct work *w, struct err *e)
 		ready = suspend_unpack(w->record, &m, &why);
 	if (ready < 0) {
 		memory_manifest_done(&m);
+		stands_for_good(w);
 		return give_up(w, step, &why);
 	}
 	bool moving = is_moving(w->record, &m);
@@ -321,6 +334,8 @@ static int start_from_memory(struct work *w, struct err *e)
 		r = 0;
 	if (r == 0 && why.kind && report->state == STATE_SUSPENDED && moving)
 		r = go_back(w, &m, e);
+	if (r == 0 && report->state != STATE_RUNNING)
+		stands_for_good(w);
 	if (r == 0 && why.kind)
 		(void)give_up(w, moving ? "move" : step, &why);
 	if (r == 0 && report->state == STATE_STOPPED)
@@ -483,8 +498,10 @@ static int do_suspend(struct work *w, struct err *e)
 		return r;
 	}
 	w->tell(w);
+	networks_hold(w->node->networks, w->record->id, true);
 	if (suspend_do(w, &why) == 0)
 		return become_suspended(w, e);
+	networks_hold(w->node->networks, w->record->id, false);
 	report->state = before;
 	return stays(w, &why);
 }
@@ -496,6 +513,7 @@ static int do_discard(struct work *w, struct err *e)
 
 	if (r < 0)
 		return r;
+	stands_for_good(w);
 	report->memory_bytes = 0;
 	report->exit_status = 137; /* as of a machine that is switched off */
 	report->ended_ms = unix_ms();
@@ -523,6 +541,7 @@ static int do_remove(struct work *w, struct err *e)
 
 	t->report->state = STATE_REMOVING;
 	t->restart_waits = false;
+	t->stands_since_ms = 0;
 	int r = w->record->on_disk ? record_save_truth(w->record, e) : 0;
 	if (r == 0)
 		r = steps_undo_all(w, e);

@@ -31,6 +31,7 @@
 #include "base/own.h"
 #include "base/proc.h"
 #include "engine/workspace/message.h"
+#include "runner/network.h"
 #include "runner/runner.h"
 
 #define END_MS 10000
@@ -114,6 +115,7 @@ void checkpoint_abort(struct runner *r)
 		return;
 	end_child(&k->helper);
 	end_child(&k->criu);
+	network_hold(&r->plan, false);
 	if (!k->was_paused)
 		(void)!runner_freeze(r, false, NULL);
 	keeper_free(r);
@@ -192,6 +194,7 @@ int checkpoint_save(struct runner *r, int folder, checkpoint_saved *done, void *
 	*k = (struct checkpoint_keeper){ .runner = r, .folder = folder, .socket = -1, .helper = -1, .criu = -1,
 					 .was_paused = r->status.state == RUNNER_PAUSED };
 	(void)snprintf(number, sizeof number, "%d", (int)b->pid);
+	network_hold(&r->plan, true); /* what came after it was written would be acknowledged, and lost */
 	if ((!k->was_paused && (result = runner_freeze(r, true, e)) < 0) ||
 	    (result = start_helper(r, "dump", number, more, ARRAY_SIZE(more), folder, &k->socket, &k->helper, e)) < 0) {
 		checkpoint_abort(r);

@@ -251,8 +251,11 @@ static int make_interfaces(const struct job *j, pid_t first, struct err *e)
 	own_str char *path = mem_printf("/proc/%d/ns/net", (int)first);
 	own_fd int network = -1;
 
-	if (!j->inside)
-		return network_make(&j->plan, first, e);
+	if (!j->inside) {
+		int r = network_make(&j->plan, first, e);
+		network_hold(&j->plan, true); /* a frame for a connection that is not there yet would end it */
+		return r;
+	}
 	network = open(path, O_RDONLY | O_CLOEXEC);
 	return network < 0 ? err_errno(e, errno, "open %s", path) : leave_it_to_them(MESSAGE_NAMESPACES, &network, 1, e);
 }
@@ -320,6 +323,8 @@ static int let_go(const struct job *j, struct err *e)
 		r = err_errno(e, errno, "take the manifest away");
 	else if (fsync(CHECKPOINT_FOLDER) < 0)
 		r = err_errno(e, errno, "sync the memory folder");
+	if (r >= 0 && !j->inside)
+		network_hold(&j->plan, false);
 	if (r < 0) {
 		(void)kill(j->criu_pid, SIGKILL);
 		(void)kill(j->first, SIGKILL);

@@ -23,6 +23,7 @@
 #include "engine/qemu/confine.h"
 #include "runner/machine_private.h"
 #include "runner/machine_words.h"
+#include "runner/network.h"
 #include "runner/suspend.h"
 
 #define ARRIVAL 5 /* times as long as to boot */
@@ -238,6 +239,8 @@ static int execute(struct machine *m, const int theirs[3], struct err *e)
 	for (size_t i = 0; i < m->disk_count; i++)
 		fds[count++] = m->disks[i];
 	int r = machine_network_open(m->network, fds + count, &taps, e), fault;
+	if (r >= 0 && m->plan.arrives) /* a frame for a connection that is not there yet would end it */
+		network_hold(&m->runner->plan, true);
 	if (r >= 0 && (fault = fault_point("runner.taps")) > 0)
 		r = err_errno(e, fault, "after the taps");
 	struct confine how = { .machine = &m->plan, .host = &m->runner->plan, .fds = fds, .fd_count = count + taps, .errors = errors[1] };

@@ -17,6 +17,7 @@
 #include "base/own.h"
 #include "runner/machine_private.h"
 #include "runner/machine_words.h"
+#include "runner/network.h"
 #include "runner/suspend.h"
 
 #define GONE_MS 30000 /* from the program's end to the machine's */
@@ -271,6 +272,7 @@ static void guest_arrived(struct machine *m)
 		return;
 	}
 	m->went = true;
+	network_hold(&m->runner->plan, false);
 	(void)fault_point("runner.went");
 	channel_request(m->channel, GUEST_GO, NULL, 0, CHANNEL_DEADLINE_MS, gone_on, m);
 }

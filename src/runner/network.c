@@ -3,8 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/own.h"
@@ -34,6 +37,25 @@ static int read_interfaces(const struct plan *p, struct link_port *ports, size_t
 	}
 	*ret_count = count;
 	return 0;
+}
+
+static void set_flag(int fd, const char *port, bool up)
+{
+	struct ifreq q = { 0 };
+
+	(void)snprintf(q.ifr_name, sizeof q.ifr_name, "%s", port);
+	if (ioctl(fd, SIOCGIFFLAGS, &q) < 0)
+		return;
+	q.ifr_flags = (short)(up ? q.ifr_flags | IFF_UP : q.ifr_flags & ~IFF_UP);
+	(void)ioctl(fd, SIOCSIFFLAGS, &q);
+}
+
+void network_hold(const struct plan *p, bool hold)
+{
+	own_fd int fd = p->interfaces && *p->interfaces ? socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
+
+	for (const char **at = p->interfaces; fd >= 0 && *at; at += INTERFACE_TEXTS)
+		set_flag(fd, at[INTERFACE_PORT], !hold);
 }
 
 int network_make(const struct plan *p, pid_t first_process, struct err *e)

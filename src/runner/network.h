@@ -10,6 +10,9 @@
 
 #include "engine/workspace/plan.h"
 
+/* The host's ends are down, so that no frame comes or goes and nobody hears of the end of a connection; or up again. What cannot be set is
+ * left as it is: then connections may be lost. */
+void network_hold(const struct plan *p, bool hold);
 int network_make(const struct plan *p, pid_t first_process, struct err *e) must_check;
 
 /* One interface's texts (engine/workspace/plan.h) as a tap: `queues` descriptors, and, with vhost, as many of /dev/vhost-net after them. */

@@ -20,6 +20,7 @@
 #include "model/memory_place.h"
 #include "runner/checkpoint.h"
 #include "runner/machine.h"
+#include "runner/network.h"
 
 struct suspend {
 	struct runner *runner;
@@ -71,6 +72,8 @@ static void go_on(struct suspend *s)
 {
 	struct runner *r = s->runner;
 
+	if (s->departs)
+		network_hold(&r->plan, false);
 	if (!r->machine)
 		checkpoint_abort(r);
 	else if (s->ran && r->status.state != RUNNER_ENDED)
@@ -145,6 +148,7 @@ void suspend_begin(struct runner *r, int fd, bool departs, int folder, int state
 			       .ran = r->status.state == RUNNER_RUNNING, .answer = answer };
 	if (can && !fault && s->departs) {
 		r->suspending = true;
+		network_hold(&r->plan, true);
 		machine_depart(r->machine, saved, s);
 		return;
 	}
