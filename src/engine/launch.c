@@ -88,7 +88,7 @@ static int send_disks(int socket, const struct launch *l, struct err *e)
 {
 	size_t count = l->disk_fd_count ? l->disk_fd_count : l->partition_count + 2 + l->volume_count, n = 0;
 	const struct launch_travel *travel = l->disk_fd_count ? NULL : l->travel;
-	own_str int *fds = mem_alloc_array(count + 6, sizeof *fds);
+	own_str int *fds = mem_alloc_array(count + 7, sizeof *fds);
 
 	for (size_t i = 0; i < l->disk_fd_count; i++)
 		fds[n++] = l->disk_fds[i];
@@ -111,6 +111,8 @@ static int send_disks(int socket, const struct launch *l, struct err *e)
 		if (!l->memory->template)
 			fds[n++] = l->memory->folder_fd;
 		fds[n++] = l->memory->state_fd;
+		if (l->memory->whole_fd)
+			fds[n++] = l->memory->whole_fd;
 	}
 	count = n;
 	for (size_t at = 0; at < count; at += PLAN_FDS_MOST) {

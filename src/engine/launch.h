@@ -83,6 +83,7 @@ struct launch_memory {
 	const char *path;   /* exists, has its size, belongs to QEMU's user unless it is private */
 	int folder_fd;      /* the memory state's (model/memory.h) */
 	int state_fd;       /* goes on from this device state; -1: boots */
+	int whole_fd;       /* a pipe, with state_fd: a byte comes when the file is whole, its end when it will not be; 0: it is whole */
 	const char *private_shim; /* the file stays as it is: what the machine writes is its own and gone at its end; NULL: it is written */
 	uint64_t clone;     /* the state is another workspace's: it gets its own name, machine id and interfaces. Its number; 0: its own */
 	bool template;      /* the state is a template's: it knows nothing of this workspace yet */

@@ -43,6 +43,7 @@ struct isolate_parts {
 	struct launch_interface *interfaces; /* what stands in them is their own */
 	size_t interface_count;
 	const struct memory_manifest *memory; /* of a workspace that goes on from memory; NULL: it begins */
+	int whole; /* tells that its machine's memory is whole (launch_memory.whole_fd); 0: it is */
 };
 void isolate_interface_done(struct launch_interface *f);
 void isolate_parts_done(struct isolate_parts *p);

@@ -178,6 +178,8 @@ int suspend_machine_prepare(struct node *n, const struct record *r, const struct
 		done = take_ram(n, r, folder, owner, ret_memory, e);
 	if (done < 0)
 		return done;
+	if (m)
+		ret_memory->whole_fd = parts->whole;
 	if (!ret_memory->path)
 		ret_memory->path = mem_printf("%s/" MEMORY_RAM, path);
 	ret_memory->folder_fd = TAKE_FD(folder);

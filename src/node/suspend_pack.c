@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,7 +82,8 @@ struct child {
 	int pidfd, answer;
 };
 
-static int start(const char *verb, const char *first, const char *second, int from, int to, struct child *ret_child, struct err *e)
+/* The files that it gets as descriptors 3, 4 and 5; -1: nothing. */
+static int start(const char *verb, const char *first, const char *second, const int files[3], struct child *ret_child, struct err *e)
 {
 	own_str char *path = program();
 	const char *const argv[] = { path, verb, first, second, NULL };
@@ -91,8 +93,8 @@ static int start(const char *verb, const char *first, const char *second, int fr
 	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
 		return err_errno(e, errno, "make a pipe");
 	own_fd int ours = pipe_fds[0], theirs = pipe_fds[1];
-	const struct proc_fd fds[] = { { 0, -1 }, { 1, theirs }, { 3, from }, { 4, to } };
-	const struct proc_spawn how = { .argv = argv, .fds = fds, .fd_count = to < 0 ? 3 : 4, .die_with_parent = true };
+	const struct proc_fd fds[] = { { 0, -1 }, { 1, theirs }, { 3, files[0] }, { 4, files[1] }, { 5, files[2] } };
+	const struct proc_spawn how = { .argv = argv, .fds = fds, .fd_count = files[1] < 0 ? 3 : 5, .die_with_parent = true };
 	int r = proc_start(&how, &ret_child->pidfd, &pid, e);
 	if (r == 0)
 		ret_child->answer = TAKE_FD(ours);
@@ -123,18 +125,39 @@ static int hear(const struct child *c, json_t **ret_answer, struct err *e)
 	return r;
 }
 
-static int run(const char *verb, const struct memory_file *f, int from, int to, struct err *e)
+static void close_child(struct child *c)
 {
-	struct child c = { -1, -1 };
+	own_close(&c->pidfd);
+	own_close(&c->answer);
+	*c = (struct child){ -1, -1 };
+}
+
+static void kill_child(struct child *c)
+{
+	int status;
+
+	if (c->pidfd >= 0) {
+		(void)!proc_signal(c->pidfd, SIGKILL, NULL);
+		(void)!proc_wait(c->pidfd, &status, NULL);
+	}
+	close_child(c);
+}
+
+static int start_reading(const char *verb, const struct memory_file *f, int from, int to, int whole, struct child *ret_child, struct err *e)
+{
+	const int files[3] = { from, to, whole };
 	char length[32];
 
 	(void)snprintf(length, sizeof length, "%" PRIu64, f->length);
-	int r = start(verb, f->packed, length, from, to, &c, e);
-	if (r == 0)
-		r = hear(&c, NULL, e);
-	own_close(&c.pidfd);
-	own_close(&c.answer);
-	return r < 0 ? err_wrap(e, "the memory state's file %s", f->name) : 0;
+	return start(verb, f->packed, length, files, ret_child, e);
+}
+
+static int end_reading(struct child *c, const char *name, struct err *e)
+{
+	int r = hear(c, NULL, e);
+
+	close_child(c);
+	return r < 0 ? err_wrap(e, "the memory state's file %s", name) : 0;
 }
 
 static int open_packed(int folder, const struct memory_file *f, int *ret_fd, struct err *e)
@@ -150,7 +173,10 @@ int suspend_pack_check(int folder, const struct memory_file *f, struct err *e)
 	own_fd int fd = -1;
 	int r = open_packed(folder, f, &fd, e);
 
-	return r == 0 ? run("check", f, fd, -1, e) : r;
+	struct child c = { -1, -1 };
+	if (r == 0)
+		r = start_reading("check", f, fd, -1, -1, &c, e);
+	return r == 0 ? end_reading(&c, f->name, e) : r;
 }
 
 /* --- packing --- */
@@ -162,16 +188,9 @@ struct suspend_packing {
 
 void suspend_packing_free(struct suspend_packing *p)
 {
-	int status;
-
 	if (!p)
 		return;
-	if (p->child.pidfd >= 0) {
-		(void)!proc_signal(p->child.pidfd, SIGKILL, NULL);
-		(void)!proc_wait(p->child.pidfd, &status, NULL);
-	}
-	own_close(&p->child.pidfd);
-	own_close(&p->child.answer);
+	kill_child(&p->child);
 	free(p->name);
 	free(p);
 }
@@ -189,7 +208,7 @@ static int begin(int folder, const struct memory_file *f, uint64_t taken_ms, str
 	if (from < 0 || to < 0 || fault)
 		return err_errno(e, fault ? fault : errno, "pack the memory state's file %s", f->name);
 	(void)snprintf(taken, sizeof taken, "%" PRIu64, taken_ms);
-	return start("pack", taken, NULL, from, to, ret_child, e);
+	return start("pack", taken, NULL, (const int[]){ from, to, -1 }, ret_child, e);
 }
 
 int suspend_pack_begin(const struct record *r, struct suspend_packing **ret_packing, struct err *e)
@@ -244,11 +263,10 @@ int suspend_pack_now(int folder, uint64_t taken_ms, struct memory_file *f, struc
 	if (from < 0 || to < 0 || fault)
 		return err_errno(e, fault ? fault : errno, "pack the memory state's file %s", f->name);
 	(void)snprintf(taken, sizeof taken, "%" PRIu64, taken_ms);
-	r = start("pack", taken, "now", from, to, &c, e);
+	r = start("pack", taken, "now", (const int[]){ from, to, -1 }, &c, e);
 	if (r == 0)
 		r = hear(&c, &answer, e);
-	own_close(&c.pidfd);
-	own_close(&c.answer);
+	close_child(&c);
 	if (r == 0)
 		r = note_packed(f, answer, e);
 	json_decref(answer);
@@ -319,18 +337,68 @@ int suspend_pack_finish(const struct record *r, struct suspend_packing *p, struc
 
 /* --- unpacking --- */
 
-static int unpack_one(int folder, const struct memory_file *f, struct err *e)
-{
-	own_fd int from = -1;
-	int fault, r = open_packed(folder, f, &from, e);
+struct suspend_unpacking {
+	char *name;
+	struct child child;
+	int whole; /* where it tells */
+};
 
+static int open_plain(int folder, const struct memory_file *f, int *ret_fd, struct err *e)
+{
+	(void)unlinkat(folder, f->name, 0);
+	own_fd int fd = openat(folder, f->name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0 || ftruncate(fd, (off_t)f->length) < 0)
+		return err_errno(e, errno, "make the memory state's file %s", f->name);
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+static int begin_one(int folder, const struct memory_file *f, struct suspend_unpacking *u, struct err *e)
+{
+	own_fd int from = -1, to = -1;
+	int pipe_fds[2], fault, r = open_packed(folder, f, &from, e);
+
+	if (r == 0)
+		r = open_plain(folder, f, &to, e);
+	if (r == 0 && ((fault = fault_point("unpack-begin")) || pipe2(pipe_fds, O_CLOEXEC) < 0))
+		r = err_errno(e, fault ? fault : errno, "unpack");
 	if (r < 0)
 		return r;
-	(void)unlinkat(folder, f->name, 0);
-	own_fd int to = openat(folder, f->name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (to < 0)
-		return err_errno(e, errno, "make the memory state's file %s", f->name);
-	r = (fault = fault_point("unpack-begin")) ? err_errno(e, fault, "unpack") : run("unpack", f, from, to, e);
+	u->whole = pipe_fds[0];
+	own_fd int tells = pipe_fds[1];
+	u->name = mem_strdup(f->name);
+	return start_reading("unpack", f, from, to, tells, &u->child, e);
+}
+
+static void unpacking_free(struct suspend_unpacking *u)
+{
+	kill_child(&u->child);
+	own_close(&u->whole);
+	free(u->name);
+	free(u);
+}
+
+static struct suspend_unpacking *unpacking_new(void)
+{
+	struct suspend_unpacking *u = mem_alloc(sizeof *u);
+
+	*u = (struct suspend_unpacking){ .child = { -1, -1 }, .whole = -1 };
+	return u;
+}
+
+/* `ret_unpacking` NULL: and waits for it. */
+static int unpack_one(int folder, const struct memory_file *f, struct suspend_unpacking **ret_unpacking, struct err *e)
+{
+	struct suspend_unpacking *u = unpacking_new();
+	int fault, r = begin_one(folder, f, u, e);
+
+	if (r == 0 && ret_unpacking) {
+		*ret_unpacking = u;
+		return 0;
+	}
+	if (r == 0)
+		r = end_reading(&u->child, f->name, e);
+	unpacking_free(u);
 	return r == 0 && (fault = fault_point("unpack-end")) ? err_errno(e, fault, "unpack") : r;
 }
 
@@ -343,18 +411,41 @@ static void drop_plain(int folder, const struct memory_manifest *m)
 			(void)unlinkat(folder, files[i].name, 0);
 }
 
-int suspend_unpack(const struct record *r, const struct memory_manifest *m, struct err *e)
+int suspend_unpack_begin(const struct record *r, const struct memory_manifest *m, struct suspend_unpacking **ret_unpacking, struct err *e)
 {
 	const struct memory_file *files = m->files.items;
 	own_fd int folder = -1;
 	int done = open_folder(r, &folder, e);
 
-	for (size_t i = 0; i < m->files.count && done == 0; i++)
+	*ret_unpacking = NULL;
+	for (size_t i = 0; i < m->files.count && done == 0; i++) {
+		bool later = m->kind == MEMORY_QEMU && str_eq(files[i].name, MEMORY_RAM) && !*ret_unpacking; /* QEMU starts meanwhile */
 		if (files[i].packed)
-			done = unpack_one(folder, &files[i], e);
-	if (done < 0 && folder >= 0)
+			done = unpack_one(folder, &files[i], later ? ret_unpacking : NULL, e);
+	}
+	if (done == 0)
+		return 0;
+	if (*ret_unpacking)
+		unpacking_free(TAKE(*ret_unpacking));
+	if (folder >= 0)
 		drop_plain(folder, m);
 	return done;
+}
+
+int suspend_unpacking_whole(const struct suspend_unpacking *u) { return u ? u->whole : 0; }
+
+int suspend_unpack_end(struct suspend_unpacking *u, struct err *e)
+{
+	struct pollfd told = { .fd = u ? u->whole : -1 };
+	int r = 0;
+
+	if (!u)
+		return 0;
+	if (poll(&told, 1, 0) == 1 && told.revents & POLLHUP) /* it has nothing more to tell: its answer comes, if it was not heard */
+		r = end_reading(&u->child, u->name, e);
+	unpacking_free(u);
+	(void)fault_point("unpacked");
+	return r;
 }
 
 /* --- what was left --- */

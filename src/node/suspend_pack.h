@@ -29,8 +29,18 @@ int suspend_packing_pidfd(const struct suspend_packing *p);
 int suspend_pack_finish(const struct record *r, struct suspend_packing *p, struct err *e) must_check;
 void suspend_packing_free(struct suspend_packing *p); /* ends the process; what it has written stays, and is gone on with. NULL: nothing */
 
-/* Files that the manifest has packed are made plain, beside the packed ones. After a failure there is none of them. */
-int suspend_unpack(const struct record *r, const struct memory_manifest *m, struct err *e) must_check;
+/*
+ * Files that the manifest has packed are made plain, beside the packed ones. A machine's memory has its place and its length then, and is
+ * still being filled: by a process that tells when it is whole.
+ */
+struct suspend_unpacking;
+
+/* After a failure there is none of the plain files. NULL: nothing is under way. */
+int suspend_unpack_begin(const struct record *r, const struct memory_manifest *m, struct suspend_unpacking **ret_unpacking, struct err *e) must_check;
+/* Gives a byte when all is whole, or its end without one; 0: all is whole. It stays the callee's. */
+int suspend_unpacking_whole(const struct suspend_unpacking *u);
+/* Ended, whatever became of it; `u` may be NULL. If it failed by itself: its error. */
+int suspend_unpack_end(struct suspend_unpacking *u, struct err *e) must_check;
 /* Every chunk of a packed file against its checksum. */
 int suspend_pack_check(int folder, const struct memory_file *f, struct err *e) must_check;
 /* What the manifest does not name goes, but for what a packing goes on with; without a manifest all that is packed. */

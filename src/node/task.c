@@ -316,20 +316,25 @@ static int start_from_memory(struct work *w, struct err *e)
 	struct report *report = w->record->truth.report;
 	struct memory_manifest m = { 0 };
 	const char *step = "resume";
-	struct err why = { 0 };
+	struct suspend_unpacking *unpacking = NULL;
+	struct err why = { 0 }, cause = { 0 };
 
 	int ready = suspend_verify(w->node, w->record, false, &m, &why);
 	if (ready == 0)
-		ready = suspend_unpack(w->record, &m, &why);
+		ready = suspend_unpack_begin(w->record, &m, &unpacking, &why);
 	if (ready < 0) {
 		memory_manifest_done(&m);
 		stands_for_good(w);
 		return give_up(w, step, &why);
 	}
 	bool moving = is_moving(w->record, &m);
+	w->parts.whole = suspend_unpacking_whole(unpacking);
 	int r = m.kind == MEMORY_CRIU && isolate_is_machine(&w->record->wish) && !travel_is_wished(&w->record->wish, false) ?
 			err_set(&why, ERR_UNSUPPORTED, "the memory is of namespaces that were not started to travel") :
 			try_from_memory(w, &m, &step, &why, e);
+	w->parts.whole = 0;
+	if (suspend_unpack_end(unpacking, &cause) < 0 && why.kind) /* the launch only waited for it */
+		why = cause;
 	if (why.kind && r != 0)
 		r = 0;
 	if (r == 0 && why.kind && report->state == STATE_SUSPENDED && moving)

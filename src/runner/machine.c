@@ -56,7 +56,8 @@ static void take_down(struct machine *m)
 	loop_remove(m->console_source);
 	loop_remove(m->errors_source);
 	loop_remove(m->timer);
-	m->ended = m->console_source = m->errors_source = m->timer = NULL;
+	loop_remove(m->whole_source);
+	m->ended = m->console_source = m->errors_source = m->timer = m->whole_source = NULL;
 	machine_disk_free(TAKE(m->disk));
 	channel_free(m->channel);
 	qmp_free(m->qmp);
@@ -322,6 +323,33 @@ static void loaded(void *data, int result, const struct err *e)
 		machine_settle(m);
 }
 
+static void load(struct machine *m)
+{
+	machine_memory_load(m->memory, m->qmp, fcntl(m->state, F_DUPFD_CLOEXEC, 0), m->plan.resumes ? loaded : template_loaded, m);
+}
+
+/* However long it took: from now on the machine has its deadlines. */
+static void on_whole(void *data, uint32_t events)
+{
+	struct machine *m = data;
+	struct err e;
+	char byte;
+	ssize_t n = read(m->whole, &byte, 1);
+
+	(void)events;
+	if (n < 0 && errno == EINTR)
+		return;
+	loop_remove(m->whole_source);
+	m->whole_source = NULL;
+	machine_close_fd(&m->whole);
+	if (n == 1) {
+		load(m);
+		return;
+	}
+	(void)err_set(&e, ERR_CORRUPT, "the memory state: its memory did not become whole");
+	machine_settle_badly(m, &e);
+}
+
 static int begin(struct machine *m, struct err *e)
 {
 	int ours[3] = { -1, -1, -1 }, theirs[3] = { -1, -1, -1 };
@@ -344,7 +372,10 @@ static int begin(struct machine *m, struct err *e)
 		return r;
 	m->runner->status.pid = m->pid;
 	if (m->plan.resumes || m->plan.template == TEMPLATE_USED) {
-		machine_memory_load(m->memory, m->qmp, fcntl(m->state, F_DUPFD_CLOEXEC, 0), m->plan.resumes ? loaded : template_loaded, m);
+		if (m->whole >= 0)
+			m->whole_source = loop_add_fd(m->runner->loop, m->whole, EPOLLIN, on_whole, m);
+		else
+			load(m);
 		return 0;
 	}
 	return m->disk ? 0 : talk(m, e);
@@ -360,6 +391,8 @@ static void take_fd(struct machine *m, int fd)
 		m->folder = fd;
 	else if (m->state < 0)
 		m->state = fd;
+	else if (m->plan.waits && m->whole < 0)
+		m->whole = fd;
 	else
 		(void)close(fd);
 }
@@ -368,7 +401,7 @@ static int receive_disks(struct machine *m, int socket, struct err *e)
 {
 	bool has_state = m->plan.resumes || m->plan.template == TEMPLATE_USED;
 
-	while (m->disk_count < m->plan.disks || (has_state && m->state < 0) || (m->plan.arrives && m->folder < 0)) {
+	while (m->disk_count < m->plan.disks || (has_state && m->state < 0) || (m->plan.waits && m->whole < 0) || (m->plan.arrives && m->folder < 0)) {
 		int fds[PLAN_FDS_MOST];
 		size_t count = 0;
 		int r = runner_receive_fds(socket, fds, &count, e);
@@ -429,7 +462,7 @@ int machine_start(struct runner *r, const void *bytes, size_t length, int socket
 {
 	struct machine *m = mem_alloc(sizeof *m);
 
-	*m = (struct machine){ .runner = r, .pidfd = -1, .line = -1, .console = -1, .errors = -1, .exit_status = 255, .folder = -1, .state = -1 };
+	*m = (struct machine){ .runner = r, .pidfd = -1, .line = -1, .console = -1, .errors = -1, .exit_status = 255, .folder = -1, .state = -1, .whole = -1 };
 	m->memory = machine_memory_new(r->loop);
 	r->machine = m;
 	int result = decode(m, bytes, length, e), fault;
@@ -461,6 +494,7 @@ void machine_free(struct machine *m)
 	machine_memory_free(m->memory);
 	machine_close_fd(&m->folder);
 	machine_close_fd(&m->state);
+	machine_close_fd(&m->whole);
 	guest_done(&guest_config_shape, &m->config);
 	machine_plan_done(&m->plan);
 	str_done(&m->tail);

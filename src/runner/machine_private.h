@@ -28,6 +28,8 @@ struct machine {
 	struct machine_network *network;
 	struct machine_memory *memory;
 	int folder, state;   /* of the memory state that it goes on from; -1: it boots, or went on */
+	int whole;           /* tells that the memory is whole; -1: it is */
+	struct loop_source *whole_source;
 	int line, console, errors; /* of the present attempt; the line becomes the channel's */
 	struct loop_source *console_source, *errors_source, *timer, *last_timer;
 	struct str tail;     /* what console and QEMU said last */

@@ -3,11 +3,13 @@
  * carrel-memory pack TAKEN-MS          descriptor 3, a memory file, into descriptor 4, which goes on where it was ended:
  *                                      {"bytes":N,"digest":"sha256:HEX","sparse":"sha256:HEX","kept":N}
  * carrel-memory pack TAKEN-MS now      as fast as it can, because somebody waits; the file was never sealed: no "sparse"
- * carrel-memory unpack DIGEST LENGTH   descriptor 3, a packed memory whose digest and plain length are these, into descriptor 4
+ * carrel-memory unpack DIGEST LENGTH   descriptor 3, a packed memory whose digest and plain length are these, into descriptor 4. When all is
+ *                                      there, and was what its checksums say, a byte goes to descriptor 5
  * carrel-memory check DIGEST LENGTH    the same without writing
  *
  * The answer is one line of JSON on standard output, of an error too. Nothing is opened: after the arguments everything happens in the sandbox.
  */
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +27,7 @@
 
 #define FROM 3
 #define TO 4
+#define WHOLE 5
 #define NICE 10 /* packing is nobody's hurry */
 
 static unsigned threads(void)
@@ -71,7 +74,9 @@ static int unpack(char **argv, int to, struct err *e)
 		return r;
 	if (!digest_eq(memory_pack_digest(p), &wanted) || memory_pack_start(p)->length != length)
 		return err_set(e, ERR_CORRUPT, "the packed memory is not the one that belongs to the manifest");
-	return memory_pack_read(p, to, count, e);
+	if ((r = memory_pack_read(p, to, count, e)) == 0 && to >= 0 && write(WHOLE, "", 1) != 1)
+		r = err_errno(e, errno, "tell that the memory is whole");
+	return r;
 }
 
 int main(int argc, char **argv)

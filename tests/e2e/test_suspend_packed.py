@@ -187,7 +187,7 @@ def test_exported_packed_and_imported(site, new_site, kernel, tmp_path):
 
 
 FAULTS = (("suspend", "pack-begin", "ENOSPC"), ("suspend", "pack-rename", "kill"), ("suspend", "pack-manifest", "kill"), ("suspend", "pack-replaced", "kill"),
-          ("suspend", "memory.pack", "kill"), ("resume", "unpack-begin", "ENOSPC"), ("resume", "memory.unpack", "kill"), ("resume", "unpack-end", "kill"),
+          ("suspend", "memory.pack", "kill"), ("resume", "unpack-begin", "ENOSPC"), ("resume", "memory.unpack", "kill"), ("resume", "unpacked", "kill"),
           ("resume", "launch-end", "kill"))
 
 

@@ -108,7 +108,7 @@ static void put_plan(const struct launch *l, const struct disk_machine *d, const
 	const struct machine_plan p = { .host = { host.bytes, host.length }, .argv = { argv, words },
 					.places = { (char **)(uintptr_t)of->board->places, places }, .kernel = nothing, .initramfs = nothing,
 					.memory = l->memory ? (char *)(uintptr_t)l->memory->path : nothing,
-					.resumes = l->memory && l->memory->state_fd >= 0,
+					.resumes = l->memory && l->memory->state_fd >= 0, .waits = l->memory && l->memory->whole_fd,
 					.disks = disk_machine_fds(d), .queues = d->machine.queues.count, .vhost = d->machine.queues.vhost,
 					.e1000 = d->machine.queues.e1000,
 					.boots_disk = 1, .display = d->wish.display != DISPLAY_NONE,

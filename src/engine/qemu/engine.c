@@ -220,6 +220,7 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 					.private_shim = (char *)(uintptr_t)(l->memory && l->memory->private_shim ? l->memory->private_shim : ""),
 					.template = l->memory && l->memory->template ? TEMPLATE_USED : TEMPLATE_NONE,
 					.resumes = l->memory && l->memory->state_fd >= 0 && !l->memory->template,
+					.waits = l->memory && l->memory->whole_fd,
 					.queues = queues_of(l).count, .vhost = of->vhost,
 					.fixed_links = !str_eq(of->board->architecture, "amd64"), .id = l->first_id + LAUNCH_IDS - 1,
 					.kvm = of->kvm, .boot_ms = of->boot_ms };

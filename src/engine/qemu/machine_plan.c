@@ -23,6 +23,7 @@ static const struct guest_field fields[] = {
 	{ 13, GUEST_TEXT, P(memory), 4096, NULL },
 	{ 14, GUEST_NUMBER, P(private_memory), 0, NULL },
 	{ 15, GUEST_NUMBER, P(resumes), 0, NULL },
+	{ 25, GUEST_NUMBER, P(waits), 0, NULL },
 	{ 16, GUEST_TEXT, P(private_shim), 4096, NULL },
 	{ 17, GUEST_NUMBER, P(template), 0, NULL },
 	{ 18, GUEST_BYTES, P(identity), BYTES_MOST, NULL },

@@ -41,6 +41,7 @@ struct machine_plan {
 	char *private_shim;        /* with private_memory: what makes QEMU map it so (private_memory.c) */
 	uint64_t template;         /* enum machine_template */
 	uint64_t resumes;          /* 0 or 1: it goes on from a state: after the disks come the memory folder and the state's file */
+	uint64_t waits;            /* 0 or 1: and at last a pipe: a byte comes from it when the memory is whole */
 	uint64_t travels;          /* 0 or 1: its workspace can depart */
 	uint64_t arrives;          /* 0 or 1: and arrives: after the disks comes the folder of the memory state, whose images are on a disk */
 	uint64_t display;          /* 0 or 1: of one that boots a disk: it takes viewers */
