@@ -477,9 +477,7 @@ static int identify(struct agent *a, const struct guest_frame *f, enum guest_tol
 	if (r >= 0)
 		r = a->world.root < 0 ? err_set(e, ERR_CONFLICT, "the machine has no workspace yet") : world_identify(&a->world, &i, e);
 	if (r >= 0)
-		r = i.clone ? links_rename(i.interfaces.items, i.interfaces.count, e) : 0;
-	if (r >= 0)
-		r = connect_links(a, &i.interfaces, true, e);
+		r = i.clone ? links_become(i.interfaces.items, i.interfaces.count, e) : connect_links(a, &i.interfaces, true, e);
 	if (r >= 0 && i.clone && !a->how->inner)
 		r = world_tell_clone(&a->world, i.clone, ret_told, e);
 	guest_done(&guest_identity_shape, &i);

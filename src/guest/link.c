@@ -4,9 +4,10 @@
  * small, and needs few kinds of message. Answers are matched by their order, as the socket has one question under way, and
  * wait 10 s at most.
  *
- * Nothing is asked about what an interface has but its IPv4 addresses: going down takes IPv6 and routes with it, and "exists
- * already" is an answer like success. So all of it can be done again, which is what happens to a machine that was resumed or
- * cloned.
+ * An interface is found by its hardware address, for names are the kernel's in any order: those that have another's name are put aside first. Of an
+ * interface that goes down only the IPv4 addresses are asked for, since IPv6 and routes go with it; "exists already" is an answer like success. So all
+ * of it can be done again, which is what happens to a machine that was resumed. A clone's interface is found by its name, since its hardware address
+ * is what shall change, and stays up.
  */
 #include "guest/link.h"
 
@@ -17,7 +18,9 @@
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -186,8 +189,31 @@ static int add_route(int fd, int index, const char *text, struct err *e)
 	return ask(fd, &m, e, "add route", text);
 }
 
-/* Of an interface that is down only those of IPv4 are left. They are listed first, then removed: a list that changes is told twice. */
-static size_t list_addresses(int fd, int index, uint8_t (*found)[5], size_t most)
+/* An address that an interface has. */
+struct held {
+	uint8_t family, length, scope;
+	bool permanent; /* not by router advertisement */
+	uint8_t bytes[16];
+};
+#define HELD_MOST 64
+
+static bool read_held(const struct nlmsghdr *h, int index, struct held *ret_held)
+{
+	const struct ifaddrmsg *a = NLMSG_DATA(h);
+	uint16_t wanted = a->ifa_family == AF_INET6 ? IFA_ADDRESS : IFA_LOCAL;
+	int left = (int)IFA_PAYLOAD(h);
+
+	for (struct rtattr *t = IFA_RTA(a); a->ifa_index == (unsigned)index && RTA_OK(t, left); t = RTA_NEXT(t, left))
+		if (t->rta_type == wanted && RTA_PAYLOAD(t) <= sizeof ret_held->bytes) {
+			*ret_held = (struct held){ a->ifa_family, a->ifa_prefixlen, a->ifa_scope, a->ifa_flags & IFA_F_PERMANENT, { 0 } };
+			memcpy(ret_held->bytes, RTA_DATA(t), RTA_PAYLOAD(t));
+			return true;
+		}
+	return false;
+}
+
+/* They are listed first, then removed: a list that changes is told twice. */
+static size_t list_addresses(int fd, int index, uint8_t family, struct held found[HELD_MOST])
 {
 	struct message m;
 	union {
@@ -197,39 +223,39 @@ static size_t list_addresses(int fd, int index, uint8_t (*found)[5], size_t most
 	struct ifaddrmsg *all = begin(&m, RTM_GETADDR, NLM_F_DUMP, sizeof *all);
 	size_t count = 0;
 
-	all->ifa_family = AF_INET;
+	all->ifa_family = family;
 	if (send(fd, &m, m.header.nlmsg_len, 0) < 0)
 		return 0;
 	for (ssize_t n; (n = recv(fd, &in, sizeof in, 0)) > 0;)
 		for (struct nlmsghdr *h = &in.header; NLMSG_OK(h, (size_t)n); h = NLMSG_NEXT(h, n)) {
-			const struct ifaddrmsg *a = NLMSG_DATA(h);
-			int left = (int)IFA_PAYLOAD(h);
 			if (h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR)
 				return count;
-			for (struct rtattr *t = IFA_RTA(a); a->ifa_index == (unsigned)index && RTA_OK(t, left); t = RTA_NEXT(t, left))
-				if (t->rta_type == IFA_LOCAL && count < most) {
-					memcpy(found[count], RTA_DATA(t), 4);
-					found[count++][4] = a->ifa_prefixlen;
-				}
+			if (count < HELD_MOST && read_held(h, index, &found[count]))
+				count++;
 		}
 	return count;
 }
 
+static int remove_address(int fd, int index, const struct held *h, struct err *e)
+{
+	struct message m;
+	struct ifaddrmsg *a = begin(&m, RTM_DELADDR, 0, sizeof *a);
+
+	*a = (struct ifaddrmsg){ .ifa_family = h->family, .ifa_prefixlen = h->length, .ifa_index = (uint32_t)index };
+	attribute(&m, IFA_LOCAL, h->bytes, h->family == AF_INET6 ? 16 : 4);
+	int r = ask(fd, &m, e, "remove an address of interface", "");
+	return r == -EADDRNOTAVAIL ? 0 : r; /* went with its primary */
+}
+
+/* Of IPv4: of an interface that is down no others are left. */
 static int remove_addresses(int fd, int index, struct err *e)
 {
-	uint8_t found[64][5];
-	size_t count = list_addresses(fd, index, found, ARRAY_SIZE(found));
+	struct held found[HELD_MOST];
+	size_t count = list_addresses(fd, index, AF_INET, found);
 	int r = 0;
 
-	for (size_t i = 0; r >= 0 && i < count; i++) {
-		struct message m;
-		struct ifaddrmsg *a = begin(&m, RTM_DELADDR, 0, sizeof *a);
-		*a = (struct ifaddrmsg){ .ifa_family = AF_INET, .ifa_prefixlen = found[i][4], .ifa_index = (uint32_t)index };
-		attribute(&m, IFA_LOCAL, found[i], 4);
-		r = ask(fd, &m, e, "remove an address of interface", "");
-		if (r == -EADDRNOTAVAIL)
-			r = 0; /* went with its primary */
-	}
+	for (size_t i = 0; r >= 0 && i < count; i++)
+		r = remove_address(fd, index, &found[i], e);
 	return r;
 }
 
@@ -274,6 +300,17 @@ static int set_aside(int fd, const struct guest_interface *i, struct err *e)
 	return set_link(fd, index, aside, 0, false, e, now);
 }
 
+static int add_all(int fd, int index, const struct guest_interface *i, struct err *e)
+{
+	int r = 0;
+
+	for (size_t n = 0; r >= 0 && n < i->addresses.count; n++)
+		r = add_address(fd, index, i->addresses.items[n], e);
+	for (size_t n = 0; r >= 0 && n < i->routes.count; n++)
+		r = add_route(fd, index, i->routes.items[n], e);
+	return r;
+}
+
 static int configure(int fd, const struct guest_interface *i, bool afresh, struct err *e)
 {
 	char now[IFNAMSIZ];
@@ -289,43 +326,123 @@ static int configure(int fd, const struct guest_interface *i, bool afresh, struc
 		return r;
 	if ((r = set_link(fd, index, name, i->mtu, true, e, now)) < 0)
 		return r;
+	return add_all(fd, index, i, e);
+}
+
+/* --- the interfaces of a clone --- */
+
+static int set_mac(int fd, int index, const uint8_t mac[6], const char *name, struct err *e)
+{
+	struct message m;
+	struct ifinfomsg *info = begin(&m, RTM_NEWLINK, 0, sizeof *info);
+
+	info->ifi_index = index;
+	attribute(&m, IFLA_ADDRESS, mac, 6);
+	return ask(fd, &m, e, "set the hardware address of", name);
+}
+
+/* What the kernel makes of a hardware address when an interface goes up (RFC 4291, appendix A). */
+static void make_link_local(const uint8_t mac[6], struct held *ret_held)
+{
+	*ret_held = (struct held){ AF_INET6, 64, RT_SCOPE_LINK, true, { 0xfe, 0x80, [8] = mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5] } };
+}
+
+static bool is_new(const struct held *h, const struct held *link_local, const struct guest_interface *i)
+{
+	struct link_prefix p;
+
+	if (memcmp(h->bytes, link_local->bytes, sizeof h->bytes) == 0)
+		return true;
 	for (size_t n = 0; n < i->addresses.count; n++)
-		if ((r = add_address(fd, index, i->addresses.items[n], e)) < 0)
-			return r;
-	for (size_t n = 0; n < i->routes.count; n++)
-		if ((r = add_route(fd, index, i->routes.items[n], e)) < 0)
-			return r;
-	return 0;
+		if (link_parse_prefix(i->addresses.items[n], &p, NULL) >= 0 && p.family == AF_INET6 && memcmp(h->bytes, p.address, sizeof p.address) == 0)
+			return true;
+	return false;
+}
+
+/* The old ones last: an interface that loses its last address loses its routes too. */
+static int exchange_ipv6(int fd, int index, const struct guest_interface *i, const struct held *old, size_t count, const uint8_t mac[6], struct err *e)
+{
+	char text[INET6_ADDRSTRLEN + 4];
+	struct held link_local;
+	int r = 0;
+
+	make_link_local(mac, &link_local);
+	(void)inet_ntop(AF_INET6, link_local.bytes, text, sizeof text);
+	(void)strcat(text, "/64");
+	for (size_t n = 0; r >= 0 && n < count; n++)
+		if (old[n].scope == RT_SCOPE_LINK) {
+			r = add_address(fd, index, text, e);
+			break;
+		}
+	if (r >= 0)
+		r = add_all(fd, index, i, e);
+	for (size_t n = 0; r >= 0 && n < count; n++)
+		if (!is_new(&old[n], &link_local, i))
+			r = remove_address(fd, index, &old[n], e);
+	return r;
+}
+
+static bool is_ours(const struct guest_interface *i, const struct held *old, size_t count)
+{
+	for (size_t n = 0; n < count; n++)
+		if (!old[n].permanent)
+			return false;
+	return i->addresses.count > 0;
+}
+
+/* Down and up again would cost a machine under the emulator 0.08 s. 0: it cannot be done so - the driver takes no address while it is up, or others give
+ * this interface its addresses, who shall notice. */
+static int exchange(int fd, int index, const struct guest_interface *i, const uint8_t mac[6], struct err *e)
+{
+	struct held old[HELD_MOST];
+	size_t count = list_addresses(fd, index, AF_INET6, old);
+	struct err busy;
+
+	if (!is_ours(i, old, count) || set_mac(fd, index, mac, i->name, &busy) < 0)
+		return 0;
+	int r = remove_addresses(fd, index, e);
+	if (r >= 0 && i->mtu)
+		r = set_link(fd, index, NULL, i->mtu, true, e, i->name);
+	if (r >= 0)
+		r = exchange_ipv6(fd, index, i, old, count, mac, e);
+	return r < 0 ? r : 1;
+}
+
+/* if_nametoindex would open a socket of another kind for it. */
+static int index_of(int fd, const char *name)
+{
+	struct ifreq r = { 0 };
+
+	(void)snprintf(r.ifr_name, sizeof r.ifr_name, "%s", name);
+	return ioctl(fd, SIOCGIFINDEX, &r) < 0 ? 0 : r.ifr_ifindex;
 }
 
 /* virtio_net tells the device, which then filters by it; while the interface is down every driver takes it. */
-static int rename_link(int fd, const struct guest_interface *i, struct err *e)
+static int become(int fd, const struct guest_interface *i, struct err *e)
 {
-	unsigned char mac[6];
-	struct message m;
-	int index = (int)if_nametoindex(i->name);
+	uint8_t mac[6];
+	int index = index_of(fd, i->name);
 
 	if (!index || strlen(i->mac) != strlen("02:00:00:00:00:01"))
 		return err_set(e, ERR_NOT_FOUND, "the machine has no interface %s", i->name);
 	for (size_t k = 0; k < sizeof mac; k++)
-		mac[k] = (unsigned char)strtoul(i->mac + 3 * k, NULL, 16);
-	int r = set_link(fd, index, NULL, 0, false, e, i->name);
-	if (r < 0)
+		mac[k] = (uint8_t)strtoul(i->mac + 3 * k, NULL, 16);
+	int r = exchange(fd, index, i, mac, e);
+	if (r != 0)
 		return r;
-	struct ifinfomsg *info = begin(&m, RTM_NEWLINK, 0, sizeof *info);
-	info->ifi_index = index;
-	attribute(&m, IFLA_ADDRESS, mac, sizeof mac);
-	return ask(fd, &m, e, "set the hardware address of", i->name);
+	if ((r = set_link(fd, index, NULL, 0, false, e, i->name)) < 0 || (r = set_mac(fd, index, mac, i->name, e)) < 0)
+		return r;
+	return configure(fd, i, true, e);
 }
 
-int links_rename(const struct guest_interface *list, size_t count, struct err *e)
+int links_become(const struct guest_interface *list, size_t count, struct err *e)
 {
 	own_fd int fd = count ? open_socket(e) : -1;
 	int r = count && fd < 0 ? fd : 0;
 
 	for (size_t n = 0; r >= 0 && n < count; n++)
-		r = rename_link(fd, &list[n], e);
-	return r;
+		r = become(fd, &list[n], e);
+	return r < 0 ? r : 0;
 }
 
 int links_configure(const struct guest_interface *list, size_t count, bool afresh, struct err *e)

@@ -14,8 +14,9 @@ int link_move(const char *name, int network_namespace, struct err *e) must_check
  * device manager inside has. With `afresh`, addresses that an interface has (and with them its routes) go first. */
 int links_configure(const struct guest_interface *list, size_t count, bool afresh, struct err *e) must_check;
 
-/* Each is found by its name and gets its hardware address: what they were called after is another machine's now. */
-int links_rename(const struct guest_interface *list, size_t count, struct err *e) must_check;
+/* Each is found by its name and gets its hardware address, which is another machine's until then, and the rest in place of what it has: while it is
+ * up, if that can be. */
+int links_become(const struct guest_interface *list, size_t count, struct err *e) must_check;
 
 /* "10.0.0.2/24" or "fd00::2" (a whole address): family, bytes, length of the prefix. */
 struct link_prefix {

@@ -371,6 +371,8 @@ static int begin(struct machine *m, struct err *e)
 	if (m->plan.boots_disk && (r = begin_disk(m, TAKE_FD(m->line), e)) < 0)
 		return r;
 	m->runner->status.pid = m->pid;
+	if (m->plan.identity.length) /* the network would be told where the original is */
+		qmp_send(m->qmp, "migrate-set-parameters", "{\"announce-rounds\":0}", QMP_DEADLINE_MS, NULL, NULL);
 	if (m->plan.resumes || m->plan.template == TEMPLATE_USED) {
 		if (m->whole >= 0)
 			m->whole_source = loop_add_fd(m->runner->loop, m->whole, EPOLLIN, on_whole, m);

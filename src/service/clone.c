@@ -64,10 +64,14 @@ static int check_state(const struct workspace *w, bool *ret_memory, struct err *
 	return err_hint(e, "only what runs, or has volumes and rests, is cloned");
 }
 
-static int check_spec(const struct workspace *w, struct err *e)
+static int check_spec(const struct workspace *w, bool memory, struct err *e)
 {
 	const struct spec_volume *v = w->wish.spec->volumes.items;
 
+	if (memory && w->wish.spec->travels) {
+		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' travels (it was deployed with --travels), and its processes would take their identity along", w->name);
+		return err_hint(e, "stop it: then its volumes are cloned");
+	}
 	if (w->wish.image->machine) {
 		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' boots a disk of its own, where nobody could give a clone its identity", w->name);
 		return err_hint(e, "carrel export and import make copies of it");
@@ -281,7 +285,7 @@ int handle_workspace_clone(struct request *r, struct err *e)
 	if (result == 0)
 		result = check_state(source, &memory, e);
 	if (result == 0)
-		result = check_spec(source, e);
+		result = check_spec(source, memory, e);
 	if (result == 0)
 		result = check_quota(r, body->count, e);
 	const char *prefix = body->name_prefix ? body->name_prefix : result == 0 ? source->name : "";

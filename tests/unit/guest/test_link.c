@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/mem.h"
+#include "base/own.h"
 #include "base/proc.h"
 #include "base/str.h"
 #include "guest/link.h"
@@ -98,8 +101,90 @@ static void names_are_exchanged(void **state)
 	}
 }
 
+static bool shows(const char *part)
+{
+	static const char *const all[] = { "sh", "-c", "ip -d address show dev eth0; ip route; ip -6 route; ip -6 route show table local", NULL };
+
+	return says(all, part);
+}
+
+static const char *const clone_make[] = {
+	"sh", "-c", "ip link add eth0 address 02:00:00:00:00:01 type veth peer name other && ip link set eth0 up && ip link set other up && "
+		    "ip address add 10.1.0.2/24 dev eth0 && ip address add fd00::2/128 dev eth0 nodad && ip route add default via 10.1.0.1 && "
+		    "ip -6 route add default via fe80::1 dev eth0 && "
+		    "for i in $(seq 100); do ip -6 address show dev eth0 | grep fe80 | grep -qv tentative && break; sleep 0.1; done",
+	NULL
+};
+
+/* With what addresses, and whether it stays up, which the number of times that it lost its carrier tells. */
+static void becomes(bool addresses_of_ours, bool stays_up)
+{
+	static char mac[] = "02:00:00:00:00:aa", eth0[] = "eth0", four[] = "10.1.0.9/24", six[] = "fd00::9/128", way[] = "default via 10.1.0.1",
+		    way6[] = "default via fe80::1";
+	char *addresses[] = { four, six }, *ways[] = { way, way6 };
+	const struct guest_interface list[] = { { .mac = mac, .name = eth0, .mtu = 1400, .addresses = { addresses, addresses_of_ours ? 2 : 0 },
+						  .routes = { ways, addresses_of_ours ? 2 : 0 } } };
+	own_str char *before = mem_strdup(text_of("/sys/class/net/eth0/carrier_down_count"));
+
+	assert_ok(links_become(list, 1, &e), &e);
+	assert_int_equal(str_eq(before, text_of("/sys/class/net/eth0/carrier_down_count")), stays_up);
+	assert_string_equal(text_of("/sys/class/net/eth0/address"), mac);
+	assert_string_equal(text_of("/sys/class/net/eth0/mtu"), "1400");
+	assert_false(shows("10.1.0.2"));
+	assert_false(shows("fd00::2"));
+	assert_false(shows("fe80::ff:fe00:1"));
+	for (int i = 0; i < 100 && !shows("fe80::ff:fe00:aa"); i++)
+		(void)poll(NULL, 0, 50);
+	assert_true(shows("fe80::ff:fe00:aa"));
+	if (!addresses_of_ours)
+		return;
+	assert_true(shows("inet 10.1.0.9/24"));
+	assert_true(shows("inet6 fd00::9/128"));
+	assert_true(shows("default via 10.1.0.1 dev eth0"));
+	assert_true(shows("default via fe80::1 dev eth0"));
+}
+
+static bool alone(void)
+{
+	if (geteuid() == 0 && unshare(CLONE_NEWNET | CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	    mount("sysfs", "/sys", "sysfs", 0, NULL) == 0 && says(clone_make, ""))
+		return true;
+	print_message("skipped: needs root, a network namespace and ip\n");
+	return false;
+}
+
+static void a_clone_exchanges_addresses_while_its_interface_is_up(void **state)
+{
+	(void)state;
+	if (!alone())
+		skip();
+	becomes(true, true);
+	assert_ok(links_become(NULL, 0, &e), &e);
+}
+
+/* Those who gave it its addresses shall notice. */
+static void an_interface_of_others_goes_down_and_up(void **state)
+{
+	(void)state;
+	if (!alone())
+		skip();
+	becomes(false, false);
+}
+
+static void an_interface_that_is_not_there(void **state)
+{
+	(void)state;
+	static char mac[] = "02:00:00:00:00:aa", name[] = "eth77";
+	const struct guest_interface list[] = { { .mac = mac, .name = name } };
+
+	assert_int_equal(links_become(list, 1, &e), -ENOENT);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(prefixes), cmocka_unit_test(routes), cmocka_unit_test(names_are_exchanged) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(prefixes), cmocka_unit_test(routes), cmocka_unit_test(names_are_exchanged),
+					    cmocka_unit_test(a_clone_exchanges_addresses_while_its_interface_is_up),
+					    cmocka_unit_test(an_interface_of_others_goes_down_and_up),
+					    cmocka_unit_test(an_interface_that_is_not_there) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
