@@ -362,16 +362,16 @@ static bool is_new(const struct held *h, const struct held *link_local, const st
 /* The old ones last: an interface that loses its last address loses its routes too. */
 static int exchange_ipv6(int fd, int index, const struct guest_interface *i, const struct held *old, size_t count, const uint8_t mac[6], struct err *e)
 {
-	char text[INET6_ADDRSTRLEN + 4];
+	char text[INET6_ADDRSTRLEN], prefix[INET6_ADDRSTRLEN + 4];
 	struct held link_local;
 	int r = 0;
 
 	make_link_local(mac, &link_local);
 	(void)inet_ntop(AF_INET6, link_local.bytes, text, sizeof text);
-	(void)strcat(text, "/64");
+	(void)snprintf(prefix, sizeof prefix, "%s/64", text);
 	for (size_t n = 0; r >= 0 && n < count; n++)
 		if (old[n].scope == RT_SCOPE_LINK) {
-			r = add_address(fd, index, text, e);
+			r = add_address(fd, index, prefix, e);
 			break;
 		}
 	if (r >= 0)

@@ -31,6 +31,7 @@ const struct shape assignment_kernel_shape = { "assignment-kernel", sizeof(struc
 static const struct field origin_fields[] = {
 	{ "workspace", FIELD_TEXT, O(workspace), "id of the workspace that it is a clone of", .required = true, .max = ID_LENGTH },
 	{ "snapshot", FIELD_TEXT, O(snapshot), "id of the snapshot of it", .required = true, .max = ID_LENGTH },
+	{ "name", FIELD_TEXT, O(name), "name that it had then", .max = NAME_LONGEST },
 	{ "number", FIELD_NUMBER, O(number), "of this clone: 1, 2, ...", .required = true },
 	{ "memory", FIELD_BOOL, O(memory), "it goes on where the other one stood" },
 	{ 0 },

@@ -28,6 +28,7 @@ struct assignment_kernel {
 /* What a clone begins from, instead of blank volumes. */
 struct assignment_origin {
 	char *workspace, *snapshot; /* ids; on the same host */
+	char *name;                 /* that the workspace had then; NULL: not known */
 	uint64_t number;            /* of this clone: 1, 2, ... */
 	bool memory;                /* it goes on where the other one stood */
 };

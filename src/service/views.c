@@ -45,6 +45,14 @@ static const struct field snapshot_fields[] = {
 };
 const struct shape snapshot_view_shape = { "snapshot", sizeof(struct snapshot_view), snapshot_fields, "A snapshot of a workspace's volumes.", .open = true };
 
+static const struct field clone_of_fields[] = {
+	{ "id", FIELD_TEXT, offsetof(struct assignment_origin, workspace), "id of the original, which may be gone", .required = true },
+	{ "name", FIELD_TEXT, offsetof(struct assignment_origin, name), "name that it had then" },
+	{ "number", FIELD_NUMBER, offsetof(struct assignment_origin, number), "of this clone among those that were made together", .required = true },
+	{ 0 },
+};
+static const struct shape clone_of_shape = { "clone-of", sizeof(struct assignment_origin), clone_of_fields, "What a workspace is a clone of.", .open = true };
+
 struct workspace_view {
 	char *id, *name, *host, *step, *notice, *created, *started, *ended, *operation;
 	char *engine, *began;
@@ -52,7 +60,7 @@ struct workspace_view {
 	unsigned state, wish;
 	void *spec, *error;
 	json_t *image;
-	void *kernel;
+	void *kernel, *clone_of;
 	struct objects snapshots, interfaces;
 };
 #define W(member) offsetof(struct workspace_view, member)
@@ -67,6 +75,7 @@ static const struct field workspace_fields[] = {
 	{ "spec", FIELD_OBJECT, W(spec), "the spec", .required = true, .shape = &spec_shape },
 	{ "image", FIELD_JSON, W(image), "name, digest, architecture and size of the image it was made from", .required = true },
 	{ "kernel", FIELD_OBJECT, W(kernel), "what it boots when it is a machine", .shape = &assignment_kernel_shape },
+	{ "clone_of", FIELD_OBJECT, W(clone_of), "the original, of a clone", .shape = &clone_of_shape },
 	{ "host", FIELD_TEXT, W(host), "host where it is", .required = true },
 	{ "exit_status", FIELD_NUMBER, W(exit_status), "of the last run that ended" },
 	{ "restarts", FIELD_NUMBER, W(restarts), "by the restart policy, in this run", .required = true },
@@ -262,6 +271,8 @@ static json_t *to_json(const struct workspace *w)
 
 	if (w->wish.kernel)
 		(void)json_object_set_new(json, "kernel", encode(&assignment_kernel_shape, w->wish.kernel));
+	if (w->wish.origin)
+		(void)json_object_set_new(json, "clone_of", encode(&clone_of_shape, w->wish.origin));
 	set_truth(json, w);
 	set_time(json, "created", w->created_ms);
 	if (w->operation)

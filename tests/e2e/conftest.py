@@ -622,6 +622,20 @@ def give_kernel(site, package):
     return site
 
 
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory):
+    """The file that tells `machine_site` where to fail: CARREL_FAULTS."""
+    return tmp_path_factory.mktemp("faults") / "plan"
+
+
+@pytest.fixture(scope="module")
+def machine_site(kernel, new_module_site, busybox_tar, faults):
+    """A site with a kernel and the busybox image, whose programs fail where `faults` says."""
+    site = new_module_site(env={"CARREL_FAULTS": str(faults)})
+    import_image(site, "busybox", busybox_tar)
+    return give_kernel(site, kernel)
+
+
 def find_criu():
     given = os.environ.get("CARREL_CRIU")
     if given:

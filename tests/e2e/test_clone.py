@@ -17,17 +17,9 @@ COUNT = "i=0; while :; do i=$((i+1)); echo $i > /n; sleep 0.05; done"
 
 
 @pytest.fixture(scope="module")
-def faults(tmp_path_factory):
-    return tmp_path_factory.mktemp("faults") / "plan"
-
-
-@pytest.fixture(scope="module")
-def site(kernel, new_module_site, busybox_tar, faults):
-    site = new_module_site(env={"CARREL_FAULTS": str(faults)})
-    import_image(site, "busybox", busybox_tar)
-    give_kernel(site, kernel)
-    site.carrel("network", "create", "default", "--ipv4", "10.87.0.0/24")
-    return site
+def site(machine_site):
+    machine_site.carrel("network", "create", "default", "--ipv4", "10.87.0.0/24", "--ipv6", "fd87::/64")
+    return machine_site
 
 
 @pytest.fixture
@@ -60,7 +52,9 @@ def remove(site, *names):
 
 
 def test_clones_of_a_running_machine(site, name):
-    machine(site, name)
+    machine(site, name, "--hostname", "of-the-original")
+    assert inside(site, name, "hostname") == "of-the-original\n"
+    site.says(name, "grep", " /run/carrel tmpfs", "/proc/mounts")  # it is ready for clones
     inside(site, name, "sh", "-c", "echo kept > /kept; mkdir -p /etc/carrel/cloned.d; echo old > /etc/machine-id;"
            "printf '#!/bin/sh\\necho $1 $2 > /told\\n' > /etc/carrel/cloned.d/tell; chmod +x /etc/carrel/cloned.d/tell; mkfifo /p;"
            "echo $RANDOM > /dev/null")
@@ -82,9 +76,18 @@ def test_clones_of_a_running_machine(site, name):
             assert [inside(site, each, *what).strip() for each in names] == names
         else:
             assert len({inside(site, each, *what) for each in everyone}) == len(everyone), what
-    for each in names:  # as the service has it, and reachable
-        address = site.workspace(each)["interfaces"][0]["ipv4"].split("/")[0]
-        assert address in inside(site, each, "ip", "addr", "show", "eth0")
+    original = site.workspace(name)
+    for i, each in enumerate(names, 1):  # as the service has it, and reachable
+        found = site.workspace(each)
+        assert found["clone_of"] == {"id": original["id"], "name": name, "number": i}
+        shown = inside(site, each, "ip", "addr", "show", "eth0")
+        for interface, mine in ((found["interfaces"][0], True), (original["interfaces"][0], False)):
+            for what in ("ipv4", "ipv6"):
+                assert (f" {interface[what].split('/')[0]}/" in shown) == mine, (what, interface, shown)
+        site.says(each, "ping", "-c", "1", "-W", "2", "10.87.0.1")
+        site.says(each, "ping", "-c", "1", "-W", "2", "fd87::1")
+        assert "carrel" in inside(site, each, "grep", " /run/carrel tmpfs", "/proc/mounts")
+    assert "clone_of" not in original
     inside(site, names[0], "sh", "-c", "echo own > /kept")
     assert {inside(site, each, "cat", "/kept") for each in everyone if each != names[0]} == {"kept\n"}
     site.wait(lambda: site.workspace(name)["snapshots"] == [])

@@ -16,19 +16,11 @@ FIRST = "cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid; hostn
 
 
 @pytest.fixture(scope="module")
-def faults(tmp_path_factory):
-    return tmp_path_factory.mktemp("faults") / "plan"
-
-
-@pytest.fixture(scope="module")
-def site(kernel, new_module_site, busybox_tar, faults):
+def site(machine_site):
     """An agent that has one template."""
-    site = new_module_site(env={"CARREL_FAULTS": str(faults)})
-    import_image(site, "busybox", busybox_tar)
-    give_kernel(site, kernel)
-    site.carrel(*RUN, "--rm", "busybox", "--", "true")
-    wait_template(site)
-    return site
+    machine_site.carrel(*RUN, "--rm", "busybox", "--", "true")
+    wait_template(machine_site)
+    return machine_site
 
 
 @pytest.fixture
