@@ -65,6 +65,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("CARREL_BUILD_ROOT", ROOT / "build"))
 # Generous: a loaded machine with two processors must not fail a test.
 TIMEOUT = int(float(os.environ.get("CARREL_TEST_TIMEOUT", "120")) * PATIENCE)
+LIMIT = 1800  # for one case, with what it needs at first
+# Begun in this order, so that no long one is left for one process alone at the end.
+LONGEST_FIRST = ("test_quickstart", "test_nested", "test_faults", "test_move", "test_kvm", "test_engines_alike", "test_template", "test_suspend", "test_refill",
+                 "test_suspend_networks", "test_suspend_packed", "test_machine_networks", "test_machine", "test_clone", "test_disk_suspend",
+                 "test_move_live", "test_move_live_network", "test_foreign", "test_disk_machine", "test_api_workspaces", "test_network_software")
+APART = ("test_faults", "test_filter", "test_images", "test_volumes")
 DEBIAN_PACKAGES = "systemd-sysv,dbus,openssh-server,cron,iproute2,procps,less,nano"
 # One larger system for all tests of real services.
 SERVICES = ("systemd-sysv,dbus,openssh-server,openssh-client,cron,iproute2,procps,less,nano,postgresql,nginx-light,openvpn,openssl,curl,iputils-ping,"
@@ -76,10 +82,37 @@ BUSYBOX_LINKS = ("sh ls cat echo true false sleep id ps mount umount touch rm mk
 
 
 def pytest_collection_modifyitems(items):
+    first = {name: at for at, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: first.get(item.path.stem, len(first)))
     if os.geteuid() != 0:
         skip = pytest.mark.skip(reason="needs root: namespaces, mounts and cgroups of whole workspaces are made")
         for item in items:
             item.add_marker(skip)
+
+
+def _too_long(*_):
+    raise AssertionError(f"it has not ended after {LIMIT} s")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol():
+    """A case that hangs fails, and says where."""
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(LIMIT)
+    yield
+    signal.alarm(0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files are what several processes share out: whole, as their cases share a site, but for those whose cases have sites of their own."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return nodeid if pathlib.PurePath(file).stem in APART else file
+    return Files(config, log)
 
 
 # --- processes ---
@@ -255,10 +288,12 @@ class Site:
     # the command line
 
     def carrel(self, *arguments, ok=(0,), input=None, timeout=TIMEOUT, env=None, binary=False, user=None):
-        given = {} if input is not None else {"stdin": subprocess.DEVNULL}
+        given, begun = {} if input is not None else {"stdin": subprocess.DEVNULL}, time.monotonic()
         done = subprocess.run([self.program("carrel"), *map(str, arguments)], env={**self.environment, **(env or {})},
                               input=input, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, user=user,
                               text=not binary, errors=None if binary else "replace", **given)
+        # seen when the case fails
+        print(f"{time.strftime('%H:%M:%S')} {done.returncode} after {time.monotonic() - begun:.2f} s: carrel {' '.join(map(str, arguments))}"[:300])
         if ok is not None and done.returncode not in (ok if isinstance(ok, (tuple, list, set, range)) else (ok,)):
             raise AssertionError(f"carrel {' '.join(map(str, arguments))}: exit status {done.returncode}\n--- stdout\n{done.stdout}\n"
                                  f"--- stderr\n{done.stderr}\n--- carreld\n{self.service.log()[-3000:]}\n--- carrel-node\n{self.node.log()[-3000:]}")

@@ -30,6 +30,25 @@ def host(service):
     one.disconnect()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def begun():
+    """A service with a held workspace whose run is over and whom nobody attaches to, and a stream on which nothing is asked for."""
+    alone = Service()
+    try:
+        host = PretendHost(alone.socket)
+        host.ends["unseen"] = 0
+        alone.post("/v1/workspaces", {"spec": {"image": "busybox", "name": "unseen", "remove-on-exit": True}, "held": True})
+        alone.get("/v1/workspaces/unseen?wait=120&state=running,stopped")  # the first run is an answer to any wait
+        running(alone, "silent")
+        silent = WebSocket(alone.socket, "/v1/workspaces/silent/exec")
+        silent.socket.settimeout(60)
+        yield alone, silent
+        silent.close()
+        host.disconnect()
+    finally:
+        alone.remove()
+
+
 def running(service, name, **spec):
     made = service.deploy(name, **spec)
     got = service.wait(made["operation"])
@@ -258,14 +277,6 @@ def test_a_client_that_leaves_while_it_waits(service, host):
     waiting.close()
 
 
-def test_a_stream_without_a_request_ends(service, host):
-    running(service, "silent")
-    client = WebSocket(service.socket, "/v1/workspaces/silent/exec")
-    client.socket.settimeout(60)
-    assert client.receive()["error"]["kind"] == "timeout"
-    client.close()
-
-
 def test_etags(service, host):
     running(service, "tagged")
     got = service.get("/v1/workspaces/tagged")
@@ -477,21 +488,6 @@ def test_waiting_for_a_state(service):
         slow.remove()
 
 
-def test_a_held_workspace_that_nobody_attaches_to(service):
-    """It is removed after a while, and the service lives on."""
-    alone = Service()
-    try:
-        host = PretendHost(alone.socket)
-        host.ends["unseen"] = 0
-        alone.post("/v1/workspaces", {"spec": {"image": "busybox", "name": "unseen", "remove-on-exit": True}, "held": True})
-        alone.get("/v1/workspaces/unseen?wait=120&state=running,stopped")  # the first run is an answer to any wait
-        got = alone.get("/v1/workspaces/unseen?wait=120&state=removed")
-        assert got.status == 404
-        host.disconnect()
-    finally:
-        alone.remove()
-
-
 @pytest.mark.parametrize("spec, kind, part", [
     ({"image": "none"}, "not-found", "no image"),
     ({}, "invalid", "image"),
@@ -541,3 +537,17 @@ def test_ten_thousand(service):
         host.disconnect()
     finally:
         many.remove()
+
+
+# What takes the service half a minute; it was begun with the first of these cases.
+
+
+def test_a_stream_without_a_request_ends(begun):
+    _, silent = begun
+    assert silent.receive()["error"]["kind"] == "timeout"
+
+
+def test_a_held_workspace_that_nobody_attaches_to(begun):
+    """It is removed after a while, and the service lives on."""
+    alone, _ = begun
+    assert alone.get("/v1/workspaces/unseen?wait=120&state=removed").status == 404

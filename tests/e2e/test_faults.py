@@ -123,9 +123,10 @@ class Sweep:
                 for kind in pathlib.Path(f"/proc/{line.split()[0]}/ns").iterdir():
                     found.setdefault(kind.name, set()).add(os.readlink(kind))
         for daemon in (self.site.node, self.site.service):
-            with contextlib.suppress(OSError):
-                held = [os.readlink(fd) for fd in pathlib.Path(f"/proc/{daemon.pid}/fd").iterdir()]
-                found[f"held by {daemon.name}"] = sum(h.split(":[")[0] in NAMESPACES for h in held)
+            found[f"held by {daemon.name}"] = 0
+            for fd in pathlib.Path(f"/proc/{daemon.pid}/fd").iterdir():
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    found[f"held by {daemon.name}"] += os.readlink(fd).split(":[")[0] in NAMESPACES
         return {kind: len(v) if isinstance(v, set) else v for kind, v in found.items()}
 
     def baseline(self):

@@ -49,7 +49,8 @@ def quote(name):
 def send(site, name, body, format="oci", **query):
     connection = Connection(site)
     more = "".join(f"&{k}={quote(v)}" for k, v in query.items())
-    connection.request("POST", f"/v1/images?name={quote(name)}&format={format}{more}", body)
+    with contextlib.suppress(BrokenPipeError):  # what is refused is answered before it was read to its end
+        connection.request("POST", f"/v1/images?name={quote(name)}&format={format}{more}", body)
     answer = connection.getresponse()
     text = json.loads(answer.read())
     connection.close()

@@ -34,10 +34,11 @@ def net(world, prefix, criu, kernel, busybox_tar):
 
 
 def configured(net, name):
-    """What the inside says of its network, without counters and ages."""
+    """What the inside says of its network, without counters and ages, and without what a router announced lately."""
     words = "ip -o addr show; ip route; ip -6 route; cat /sys/class/net/*/address; cat /etc/resolv.conf /etc/hosts; cat /proc/uptime > /run/asked"
     lines = inside(net, name, "sh", "-c", words).stdout.splitlines()
-    return sorted(line.split(" valid_lft")[0].rstrip("\\ ") for line in lines if "fe80::" not in line or "default" in line)
+    lines = [line for line in lines if ("fe80::" not in line or "default" in line) and " expires " not in line]
+    return sorted(line.split(" valid_lft")[0].rstrip("\\ ") for line in lines)
 
 
 def changed(net, before):

@@ -56,7 +56,7 @@ def reached(site, point, fault, verb):
 
 def packed(site):
     site.wait_state(NAME, "suspended")
-    site.wait(lambda: is_packed(site) and is_left_alone(site), what="packed memory")
+    site.wait(lambda: revived(site) or (is_packed(site) and is_left_alone(site)), what="packed memory")  # a fault may strike late
     return folder(site, NAME)
 
 
