@@ -252,6 +252,15 @@ int runner_connect(const char *run_dir, const struct launch_interface *interface
 	return ask(run_dir, (struct runner_request){ .kind = RUNNER_CONNECT }, &texts, NULL, &a, NULL, e);
 }
 
+int runner_grow(const char *run_dir, const char *disk, uint64_t bytes, struct err *e)
+{
+	struct runner_answer a = { 0 };
+	own_strbuf struct str texts = { 0 };
+
+	add_text(&texts, disk);
+	return ask(run_dir, (struct runner_request){ .kind = RUNNER_GROW, .number = bytes }, &texts, NULL, &a, NULL, e);
+}
+
 int runner_exec(const char *run_dir, const struct runner_exec *what, int *ret_fd, struct err *e)
 {
 	struct runner_answer a = { 0 };

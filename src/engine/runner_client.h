@@ -35,6 +35,9 @@ int runner_resume(const char *run_dir, struct err *e) must_check;
 /* Of a machine: the interfaces it shall have from now on. Returns when they are plugged in. ERR_CONFLICT: say it again a moment later. */
 int runner_connect(const char *run_dir, const struct launch_interface *interfaces, size_t count, struct err *e) must_check;
 
+/* Of a machine that runs: its disk, by machine_block_name, and the file system on it have so many bytes. */
+int runner_grow(const char *run_dir, const char *disk, uint64_t bytes, struct err *e) must_check;
+
 /* The workspace stands still and its state is in the file `state`; *ret_connection, when it is closed, lets it go on, and runner_commit on it
  * makes it suspended and ends it: the manifest MEMORY_MANIFEST.new of `folder` is in its place then, for good. */
 int runner_suspend(const char *run_dir, int folder, int state, int *ret_connection, struct err *e) must_check;

@@ -455,10 +455,14 @@ static int freeze(struct agent *a, bool on, struct err *e)
 
 static int grow(struct agent *a, const struct guest_frame *f, struct err *e)
 {
-	if (f->length > GUEST_SERIAL_LONGEST)
+	size_t length = strnlen((const char *)f->payload, f->length);
+	bool has_size = f->length == length + 1 + 8;
+
+	if (length > GUEST_SERIAL_LONGEST || (f->length != length && !has_size))
 		return err_set(e, ERR_INVALID, "serial is too long");
-	own_str char *serial = mem_strndup((const char *)f->payload, f->length);
-	return world_grow(&a->world, serial, e);
+	own_str char *serial = mem_strndup((const char *)f->payload, length);
+	const uint8_t *size = f->payload + length + 1;
+	return world_grow(&a->world, serial, has_size ? guest_get_u32(size) | (uint64_t)guest_get_u32(size + 4) << 32 : 0, e);
 }
 
 static int identify(struct agent *a, const struct guest_frame *f, enum guest_told *ret_told, struct err *e)

@@ -290,7 +290,26 @@ int world_freeze(const struct world *w, bool freeze, struct err *e)
 /* ext4's own ioctl (Documentation/filesystems/ext4, "EXT4_IOC_RESIZE_FS"): the new number of blocks. */
 #define GROW_EXT4 _IOW('f', 16, uint64_t)
 
-int world_grow(const struct world *w, const char *serial, struct err *e)
+#define RESIZE_POLLS 200 /* of 10 ms */
+
+/* A disk's length, once it is as long as that. */
+static int wait_for_size(const char *path, uint64_t bytes, uint64_t *ret_bytes, struct err *e)
+{
+	own_fd int disk = open(path, O_RDONLY | O_CLOEXEC);
+
+	for (int i = 0; disk >= 0 && i < RESIZE_POLLS; i++) {
+		if (ioctl(disk, BLKGETSIZE64, ret_bytes) < 0)
+			break;
+		if (*ret_bytes >= bytes)
+			return 0;
+		(void)poll(NULL, 0, 10);
+	}
+	if (disk < 0 || !*ret_bytes)
+		return err_errno(e, errno, "look at disk %s", path);
+	return err_set(e, ERR_TIMEOUT, "disk %s has still %llu bytes", path, (unsigned long long)*ret_bytes);
+}
+
+int world_grow(const struct world *w, const char *serial, uint64_t least_bytes, struct err *e)
 {
 	char path[80];
 	struct statfs fs;
@@ -302,10 +321,9 @@ int world_grow(const struct world *w, const char *serial, struct err *e)
 	if (i == w->volume_count)
 		return err_set(e, ERR_NOT_FOUND, "no volume %s", serial);
 	int r = device_find_disk(serial, path, sizeof path, e);
-	if (r < 0)
+	if (r < 0 || (r = wait_for_size(path, least_bytes, &bytes, e)) < 0)
 		return r;
-	own_fd int disk = open(path, O_RDONLY | O_CLOEXEC);
-	if (disk < 0 || ioctl(disk, BLKGETSIZE64, &bytes) < 0 || fstatfs(w->volumes[i], &fs) < 0)
+	if (fstatfs(w->volumes[i], &fs) < 0)
 		return err_errno(e, errno, "look at volume %s", serial);
 	uint64_t blocks = bytes / (uint64_t)fs.f_bsize;
 	return ioctl(w->volumes[i], GROW_EXT4, &blocks) < 0 ? err_errno(e, errno, "grow volume %s to %llu bytes", serial, (unsigned long long)bytes) :

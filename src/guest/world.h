@@ -23,7 +23,7 @@ struct world {
 /* Mounts, identity files and host name. */
 int world_make(struct world *w, const struct plan *p, const struct guest_config *c, struct err *e) must_check;
 int world_freeze(const struct world *w, bool freeze, struct err *e) must_check;
-int world_grow(const struct world *w, const char *serial, struct err *e) must_check;
+int world_grow(const struct world *w, const char *serial, uint64_t least_bytes, struct err *e) must_check;
 /* All processes of the workspace are dead: writes everything to the disks and lets go of them. */
 int world_leave(struct world *w, struct err *e) must_check;
 

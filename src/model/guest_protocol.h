@@ -25,6 +25,7 @@
 #define GUEST_VERSION 1
 #define GUEST_PORT "carrel.0"             /* virtserialport,name= */
 #define GUEST_SERIAL_LONGEST 20           /* virtio-blk */
+#define GUEST_GROW_LONGEST (GUEST_SERIAL_LONGEST + 1 + 8)
 #define GUEST_MARK UINT32_C(0x31464743)   /* "CGF1" */
 #define GUEST_HEADER 24                   /* bytes */
 #define GUEST_DATA_LONGEST 16384          /* payload of GUEST_DATA, with its channel byte */
@@ -49,7 +50,8 @@ enum guest_type {
 	GUEST_SIGNAL,    /* to guest: 4 bytes: signal. To a stream's program, or with number 0 to the workspace's own */
 	GUEST_FREEZE,    /* request: file systems stand still, written to their disks, until GUEST_THAW */
 	GUEST_THAW,
-	GUEST_GROW,      /* request: text: serial of a volume; its file system takes the whole of its disk */
+	GUEST_GROW,      /* request: serial of a volume; its file system takes the whole of its disk. Or serial, 0 and 8 bytes: when
+			  * the disk has so many bytes, which the guest's kernel hears of a moment after QEMU */
 	GUEST_IDENTITY,  /* request: struct guest_identity: after a resume or in a clone */
 	GUEST_SHUTDOWN,  /* request: 4 bytes: milliseconds until everything is killed; answered at once, ends with power off */
 	GUEST_PING,      /* request: nothing */

@@ -2,6 +2,7 @@
 #include "model/machine.h"
 
 #include <stddef.h>
+#include <stdio.h>
 
 #include "model/processor.h"
 
@@ -61,4 +62,12 @@ const char *machine_disk_name(const struct machine_wish *wish, const struct imag
 	if (number < partitions)
 		return number < sizeof names / sizeof names[0] ? names[number] : NULL;
 	return number == partitions && machine_choose(wish, image).firmware == FIRMWARE_UEFI ? MACHINE_VARIABLES : NULL;
+}
+
+void machine_block_name(bool boots_disk, size_t number, char out[MACHINE_BLOCK_NAME])
+{
+	if (number == 0)
+		(void)snprintf(out, MACHINE_BLOCK_NAME, "%s", boots_disk ? "disk0" : "root");
+	else
+		(void)snprintf(out, MACHINE_BLOCK_NAME, "%s%zu", boots_disk ? "volume" : "v", number - 1);
 }

@@ -36,4 +36,8 @@ extern const struct shape machine_wish_shape, image_machine_shape;
 struct machine_wish machine_choose(const struct machine_wish *wish, const struct image_machine *image);
 uint64_t machine_memory_wish(uint64_t spec_bytes, const struct image_machine *image);
 
+#define MACHINE_BLOCK_NAME 32
+/* What QEMU and the guest call the workspace's writable disk `number`: 0 the root, then its volumes. */
+void machine_block_name(bool boots_disk, size_t number, char out[MACHINE_BLOCK_NAME]);
+
 #endif

@@ -42,6 +42,7 @@ enum runner_kind {
 			  * and the state is written; then the connection carries a RUNNER_COMMIT, or ends and the workspace goes on */
 	RUNNER_COMMIT,   /* after RUNNER_SUSPEND: MANIFEST.new becomes the manifest, and the workspace and its runner end */
 	RUNNER_DISPLAY = 32, /* the screen of a machine: frames of channels 0 and 1 are RFB (RFC 6143) */
+	RUNNER_GROW,     /* of a machine that runs: text: disk (machine_block_name), number: bytes. It and its file system have so many now */
 };
 
 /* RUNNER_DEPARTS, with RUNNER_SUSPEND of a machine: not the machine is written but the workspace inside, to the disk of its luggage. */

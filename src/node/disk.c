@@ -103,6 +103,8 @@ static uint64_t disk_size(const struct record *r, size_t number, uint64_t root_b
 	return number == 0 && root_bytes > least ? root_bytes : least;
 }
 
+uint64_t disk_root_bytes(const struct record *r, uint64_t root_bytes) { return disk_size(r, 0, root_bytes); }
+
 int disk_make(const struct record *r, uint64_t root_bytes, struct err *e)
 {
 	size_t disks = r->wish.image->partitions.count;

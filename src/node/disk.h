@@ -32,6 +32,8 @@ int disk_make(const struct record *r, uint64_t root_bytes, struct err *e) must_c
 /* Whether UEFI's variables that came from elsewhere have the length that this host's have. */
 int disk_check_variables(uint64_t bytes, struct err *e) must_check;
 /* 1: it has to wait until nobody uses the disk (`live`). */
+/* What the root disk has then. */
+uint64_t disk_root_bytes(const struct record *r, uint64_t root_bytes);
 int disk_grow(const struct record *r, uint64_t root_bytes, bool live, struct err *e) must_check;
 /* What the launch needs beside the root disk, which stays the caller's: other disks, firmware, variables. */
 int disk_open_files(const struct record *r, struct isolate_disk *ret_disk, struct err *e) must_check;

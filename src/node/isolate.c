@@ -25,6 +25,7 @@
 #include "engine/launch.h"
 #include "engine/qemu/arguments.h"
 #include "engine/runner_client.h"
+#include "model/machine.h"
 #include "node/disk.h"
 #include "node/foreign.h"
 #include "node/kvm.h"
@@ -561,6 +562,15 @@ int isolate_grow_volume(struct node *n, const struct record *r, const struct iso
 	own_fd int mount_fd = -1, loop_fd = -1;
 	int done = open_volume_fds(run, v->spec ? v->spec->name : "root", &mount_fd, &loop_fd, e);
 	return done < 0 ? done : volume_grow_mounted(v->path, size_bytes, loop_fd, mount_fd, e);
+}
+
+int isolate_grow_machine(struct node *n, const struct record *r, size_t number, uint64_t size_bytes, struct err *e)
+{
+	own_str char *run = run_folder(n, r->id);
+	char disk[MACHINE_BLOCK_NAME];
+
+	machine_block_name(disk_is_one(&r->wish), number, disk);
+	return runner_grow(run, disk, size_bytes, e);
 }
 
 /* --- plans for people --- */

@@ -101,6 +101,8 @@ int isolate_resume(struct node *n, const struct record *r, struct err *e) must_c
 int isolate_connect_machine(struct node *n, const char *id, const struct launch_interface *interfaces, size_t count, struct err *e) must_check;
 /* Makes what is on the volumes' files consistent as long as they stay frozen. Thawing what is not frozen is fine. */
 int isolate_freeze_volumes(struct node *n, const struct record *r, bool freeze, struct err *e) must_check;
+/* Of a machine that runs: its root (0) or a volume of its spec, from 1 on. */
+int isolate_grow_machine(struct node *n, const struct record *r, size_t number, uint64_t size_bytes, struct err *e) must_check;
 int isolate_grow_volume(struct node *n, const struct record *r, const struct isolate_volume *v, uint64_t size_bytes,
 			struct err *e) must_check;
 

@@ -20,6 +20,7 @@
 
 #include "base/fault.h"
 #include "base/fs.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
@@ -496,39 +497,59 @@ int steps_maintain(struct work *w, struct err *e)
 	return r;
 }
 
+/* A kernel of its own grows what it has mounted. What it cannot, the next start does: the file has its size then. */
+static int grow_machine(struct work *w, size_t number, uint64_t bytes)
+{
+	struct err why = { 0 };
+
+	if (isolate_grow_machine(w->node, w->record, number, bytes, &why) >= 0)
+		return 0;
+	log_error(&why, "workspace %s: disk %zu grows at the next start", w->record->id, number);
+	return 1;
+}
+
+static int grow_root_disk(struct work *w, bool live, struct err *e)
+{
+	uint64_t wanted = wanted_bytes(&w->record->wish, NULL);
+	int r = disk_grow(w->record, wanted, live, e);
+
+	if (r < 0)
+		return err_wrap(e, "the disk");
+	return r > 0 ? grow_machine(w, 0, disk_root_bytes(w->record, wanted)) : 0;
+}
+
+static int grow_volume(struct work *w, const struct spec_volume *v, size_t number, bool live, struct err *e)
+{
+	own_str char *path = record_volume_path(w->record, w->node->kept, v);
+	struct isolate_volume volume = { .spec = v, .path = path, .fd = -1 };
+	uint64_t size, used, bytes = wanted_bytes(&w->record->wish, v);
+	int r = volume_measure(path, &size, &used, e);
+
+	if (r == -ENOENT || (r == 0 && size >= bytes))
+		return 0;
+	if (r == 0 && live && isolate_ran_as_machine(w->record->truth.report))
+		return grow_machine(w, number, bytes);
+	if (r == 0 && !live && (isolate_is_machine(&w->record->wish) || volume_is_of_guest(path)))
+		r = volume_grow_file(path, bytes, e); /* who mounts it next grows the file system */
+	else if (r == 0)
+		r = live ? isolate_grow_volume(w->node, w->record, &volume, bytes, e) : volume_grow(path, bytes, e);
+	if (r == -EPERM || r == -EACCES)
+		return 1;
+	return r < 0 ? err_wrap(e, "volume %s", v ? v->name : "root") : 0;
+}
+
 int steps_grow(struct work *w, bool live, struct err *e)
 {
 	const struct objects *wanted = &w->record->wish.spec->volumes;
 	const struct spec_volume *specs = wanted->items;
-	int waits = 0;
+	bool disk = disk_is_one(&w->record->wish);
+	int waits = 0, r = disk ? grow_root_disk(w, live, e) : grow_volume(w, NULL, 0, live, e);
 
-	for (size_t i = 0; i <= wanted->count; i++) {
-		const struct spec_volume *v = i == 0 ? NULL : &specs[i - 1];
-		if (!v && disk_is_one(&w->record->wish)) {
-			int grown = disk_grow(w->record, wanted_bytes(&w->record->wish, NULL), live, e);
-			if (grown < 0)
-				return err_wrap(e, "the disk");
-			waits |= grown;
-			continue;
-		}
-		own_str char *path = record_volume_path(w->record, w->node->kept, v);
-		uint64_t size, used, bytes = wanted_bytes(&w->record->wish, v);
-		int r = volume_measure(path, &size, &used, e);
-		if (r == -ENOENT || (r == 0 && size >= bytes))
-			continue;
-		struct isolate_volume volume = { .spec = v, .path = path, .fd = -1 };
-		if (r == 0 && live && isolate_ran_as_machine(w->record->truth.report))
-			r = -EPERM;
-		else if (r == 0 && !live && (isolate_is_machine(&w->record->wish) || volume_is_of_guest(path)))
-			r = volume_grow_file(path, bytes, e); /* who mounts it next grows the file system */
-		else if (r == 0)
-			r = live ? isolate_grow_volume(w->node, w->record, &volume, bytes, e) : volume_grow(path, bytes, e);
-		if (r == -EPERM || r == -EACCES)
-			waits = 1;
-		else if (r < 0)
-			return err_wrap(e, "volume %s", v ? v->name : "root");
+	for (size_t i = 0; i < wanted->count && r >= 0; i++) {
+		waits |= r;
+		r = grow_volume(w, &specs[i], i + 1, live, e);
 	}
-	return waits;
+	return r < 0 ? r : waits | r;
 }
 
 json_t *steps_plan(const struct node *n, const struct assignment *a)

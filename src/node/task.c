@@ -605,7 +605,8 @@ static int do_grow(struct work *w, struct err *e)
 	(void)e;
 	free(TAKE(report->notice));
 	if (r > 0)
-		report->notice = mem_strdup("the new size takes effect at the next start: this host cannot resize file systems that are in use");
+		report->notice = mem_printf("the new size takes effect at the next start: %s", isolate_ran_as_machine(report) ?
+					    "the machine did not take it" : "this host cannot resize file systems that are in use");
 	return r < 0 ? give_up(w, "grow", &why) : 0;
 }
 

@@ -220,7 +220,7 @@ static int freeze_machine(struct runner *r, int fd, bool frozen, struct err *e)
 	return 0;
 }
 
-/* Interfaces come and go likewise. */
+/* Interfaces come and go likewise, and disks grow. */
 static void machine_connected(void *data, int result, const struct err *e)
 {
 	struct connection *c = data;
@@ -240,6 +240,16 @@ static int connect_machine(struct runner *r, int fd, const struct request *reque
 	struct connection *c = mem_alloc(sizeof *c);
 	*c = (struct connection){ .runner = r, .fd = fd };
 	machine_connect(r->machine, some ? (const char *const *)request->texts : none, machine_connected, c);
+	return 0;
+}
+
+static int grow_machine(struct runner *r, int fd, const char *disk, uint64_t bytes, struct err *e)
+{
+	if (!r->machine)
+		return err_set(e, ERR_INVALID, "the workspace is no machine");
+	struct connection *c = mem_alloc(sizeof *c);
+	*c = (struct connection){ .runner = r, .fd = fd };
+	machine_grow(r->machine, disk, bytes, machine_connected, c);
 	return 0;
 }
 
@@ -333,6 +343,11 @@ static bool handle(struct runner *r, int fd, const struct request *request, int 
 	switch (q->kind) {
 	case RUNNER_CONNECT:
 		result = connect_machine(r, fd, request, &e);
+		if (result >= 0)
+			return true;
+		break;
+	case RUNNER_GROW:
+		result = grow_machine(r, fd, text, q->number, &e);
 		if (result >= 0)
 			return true;
 		break;

@@ -28,6 +28,8 @@ void machine_kill(struct machine *m);
 void machine_freeze(struct machine *m, bool frozen, void (*done)(void *data, int result, const struct err *e), void *data);
 /* The interfaces it shall have: machine_network_set. */
 void machine_connect(struct machine *m, const char *const *interfaces, channel_done_fn *done, void *data);
+/* Its disk, by the name that the arguments give it, has so many bytes from now on, and the file system on it, if carrel-init mounted it. */
+void machine_grow(struct machine *m, const char *disk, uint64_t bytes, channel_done_fn *done, void *data);
 /* The machine stands still and its state is in the file, which is taken; `done` as above. */
 void machine_save(struct machine *m, int state, void (*done)(void *data, int result, const struct err *e), void *data);
 /* The workspace inside is on the disk of its luggage, and the machine stands still; or, of `stay`, all go on again. */

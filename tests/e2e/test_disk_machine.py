@@ -172,6 +172,11 @@ def test_bios_seed_agent_button_and_snapshot(here, name, linux, tmp_path):
     assert "No such file" in refused.stderr
     assert "standard input" in here.carrel("exec", "-i", name, "--", "cat", ok=125, input="x").stderr
     assert "nobody copies files" in here.carrel("cp", f"{name}:/count", tmp_path / "count", ok=7).stderr
+    # a larger disk while it runs
+    sectors = lambda: int(here.carrel("exec", name, "--", "cat", "/sys/block/vda/size").stdout)
+    before = sectors()
+    here.carrel("set", name, "--disk", "12G")
+    here.wait(lambda: sectors() == 12 << 21 > before, what="the larger disk")
     # frozen by the agent while it is paused, and thawed: the agent answers nothing else in between
     here.carrel("pause", name)
     here.carrel("resume", name)

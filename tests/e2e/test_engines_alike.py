@@ -376,7 +376,9 @@ def test_large_and_sparse_files(site, one, run, place, tmp_path):
 
 @pytest.fixture
 def alive(site, engine, name):
-    site.carrel("deploy", "--engine", engine, "--name", name, "--label", "kind=test", "busybox", "--", "sh", "-c", PROGRAM)
+    spec = {"name": name, "image": "busybox", "engine": engine, "labels": {"kind": "test"}, "command": ["sh", "-c", PROGRAM],
+            "resources": {"disk": "2G"}, "volumes": [{"name": "data", "size": "64M", "mount": "/srv"}]}
+    site.carrel("deploy", "-", input=json.dumps(spec))
     site.wait_state(name, "running")
     site.wait(lambda: "began" in site.carrel("logs", name).stdout, what="the program's first word")
     yield name
@@ -387,14 +389,19 @@ def lines_of(site, name, *options):
     return site.carrel("logs", *options, name).stdout.splitlines()
 
 
-def test_a_life(site, alive):
+def megabytes(site, name):
+    lines = site.carrel("exec", name, "--", "df", "-m", "/", "/srv").stdout.splitlines()[1:]
+    return [int(line.split()[-5]) for line in lines]
+
+
+def test_a_life(site, engine, alive):
     """Logs, pause, labels, stop, what a stopped one answers, copies out of it, start, restart and wait: in one, as starts take time."""
     logs = site.carrel("logs", alive)
     assert (logs.stdout, logs.stderr) == ("began\n", "complained\n")
     follow = site.popen("logs", "-f", alive)
     assert follow.stdout.readline() == b"began\n"
     site.carrel("exec", alive, "--", "sh", "-c", "echo kept > /kept; kill -USR1 1 || true")
-    if site.workspace(alive)["spec"]["engine"] == "workspace":
+    if engine == "workspace":  # in a machine its first process is another
         assert follow.stdout.readline() == b"poked\n"
 
     site.carrel("pause", alive)
@@ -409,6 +416,12 @@ def test_a_life(site, alive):
     site.carrel("set", alive, "--label", "kind=", "--label", "more=yes")
     assert site.workspace(alive)["spec"]["labels"] == {"more": "yes"}
     site.wait(lambda: site.json("why", alive)["reason"] == "settled")
+
+    before = megabytes(site, alive)
+    site.carrel("set", alive, "--disk", "3G", "--volume", "data:200M")
+    if engine != "workspace":  # a machine has a kernel of its own; in namespaces it depends on the host
+        site.wait(lambda: megabytes(site, alive)[0] > before[0] + 900 and megabytes(site, alive)[1] > 150, what="larger disks")
+    assert "cannot shrink" in site.carrel("set", alive, "--disk", "1G", ok=2).stderr
 
     waits = site.popen("wait", alive, "--for", "stopped") if "--for" in site.carrel("wait", "--help").stdout else None
     site.carrel("stop", "--timeout", "30s", alive)
@@ -426,6 +439,7 @@ def test_a_life(site, alive):
     site.carrel("restart", alive)
     found = site.wait_state(alive, "running")
     assert site.carrel("exec", alive, "--", "cat", "/kept").stdout == "kept\n"
+    site.wait(lambda: megabytes(site, alive)[0] > before[0] + 900 and megabytes(site, alive)[1] > 150, what="larger disks")
     site.wait(lambda: lines_of(site, alive).count("began") == 3)
 
 

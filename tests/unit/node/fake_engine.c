@@ -247,6 +247,12 @@ int runner_kill(const char *run_dir, struct err *e) { return with(run_dir, kill_
 int runner_pause(const char *run_dir, struct err *e) { return with(run_dir, pause_it, e); }
 int runner_resume(const char *run_dir, struct err *e) { return with(run_dir, resume, e); }
 
+int runner_grow(const char *run_dir, const char *disk, uint64_t bytes, struct err *e)
+{
+	(void)run_dir, (void)disk, (void)bytes;
+	return err_set(e, ERR_UNSUPPORTED, "no machine here");
+}
+
 int runner_connect(const char *run_dir, const struct launch_interface *interfaces, size_t count, struct err *e)
 {
 	(void)run_dir;
