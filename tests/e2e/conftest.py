@@ -471,8 +471,7 @@ class Site:
 @pytest.fixture
 def alone_on_the_host():
     """For tests that change or compare what all share, as the host's users: one at a time."""
-    with open(cache_folder() / "host.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked("host.lock"):
         yield
 
 
@@ -651,9 +650,36 @@ def kernel(kernel_deb):
     return kernel_deb
 
 
+@contextlib.contextmanager
+def locked(name):
+    with open(cache_folder() / name, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def prepared_kernel(prefix, package):
+    """The partition that this build makes of the package, which is imported in a third of the time; made once for all tests."""
+    programs = [prefix / "libexec/carrel" / name for name in ("carrel-import", "carrel-convert")]
+    key = hashlib.sha256(b"".join([package.name.encode(), *(p.read_bytes() for p in programs)])).hexdigest()[:16]
+    path = cache_folder() / f"kernel-{key}.oci"
+    with locked("kernel.lock"):
+        if not path.exists():
+            for old in cache_folder().glob("kernel-*.oci"):
+                if time.time() - old.stat().st_mtime > 86400:
+                    old.unlink()
+            site = Site(prefix, node=False)
+            try:
+                site.carrel("kernel", "import", "linux", package, timeout=600)
+                site.carrel("image", "export", "--format-image", "partitions", "linux", path, timeout=600)
+                site.service.stop()
+            finally:
+                site.abandon()
+    return path
+
+
 def give_kernel(site, package):
     if site.api("GET", "/v1/kernels/linux")[0] == 404:
-        site.carrel("kernel", "import", "linux", package)
+        site.carrel("image", "import", "linux", prepared_kernel(site.prefix, package), timeout=300)
     return site
 
 

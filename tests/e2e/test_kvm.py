@@ -38,7 +38,7 @@ def add_state(files, prefix, busybox_tar, package):
     inner = Site(prefix, node=False)
     try:
         import_image(inner, "busybox", busybox_tar)
-        inner.carrel("kernel", "import", "linux", package)
+        give_kernel(inner, package)
         inner.service.stop()
         for path in inner.state.rglob("*"):
             if path.is_file():

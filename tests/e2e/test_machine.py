@@ -10,7 +10,7 @@ import uuid
 
 import pytest
 
-from conftest import import_image
+from conftest import give_kernel, import_image
 from guest_tools import copy_a_tree
 
 RUN = ("run", "--engine", "emulator")
@@ -161,7 +161,7 @@ def test_a_machine_that_does_not_boot_is_started_once_more_and_then_given_up(ker
     assert failed.returncode and "did not boot after 3 s (twice)" in failed.stderr
     assert here.wait_state(name, "failed")["error"]["step"] == "launch"
     assert here.node.log().count("once more") == 1
-    here.carrel("kernel", "import", "linux", kernel)
+    give_kernel(here, kernel)
     here.carrel("kernel", "default", "linux")
     here.carrel("rm", name)
 
@@ -172,7 +172,7 @@ def test_a_processor_that_gave_up_ends_the_machine(kernel, new_site, busybox_tar
     plan.write_text("")
     here = new_site(env={"CARREL_FAULTS": str(plan)})
     import_image(here, "busybox", busybox_tar)
-    here.carrel("kernel", "import", "linux", kernel)
+    give_kernel(here, kernel)
     here.carrel(*RUN, "-d", "--network", "none", "--name", name, "busybox", "--", "sleep", "1000")
     here.wait_state(name, "running")
     plan.write_text("runner.processor EIO\n")

@@ -19,7 +19,7 @@ import types
 
 import pytest
 
-from conftest import add_busybox, import_image, tar_entry
+from conftest import add_busybox, give_kernel, import_image, tar_entry
 from network_tools import World
 from test_filter import ipv4_packet, mac, spoofed
 from test_networks import inside, make_network, workspace
@@ -64,7 +64,7 @@ def net(world, prefix, kernel, probe, tmp_path_factory):  # noqa: F811
             add_busybox(tar)
             tar_entry(tar, "bin/probe", probe.read_bytes(), 0o755)
         import_image(site, "busybox", archive)
-        site.carrel("kernel", "import", "linux", kernel)
+        give_kernel(site, kernel)
         make_network(site, "default", ipv4=FOUR, ipv6=SIX, dns=[world.WAN])
         make_network(site, "side", ipv4="10.89.0.0/24", kind="isolated")
         yield site

@@ -33,7 +33,7 @@ def sites(prefix, criu, busybox_tar):
     site = conftest.Site(prefix, env={"CARREL_CRIU": criu, "CARREL_FAULTS": str(plan)})
     site.faults = plan
     conftest.import_image(site, "busybox", busybox_tar)
-    site.carrel("kernel", "import", "linux", package)
+    conftest.give_kernel(site, package)
     yield site
     problems = site.close()
     shutil.rmtree(plan.parent)

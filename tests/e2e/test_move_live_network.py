@@ -47,7 +47,7 @@ def site(prefix, criu, busybox_tar, world):
         pytest.skip("apt-get download of a cloud kernel does not work here")
     site = conftest.Site(prefix, world=world, env={"CARREL_CRIU": criu})
     conftest.import_image(site, "busybox", busybox_tar)
-    site.carrel("kernel", "import", "linux", package)
+    conftest.give_kernel(site, package)
     yield site
     problems = site.close()
     assert not problems, "\n".join(problems)

@@ -10,7 +10,7 @@ import uuid
 
 import pytest
 
-from conftest import import_image
+from conftest import give_kernel, import_image
 
 RUN = ("run", "--engine", "emulator", "-d")
 COUNT = "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done"
@@ -237,7 +237,7 @@ def faulty(new_module_site, kernel, busybox_tar):  # noqa: F811
     plan = pathlib.Path(f"/var/tmp/carrel-suspend-faults-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     plan.write_text("")
     site = new_module_site(env={"CARREL_FAULTS": str(plan)})
-    site.carrel("kernel", "import", "linux", kernel)
+    give_kernel(site, kernel)
     import_image(site, "busybox", busybox_tar)
     site.plan = plan
     yield site

@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from conftest import import_image
+from conftest import give_kernel, import_image
 from test_suspend import count, counting, damage, folder, goes_on, revived, settled
 
 NAME = "packed"
@@ -20,7 +20,7 @@ def site(new_module_site, kernel, busybox_tar):
     plan = pathlib.Path(f"/var/tmp/carrel-packed-faults-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     plan.write_text("")
     site = new_module_site(node_args=["--memory-after", RESTS], env={"CARREL_FAULTS": str(plan)})
-    site.carrel("kernel", "import", "linux", kernel)
+    give_kernel(site, kernel)
     import_image(site, "busybox", busybox_tar)
     site.plan = plan
     counting(site, NAME)
@@ -177,7 +177,7 @@ def test_exported_packed_and_imported(site, new_site, kernel, tmp_path):
     stored = (memory / "ram.packed").read_bytes()
     site.carrel("export", NAME, tmp_path / "f")
     there = new_site(node_args=["--memory-after", "0s"])
-    there.carrel("kernel", "import", "linux", kernel)
+    give_kernel(there, kernel)
     there.carrel("import", tmp_path / "f")
     assert (folder(there, NAME) / "ram.packed").read_bytes() == stored
     there.carrel("resume", NAME)
