@@ -13,9 +13,19 @@
 
 #include <stdbool.h>
 
-/* glibc's names ("Memory Related Tunables" of its manual, glibc.cpu.hwcaps), and /proc/cpuinfo's of the same. */
-#define TRAVEL_TUNABLES "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512DQ,-AVX512CD,-XSAVEC,-RTM"
-#define TRAVEL_BINDING "LD_BIND_NOW=1"
+/*
+ * The environment of its programs. A program that is started without it (su -, sudo, sshd, cron, pg_ctlcluster clean theirs) chooses by
+ * the processor, and so do libraries that know no such variable (libgcrypt, Go's).
+ *
+ *   GLIBC_TUNABLES         glibc's names ("Memory Related Tunables" of its manual, glibc.cpu.hwcaps)
+ *   LD_BIND_NOW            ld.so(8)
+ *   OPENSSL_ia32cap        OPENSSL_ia32cap(3): of CPUID's leaf 7, ECX and EBX, without AVX-512, SHA, GFNI, VAES, VPCLMULQDQ
+ *   GNUTLS_CPUID_OVERRIDE  GnuTLS's manual, "Hardware acceleration": AES-NI, SSSE3, PCLMUL and AVX
+ *   NETTLE_FAT_OVERRIDE    Nettle's fat-x86_64.c: what it may use
+ *   OPENBLAS_CORETYPE      OpenBLAS's kernels for AVX2 and FMA
+ */
+#define TRAVEL_TUNABLES "GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512DQ,-AVX512CD,-XSAVEC,-RTM"
+extern const char *const travel_environment[]; /* NAME=VALUE, the tunables first, to NULL */
 
 /* Whether programs of such a workspace may have chosen their code by this word of /proc/cpuinfo's flags. */
 bool travel_counts(const char *flag);

@@ -124,8 +124,6 @@ static const char *tmpfs_options(struct request *r, const struct launch *l, cons
 /* In a machine the modules' devices are listed by kmod, which an image made for containers may lack; there is no harm in that (udev has them). */
 #define DEVICES_LISTED WRITE_MARK "[Unit]\nConditionFileIsExecutable=/bin/kmod\n"
 
-#define MANAGER_DEFAULTS WRITE_MARK "[Manager]\nDefaultEnvironment=\"GLIBC_TUNABLES=" TRAVEL_TUNABLES "\" " TRAVEL_BINDING "\n" /* systemd-system.conf(5) */
-
 static void plan_dev(struct request *r, const struct launch *l, bool system, bool console)
 {
 	static const char *const devices[] = { "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty" };
@@ -249,6 +247,18 @@ static void plan_identity(struct request *r, const struct launch *l, bool system
 	plan_resolver(r, l);
 }
 
+/* systemd-system.conf(5): services do not inherit the manager's own environment. */
+static const char *travel_manager(struct request *r)
+{
+	struct str text = { 0 };
+
+	str_puts(&text, WRITE_MARK "[Manager]\nDefaultEnvironment=");
+	for (size_t i = 0; travel_environment[i]; i++)
+		str_printf(&text, "%s\"%s\"", i ? " " : "", travel_environment[i]);
+	str_puts(&text, "\n");
+	return own(r, text.bytes);
+}
+
 static void plan_tree(struct request *r, const struct launch *l, bool system)
 {
 	plan_proc_and_sys(r, l, system);
@@ -259,8 +269,8 @@ static void plan_tree(struct request *r, const struct launch *l, bool system)
 		step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system/service.d/50-carrel.conf", SERVICE_DEFAULTS);
 		if (l->machine)
 			step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system/kmod-static-nodes.service.d/50-carrel.conf", DEVICES_LISTED);
-		if (l->spec->travels) /* services do not inherit it */
-			step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system.conf.d/50-carrel.conf", MANAGER_DEFAULTS);
+		if (l->spec->travels)
+			step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system.conf.d/50-carrel.conf", travel_manager(r));
 	}
 	plan_volumes(r, l);
 	plan_identity(r, l, system);
@@ -298,16 +308,14 @@ static int plan_argv(struct request *r, const struct launch *l, bool system, str
 static void plan_environment(struct request *r, const struct launch *l, bool system)
 {
 	const struct image_run *run = l->image->run;
-	size_t n = 0, most = 6 + (run ? run->environment.count : 0) + l->spec->environment.count;
+	size_t n = 0, most = 12 + (run ? run->environment.count : 0) + l->spec->environment.count;
 	const char **list = r->plan.environment = own_list(r, most);
 
 	plan_set_variable(list, &n, "PATH=" DEFAULT_PATH);
 	if (!l->machine)
 		plan_set_variable(list, &n, "container=carrel"); /* systemd.io/CONTAINER_INTERFACE */
-	if (l->spec->travels) {
-		plan_set_variable(list, &n, "GLIBC_TUNABLES=" TRAVEL_TUNABLES);
-		plan_set_variable(list, &n, TRAVEL_BINDING);
-	}
+	for (size_t i = 0; l->spec->travels && travel_environment[i]; i++)
+		plan_set_variable(list, &n, travel_environment[i]);
 	if (l->spec->terminal || system)
 		plan_set_variable(list, &n, "TERM=xterm-256color");
 	for (size_t i = 0; run && i < run->environment.count; i++)

@@ -97,6 +97,8 @@ static void test_system(void **state)
 	c.spec.resources = &c.resources;
 	c.launch.paused = true;
 	compare(&c.launch, "system");
+	c.spec.travels = true;
+	compare(&c.launch, "system-that-travels");
 	tear_down(&c);
 }
 
