@@ -55,21 +55,40 @@ static int drop_privileges(struct err *e)
 	return 0;
 }
 
+/* Readers with threads start one for each processor. */
+static rlim_t memory_most(unsigned rights)
+{
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return SANDBOX_MEMORY_BYTES_MOST + (rights & SANDBOX_THREADS ? (rlim_t)(processors < 1 ? 1 : processors) * SANDBOX_THREAD_BYTES_MOST : 0);
+}
+
+/* Who was started below a lower limit stays there: it cannot be raised. */
+static int limit_memory(unsigned rights, struct err *e)
+{
+	struct rlimit memory;
+
+	if (getrlimit(RLIMIT_AS, &memory) < 0)
+		return err_errno(e, errno, "look at the limit of memory");
+	if (memory.rlim_max > memory_most(rights))
+		memory.rlim_max = memory_most(rights);
+	if (memory.rlim_cur > memory.rlim_max)
+		memory.rlim_cur = memory.rlim_max;
+	return setrlimit(RLIMIT_AS, &memory) < 0 ? err_errno(e, errno, "limit memory") : 0;
+}
+
 static int set_limits(unsigned rights, struct err *e)
 {
 	const struct rlimit none = { 0, 0 };
-	const struct rlimit memory = { SANDBOX_MEMORY_BYTES_MOST, SANDBOX_MEMORY_BYTES_MOST };
 
 	if (setrlimit(RLIMIT_CORE, &none) < 0)
 		return err_errno(e, errno, "limit core dumps");
-#ifndef __SANITIZE_ADDRESS__
-	if (rights == 0 && setrlimit(RLIMIT_AS, &memory) < 0)
-		return err_errno(e, errno, "limit memory");
+#ifdef __SANITIZE_ADDRESS__ /* its shadow is larger than any limit */
+	bool limited = false;
 #else
-	(void)rights;
-	(void)memory;
+	bool limited = !(rights & (SANDBOX_NETWORK | SANDBOX_ACCEPT));
 #endif
-	return 0;
+	return limited ? limit_memory(rights, e) : 0;
 }
 
 /* --- Landlock (kernel: Documentation/userspace-api/landlock.rst) --- */

@@ -20,7 +20,10 @@ enum sandbox_rights {
 	SANDBOX_ACCEPT = 1 << 2,  /* connections to sockets that it holds */
 };
 
-#define SANDBOX_MEMORY_BYTES_MOST (UINT64_C(4) << 30) /* of address space, but with threads or network */
+/* Of address space, but with network: what was inherited, if that is less. With threads some more for each processor: a stack, malloc's arena
+ * (128 MiB while it is made), buffers. */
+#define SANDBOX_MEMORY_BYTES_MOST (UINT64_C(4) << 30)
+#define SANDBOX_THREAD_BYTES_MOST (UINT64_C(256) << 20)
 
 /* `readable` (NULL-terminated, or NULL): files and folders that may still be opened for reading. Only while the process has one
  * thread. What the process needs to have read, loaded or started must be so before. */

@@ -216,3 +216,93 @@ def test_killed_at_each_step_it_is_whole(site):
             assert found["state"] == "running", (point, fault, found)
             goes_on(site, NAME, 1)
         assert not files(site) & {"ram.packed", "ram.packed.new"}, (point, fault)
+
+
+# --- what CRIU wrote ---
+
+TICKS = "big=$(head -c 3000000 /dev/urandom | base64); i=0; while true; do i=$((i+1)); echo tick $i ${#big}; usleep 100000; done"
+
+
+@pytest.fixture(scope="module")
+def namespaces(new_module_site, criu, busybox_tar):
+    plan = pathlib.Path(f"/var/tmp/carrel-packed-faults-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    plan.write_text("")
+    site = new_module_site(node_args=["--memory-after", RESTS], env={"CARREL_CRIU": criu, "CARREL_FAULTS": str(plan)})
+    import_image(site, "busybox", busybox_tar)
+    site.plan = plan
+    site.carrel("deploy", "busybox", "--name", NAME, "--network", "none", "--", "sh", "-c", TICKS)
+    site.wait(lambda: ticks(site), what="the first tick")
+    yield site
+    site.carrel("rm", "-f", NAME)
+    plan.unlink()
+
+
+def ticks(site):
+    return [int(line.split()[1]) for line in site.carrel("logs", NAME).stdout.splitlines() if line.startswith("tick ")]
+
+
+def ticks_on(site):
+    """The same shell, with all it had: no number is left out, none comes twice."""
+    site.wait_state(NAME, "running")
+    before = len(ticks(site))
+    site.wait(lambda: len(ticks(site)) > before + 2, what="more ticks")
+    seen = ticks(site)
+    assert seen == list(range(1, len(seen) + 1))
+    assert len({line.split()[2] for line in site.carrel("logs", NAME).stdout.splitlines() if line.startswith("tick ")}) == 1
+
+
+def pages(site):
+    """The manifest's row of the large file, and the names of all that it has packed."""
+    rows = json.loads((folder(site, NAME) / "manifest.json").read_text())["files"]
+    return max(rows, key=lambda row: row["length"]), {row["name"] for row in rows if "packed" in row}
+
+
+def packed_images(site):
+    site.wait_state(NAME, "suspended")
+    site.wait(lambda: pages(site)[1] and not any(n.endswith(".new") for n in files(site)) and is_left_alone(site), what="packed images")
+    large, names = pages(site)
+    assert large["name"] in names and large["length"] > 3000000
+    assert not names & files(site) and {n + ".packed" for n in names} <= files(site)
+    return folder(site, NAME) / (large["name"] + ".packed"), large
+
+
+def test_processes_are_packed_and_go_on(namespaces):
+    site = namespaces
+    site.carrel("suspend", NAME)
+    path, large = packed_images(site)
+    assert large["stored"] == path.stat().st_size < large["length"]
+    assert site.json("suspend", "--check", NAME)["level"] == "memory"
+    site.node.kill()
+    site.node.start()
+    packed_images(site)
+    site.carrel("resume", NAME)
+    ticks_on(site)
+    site.wait(lambda: not any(n.endswith(".packed") for n in files(site)) if folder(site, NAME).exists() else True, what="nothing left that is packed")
+
+
+def test_packed_processes_that_are_damaged_stay(namespaces):
+    site = namespaces
+    site.carrel("suspend", NAME)
+    path, large = packed_images(site)
+    whole, manifest = path.read_bytes(), (path.parent / "manifest.json").read_bytes()
+
+    def refused(what):
+        assert site.json("suspend", "--check", NAME)["level"] == "volumes", what
+        done = site.carrel("resume", NAME, ok=None)
+        assert done.returncode != 0 and large["name"] in done.stderr, (what, done.stderr)
+        assert site.wait_state(NAME, "suspended")["state"] == "suspended"
+        assert (path.parent / "manifest.json").read_bytes() == manifest and large["name"] not in files(site), what
+
+    for what, at in (("start", 20), ("a head", 64 + 20), ("stored bytes", len(whole) // 2), ("the whole's digest", len(whole) - 3)):
+        damage(path, at)
+        refused(what)
+        damage(path, at)
+    os.truncate(path, len(whole) - 1)
+    refused("cut")
+    path.write_bytes(whole)
+    for point, fault in (("unpack-begin", "ENOSPC"), ("memory.unpack", "kill"), ("unpack-end", "ENOSPC")):
+        found = reached(site, point, fault, "resume")
+        assert found["state"] == "suspended", (point, fault, found)
+        assert large["name"] not in files(site), (point, fault)
+    reached(site, "unpack-end", "kill", "resume")  # the next agent does what was wished
+    ticks_on(site)

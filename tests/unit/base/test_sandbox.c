@@ -12,11 +12,13 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "base/own.h"
 #include "base/sandbox.h"
 
@@ -94,6 +96,22 @@ static int takes_all_memory(void)
 	return r;
 }
 
+static int takes_more_than_threads_need(void)
+{
+	void *at = malloc((size_t)(SANDBOX_MEMORY_BYTES_MOST + (uint64_t)sysconf(_SC_NPROCESSORS_ONLN) * SANDBOX_THREAD_BYTES_MOST));
+	int r = at ? 0 : errno;
+	free(at);
+	return r;
+}
+
+static int takes_a_gigabyte(void)
+{
+	void *at = malloc((size_t)1 << 30);
+	int r = at ? 0 : errno;
+	free(at);
+	return r;
+}
+
 static void *nothing(void *data) { return data; }
 static int starts_a_thread(void)
 {
@@ -134,6 +152,29 @@ static void test_memory_is_limited(void **state)
 	skip();
 #endif
 	assert_int_equal(attempt(takes_all_memory, 0, NULL), ENOMEM);
+	assert_int_equal(attempt(takes_more_than_threads_need, SANDBOX_THREADS, NULL), ENOMEM);
+	assert_int_equal(attempt(takes_a_gigabyte, SANDBOX_THREADS, NULL), 0);
+}
+
+/* It cannot raise the limit, and works below it. */
+static void test_a_lower_limit_stays(void **state)
+{
+	static const unsigned rights[] = { 0, SANDBOX_THREADS };
+	const struct rlimit low = { UINT64_C(512) << 20, UINT64_C(512) << 20 };
+	int status;
+
+	(void)state;
+#ifdef __SANITIZE_ADDRESS__
+	skip();
+#endif
+	for (size_t i = 0; i < ARRAY_SIZE(rights); i++) {
+		pid_t pid = fork();
+		if (pid == 0)
+			_exit(setrlimit(RLIMIT_AS, &low) < 0 || sandbox_enter(rights[i], NULL, NULL) < 0 ? 255 : takes_a_gigabyte());
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFEXITED(status));
+		assert_int_equal(WEXITSTATUS(status), ENOMEM);
+	}
 }
 
 static int works(void)
@@ -219,6 +260,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_the_wall_holds),	 cmocka_unit_test(test_memory_is_limited), cmocka_unit_test(test_work_is_possible),
+		cmocka_unit_test(test_a_lower_limit_stays),
 		cmocka_unit_test(test_network),		 cmocka_unit_test(test_it_dies_with_its_parent),
 	};
 	if (pipe(pipe_to_parent) < 0)
