@@ -31,6 +31,7 @@ struct enforce_limits {
 	uint64_t memory_bytes; /* 0: no limit */
 	uint64_t processes;    /* 0: no limit */
 	bool kvm;              /* it is a machine, whose QEMU opens /dev/kvm */
+	unsigned processors;   /* it is a machine with so many: cpu_milli is theirs alone, QEMU's other threads get a part on top; 0: none */
 };
 
 struct enforce_write {
@@ -46,6 +47,7 @@ struct enforce_plan {
 	char *v2;
 	char *freeze_path;
 	const char *freeze_text, *thaw_text;
+	char *processors;    /* file that takes the ids of virtual processors' threads; NULL: they have no group of their own */
 	uint32_t owner_id;   /* the workspace's root, who may make folders below v2; 0: nobody */
 	bool device_program; /* v2: the device rules become a program on the folder */
 	bool kvm;            /* among them: /dev/kvm */

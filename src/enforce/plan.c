@@ -7,6 +7,10 @@
  * limit nothing is written. Memory: one limit for memory and swap together, so that a workspace cannot grow into swap (v1 memsw; v2
  * swap.max 0); the group's own out-of-memory killer ends the workspace's processes only (v2 memory.oom.group stays 0: one process
  * dies, not the workspace). Processes: pids.max, as promised.
+ *
+ * A machine with a limit of processor time has one more folder for the threads of its virtual processors. The limit is theirs; the
+ * workspace as a whole has HELPERS_MILLI more, for disks, network and control. In v2 that folder is threaded (cgroup-v2.rst, "Threads"): memory
+ * and all else stay the workspace's. Its weight is that of so many threads as it has processors: a folder beside threads counts as one.
  */
 #include "enforce/enforce.h"
 
@@ -20,6 +24,8 @@
 #include "base/str.h"
 
 #define PERIOD_US 100000
+#define HELPERS_MILLI 500
+#define PROCESSORS_FOLDER "processors"
 
 static const char *const controller_names[ENFORCE_CONTROLLERS] = {
 	[ENFORCE_CPU] = "cpu",   [ENFORCE_CPUACCT] = "cpuacct", [ENFORCE_MEMORY] = "memory",
@@ -144,6 +150,13 @@ static void add_limit(struct enforce_plan *p, const char *folder, const char *fi
 		add_write(p, false, folder, file, "%s", none);
 }
 
+static bool has_processors(const struct enforce_limits *limits) { return limits->processors && limits->cpu_milli; }
+
+static uint64_t quota_us(const struct enforce_limits *limits)
+{
+	return (limits->cpu_milli + (has_processors(limits) ? HELPERS_MILLI : 0)) * PERIOD_US / 1000;
+}
+
 static void plan_v1_devices(struct enforce_plan *p, const char *folder, bool kvm)
 {
 	add_write(p, false, folder, "devices.deny", "a");
@@ -162,7 +175,7 @@ static void plan_v1_controller(struct enforce_plan *p, enum enforce_controller c
 	switch (c) {
 	case ENFORCE_CPU:
 		add_write(p, false, folder, "cpu.cfs_period_us", "%d", PERIOD_US);
-		add_limit(p, folder, "cpu.cfs_quota_us", limits->cpu_milli * PERIOD_US / 1000, "-1");
+		add_limit(p, folder, "cpu.cfs_quota_us", quota_us(limits), "-1");
 		break;
 	case ENFORCE_CPUACCT:
 		p->usage.cpu = mem_strdup(folder);
@@ -242,7 +255,7 @@ static void plan_v2(struct enforce_plan *p, const struct enforce_layout *l, cons
 		p->usage.cpu = mem_strdup(folder);
 		p->usage.cpu_v2 = true;
 		if (limits->cpu_milli)
-			add_write(p, false, folder, "cpu.max", "%" PRIu64 " %d", limits->cpu_milli * PERIOD_US / 1000, PERIOD_US);
+			add_write(p, false, folder, "cpu.max", "%" PRIu64 " %d", quota_us(limits), PERIOD_US);
 		else
 			add_write(p, false, folder, "cpu.max", "max %d", PERIOD_US);
 	}
@@ -255,6 +268,31 @@ static void plan_v2(struct enforce_plan *p, const struct enforce_layout *l, cons
 	if (l->v2_has[ENFORCE_PIDS]) {
 		p->usage.pids = mem_strdup(folder);
 		add_limit(p, folder, "pids.max", limits->processes, "max");
+	}
+}
+
+static void plan_processors(struct enforce_plan *p, const struct enforce_layout *l, const char *parent, const char *id,
+			    const struct enforce_limits *limits)
+{
+	bool v2 = l->v2 && l->v2_has[ENFORCE_CPU];
+	const char *mount = v2 ? l->v2 : l->v1[ENFORCE_CPU];
+	uint64_t quota = limits->cpu_milli * PERIOD_US / 1000;
+
+	if (!mount || !has_processors(limits))
+		return;
+	own_str char *whole = mem_printf("%s/%s/%s", mount, parent, id);
+	char *folder = mem_printf("%s/" PROCESSORS_FOLDER, whole);
+	add_path(&p->folders, folder);
+	p->processors = mem_printf("%s/%s", folder, v2 ? "cgroup.threads" : "tasks");
+	if (v2) {
+		add_write(p, false, folder, "cgroup.type", "threaded");
+		add_write(p, false, whole, "cgroup.subtree_control", "+cpu");
+		add_write(p, false, folder, "cpu.max", "%" PRIu64 " %d", quota, PERIOD_US);
+		add_write(p, false, folder, "cpu.weight", "%u", 100 * limits->processors);
+	} else {
+		add_write(p, false, folder, "cpu.cfs_period_us", "%d", PERIOD_US);
+		add_write(p, false, folder, "cpu.cfs_quota_us", "%" PRIu64, quota);
+		add_write(p, false, folder, "cpu.shares", "%u", 1024 * limits->processors);
 	}
 }
 
@@ -273,6 +311,7 @@ int enforce_plan(const struct enforce_layout *l, const char *parent, const char 
 	plan_v1(&p, l, parent, id, limits);
 	if (l->v2)
 		plan_v2(&p, l, parent, id, limits);
+	plan_processors(&p, l, parent, id, limits);
 	*ret_plan = p;
 	return 0;
 }
@@ -307,6 +346,7 @@ void enforce_plan_done(struct enforce_plan *p)
 	free(p->writes);
 	free(p->v2);
 	free(p->freeze_path);
+	free(p->processors);
 	free(p->usage.cpu);
 	free(p->usage.memory);
 	free(p->usage.pids);

@@ -49,6 +49,7 @@ struct launch_cgroups {
 	const char *v2;          /* folder in the cgroup2 tree, or NULL */
 	const char *freeze_path; /* file that freezes all of it, or NULL: cannot be paused */
 	const char *freeze_text, *thaw_text; /* what is written there */
+	const char *processors;  /* of a machine: file that takes its virtual processors' threads, or NULL */
 };
 
 /* What machines are made of on this host. */

@@ -134,11 +134,13 @@ static int make_plan(const struct node *n, const char *name, const struct assign
 
 	if (a && a->spec) {
 		struct spec_resources wanted = spec_resources_or_default(a->spec);
-		limits = (struct enforce_limits){ wanted.cpu_milli, wanted.memory_bytes, wanted.processes, false };
+		limits = (struct enforce_limits){ wanted.cpu_milli, wanted.memory_bytes, wanted.processes, false, 0 };
 		limits.kvm = isolate_is_machine(a) && a->spec->engine != ENGINE_EMULATOR;
-		if (isolate_is_machine(a))
+		if (isolate_is_machine(a)) {
+			limits.processors = machine_processors(wanted.cpu_milli, MACHINE_PROCESSORS_MOST);
 			limits.memory_bytes = machine_memory(machine_memory_wish(wanted.memory_bytes, a->image ? a->image->machine : NULL)) +
 					      MACHINE_ALLOWANCE;
+		}
 	}
 	return enforce_plan(&n->isolator->layout, n->config.cgroup, name, &limits, (uint32_t)first_id, ret_plan, e);
 }
@@ -240,7 +242,7 @@ static struct launch make_launch(const struct assignment *a, const struct enforc
 		.first_id = (uint32_t)first_id,
 		.root_fd = -1,
 		.run = a->run,
-		.cgroups = { (const char *const *)plan->v1, plan->v2, plan->freeze_path, plan->freeze_text, plan->thaw_text },
+		.cgroups = { (const char *const *)plan->v1, plan->v2, plan->freeze_path, plan->freeze_text, plan->thaw_text, plan->processors },
 		.held = a->held,
 		.throw_away = a->spec->remove_on_exit,
 	};
@@ -265,7 +267,7 @@ int isolate_launch(struct node *n, const struct assignment *a, uint64_t first_id
 		r = make_run_folder(run, e);
 	if (r < 0)
 		return r;
-	l->cgroups = (struct launch_cgroups){ (const char *const *)plan.v1, plan.v2, plan.freeze_path, plan.freeze_text, plan.thaw_text };
+	l->cgroups = (struct launch_cgroups){ (const char *const *)plan.v1, plan.v2, plan.freeze_path, plan.freeze_text, plan.thaw_text, plan.processors };
 	l->run_dir = run;
 	return engine_launch(l, &result, e);
 }

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/own.h"
 #include "runner/machine_private.h"
+#include "runner/machine_threads.h"
 #include "runner/machine_words.h"
 #include "runner/network.h"
 #include "runner/suspend.h"
@@ -307,12 +308,26 @@ static void guest_state(void *data, const struct guest_state *s)
 
 /* --- its lines --- */
 
+/* QEMU has answered: its threads are there, and none has run the guest yet, or only for a moment. In the group of the whole they are
+ * limited too, only less exactly. */
+static void threads_are_there(void *data, int result, struct qmp_value value, const struct err *e)
+{
+	const struct machine *m = data;
+	struct err why = { 0 };
+
+	(void)value, (void)e;
+	if (result >= 0 && machine_threads_place(m->pid, m->plan.processors, &why) < 0)
+		log_error(&why, "workspace %s", m->runner->plan.id);
+}
+
 void machine_listen(struct machine *m, int qmp)
 {
 	struct loop *l = m->runner->loop;
 	const struct qmp_events events = { .event = qmp_event, .closed = qmp_closed, .data = m };
 
 	m->qmp = qmp_new(l, qmp, &events);
+	if (*m->plan.processors)
+		qmp_send(m->qmp, "query-status", NULL, QMP_DEADLINE_MS, threads_are_there, m);
 	m->console_source = loop_add_fd(l, m->console, EPOLLIN, console_ready, m);
 	m->errors_source = loop_add_fd(l, m->errors, EPOLLIN, errors_ready, m);
 	m->ended = loop_add_fd(l, m->pidfd, EPOLLIN, qemu_ended, m);

@@ -6,11 +6,12 @@ import os
 import pathlib
 import signal
 import subprocess
+import time
 import uuid
 
 import pytest
 
-from conftest import give_kernel, import_image
+from conftest import give_kernel, host_cgroups, import_image
 from guest_tools import copy_a_tree
 
 RUN = ("run", "--engine", "emulator")
@@ -184,3 +185,43 @@ def test_a_processor_that_gave_up_ends_the_machine(kernel, new_site, busybox_tar
     here.wait(lambda: here.workspace(name)["state"] in ("stopped", "failed"))
     assert here.workspace(name)["exit_status"] == 137
     here.carrel("rm", name)
+
+
+def processor_groups(name):
+    """Folders of the workspace and of its virtual processors, in the hierarchy that limits processor time."""
+    found = [f for f in host_cgroups("processors") if f"/{name}/" in f]
+    assert len(found) == 1, found
+    return pathlib.Path(found[0]).parent, pathlib.Path(found[0])
+
+
+def throttled(folder):
+    lines = dict(line.split() for line in (folder / "cpu.stat").read_text().splitlines())
+    return int(lines["nr_throttled"]), int(lines["nr_periods"])
+
+
+def test_a_machine_s_processors_have_what_was_promised_and_qemu_has_its_own(here, name):
+    """The virtual processors alone are held to the limit: QEMU's other threads neither take from it nor count for it."""
+    here.carrel("deploy", "busybox", "--engine", "emulator", "--name", name, "--cpu", "0.5", "--", "sleep", "1000")
+    found = here.wait_state(name, "running")
+    whole, own = processor_groups(found["id"])
+    tids = set(((own / "tasks") if (own / "tasks").exists() else own / "cgroup.threads").read_text().split())
+    names = {t.name: (t / "comm").read_text().strip() for t in pathlib.Path(f"/proc/{found['pid']}/task").iterdir()}
+    assert tids == {t for t, n in names.items() if n.startswith("CPU ")} and len(tids) == 1 and len(names) > 1
+    busy = here.popen("exec", name, "--", "sh", "-c", "echo on; while :; do :; done")
+    assert busy.stdout.readline() == b"on\n"
+    before = throttled(own)
+    here.wait(lambda: throttled(own)[0] >= before[0] + 5, what="a limit that is felt")
+    whole_throttled = throttled(whole)[0]
+    used, began = usage(*tids), time.monotonic()
+    here.wait(lambda: throttled(own)[1] >= before[1] + 30, what="periods")
+    # an upper bound with periods of slack: a busy machine may give less, never more
+    assert usage(*tids) - used <= 0.5 * (time.monotonic() - began) + 0.2
+    assert throttled(whole)[0] == whole_throttled, "the whole has more than its processors may use"
+    busy.kill()
+    here.carrel("rm", "-f", name)
+
+
+def usage(tid):
+    """Seconds of processor time of a thread."""
+    words = pathlib.Path(f"/proc/{tid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")

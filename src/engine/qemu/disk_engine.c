@@ -113,7 +113,7 @@ static void put_plan(const struct launch *l, const struct disk_machine *d, const
 					.e1000 = d->machine.queues.e1000,
 					.boots_disk = 1, .display = d->wish.display != DISPLAY_NONE,
 					.id = l->first_id + LAUNCH_IDS - 1, .kvm = of->kvm,
-					.boot_ms = BOOT_MS };
+					.boot_ms = BOOT_MS, .processors = (char *)(uintptr_t)l->cgroups.processors };
 	machine_plan_encode(&p, out);
 }
 

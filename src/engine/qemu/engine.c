@@ -223,7 +223,7 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 					.waits = l->memory && l->memory->whole_fd,
 					.queues = queues_of(l).count, .vhost = of->vhost,
 					.fixed_links = !str_eq(of->board->architecture, "amd64"), .id = l->first_id + LAUNCH_IDS - 1,
-					.kvm = of->kvm, .boot_ms = of->boot_ms };
+					.kvm = of->kvm, .boot_ms = of->boot_ms, .processors = (char *)(uintptr_t)l->cgroups.processors };
 	machine_plan_encode(&p, out);
 	machine_arguments_free(argv);
 	return 0;

@@ -33,6 +33,7 @@ static const struct guest_field fields[] = {
 	{ 21, GUEST_NUMBER, P(e1000), 0, NULL },
 	{ 22, GUEST_NUMBER, P(display), 0, NULL },
 	{ 23, GUEST_NUMBER, P(fixed_links), 0, NULL },
+	{ 26, GUEST_TEXT, P(processors), 4096, NULL },
 	{ 0 },
 };
 static const struct guest_shape shape = { sizeof(struct machine_plan), fields };

@@ -45,6 +45,7 @@ struct machine_plan {
 	uint64_t travels;          /* 0 or 1: its workspace can depart */
 	uint64_t arrives;          /* 0 or 1: and arrives: after the disks comes the folder of the memory state, whose images are on a disk */
 	uint64_t display;          /* 0 or 1: of one that boots a disk: it takes viewers */
+	char *processors;          /* file that takes the ids of its virtual processors' threads; empty: they stay where they are */
 	uint64_t boot_ms;          /* until carrel-init must have said hello; then it is started once more */
 };
 

@@ -53,6 +53,18 @@ static void three_layouts(void **state)
 	compare("v2-unlimited", v2, "cpu memory pids\n", "carrel", &(struct enforce_limits){ 0 });
 }
 
+/* Virtual processors apart; one without a limit of processor time has none apart. */
+static void machines(void **state)
+{
+	const struct enforce_limits machine = { .cpu_milli = 1500, .memory_bytes = 1 << 30, .processes = 100, .kvm = true, .processors = 2 };
+	const struct enforce_limits unlimited = { .processors = 2 };
+
+	(void)state;
+	compare("v1-machine", v1, "", "carrel", &machine);
+	compare("v2-machine", v2, "cpuset cpu io memory hugetlb pids rdma misc\n", "carrel", &machine);
+	compare("v2-unlimited", v2, "cpu memory pids\n", "carrel", &unlimited);
+}
+
 static void names_that_climb_are_refused(void **state)
 {
 	(void)state;
@@ -77,7 +89,7 @@ static void a_host_without_groups_is_told(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(three_layouts), cmocka_unit_test(names_that_climb_are_refused),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(three_layouts), cmocka_unit_test(machines), cmocka_unit_test(names_that_climb_are_refused),
 					    cmocka_unit_test(a_host_without_groups_is_told) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
