@@ -154,6 +154,9 @@ static void offer_value(struct cli *cli, enum complete kind, const char *typed, 
 	case COMPLETE_KERNEL:
 		offer_names(cli, typed, "/v1/kernels", "name", "release", "");
 		break;
+	case COMPLETE_TEMPLATE:
+		offer_names(cli, typed, "/v1/templates", "id", "used", "");
+		break;
 	case COMPLETE_GROUP:
 		offer_names(cli, typed, "/v1/groups" CLIENT_PAGE, "name", "created", "");
 		break;

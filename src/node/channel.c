@@ -23,6 +23,7 @@
 #include "node/network.h"
 #include "node/steps.h"
 #include "node/stream.h"
+#include "node/template.h"
 
 #define FIRST_DELAY_MS 50
 #define LONGEST_DELAY_MS 2000
@@ -219,6 +220,53 @@ static void on_remove_volume(struct channel *c, json_t *message)
 	send_volumes(c);
 }
 
+struct templates_job {
+	struct channel *channel;
+	json_t *question, *items;
+	char *gone; /* NULL: the list is wanted */
+	struct err why;
+	int result;
+};
+
+static void templates_job(void *data)
+{
+	struct templates_job *j = data;
+	struct templates *t = j->channel->node->templates;
+
+	if (j->gone)
+		j->result = templates_drop(t, j->gone, &j->why);
+	else
+		j->items = templates_list(t);
+}
+
+static void templates_done(void *data)
+{
+	struct templates_job *j = data;
+	struct channel *c = j->channel;
+	json_t *answer = j->items ? json_pack("{s:{s:O}}", "check", "items", j->items) : j->result < 0 ? json_pack("{s:o}", "error", err_to_json(&j->why)) :
+													   json_pack("{s:b}", "done", 1);
+
+	(void)json_object_set_new(answer, "type", json_string("answered"));
+	(void)json_object_set(answer, "id", j->question);
+	if (c->ws)
+		send_json(c, json_incref(answer));
+	json_decref(answer);
+	json_decref(j->question);
+	json_decref(j->items);
+	free(j->gone);
+	free(j);
+}
+
+/* Files are read, and large ones removed: not on the loop. */
+static void on_templates(struct channel *c, json_t *message)
+{
+	const char *gone = json_string_value(json_object_get(message, "remove"));
+	struct templates_job *j = mem_alloc(sizeof *j);
+
+	*j = (struct templates_job){ .channel = c, .question = json_incref(json_object_get(message, "id")), .gone = gone ? mem_strdup(gone) : NULL };
+	workers_run(c->node->workers, templates_job, templates_done, j, false);
+}
+
 static void on_stream(struct channel *c, json_t *message)
 {
 	const char *stream = json_string_value(json_object_get(message, "stream"));
@@ -240,7 +288,7 @@ static const struct {
 	{ "assignments", on_assignments }, { "forget", on_forget },		     { "stream", on_stream },
 	{ "plan", on_plan },		   { "volume-remove", on_remove_volume },
 	{ "networks", on_networks },	   { "judge", on_judge },		     { "suspend-check", on_suspend_check },
-	{ "look", on_look },
+	{ "look", on_look },		   { "templates", on_templates },
 };
 
 static void on_message(void *data, bool text, const char *bytes, size_t length)

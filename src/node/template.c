@@ -12,7 +12,6 @@
  */
 #include "node/template.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -340,78 +339,4 @@ bool templates_wanted(struct templates *t)
 	bool any = t->want_count > 0;
 	(void)pthread_mutex_unlock(&t->lock);
 	return any;
-}
-
-/* --- room --- */
-
-struct found {
-	char name[DIGEST_HEX_SIZE];
-	uint64_t bytes;
-	struct timespec used;
-};
-
-static bool look(int folder, const char *name, struct found *ret_found)
-{
-	own_fd int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	struct stat ram, state, manifest;
-
-	if (fd < 0 || fstatat(fd, MEMORY_RAM, &ram, AT_SYMLINK_NOFOLLOW) < 0 || fstatat(fd, MEMORY_STATE, &state, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    fstatat(fd, MEMORY_MANIFEST, &manifest, AT_SYMLINK_NOFOLLOW) < 0)
-		return false;
-	*ret_found = (struct found){ .bytes = (uint64_t)(ram.st_blocks + state.st_blocks + manifest.st_blocks) * 512, .used = manifest.st_mtim };
-	(void)snprintf(ret_found->name, sizeof ret_found->name, "%s", name);
-	return true;
-}
-
-static struct found *list(const struct templates *t, size_t *ret_count)
-{
-	own_dir DIR *dir = opendir(t->folder);
-	struct found *all = NULL;
-	size_t count = 0;
-
-	for (struct dirent *entry; dir && (entry = readdir(dir));) {
-		struct digest d;
-		if (digest_parse_hex(entry->d_name, &d) < 0)
-			continue;
-		all = mem_grow_array(all, count + 1, sizeof *all);
-		count += look(dirfd(dir), entry->d_name, &all[count]);
-	}
-	*ret_count = count;
-	return all;
-}
-
-static bool earlier(const struct timespec *a, const struct timespec *b)
-{
-	return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec : a->tv_nsec < b->tv_nsec;
-}
-
-void templates_prune(struct templates *t)
-{
-	size_t count = 0;
-	own_str struct found *all = list(t, &count);
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < count; i++)
-		sum += all[i].bytes;
-	while (count && sum > t->node->config.template_bytes) {
-		size_t oldest = 0;
-		for (size_t i = 1; i < count; i++)
-			if (earlier(&all[i].used, &all[oldest].used))
-				oldest = i;
-		log_info("template %s makes room", all[oldest].name);
-		template_remove(t, all[oldest].name);
-		sum -= all[oldest].bytes;
-		all[oldest] = all[--count];
-	}
-}
-
-/* What an agent left that died, and all if they are switched off. */
-void templates_clean(struct templates *t)
-{
-	own_dir DIR *dir = opendir(t->folder);
-
-	for (struct dirent *entry; dir && (entry = readdir(dir));)
-		if (str_ends(entry->d_name, TEMPLATE_NEW))
-			(void)!fs_remove_tree(dirfd(dir), entry->d_name, NULL);
-	templates_prune(t);
 }

@@ -8,6 +8,8 @@
  * when they need more disk than they may, and without any of them machines boot. From any thread.
  */
 
+#include <jansson.h>
+
 #include "engine/launch.h"
 #include "node/node.h"
 
@@ -38,5 +40,9 @@ int templates_ready(struct templates *t, const struct launch *l, struct err *e) 
 int templates_make(struct templates *t, struct err *e) must_check;
 bool templates_wanted(struct templates *t);
 
+/* All that are there, the one used last first: a list of the API's `template`. */
+json_t *templates_list(const struct templates *t);
+/* One goes: name, or the beginning of one. Machines that went on from it keep their memory. ERR_NOT_FOUND, ERR_CONFLICT. */
+int templates_drop(struct templates *t, const char *prefix, struct err *e) must_check;
 
 #endif

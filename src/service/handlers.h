@@ -20,6 +20,7 @@ handler_fn handle_kernels_list, handle_kernels_add, handle_kernel_show, handle_k
 handler_fn handle_networks_list, handle_networks_create, handle_network_show, handle_network_remove;
 handler_fn handle_groups_list, handle_group_show, handle_group_change, handle_group_remove;
 handler_fn handle_workspace_traffic, handle_judge;
+handler_fn handle_templates_list, handle_template_remove;
 handler_fn handle_hosts_list, handle_host_channel, handle_host_stream;
 
 extern const struct shape version_shape, image_view_shape, image_add_shape, kernel_view_shape;

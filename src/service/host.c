@@ -297,6 +297,8 @@ static void plan_answer(struct planned *p, json_t *m)
 	loop_remove(p->timer);
 	if (check) {
 		request_reply_json(p->request, 200, json_incref(check));
+	} else if (json_object_get(m, "done")) {
+		request_reply_nothing(p->request);
 	} else if (plan) {
 		request_reply_json(p->request, 200, json_pack("{s:O}", "plan", plan));
 	} else {
@@ -365,14 +367,20 @@ void host_check_suspend(struct host *h, const char *workspace, struct request *r
 	host_send(h, json_pack("{s:s, s:I, s:s}", "type", "suspend-check", "id", (json_int_t)id, "workspace", workspace));
 }
 
+void host_ask(struct host *h, json_t *message, struct request *r)
+{
+	(void)json_object_set_new(message, "id", json_integer((json_int_t)ask_later(h, r)));
+	host_send(h, message);
+}
+
 static void channel_message(void *data, bool text, const char *bytes, size_t length)
 {
 	static const struct {
 		const char *type;
 		void (*act)(struct host *h, json_t *message);
 	} messages[] = { { "hello", on_hello },	  { "reports", on_reports }, { "progress", on_progress },	  { "facts", on_facts },
-			 { "volumes", on_volumes }, { "planned", on_planned }, { "suspend-checked", on_planned }, { "volume-error", on_volume_error },
-			 { "traffic", network_on_traffic }, { "judged", network_on_judged } };
+			 { "volumes", on_volumes }, { "planned", on_planned }, { "suspend-checked", on_planned }, { "answered", on_planned },
+			 { "volume-error", on_volume_error },			 { "traffic", network_on_traffic }, { "judged", network_on_judged } };
 	struct host *h = data;
 	json_t *m = text ? json_loadb(bytes, length, 0, NULL) : NULL;
 	const char *type = json_string_value(json_object_get(m, "type"));

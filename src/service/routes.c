@@ -36,6 +36,7 @@ static const struct parameter image_query[] = { { "name", "name of the image", f
 						{ "architecture", "processor; the service's own when missing", false },
 						{ "init", "whether it has an init: yes or no; found out when missing", false },
 						{ 0 } };
+static const struct parameter host_query[] = { { "host", "name of the host; the one that new workspaces go to when missing", false }, { 0 } };
 static const struct parameter kernel_query[] = { { "name", "name of the kernel", false }, { 0 } };
 static const struct parameter image_page_query[] = { LIMIT_PARAMETER,
 						     { "after", "name of the last item of the page before", false },
@@ -124,6 +125,11 @@ const struct route routes[] = {
 	{ "GET", "/v1/kernels/{kernel}", NEED_READ, handle_kernel_show, "Show a kernel", NULL, &kernel_view_shape, NULL, 0, 0 },
 	{ "DELETE", "/v1/kernels/{kernel}", NEED_CHANGE, handle_kernel_remove, "Remove a kernel", NULL, NULL, NULL, 0, 204 },
 	{ "POST", "/v1/kernels/{kernel}/default", NEED_ADMIN, handle_kernel_default, "Make it the default of its processor", NULL, NULL, NULL, 0, 204 },
+
+	{ "GET", "/v1/templates", NEED_READ, handle_templates_list, "List templates of machines, the one used last first", NULL, &template_shape, host_query,
+	  ROUTE_LIST, 0 },
+	{ "DELETE", "/v1/templates/{template}", NEED_ADMIN, handle_template_remove, "Remove a template: the next machine of its kind boots", NULL, NULL,
+	  host_query, 0, 204 },
 
 	{ "GET", "/v1/hosts", NEED_READ, handle_hosts_list, "List hosts", NULL, &host_shape, NULL, ROUTE_LIST, 0 },
 	{ "GET", "/v1/hosts/{host}/channel", NEED_HOST, handle_host_channel, "Wish and truth of a host", NULL, NULL, NULL, STREAM, 0 },

@@ -48,7 +48,7 @@ struct clone_request {
 	uint64_t count;
 	char *name_prefix; /* NULL: the original's name */
 };
-extern const struct shape clone_shape;
+extern const struct shape clone_shape, template_shape;
 
 struct snapshot_request {
 	char *name;

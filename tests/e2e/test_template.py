@@ -69,6 +69,26 @@ def test_it_says_how_it_began_and_runs_as_any_other(site, name, tmp_path):
     site.carrel("rm", "-f", name)
 
 
+def test_they_are_listed_and_removed(site, name):
+    assert start(site, name) == "template"
+    folder = wait_template(site)
+    found = site.json("template", "ls")
+    assert [t["id"] for t in found] == [folder.name]
+    assert (found[0]["engine"], found[0]["memory"], found[0]["processors"]) == ("emulator", 512 << 20, 1) and found[0]["size"] > 1 << 20
+    short = folder.name[:12]
+    assert short in site.carrel("template", "ls", "--host", site.workspace(name)["host"]).stdout
+    assert "no host 'nowhere'" in site.carrel("template", "ls", "--host", "nowhere", ok=None).stderr
+    assert "no template 'ffff'" in site.carrel("template", "rm", "ffff", ok=None).stderr
+    assert site.carrel("__complete", "template", "rm", short).stdout.startswith(folder.name)
+    assert site.carrel("template", "rm", short).stdout == f"{short}\n"
+    assert site.json("template", "ls") == [] and not folder.exists()
+    assert inside(site, name, "echo", "alive") == "alive\n"  # what went on from it has its memory
+    site.carrel("restart", name)
+    assert began(site, name) == "boot"
+    wait_template(site)
+    site.carrel("rm", "-f", name)
+
+
 def test_memory_is_shared_until_it_is_written(site, name):
     assert start(site, name) == "template"
     pid = site.workspace(name)["pid"]
