@@ -3,6 +3,10 @@
  * Theory. The channel is a socket between QEMU and this process. QEMU takes bytes from it only when the guest has opened its port, so
  * what is sent before that waits: in the socket, then in `unsent`, which holds no more than the first messages and the input that
  * guests gave credit for. A session number is drawn when the channel is made; frames of other sessions are passed over.
+ *
+ * A guest may send for ever what nobody asked for: other sessions' frames, answers to no request, credit that is full, noise. None of it is
+ * kept, and more than IDLE_MOST of it in IDLE_MS is read IDLE_MS later, so that it takes no processor time either. What flows in open
+ * streams is held by their credit.
  */
 #include "runner/machine_channel.h"
 
@@ -14,6 +18,10 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+
+#define IDLE_MS 100
+#define IDLE_MOST 128   /* frames */
+#define NOISE_BYTES 1024 /* count as one */
 
 struct request {
 	struct channel *channel;
@@ -28,7 +36,9 @@ struct channel {
 	struct loop *loop;
 	struct channel_events events;
 	int fd;
-	struct loop_source *source;
+	struct loop_source *source, *pause;
+	uint64_t idle_since_ms, noise_bytes;
+	unsigned idle; /* frames that nobody asked for, since then */
 	struct guest_reader reader;
 	struct str unsent;
 	uint32_t session, last_number;
@@ -65,6 +75,12 @@ static void too_late(void *data)
 
 /* --- sending --- */
 
+static void watch(struct channel *c)
+{
+	if (c->source)
+		loop_set_events(c->source, (c->pause ? 0 : EPOLLIN) | (c->unsent.length ? EPOLLOUT : 0));
+}
+
 static void flush(struct channel *c)
 {
 	while (c->unsent.length) {
@@ -76,8 +92,7 @@ static void flush(struct channel *c)
 		else
 			str_drop_front(&c->unsent, (size_t)n);
 	}
-	if (c->source)
-		loop_set_events(c->source, EPOLLIN | (c->unsent.length ? EPOLLOUT : 0));
+	watch(c);
 }
 
 void channel_send(struct channel *c, enum guest_type type, uint32_t number, const void *payload, size_t length)
@@ -107,7 +122,7 @@ void channel_signal(struct channel *c, int number)
 
 /* --- receiving --- */
 
-static void take_answer(struct channel *c, const struct guest_frame *f)
+static bool take_answer(struct channel *c, const struct guest_frame *f)
 {
 	struct guest_answer a;
 	struct err e = { 0 };
@@ -121,8 +136,9 @@ static void take_answer(struct channel *c, const struct guest_frame *f)
 				guest_done(&guest_answer_shape, &a);
 			}
 			request_end(q, r, r < 0 ? &e : NULL);
-			return;
+			return true;
 		}
+	return false;
 }
 
 static void take_hello(struct channel *c, const struct guest_frame *f)
@@ -145,26 +161,49 @@ static void take_state(struct channel *c, const struct guest_frame *f)
 	guest_done(&guest_state_shape, &s);
 }
 
-static void take_frame(struct channel *c, const struct guest_frame *f)
+/* Whether somebody waited for it. */
+static bool take_frame(struct channel *c, const struct guest_frame *f)
 {
 	switch (f->type) {
 	case GUEST_HELLO:
 		take_hello(c, f);
-		break;
+		return false;
 	case GUEST_STATE:
 		take_state(c, f);
-		break;
+		return false;
 	case GUEST_ANSWER:
-		take_answer(c, f);
-		break;
+		return take_answer(c, f);
 	case GUEST_DATA:
 	case GUEST_CREDIT:
 	case GUEST_CLOSE:
-		stream_frame(c, f);
-		break;
+		return stream_frame(c, f);
 	default:
-		break; /* nothing that a guest has to say */
+		return false; /* nothing that a guest has to say */
 	}
+}
+
+static void read_on(void *data)
+{
+	struct channel *c = data;
+
+	c->pause = NULL;
+	watch(c);
+}
+
+static void count_idle(struct channel *c, unsigned frames)
+{
+	uint64_t now = loop_now_ms(), noise = (c->reader.noise_bytes - c->noise_bytes) / NOISE_BYTES;
+
+	c->noise_bytes += noise * NOISE_BYTES;
+	if (now - c->idle_since_ms >= IDLE_MS) {
+		c->idle_since_ms = now;
+		c->idle = 0;
+	}
+	c->idle += frames + (unsigned)noise;
+	if (c->idle < IDLE_MOST || c->pause)
+		return;
+	c->pause = loop_add_timer(c->loop, IDLE_MS, read_on, c);
+	watch(c);
 }
 
 static void ready(void *data, uint32_t events)
@@ -186,9 +225,10 @@ static void ready(void *data, uint32_t events)
 		return;
 	}
 	guest_reader_add(&c->reader, bytes, (size_t)n);
+	unsigned idle = 0;
 	while (guest_reader_next(&c->reader, &f))
-		if (f.session == c->session)
-			take_frame(c, &f);
+		idle += f.session != c->session || !take_frame(c, &f);
+	count_idle(c, idle);
 }
 
 /* --- life --- */
@@ -227,6 +267,7 @@ void channel_free(struct channel *c)
 	channel_end(c, &why);
 	streams_end(c, &why, true);
 	loop_remove(c->source);
+	loop_remove(c->pause);
 	(void)close(c->fd);
 	guest_reader_done(&c->reader);
 	str_done(&c->unsent);

@@ -51,8 +51,8 @@ void channel_send(struct channel *c, enum guest_type type, uint32_t number, cons
 struct stream **channel_streams(struct channel *c);
 uint32_t channel_take_number(struct channel *c);
 
-/* A frame of the guest for one of the streams. */
-void stream_frame(struct channel *c, const struct guest_frame *f);
+/* A frame of the guest for one of the streams; false: nobody waited for it. */
+bool stream_frame(struct channel *c, const struct guest_frame *f);
 /* Those that have got their last frame and only wait for a reader stay, but for `at_once`. */
 void streams_end(struct channel *c, const struct err *why, bool at_once);
 

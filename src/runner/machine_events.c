@@ -211,10 +211,11 @@ static void qmp_closed(void *data, const struct err *e)
 static void guest_hello(void *data, const struct guest_hello *h)
 {
 	struct machine *m = data;
+	bool again = m->heard;
 
 	(void)h;
 	m->heard = true;
-	if (m->settled)
+	if (m->settled || again) /* one that says hello for ever gets no more time by it */
 		return;
 	loop_remove(m->timer);
 	m->timer = NULL;

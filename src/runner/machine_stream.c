@@ -221,27 +221,32 @@ static void input_ready(void *data, uint32_t events)
 		watch_input(s);
 }
 
-static void take_credit(struct stream *s, const struct guest_frame *f)
+/* More than there can be to give back is of no use. */
+static bool take_credit(struct stream *s, const struct guest_frame *f)
 {
 	uint32_t more = f->length == 4 ? guest_get_u32(f->payload) : 0;
+	bool useful = more && more <= GUEST_WINDOW - s->credit;
 
 	s->credit = more > GUEST_WINDOW - s->credit ? GUEST_WINDOW : s->credit + more;
 	watch_input(s);
+	return useful;
 }
 
-void stream_frame(struct channel *c, const struct guest_frame *f)
+bool stream_frame(struct channel *c, const struct guest_frame *f)
 {
-	for (struct stream *s = *channel_streams(c); s; s = s->next) {
-		if (s->number != f->number || s->ending)
-			continue;
-		if (f->type == GUEST_DATA)
-			take_data(s, f);
-		else if (f->type == GUEST_CREDIT)
-			take_credit(s, f);
-		else
-			take_close(s, f);
-		return;
-	}
+	struct stream *s = *channel_streams(c);
+
+	while (s && (s->number != f->number || s->ending))
+		s = s->next;
+	if (!s)
+		return false;
+	if (f->type == GUEST_CREDIT)
+		return take_credit(s, f);
+	if (f->type == GUEST_DATA)
+		take_data(s, f);
+	else
+		take_close(s, f);
+	return true;
 }
 
 void streams_end(struct channel *c, const struct err *why, bool at_once)
