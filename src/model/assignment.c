@@ -11,6 +11,7 @@ static const struct field snapshot_fields[] = {
 	{ "id", FIELD_TEXT, N(id), "id", .required = true, .max = ID_LENGTH },
 	{ "name", FIELD_TEXT, N(name), "name", .required = true, .check = name_check },
 	{ "memory", FIELD_BOOL, N(memory), "of a running workspace, with its memory" },
+	{ "brief", FIELD_BOOL, N(brief), "clones begin from it at once, and then it goes: its memory needs no digest" },
 	{ 0 },
 };
 static const struct shape snapshot_shape = { "assignment-snapshot", sizeof(struct assignment_snapshot), snapshot_fields,

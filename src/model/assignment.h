@@ -16,6 +16,7 @@ struct assignment_snapshot {
 	char *id;
 	char *name;
 	bool memory; /* of a running workspace, with its memory */
+	bool brief;  /* clones begin from it at once, and then it goes: nobody checks what it was when it was written */
 };
 
 /* What a machine boots. */

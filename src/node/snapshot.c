@@ -60,7 +60,7 @@ static int copy_all_out(struct work *w, const char *folder, struct err *e)
 }
 
 /* Memory and volumes of one instant; it goes on afterwards, whatever comes of it. */
-static int copy_living(struct work *w, const char *folder, struct err *e)
+static int copy_living(struct work *w, const char *folder, bool brief, struct err *e)
 {
 	own_str char *memory = mem_printf("%s/" MEMORY_FOLDER, folder);
 	struct memory_manifest m = { 0 };
@@ -81,7 +81,7 @@ static int copy_living(struct work *w, const char *folder, struct err *e)
 	suspend_machine_go_on(standing);
 	log_info("workspace %s stood still for %llu ms for a snapshot with memory", w->record->id, (unsigned long long)(loop_now_ms() - begun_ms));
 	if (r == 0)
-		r = suspend_machine_finish_copy(w->record, memory, &m, e);
+		r = suspend_machine_finish_copy(w->record, memory, !brief, &m, e);
 	memory_manifest_done(&m);
 	return r;
 }
@@ -99,7 +99,7 @@ static int make_snapshot(struct work *w, const struct assignment_snapshot *wante
 	if (r == 0 && paused)
 		r = isolate_freeze_volumes(w->node, w->record, true, e);
 	if (r == 0 && wanted->memory)
-		r = live ? copy_living(w, unfinished, e) : err_set(e, ERR_CONFLICT, "the workspace does not run: it has no memory to keep");
+		r = live ? copy_living(w, unfinished, wanted->brief, e) : err_set(e, ERR_CONFLICT, "the workspace does not run: it has no memory to keep");
 	else if (r == 0)
 		r = copy_all_out(w, unfinished, e);
 	if (paused) {

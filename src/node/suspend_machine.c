@@ -461,7 +461,7 @@ static int put_manifest(int folder, const struct memory_manifest *m, struct err 
 	return r == 0 && fsync(folder) < 0 ? err_errno(e, errno, "sync the memory folder") : r;
 }
 
-int suspend_machine_finish_copy(const struct record *of, const char *folder, struct memory_manifest *m, struct err *e)
+int suspend_machine_finish_copy(const struct record *of, const char *folder, bool digests, struct memory_manifest *m, struct err *e)
 {
 	own_fd int fd = -1;
 	int r = fs_open_dir(AT_FDCWD, folder, &fd, e);
@@ -470,7 +470,7 @@ int suspend_machine_finish_copy(const struct record *of, const char *folder, str
 		r = sync_volume(mem_printf("%s/" MEMORY_RAM, folder), MEMORY_RAM, e);
 	if (r == 0)
 		r = add_files(m, of, fd, e);
-	if (r == 0)
+	if (r == 0 && digests)
 		r = suspend_add_digests(fd, m, e);
 	return r == 0 ? put_manifest(fd, m, e) : r;
 }

@@ -21,8 +21,8 @@ void suspend_machine_go_on(void *standing);
 /* The memory, of which most is still right when it is updated with what has changed; while it runs, and when it stands. */
 int suspend_machine_copy_ram(struct work *w, const char *folder, struct err *e) must_check;
 int suspend_machine_update_ram(struct work *w, const char *folder, struct err *e) must_check;
-/* Digests and the manifest. */
-int suspend_machine_finish_copy(const struct record *of, const char *folder, struct memory_manifest *m, struct err *e) must_check;
+/* The manifest; with `digests`, of all of the memory, which take their time. */
+int suspend_machine_finish_copy(const struct record *of, const char *folder, bool digests, struct memory_manifest *m, struct err *e) must_check;
 /* A whole state for this workspace, which is new, from a snapshot of another: its memory is a link and stays as it is. */
 int suspend_machine_clone_state(struct work *w, const char *from, const char *to, struct err *e) must_check;
 /* A whole state for this workspace as it will be after the restore that is wished. */

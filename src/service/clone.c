@@ -181,7 +181,7 @@ static int clone_all(struct request *r, struct workspace *source, const struct c
 		take_back(c);
 		return result;
 	}
-	own_str char *name = mem_printf("clone-%s", k->snapshot);
+	own_str char *name = workspace_clone_snapshot(k->snapshot);
 	struct snapshot *n = workspace_add_snapshot(source, k->snapshot, name, service_now_ms(), k->memory);
 	db_snapshot_insert(c->batch, &(struct db_snapshot){ n->id, source->id, n->name, n->created_ms, n->memory });
 	converge_wish(source, (enum wish)source->wish.wish);

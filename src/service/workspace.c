@@ -151,6 +151,15 @@ void workspace_drop_snapshot(struct workspace *w, const char *id)
 	workspace_sync_snapshots(w);
 }
 
+char *workspace_clone_snapshot(const char *id) { return mem_printf("clone-%s", id); }
+
+static struct assignment_snapshot wish_snapshot(const struct snapshot *n)
+{
+	own_str char *of_clones = workspace_clone_snapshot(n->id);
+
+	return (struct assignment_snapshot){ mem_strdup(n->id), mem_strdup(n->name), n->memory, str_eq(n->name, of_clones) };
+}
+
 void workspace_sync_snapshots(struct workspace *w)
 {
 	struct assignment_snapshot *items = w->wish.snapshots.items;
@@ -162,8 +171,7 @@ void workspace_sync_snapshots(struct workspace *w)
 	free(items);
 	items = mem_alloc_array(w->snapshots.count ? w->snapshots.count : 1, sizeof *items);
 	for (size_t i = 0; i < w->snapshots.count; i++)
-		items[i] = (struct assignment_snapshot){ mem_strdup(w->snapshots.items[i].id), mem_strdup(w->snapshots.items[i].name),
-							 w->snapshots.items[i].memory };
+		items[i] = wish_snapshot(&w->snapshots.items[i]);
 	w->wish.snapshots = (struct objects){ items, w->snapshots.count };
 }
 

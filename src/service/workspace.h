@@ -64,6 +64,7 @@ int workspace_check_match(const struct request *r, const struct workspace *w, st
 bool workspace_settled(const struct workspace *w);
 struct snapshot *workspace_add_snapshot(struct workspace *w, const char *id, const char *name, uint64_t created_ms, bool memory);
 void workspace_drop_snapshot(struct workspace *w, const char *id);
+char *workspace_clone_snapshot(const char *id); /* name of a snapshot that is made for clones */
 void workspace_sync_snapshots(struct workspace *w); /* the list of the assignment follows */
 json_t *snapshot_to_json(const struct workspace *w, const struct snapshot *n);
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clones: running copies of a running machine, each itself; copies of what is stopped; nothing half made."""
+import contextlib
 import os
 import pathlib
 import signal
@@ -212,6 +213,54 @@ def test_faults_leave_all_or_say_so(site, faults, name):
         site.wait(lambda: site.workspace(name)["snapshots"] == [])
         folder = site.state / "node/workspaces" / site.workspace(name)["id"] / "snapshots"
         site.wait(lambda: not folder.is_dir() or not list(folder.iterdir()))
+    remove(site, name)
+
+
+def qemu_of(site, name):
+    """The process of a machine that has none in its report yet."""
+    wanted = f"carrel-{site.workspace(name)['id']}".encode()
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if words[0].endswith(b"qemu-system-x86_64") and any(word.split(b",")[0] == wanted for word in words):
+                return int(process.name)
+    return None
+
+
+def test_whoever_is_killed_the_others_go_on(site, name):
+    """A clone's QEMU, wherever its start is; then its runner; then the original's QEMU, with whatever was made of its snapshot."""
+    machine(site, name)
+    doing = site.popen("clone", name, "-n", "2", "--name-prefix", f"{name}-a", stdout=subprocess.DEVNULL)
+    victim = site.wait(lambda: site.workspace(f"{name}-a-1") and qemu_of(site, f"{name}-a-1"))
+    os.kill(victim, signal.SIGKILL)
+    doing.wait()  # nothing is under way any longer
+    found = site.wait_state(f"{name}-a-1", "failed", "stopped", "suspended")
+    site.wait_state(f"{name}-a-2", "running")
+    goes_on(site, f"{name}-a-2")
+    goes_on(site, name)
+    if found["state"] == "suspended":  # it had not lived yet, so nothing is lost
+        site.carrel("resume", f"{name}-a-1")
+        goes_on(site, f"{name}-a-1")
+    runner = int(pathlib.Path(f"/proc/{site.workspace(f'{name}-a-2')['pid']}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    os.kill(runner, signal.SIGKILL)
+    site.wait_state(f"{name}-a-2", "failed", "stopped")
+    goes_on(site, name)
+    remove(site, f"{name}-a-1", f"{name}-a-2")
+    site.wait(lambda: site.workspace(name)["snapshots"] == [])
+    doing = site.popen("clone", name, "-n", "2", "--name-prefix", f"{name}-b", stdout=subprocess.DEVNULL)
+    site.wait(lambda: site.workspace(f"{name}-b-1"))
+    os.kill(site.workspace(name)["pid"], signal.SIGKILL)
+    site.wait_state(name, "failed", "stopped")
+    doing.wait()
+    site.wait(lambda: not site.workspace(name)["snapshots"])
+    for each in (f"{name}-b-1", f"{name}-b-2"):  # all that there was to copy had been copied, or there is none
+        if site.workspace(each):
+            goes_on(site, each)
+            remove(site, each)
+    site.carrel("start", name)
+    goes_on(site, name)
+    known = {p.name for p in (site.state / "node/workspaces").iterdir()}
+    assert known == {site.workspace(name)["id"]}
     remove(site, name)
 
 
