@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
@@ -31,6 +32,38 @@ int fs_write_all(int fd, const void *bytes, size_t length, struct err *e)
 			return err_errno(e, errno, "write");
 		p += n;
 		length -= (size_t)n;
+	}
+	return 0;
+}
+
+int fs_pread_all(int fd, void *bytes, size_t length, uint64_t at, const char *what, struct err *e)
+{
+	uint8_t *to = bytes;
+
+	for (size_t done = 0; done < length;) {
+		ssize_t n = pread(fd, to + done, length - done, (off_t)(at + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_errno(e, errno, "read %s", what);
+		if (n == 0)
+			return err_set(e, ERR_CORRUPT, "%s is cut off at byte %" PRIu64, what, at + done);
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+int fs_pwrite_all(int fd, const void *bytes, size_t length, uint64_t at, const char *what, struct err *e)
+{
+	const uint8_t *from = bytes;
+
+	for (size_t done = 0; done < length;) {
+		ssize_t n = pwrite(fd, from + done, length - done, (off_t)(at + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return err_errno(e, n < 0 ? errno : ENOSPC, "write %s", what);
+		done += (size_t)n;
 	}
 	return 0;
 }

@@ -14,6 +14,9 @@
 #include "base/str.h"
 
 int fs_write_all(int fd, const void *bytes, size_t length, struct err *e) must_check;
+/* All of it at this place of a file, which errors call `what`. A file that ends before: ERR_CORRUPT. */
+int fs_pread_all(int fd, void *bytes, size_t length, uint64_t at, const char *what, struct err *e) must_check;
+int fs_pwrite_all(int fd, const void *bytes, size_t length, uint64_t at, const char *what, struct err *e) must_check;
 /* Reads until end of file; more than `limit_bytes` is ERR_TOO_LARGE. */
 int fs_read_fd(int fd, size_t limit_bytes, struct str *ret_content, struct err *e) must_check;
 int fs_read_file(int dir_fd, const char *path, size_t limit_bytes, struct str *ret_content, struct err *e) must_check;

@@ -12,6 +12,16 @@
 
 #define SPARSE_CHUNK (1u << 20)
 
+struct sparse_chunk {
+	bool data; /* it is not all zeros */
+	struct digest digest;
+};
+
 int sparse_hash_fd(int fd, struct digest *ret_digest, struct err *e) must_check;
+/* The same of chunks that were hashed already, and its parts. */
+struct digest sparse_digest(const struct sparse_chunk *chunks, size_t count, uint64_t length);
+struct sparse_chunk sparse_chunk_of(const void *bytes, size_t length);
+bool sparse_is_zero(const void *bytes, size_t length);
+bool sparse_in_hole(int fd, uint64_t at, size_t length); /* what lies in a hole need not be read */
 
 #endif

@@ -70,19 +70,7 @@ size_t bundle_reader_find(const struct bundle_reader *r, uint32_t stream)
 
 static int read_at(const struct bundle_reader *r, void *bytes, size_t length, uint64_t at, struct err *e)
 {
-	uint8_t *to = bytes;
-
-	for (size_t done = 0; done < length;) {
-		ssize_t n = pread(r->fd, to + done, length - done, (off_t)(at + done));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return err_errno(e, errno, "read the bundle");
-		if (n == 0)
-			return err_set(e, ERR_CORRUPT, "the bundle is cut off at %" PRIu64, at + done);
-		done += (size_t)n;
-	}
-	return 0;
+	return fs_pread_all(r->fd, bytes, length, at, "the bundle", e);
 }
 
 static int read_start(struct bundle_reader *r, struct err *e)

@@ -20,6 +20,7 @@
 #include <zstd.h>
 
 #include "base/hash.h"
+#include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "model/bundle.h"
@@ -35,19 +36,6 @@ struct unpack {
 	struct hash *records;
 	uint8_t *there;              /* a bit for each */
 };
-
-static int write_all(int fd, const uint8_t *bytes, size_t length, uint64_t offset, struct err *e)
-{
-	for (size_t done = 0; done < length;) {
-		ssize_t n = pwrite(fd, bytes + done, length - done, (off_t)(offset + done));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return err_errno(e, n < 0 ? errno : ENOSPC, "write what the bundle holds");
-		done += (size_t)n;
-	}
-	return 0;
-}
 
 static int take_chunk(struct unpack *u, const struct bundle_record *record, struct err *e)
 {
@@ -67,7 +55,7 @@ static int take_chunk(struct unpack *u, const struct bundle_record *record, stru
 	if (!digest_eq(&d, &record->digest))
 		return err_set(e, ERR_CORRUPT, "the bundle's part %" PRIu32 " has other bytes than its checksum at %" PRIu64, record->stream,
 			       record->offset);
-	return write_all(f->fd, plain, record->plain_length, record->offset, e);
+	return fs_pwrite_all(f->fd, plain, record->plain_length, record->offset, "what the bundle holds", e);
 }
 
 static int check_end(const struct bundle_record *end, uint64_t chunks, struct hash *records, struct err *e)
@@ -122,12 +110,8 @@ static bool is_there(const struct unpack *u, const struct bundle_record *head)
 
 	if (data < 0 || (uint64_t)data >= head->offset + head->plain_length)
 		return false;
-	for (size_t done = 0; done < head->plain_length;) {
-		ssize_t n = pread(fd, u->plain + done, head->plain_length - done, (off_t)(head->offset + done));
-		if (n <= 0)
-			return false;
-		done += (size_t)n;
-	}
+	if (fs_pread_all(fd, u->plain, head->plain_length, head->offset, "the file", NULL) < 0)
+		return false;
 	struct digest d = hash_bytes(u->plain, head->plain_length);
 	return digest_eq(&d, &head->digest);
 }

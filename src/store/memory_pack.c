@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include <zstd.h>
 
+#include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
 
@@ -26,6 +27,7 @@
 #define MAGIC_END "CARRELME"
 #define VERSION 1
 #define HEAD_HASHED 48
+#define NAME "the memory's file"
 #define THREADS_MOST 64
 
 /* --- numbers --- */
@@ -166,38 +168,6 @@ void memory_pack_room_done(struct memory_pack_room *r)
 	free(r->stored);
 }
 
-int memory_pack_pread(int fd, void *bytes, size_t length, uint64_t at, struct err *e)
-{
-	uint8_t *to = bytes;
-
-	for (size_t done = 0; done < length;) {
-		ssize_t n = pread(fd, to + done, length - done, (off_t)(at + done));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return err_errno(e, errno, "read the memory");
-		if (n == 0)
-			return err_set(e, ERR_CORRUPT, "the memory's file is cut off at %" PRIu64, at + done);
-		done += (size_t)n;
-	}
-	return 0;
-}
-
-int memory_pack_pwrite(int fd, const void *bytes, size_t length, uint64_t at, struct err *e)
-{
-	const uint8_t *from = bytes;
-
-	for (size_t done = 0; done < length;) {
-		ssize_t n = pwrite(fd, from + done, length - done, (off_t)(at + done));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return err_errno(e, n < 0 ? errno : ENOSPC, "write the memory");
-		done += (size_t)n;
-	}
-	return 0;
-}
-
 void memory_pack_chunk_digest(const uint8_t head[MEMORY_PACK_HEAD_BYTES], const uint8_t *stored, size_t length, struct hash *h, struct digest *ret_digest)
 {
 	hash_add(h, head, HEAD_HASHED);
@@ -209,7 +179,7 @@ int memory_pack_chunk_load(int fd, const struct memory_pack_chunk *c, uint64_t a
 {
 	uint8_t head[MEMORY_PACK_HEAD_BYTES];
 	struct digest d;
-	int done = memory_pack_pread(fd, r->stored, MEMORY_PACK_HEAD_BYTES + c->stored, at, e);
+	int done = fs_pread_all(fd, r->stored, MEMORY_PACK_HEAD_BYTES + c->stored, at, NAME, e);
 
 	if (done < 0)
 		return done;
@@ -247,7 +217,7 @@ const struct digest *memory_pack_digest(const struct memory_pack *p) { return &p
 static int read_footer(struct memory_pack *p, uint8_t footer[MEMORY_PACK_FOOTER_BYTES], struct err *e)
 {
 	uint64_t room = p->file_bytes - MEMORY_PACK_FOOTER_BYTES;
-	int r = memory_pack_pread(p->fd, footer, MEMORY_PACK_FOOTER_BYTES, room, e);
+	int r = fs_pread_all(p->fd, footer, MEMORY_PACK_FOOTER_BYTES, room, NAME, e);
 
 	if (r < 0)
 		return r;
@@ -284,7 +254,7 @@ static int read_table(struct memory_pack *p, const uint8_t start[MEMORY_PACK_STA
 	p->places = mem_alloc_array(p->footer.chunks + 1, sizeof *p->places);
 	hash_add(h, start, MEMORY_PACK_START_BYTES);
 	for (size_t i = 0; r == 0 && i < p->footer.chunks; i++) {
-		r = memory_pack_pread(p->fd, entry, sizeof entry, p->footer.table_at + i * sizeof entry, e);
+		r = fs_pread_all(p->fd, entry, sizeof entry, p->footer.table_at + i * sizeof entry, NAME, e);
 		hash_add(h, entry, sizeof entry);
 		if (r == 0)
 			r = read_entry(p, i, entry, e);
@@ -312,7 +282,7 @@ int memory_pack_open(int fd, struct memory_pack **ret_pack, struct err *e)
 	p->file_bytes = st.st_size > 0 ? (uint64_t)st.st_size : 0;
 	if (p->file_bytes < MEMORY_PACK_START_BYTES + MEMORY_PACK_FOOTER_BYTES)
 		return err_set(e, ERR_CORRUPT, "the packed memory is cut off");
-	int r = memory_pack_pread(fd, start, sizeof start, 0, e);
+	int r = fs_pread_all(fd, start, sizeof start, 0, NAME, e);
 	if (r == 0)
 		r = memory_pack_start_decode(start, &p->start, e);
 	if (r == 0)
@@ -347,7 +317,7 @@ static int put_pages(const struct reading *j, const struct memory_pack_chunk *c,
 		for (; i < MEMORY_PACK_PAGES && has_page(c, i); i++)
 			bytes += page_bytes(c->number, i, length);
 		if (bytes)
-			r = memory_pack_pwrite(j->to, plain, bytes, first + (uint64_t)from * MEMORY_PACK_PAGE, e);
+			r = fs_pwrite_all(j->to, plain, bytes, first + (uint64_t)from * MEMORY_PACK_PAGE, NAME, e);
 		plain += bytes;
 		i += bytes == 0;
 	}
@@ -358,7 +328,7 @@ static int unpack_chunk(const struct reading *j, const struct place *p, struct m
 {
 	uint8_t head[MEMORY_PACK_HEAD_BYTES];
 	struct memory_pack_chunk c;
-	int r = memory_pack_pread(j->pack->fd, head, sizeof head, p->at, e);
+	int r = fs_pread_all(j->pack->fd, head, sizeof head, p->at, NAME, e);
 
 	if (r == 0)
 		r = memory_pack_head_decode(head, j->pack->start.length, &c, e);

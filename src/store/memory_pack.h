@@ -103,8 +103,6 @@ struct memory_pack_room {
 };
 void memory_pack_room_init(struct memory_pack_room *r);
 void memory_pack_room_done(struct memory_pack_room *r);
-int memory_pack_pread(int fd, void *bytes, size_t length, uint64_t at, struct err *e) must_check; /* all, or ERR_CORRUPT: cut off */
-int memory_pack_pwrite(int fd, const void *bytes, size_t length, uint64_t at, struct err *e) must_check;
 void memory_pack_chunk_digest(const uint8_t head[MEMORY_PACK_HEAD_BYTES], const uint8_t *stored, size_t length, struct hash *h,
 			      struct digest *ret_digest);
 /* Head and stored bytes at `at` are what `c` says and have its checksum; afterwards they are in r->stored. */

@@ -19,23 +19,21 @@
 #include <zstd.h>
 
 #include "base/fault.h"
+#include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "base/sparse.h"
 
 #define THREADS_MOST 64
-
-struct written {
-	struct memory_pack_chunk chunk;
-	struct digest plain; /* SHA-256 of the chunk as it is in the file */
-	bool data;           /* it is not all zeros */
-};
+#define NAME "the memory's file"
 
 struct writing {
 	int from, to;
 	const struct memory_pack_how *how;
 	uint64_t length, first; /* chunks before `first` are there */
 	size_t count;
-	struct written *chunks; /* by number */
+	struct memory_pack_chunk *chunks; /* by number */
+	struct sparse_chunk *plain;       /* by number, as they are in the file; when it was asked for */
 	pthread_mutex_t lock;
 	pthread_cond_t turned;
 	size_t next, turn; /* the chunk to be taken; the one to get its place */
@@ -44,21 +42,11 @@ struct writing {
 	struct err why;
 };
 
-static bool is_zero(const uint8_t *bytes, size_t length) { return !bytes[0] && memcmp(bytes, bytes + 1, length - 1) == 0; }
-
 static size_t chunk_bytes(const struct writing *j, size_t number)
 {
 	uint64_t left = j->length - (uint64_t)number * MEMORY_PACK_CHUNK;
 
 	return left < MEMORY_PACK_CHUNK ? (size_t)left : MEMORY_PACK_CHUNK;
-}
-
-/* What lies in a hole is not read. */
-static bool in_hole(const struct writing *j, size_t number)
-{
-	off_t offset = (off_t)number * MEMORY_PACK_CHUNK, data = lseek(j->from, offset, SEEK_DATA);
-
-	return data < 0 ? errno == ENXIO : data >= offset + MEMORY_PACK_CHUNK;
 }
 
 /* The pages that are not zeros, moved together; returns their bytes. */
@@ -68,7 +56,7 @@ static size_t gather(uint8_t *plain, size_t length, struct memory_pack_chunk *c)
 
 	for (size_t at = 0; at < length; at += MEMORY_PACK_PAGE) {
 		size_t n = length - at < MEMORY_PACK_PAGE ? length - at : MEMORY_PACK_PAGE;
-		if (is_zero(plain + at, n))
+		if (sparse_is_zero(plain + at, n))
 			continue;
 		c->pages[at / MEMORY_PACK_PAGE / 8] |= (uint8_t)(1 << (at / MEMORY_PACK_PAGE % 8));
 		if (have != at)
@@ -96,25 +84,23 @@ static void compress(const struct writing *j, struct memory_pack_room *room, siz
 /* 1: it is in the room, to be written; 0: nothing to write. */
 static int make_chunk(struct writing *j, size_t number, struct memory_pack_room *room, struct err *e)
 {
-	struct written *w = &j->chunks[number];
+	struct memory_pack_chunk *c = &j->chunks[number];
 	size_t length = chunk_bytes(j, number);
 	bool is_there = number < j->first;
 
-	if ((is_there && !j->how->sparse) || in_hole(j, number))
+	if ((is_there && !j->how->sparse) || sparse_in_hole(j->from, (uint64_t)number * MEMORY_PACK_CHUNK, MEMORY_PACK_CHUNK))
 		return 0;
-	int r = memory_pack_pread(j->from, room->plain, length, (uint64_t)number * MEMORY_PACK_CHUNK, e), fault = fault_point("memory.chunk");
+	int r = fs_pread_all(j->from, room->plain, length, (uint64_t)number * MEMORY_PACK_CHUNK, NAME, e), fault = fault_point("memory.chunk");
 	if (r < 0 || fault)
 		return r < 0 ? r : err_errno(e, fault, "read the memory");
-	if (j->how->sparse && !is_zero(room->plain, length)) {
-		w->data = true;
-		w->plain = hash_bytes(room->plain, length);
-	}
+	if (j->how->sparse)
+		j->plain[number] = sparse_chunk_of(room->plain, length);
 	if (is_there)
 		return 0;
-	w->chunk.number = (uint32_t)number;
-	size_t bytes = gather(room->plain, length, &w->chunk);
+	c->number = (uint32_t)number;
+	size_t bytes = gather(room->plain, length, c);
 	if (bytes)
-		compress(j, room, bytes, &w->chunk);
+		compress(j, room, bytes, c);
 	return bytes != 0;
 }
 
@@ -154,13 +140,13 @@ static void *write_chunks(void *data)
 		(void)pthread_mutex_unlock(&j->lock);
 		int r = make_chunk(j, number, &room, &why);
 		(void)pthread_mutex_lock(&j->lock);
-		size_t bytes = r > 0 ? MEMORY_PACK_HEAD_BYTES + j->chunks[number].chunk.stored : 0;
+		size_t bytes = r > 0 ? MEMORY_PACK_HEAD_BYTES + j->chunks[number].stored : 0;
 		uint64_t at = 0;
 		if (r >= 0 && !take_place(j, number, bytes, &at))
 			break;
 		(void)pthread_mutex_unlock(&j->lock);
 		if (r > 0)
-			r = memory_pack_pwrite(j->to, room.stored, bytes, at, &why);
+			r = fs_pwrite_all(j->to, room.stored, bytes, at, NAME, &why);
 		if (r == 0 && bytes)
 			(void)sync_file_range(j->to, (off_t)at, (off_t)bytes, SYNC_FILE_RANGE_WRITE);
 		(void)pthread_mutex_lock(&j->lock);
@@ -181,10 +167,10 @@ static int go_on(struct writing *j, const uint8_t start[MEMORY_PACK_START_BYTES]
 
 	j->at = MEMORY_PACK_START_BYTES;
 	memory_pack_room_init(&room);
-	bool ours = memory_pack_pread(j->to, bytes, MEMORY_PACK_START_BYTES, 0, NULL) == 0 && memcmp(bytes, start, MEMORY_PACK_START_BYTES) == 0;
-	while (ours && memory_pack_pread(j->to, bytes, sizeof bytes, j->at, NULL) == 0 && memory_pack_head_decode(bytes, j->length, &c, NULL) == 0 &&
+	bool ours = fs_pread_all(j->to, bytes, MEMORY_PACK_START_BYTES, 0, NAME, NULL) == 0 && memcmp(bytes, start, MEMORY_PACK_START_BYTES) == 0;
+	while (ours && fs_pread_all(j->to, bytes, sizeof bytes, j->at, NAME, NULL) == 0 && memory_pack_head_decode(bytes, j->length, &c, NULL) == 0 &&
 	       c.number >= j->first && memory_pack_chunk_load(j->to, &c, j->at, &room, NULL) == 0) {
-		j->chunks[c.number].chunk = c;
+		j->chunks[c.number] = c;
 		j->first = (uint64_t)c.number + 1;
 		j->at += MEMORY_PACK_HEAD_BYTES + c.stored;
 		made->kept++;
@@ -192,7 +178,7 @@ static int go_on(struct writing *j, const uint8_t start[MEMORY_PACK_START_BYTES]
 	memory_pack_room_done(&room);
 	if (ftruncate(j->to, (off_t)(ours ? j->at : 0)) < 0)
 		return err_errno(e, errno, "cut the unfinished memory");
-	return ours ? 0 : memory_pack_pwrite(j->to, start, MEMORY_PACK_START_BYTES, 0, e);
+	return ours ? 0 : fs_pwrite_all(j->to, start, MEMORY_PACK_START_BYTES, 0, NAME, e);
 }
 
 static int write_table(struct writing *j, const uint8_t start[MEMORY_PACK_START_BYTES], struct memory_pack_made *made, struct err *e)
@@ -203,8 +189,8 @@ static int write_table(struct writing *j, const uint8_t start[MEMORY_PACK_START_
 	uint8_t *at = table;
 
 	for (size_t i = 0; i < j->count; i++)
-		if (j->chunks[i].chunk.stored) {
-			memory_pack_entry_encode(&j->chunks[i].chunk, at);
+		if (j->chunks[i].stored) {
+			memory_pack_entry_encode(&j->chunks[i], at);
 			at += MEMORY_PACK_ENTRY_BYTES;
 			footer.chunks++;
 		}
@@ -215,30 +201,8 @@ static int write_table(struct writing *j, const uint8_t start[MEMORY_PACK_START_
 	memory_pack_footer_encode(&footer, at);
 	at += MEMORY_PACK_FOOTER_BYTES;
 	made->bytes = j->at + (uint64_t)(at - table);
-	int r = memory_pack_pwrite(j->to, table, (size_t)(at - table), j->at, e);
+	int r = fs_pwrite_all(j->to, table, (size_t)(at - table), j->at, NAME, e);
 	return r == 0 && fsync(j->to) < 0 ? err_errno(e, errno, "write the packed memory") : r;
-}
-
-static void put_number(struct hash *h, uint64_t n)
-{
-	uint8_t bytes[8];
-
-	for (unsigned i = 0; i < 8; i++)
-		bytes[i] = (uint8_t)(n >> (8 * i));
-	hash_add(h, bytes, sizeof bytes);
-}
-
-static struct digest sparse_digest(const struct writing *j)
-{
-	own_hash struct hash *h = hash_new();
-
-	for (size_t i = 0; i < j->count; i++)
-		if (j->chunks[i].data) {
-			put_number(h, i);
-			hash_add(h, j->chunks[i].plain.bytes, sizeof j->chunks[i].plain.bytes);
-		}
-	put_number(h, j->length);
-	return hash_end(h);
 }
 
 static int write_all(struct writing *j, struct err *e)
@@ -271,8 +235,10 @@ int memory_pack_write(int from, int to, const struct memory_pack_how *how, struc
 	if (j.length > MEMORY_PACK_LENGTH_MOST)
 		return err_set(e, ERR_TOO_LARGE, "the memory is too long to be packed");
 	j.count = (size_t)((j.length + MEMORY_PACK_CHUNK - 1) / MEMORY_PACK_CHUNK);
-	own_str struct written *chunks = mem_alloc_array(j.count + 1, sizeof *chunks);
+	own_str struct memory_pack_chunk *chunks = mem_alloc_array(j.count + 1, sizeof *chunks);
+	own_str struct sparse_chunk *plain = how->sparse ? mem_alloc_array(j.count + 1, sizeof *plain) : NULL;
 	j.chunks = chunks;
+	j.plain = plain;
 	memory_pack_start_encode(&(struct memory_pack_start){ j.length, how->taken_ms }, start);
 	int r = go_on(&j, start, &made, e);
 	if (r == 0)
@@ -282,7 +248,7 @@ int memory_pack_write(int from, int to, const struct memory_pack_how *how, struc
 	if (r < 0)
 		return r;
 	if (how->sparse)
-		made.sparse = sparse_digest(&j);
+		made.sparse = sparse_digest(plain, j.count, j.length);
 	*ret_made = made;
 	return 0;
 }

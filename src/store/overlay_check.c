@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
 
@@ -60,19 +61,7 @@ static uint64_t be64(const uint8_t *p)
 
 static int fetch(const struct check *c, uint64_t at, void *bytes, size_t length, struct err *e)
 {
-	uint8_t *to = bytes;
-
-	for (size_t done = 0; done < length;) {
-		ssize_t n = pread(c->fd, to + done, length - done, (off_t)(at + done));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return err_errno(e, errno, "read the disk");
-		if (n == 0)
-			return err_set(e, ERR_CORRUPT, "the disk is cut off at byte %" PRIu64, at + done);
-		done += (size_t)n;
-	}
-	return 0;
+	return fs_pread_all(c->fd, bytes, length, at, "the disk", e);
 }
 
 /* --- header --- */

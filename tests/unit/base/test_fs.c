@@ -50,6 +50,22 @@ static void a_file_is_replaced_whole(void **state)
 	assert_fails(fs_write_file(folder_fd, "no/such/folder", "x", 1, 0600, false, &e), &e, ERR_NOT_FOUND, "no/such/folder");
 }
 
+static void all_of_it_or_an_error(void **state)
+{
+	(void)state;
+	struct err e;
+	char bytes[8] = { 0 };
+	own_fd int fd = openat(folder_fd, "placed", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	own_fd int reads_only = openat(folder_fd, "placed", O_RDONLY | O_CLOEXEC);
+	assert_ok(fs_pwrite_all(fd, "place", 5, 100, "it", &e), &e);
+	assert_ok(fs_pread_all(fd, bytes, 5, 100, "it", &e), &e);
+	assert_string_equal(bytes, "place");
+	assert_ok(fs_pread_all(fd, bytes, 0, 1000, "it", &e), &e);
+	assert_fails(fs_pread_all(fd, bytes, 8, 100, "the file", &e), &e, ERR_CORRUPT, "the file is cut off at byte 105");
+	assert_true(fs_pwrite_all(reads_only, "x", 1, 0, "the file", &e) < 0 && strstr(e.message, "write the file"));
+	assert_true(fs_pread_all(folder_fd, bytes, 1, 0, "the folder", &e) < 0 && strstr(e.message, "read the folder"));
+}
+
 static void limits_hold(void **state)
 {
 	(void)state;
@@ -125,7 +141,7 @@ static void a_file_is_the_same_until_it_is_written_or_replaced(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(a_file_is_replaced_whole), cmocka_unit_test(limits_hold),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(a_file_is_replaced_whole), cmocka_unit_test(limits_hold), cmocka_unit_test(all_of_it_or_an_error),
 					    cmocka_unit_test(trees_go_and_links_stay_unfollowed),
 					    cmocka_unit_test(a_file_is_the_same_until_it_is_written_or_replaced),
 					    cmocka_unit_test(the_end_of_a_folder_is_no_error_and_an_error_no_end) };
