@@ -235,7 +235,7 @@ def test_events(cli, fake):
     (["rename", "web", "new"], "PATCH", "/v1/workspaces/web", {"name": "new"}),
     (["set", "web", "--disk", "4GiB"], "PATCH", "/v1/workspaces/web", {"resources": {"disk": "4GiB"}}),
     (["set", "web", "-l", "team=red", "-l", "x="], "PATCH", "/v1/workspaces/web", {"labels": {"team": "red"}}),
-    (["set", "web", "-v", "data:2GiB"], "PATCH", "/v1/workspaces/web", {"volumes": [{"name": "data", "size": "2GiB", "mount": "/d"}]}),
+    (["set", "web", "-v", "data:2GiB"], "PATCH", "/v1/workspaces/web", {"volumes": [{"name": "data", "size": "2GiB"}]}),
     (["snapshot", "create", "web", "s1"], "POST", "/v1/workspaces/web/snapshots", {"name": "s1"}),
     (["snapshot", "restore", "web", "s1"], "POST", "/v1/workspaces/web/snapshots/s1/restore", None),
     (["snapshot", "rm", "web", "s1"], "DELETE", "/v1/workspaces/web/snapshots/s1", None),

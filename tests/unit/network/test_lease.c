@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
 #include <sched.h>
@@ -209,6 +210,15 @@ static int cable(int *ret_inside, int *ret_port)
 	return 0;
 }
 
+/* A frame crosses the cable by a soft interrupt, which on a busy machine comes later. */
+static int next_that_comes(int fd, struct lease_said *ret_said)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	assert_int_equal(poll(&p, 1, 60000), 1);
+	return lease_next(fd, ret_said);
+}
+
 /* What others could send does not even come up: it cannot fill the socket and make the port's own words be lost. */
 static void only_a_port_s_own_frames_are_heard(void **state)
 {
@@ -237,19 +247,22 @@ static void only_a_port_s_own_frames_are_heard(void **state)
 	assert_int_equal(send(inside, gives.bytes, gives.length, 0), gives.length);
 	assert_int_equal(lease_next(fd, &said), 0);
 	assert_int_equal(send(inside, returned.bytes, returned.length, 0), returned.length);
-	assert_int_equal(lease_next(fd, &said), 1);
+	assert_int_equal(next_that_comes(fd, &said), 1);
 	assert_int_equal(said.word, LEASE_RETURNED);
 	assert_memory_equal(said.sender, mac, 6);
 	assert_memory_equal(said.client, address, 4);
 	assert_int_equal(send(port, gives.bytes, gives.length, 0), gives.length);
-	assert_int_equal(lease_next(fd, &said), 1);
+	assert_int_equal(next_that_comes(fd, &said), 1);
 	assert_int_equal(said.word, LEASE_GIVEN);
 	assert_int_equal(lease_next(fd, &said), 0);
-	for (int i = 0; i < 4000; i++)
-		assert_int_equal(send(inside, returned.bytes, returned.length, 0), returned.length);
-	int r;
-	while ((r = lease_next(fd, &said)) > 0)
-		;
+	int r = 0;
+	for (int round = 0; round < 100 && r != -ENOBUFS; round++) { /* what the interrupt has no room for does not come to the socket */
+		for (int i = 0; i < 4000; i++)
+			assert_int_equal(send(inside, returned.bytes, returned.length, 0), returned.length);
+		assert_int_equal(next_that_comes(fd, &said), 1);
+		while ((r = lease_next(fd, &said)) > 0)
+			;
+	}
 	assert_int_equal(r, -ENOBUFS); /* its own */
 	(void)close(inside);
 	(void)close(port);
