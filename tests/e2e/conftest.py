@@ -345,13 +345,13 @@ class Site:
                 next(events)
 
     def _events(self):
-        """Yields at each event of the service, and at least five times a second."""
-        connection = None
+        """Yields at each event of the service, soon after the first time, and at least five times a second."""
+        connection, patience = None, 0.02
         try:
             while True:
                 try:
                     if connection is None:
-                        connection = UnixConnection(self.socket, 0.2)
+                        connection = UnixConnection(self.socket, patience)
                         connection.request("GET", "/v1/events?follow=1")
                         stream = connection.getresponse()
                     if not (stream.fp and stream.fp.readline()):  # the service ended, or refused
@@ -360,6 +360,7 @@ class Site:
                         time.sleep(0.05)
                 except TimeoutError:
                     # a buffered reader that timed out reads no further: take a new one
+                    patience = min(patience * 1.5, 0.2)
                     connection.close()
                     connection = None
                 except (OSError, http.client.HTTPException):
