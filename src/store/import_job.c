@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A registry and a layout are one kind of source: both give documents and blobs by digest. From the root document the way is
- * index -> manifest -> configuration -> layers. Then each layer, in order:
+ * Theory. When the documents are there (import_source.c), each layer, in order:
  * - its partition is known (layers map): reused;
  * - else its bytes are fetched into a partial file (registry), which is locked, or are in the session (layout);
  * - it is converted by a child; two conversions run beside the next download.
@@ -9,7 +8,7 @@
  * lock itself - its own conversions are ended first - so imports never wait for each other in a circle.
  * At the end a configuration and a manifest of our own are written, whose digests depend on nothing but content.
  */
-#include "store/import_job.h"
+#include "store/import_job_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,55 +23,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
-#include "model/registry_login.h"
 #include "store/cancel.h"
 #include "store/import_disk.h"
 #include "store/import_kernel.h"
-#include "store/import_layer.h"
-#include "store/layout.h"
-#include "store/oci_reader.h"
-#include "store/registry.h"
-
-#define NESTED_INDEXES_MOST 3
-#define CONVERSIONS	    2
-
-struct job_layer {
-	struct digest digest, diff_id; /* of the bytes as they come; of the plain tar */
-	bool has_diff_id;
-	uint64_t size_bytes;
-	enum oci_layer_kind kind;
-	const char *file; /* docker save: name in the archive; else NULL */
-	struct digest partition;
-	uint64_t partition_bytes;
-};
-
-struct slot {
-	struct layer_conversion *conversion; /* NULL: free */
-	struct job_layer *layer;
-	int partial_fd; /* lock of the download; -1: none */
-};
-
-struct job {
-	struct store *store;
-	struct store_session *session;
-	const struct import_wire *request;
-	int input_fd;
-	job_progress_fn *report;
-	void *report_data;
-	struct import_progress progress;
-	struct registry *registry;
-	struct layout *layout;
-	struct oci_config config;
-	struct image_run kernel_run; /* of a kernel package: its label */
-	char kernel_architecture[16];
-	struct job_layer *layers;
-	size_t layer_count;
-	struct image_machine machine; /* of a disk */
-	bool of_disks;                /* the layers are */
-	uint64_t settled_bytes; /* of layers that are fetched or reused */
-	uint64_t resumed_bytes; /* of the layer under way: what an earlier import had fetched */
-	struct slot slots[CONVERSIONS];
-};
 
 struct job *job_new(struct store *store, struct store_session *session, const struct import_wire *request, int input_fd,
 		    job_progress_fn *progress, void *data)
@@ -104,9 +57,16 @@ void job_free(struct job *j)
 	free(j);
 }
 
-static void step(struct job *j, const char *name)
+void job_step(struct job *j, const char *name)
 {
 	j->progress.step = name;
+	j->report(j->report_data, &j->progress);
+}
+
+void job_uploaded(void *job, uint64_t done_bytes)
+{
+	struct job *j = job;
+	j->progress.done_bytes = done_bytes;
 	j->report(j->report_data, &j->progress);
 }
 
@@ -116,251 +76,9 @@ static int injected(const char *point, struct err *e)
 	return number ? err_errno(e, number, "%s", point) : 0;
 }
 
-static const char *architecture(const struct job *j)
+const char *job_architecture(const struct job *j)
 {
 	return j->kernel_architecture[0] ? j->kernel_architecture : j->request->architecture ? j->request->architecture : oci_machine_architecture();
-}
-
-/* --- documents --- */
-
-static int source_manifest(struct job *j, const struct digest *d, struct str *ret_bytes, struct err *e)
-{
-	const struct layout_file *f;
-
-	if (j->registry)
-		return registry_manifest(j->registry, d, ret_bytes, e);
-	int r = layout_blob(j->layout, d, &f, e);
-	return r == 0 ? layout_document(j->layout, f, ret_bytes, e) : r;
-}
-
-static int source_config(struct job *j, const struct digest *d, uint64_t size_bytes, struct str *ret_bytes, struct err *e)
-{
-	const struct layout_file *f;
-
-	if (j->registry)
-		return registry_document(j->registry, d, size_bytes, ret_bytes, e);
-	int r = layout_blob(j->layout, d, &f, e);
-	if (r == 0 && f->size_bytes != size_bytes)
-		r = err_set(e, ERR_CORRUPT, "%s has %llu bytes, the manifest says %llu", f->name, (unsigned long long)f->size_bytes,
-			    (unsigned long long)size_bytes);
-	return r == 0 ? layout_document(j->layout, f, ret_bytes, e) : r;
-}
-
-static int read_chosen(struct job *j, const struct oci_descriptor *chosen, struct oci_document *ret_document, struct err *e)
-{
-	own_strbuf struct str bytes = { 0 };
-	struct digest d;
-
-	int r = digest_parse(chosen->digest, &d, e);
-	if (r == 0)
-		r = source_manifest(j, &d, &bytes, e);
-	if (r == 0 && bytes.length != chosen->size_bytes)
-		r = err_set(e, ERR_CORRUPT, "the manifest %s has %zu bytes, the index says %llu", chosen->digest, bytes.length,
-			    (unsigned long long)chosen->size_bytes);
-	return r == 0 ? oci_read_document(&bytes, "manifest", ret_document, e) : r;
-}
-
-/* Replaces an index by the manifest in it, as often as they are nested. `tagged`: the first one is that of a layout. */
-static int descend(struct job *j, struct oci_document *d, bool tagged, struct err *e)
-{
-	for (int depth = 0; oci_is_index(d); depth++) {
-		const struct oci_descriptor *chosen;
-		struct oci_document next = { 0 };
-		if (depth == NESTED_INDEXES_MOST)
-			return err_set(e, ERR_INVALID, "more than %d indexes are nested", NESTED_INDEXES_MOST);
-		int r = tagged && depth == 0 ? oci_select_tag(d, j->request->reference, &chosen, e) :
-					       oci_select(d, architecture(j), &chosen, e);
-		if (r == 0)
-			r = read_chosen(j, chosen, &next, e);
-		if (r < 0)
-			return r;
-		shape_done(&oci_document_shape, d);
-		*d = next;
-	}
-	return 0;
-}
-
-/* --- what the manifest says --- */
-
-static int check_architecture(struct job *j, struct err *e)
-{
-	const char *wanted = architecture(j);
-	const char *slash = strchr(wanted, '/');
-	size_t length = slash ? (size_t)(slash - wanted) : strlen(wanted);
-
-	if (strlen(j->config.architecture) == length && memcmp(j->config.architecture, wanted, length) == 0)
-		return 0;
-	(void)err_set(e, ERR_INVALID, "the image is for %.60s, not for %.60s", j->config.architecture, wanted);
-	return err_hint(e, "to import it nevertheless, ask for the architecture %.60s", j->config.architecture);
-}
-
-static int take_config(struct job *j, const struct str *bytes, size_t layer_count, struct err *e)
-{
-	int r = oci_read_config(bytes, "configuration", &j->config, e);
-
-	if (r == 0)
-		r = check_architecture(j, e);
-	if (r < 0)
-		return r;
-	if (j->config.rootfs->diff_ids.count != layer_count)
-		return err_set(e, ERR_CORRUPT, "the image has %zu layers, its configuration names %zu", layer_count,
-			       j->config.rootfs->diff_ids.count);
-	j->layers = mem_alloc_array(layer_count, sizeof *j->layers);
-	j->layer_count = layer_count;
-	for (size_t i = 0; r == 0 && i < layer_count; i++) {
-		j->layers[i].has_diff_id = true;
-		r = digest_parse(j->config.rootfs->diff_ids.items[i], &j->layers[i].diff_id, e);
-	}
-	return r;
-}
-
-static int take_manifest(struct job *j, const struct oci_document *d, struct err *e)
-{
-	own_strbuf struct str bytes = { 0 };
-	const struct oci_descriptor *layers = d->layers.items;
-	struct digest config;
-
-	int r = digest_parse(d->config->digest, &config, e);
-	if (r == 0 && d->layers.count == 0)
-		r = err_set(e, ERR_INVALID, "the image has no layers");
-	if (r == 0)
-		r = source_config(j, &config, d->config->size_bytes, &bytes, e);
-	if (r == 0)
-		r = take_config(j, &bytes, d->layers.count, e);
-	r = r < 0 ? r : oci_read_machine(&d->annotations, &j->machine, e);
-	for (size_t i = 0; r == 0 && i < d->layers.count; i++) {
-		struct job_layer *l = &j->layers[i];
-		l->size_bytes = layers[i].size_bytes;
-		j->progress.total_bytes += l->size_bytes;
-		r = oci_layer_kind(&layers[i], &l->kind, e);
-		if (r == 0)
-			r = digest_parse(layers[i].digest, &l->digest, e);
-		if (r == 0 && i && (l->kind == OCI_LAYER_DISK) != j->of_disks)
-			r = err_set(e, ERR_UNSUPPORTED, "the image has disks and layers of a file system");
-		j->of_disks = l->kind == OCI_LAYER_DISK;
-	}
-	return r;
-}
-
-static int resolve(struct job *j, const struct str *root, bool tagged, struct err *e)
-{
-	struct oci_document d = { 0 };
-
-	int r = oci_read_document(root, tagged ? "index.json" : "manifest", &d, e);
-	if (r == 0)
-		r = descend(j, &d, tagged, e);
-	if (r == 0)
-		r = take_manifest(j, &d, e);
-	shape_done(&oci_document_shape, &d);
-	return r;
-}
-
-/* --- docker save --- */
-
-static int take_saved_image(struct job *j, const struct oci_saved_image *image, struct err *e)
-{
-	own_strbuf struct str bytes = { 0 };
-	const struct layout_file *f = layout_find(j->layout, image->config);
-
-	int r = f ? layout_document(j->layout, f, &bytes, e) : err_set(e, ERR_CORRUPT, "the archive has no %s", image->config);
-	if (r == 0)
-		r = take_config(j, &bytes, image->layers.count, e);
-	for (size_t i = 0; r == 0 && i < image->layers.count; i++) {
-		f = layout_find(j->layout, image->layers.items[i]);
-		if (!f)
-			return err_set(e, ERR_CORRUPT, "the archive has no %s", image->layers.items[i]);
-		j->layers[i].file = f->name;
-		j->layers[i].digest = f->digest;
-		j->layers[i].size_bytes = f->size_bytes;
-		j->progress.total_bytes += f->size_bytes;
-	}
-	return r;
-}
-
-static int resolve_saved(struct job *j, const struct layout_file *manifest, struct err *e)
-{
-	own_strbuf struct str bytes = { 0 };
-	struct oci_saved saved = { 0 };
-	const struct oci_saved_image *image;
-
-	int r = layout_document(j->layout, manifest, &bytes, e);
-	if (r == 0)
-		r = oci_read_saved(&bytes, "manifest.json", &saved, e);
-	if (r == 0)
-		r = oci_choose_saved(&saved, j->request->reference, &image, e);
-	if (r == 0)
-		r = take_saved_image(j, image, e);
-	shape_done(&oci_saved_shape, &saved);
-	return r;
-}
-
-/* --- the two sources --- */
-
-static int find_login(struct job *j, const char *host, struct registry_login *ret_login, struct err *e)
-{
-	own_strbuf struct str file = { 0 };
-
-	if (j->request->user) {
-		ret_login->user = mem_strdup(j->request->user);
-		ret_login->password = mem_strdup(j->request->password ? j->request->password : "");
-		return 0;
-	}
-	if (!j->request->auth_file)
-		return 0;
-	int r = fs_read_file(AT_FDCWD, j->request->auth_file, 1 << 20, &file, e);
-	if (r == 0)
-		r = registry_login_find(str_text(&file), file.length, host, ret_login, e);
-	if (file.bytes)
-		explicit_bzero(file.bytes, file.length);
-	return r;
-}
-
-static int open_registry(struct job *j, struct err *e)
-{
-	own_strbuf struct str root = { 0 };
-	struct registry_reference reference;
-	struct registry_login login = { 0 };
-
-	if (!j->request->reference)
-		return err_set(e, ERR_INVALID, "an import from a registry needs a reference");
-	int r = registry_reference_parse(j->request->reference, &reference, e);
-	if (r == 0)
-		r = find_login(j, reference.host, &login, e);
-	if (r == 0)
-		r = registry_open(&reference, login.user, login.password, &j->registry, e);
-	if (r == 0)
-		r = registry_manifest(j->registry, NULL, &root, e);
-	if (r == 0)
-		r = resolve(j, &root, false, e);
-	registry_login_done(&login);
-	return r;
-}
-
-static void upload_progress(void *data, uint64_t done_bytes)
-{
-	struct job *j = data;
-	j->progress.done_bytes = done_bytes;
-	j->report(j->report_data, &j->progress);
-}
-
-static int open_layout(struct job *j, struct err *e)
-{
-	own_strbuf struct str root = { 0 };
-
-	step(j, "fetch");
-	int r = layout_read(j->session, j->input_fd, upload_progress, j, &j->layout, e);
-	if (r < 0)
-		return r;
-	j->progress.done_bytes = 0;
-	const struct layout_file *index = layout_find(j->layout, "index.json"), *saved = layout_find(j->layout, "manifest.json");
-	if (!index && saved)
-		return resolve_saved(j, saved, e);
-	if (!index) {
-		(void)err_set(e, ERR_INVALID, "the archive is no image: it has neither index.json nor manifest.json at its top");
-		return err_hint(e, "a tar of a file system is imported with the format tar");
-	}
-	r = layout_document(j->layout, index, &root, e);
-	return r == 0 ? resolve(j, &root, true, e) : r;
 }
 
 /* --- layers --- */
@@ -635,7 +353,7 @@ static int bring_layers(struct job *j, struct err *e)
 {
 	int r = 0;
 
-	step(j, "fetch");
+	job_step(j, "fetch");
 	for (size_t i = 0; r >= 0 && i < j->layer_count; i++) {
 		struct job_layer *l = &j->layers[i];
 		r = reuse(j, l, e);
@@ -643,7 +361,7 @@ static int bring_layers(struct job *j, struct err *e)
 			r = j->registry ? fetch_layer(j, l, e) : unpack_layer(j, l, e);
 	}
 	if (r >= 0)
-		step(j, "convert");
+		job_step(j, "convert");
 	r = r < 0 ? r : await_all(j, e);
 	for (size_t i = 0; r == -ECANCELED && i < CONVERSIONS; i++)
 		if (j->slots[i].partial_fd >= 0)
@@ -661,7 +379,7 @@ static int bring_tar(struct job *j, struct err *e)
 	one_layer(j);
 	if (fstat(j->input_fd, &st) == 0 && S_ISREG(st.st_mode))
 		j->progress.total_bytes = (uint64_t)st.st_size;
-	step(j, "convert");
+	job_step(j, "convert");
 	int r = convert(j, j->layers, j->input_fd, -1, e);
 	return r == 0 ? await_all(j, e) : r;
 }
@@ -696,8 +414,8 @@ static int bring_kernel(struct job *j, struct err *e)
 	struct kernel_about about;
 
 	one_layer(j);
-	step(j, "convert");
-	int r = import_kernel(j->session, j->input_fd, upload_progress, j, &j->layers->partition, &j->layers->partition_bytes, &about, e);
+	job_step(j, "convert");
+	int r = import_kernel(j->session, j->input_fd, job_uploaded, j, &j->layers->partition, &j->layers->partition_bytes, &about, e);
 	if (r >= 0) {
 		memcpy(j->kernel_architecture, about.architecture, sizeof j->kernel_architecture);
 		pairs_set(&j->kernel_run.labels, IMAGE_LABEL_KERNEL_RELEASE, about.release);
@@ -718,7 +436,7 @@ static int put_documents(struct job *j, const struct image_run *run, struct dige
 		layers[i] = (struct oci_layer){ is_disk(j) ? MEDIA_PARTITION_RAW : MEDIA_PARTITION_EROFS, j->layers[i].partition,
 					       j->layers[i].partition_bytes };
 	}
-	own_str char *config_text = oci_write_config(architecture(j), run, ids, j->layer_count);
+	own_str char *config_text = oci_write_config(job_architecture(j), run, ids, j->layer_count);
 	int r = store_put_bytes(j->session, STORE_BLOB, config_text, strlen(config_text), &config, e);
 	if (r < 0)
 		return r;
@@ -749,7 +467,7 @@ static int find_init(struct job *j, bool *ret_init, struct err *e)
 static int describe(struct job *j, const struct image_run *run, const struct digest *manifest, struct image *ret_image, struct err *e)
 {
 	char text[DIGEST_TEXT_SIZE];
-	struct image image = { .digest = mem_strdup(digest_text(manifest, text)), .architecture = mem_strdup(architecture(j)),
+	struct image image = { .digest = mem_strdup(digest_text(manifest, text)), .architecture = mem_strdup(job_architecture(j)),
 			       .run = image_run_copy(run) };
 	struct image_partition *partitions = mem_alloc_array(j->layer_count, sizeof *partitions);
 
@@ -777,7 +495,7 @@ int job_run(struct job *j, struct image *ret_image, struct err *e)
 	struct digest manifest;
 	int r;
 
-	step(j, "resolve");
+	job_step(j, "resolve");
 	if (j->request->format == IMPORT_TAR)
 		r = bring_tar(j, e);
 	else if (j->request->format == IMPORT_DISK || j->request->format == IMPORT_RAW)
@@ -785,13 +503,13 @@ int job_run(struct job *j, struct image *ret_image, struct err *e)
 	else if (j->request->format == IMPORT_KERNEL)
 		r = bring_kernel(j, e);
 	else {
-		r = j->request->format == IMPORT_REGISTRY ? open_registry(j, e) : open_layout(j, e);
+		r = j->request->format == IMPORT_REGISTRY ? job_open_registry(j, e) : job_open_layout(j, e);
 		if (r == 0)
 			r = bring_layers(j, e);
 	}
 	if (r < 0)
 		return r;
-	step(j, "finish");
+	job_step(j, "finish");
 	bool tar = j->request->format == IMPORT_TAR, kernel = j->request->format == IMPORT_KERNEL;
 	const struct image_run *run = kernel ? &j->kernel_run : tar ? j->request->run : j->config.run;
 	r = put_documents(j, run, &manifest, e);
