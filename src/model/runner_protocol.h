@@ -69,6 +69,7 @@ struct runner_status {
 	uint32_t killed_for_memory;    /* the kernel killed a process of it for want of memory */
 	uint32_t maintenance;
 	uint32_t told;                 /* enum guest_told, of a clone that has just begun */
+	uint32_t visitors;             /* programs in it that exec and cp started; in answers */
 };
 
 struct runner_answer {

@@ -12,6 +12,7 @@
  */
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /*
  * The environment of its programs. A program that is started without it (su -, sudo, sshd, cron, pg_ctlcluster clean theirs) chooses by
@@ -29,6 +30,11 @@ extern const char *const travel_environment[]; /* NAME=VALUE, the tunables first
 
 /* Whether programs of such a workspace may have chosen their code by this word of /proc/cpuinfo's flags. */
 bool travel_counts(const char *flag);
+
+/* Whether CRIU makes again what an open descriptor of a process leads to, by the text of its link in /proc/PID/fd; files and sockets pass. */
+bool travel_link_goes(const char *link);
+/* A line of /proc/PID/net/tcp or tcp6: "ADDRESS:PORT to ADDRESS:PORT" when it is an established connection to somebody else. */
+bool travel_connection(const char *line, bool ipv6, char *ret_text, size_t size);
 
 /* Serials of a travelling machine's disks. */
 #define TRAVEL_TOOLS "tools"   /* EROFS: the program that goes on in carrel-init's place, CRIU, modules */

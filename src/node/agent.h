@@ -43,7 +43,7 @@ bool agent_look(struct agent *a, const char *id, char **ret_folder, enum state *
 bool agent_exit_status(struct agent *a, const char *id, uint64_t *ret_status);
 /* What a suspend would come to: suspend.h. Answered when nothing else is done with the workspace. */
 typedef void agent_check_fn(void *data, json_t *question, json_t *answer); /* takes the answer */
-void agent_suspend_check(struct agent *a, const char *id, json_t *question, agent_check_fn *done, void *data);
+void agent_suspend_check(struct agent *a, const char *id, const json_t *to, json_t *question, agent_check_fn *done, void *data);
 /* The record of a workspace that has volumes and no process, for a copy: the agent leaves it alone until it is given back, and then does
  * what was wished meanwhile. ERR_PRECONDITION while it is being worked on, ERR_CONFLICT when it was never prepared. */
 int agent_borrow(struct agent *a, const char *id, bool suspended, struct record **ret_record, struct err *e) must_check;

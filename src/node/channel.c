@@ -155,7 +155,7 @@ static void on_suspend_check(struct channel *c, json_t *message)
 {
 	const char *id = json_string_value(json_object_get(message, "workspace"));
 
-	agent_suspend_check(c->agent, id ? id : "", json_object_get(message, "id"), suspend_checked, c);
+	agent_suspend_check(c->agent, id ? id : "", json_object_get(message, "to"), json_object_get(message, "id"), suspend_checked, c);
 }
 
 struct look {

@@ -326,6 +326,7 @@ static int launch_with_templates(struct node *n, const struct record *r, const s
 		if (done == 0)
 			done = try_launch(n, r, parts, l, host, false, ret_result, e);
 		if (done == 0) {
+			err_clear(e); /* nothing failed in the end */
 			templates_fail(n->templates, l, of_no_use);
 			set_text(&r->truth.report->notice, mem_printf("it was booted: going on from a template failed (%s)", why.message));
 		}

@@ -29,7 +29,9 @@
 #include "base/str.h"
 #include "engine/engine.h"
 #include "engine/workspace/checkpoint.h"
+#include "node/suspend_facts.h"
 #include "node/suspend_pack.h"
+#include "node/travel.h"
 #include "node/disk.h"
 #include "store/volume.h"
 
@@ -352,10 +354,11 @@ int suspend_discard(const struct record *r, struct err *e)
 	return fs_remove_tree(AT_FDCWD, path, e);
 }
 
-/* What a run has in the folder while it lives. Of namespaces only what CRIU said, for people. */
+/* What a run has in the folder while it lives. Of namespaces only what CRIU said, for people; of a machine not the state that it was
+ * loaded from. */
 static bool is_in_use(const char *name, bool machine)
 {
-	static const char *const of_machine[] = { MEMORY_RAM, MEMORY_BASE, MEMORY_STATE, MEMORY_SEED, MEMORY_MACHINE };
+	static const char *const of_machine[] = { MEMORY_RAM, MEMORY_BASE, MEMORY_SEED, MEMORY_MACHINE };
 
 	for (size_t i = 0; machine && i < ARRAY_SIZE(of_machine); i++)
 		if (str_eq(name, of_machine[i]))
@@ -370,7 +373,7 @@ void suspend_drop_unnamed(const struct record *r, const struct memory_manifest *
 	struct dirent *d;
 
 	while (dir && fs_next_entry(dir, &d, NULL) > 0)
-		if (is_in_use(d->d_name, true) && !memory_manifest_file(m, d->d_name))
+		if ((is_in_use(d->d_name, true) || str_eq(d->d_name, MEMORY_STATE)) && !memory_manifest_file(m, d->d_name))
 			(void)unlinkat(dirfd(dir), d->d_name, 0);
 }
 
@@ -404,31 +407,92 @@ static void would_need(const struct record *r, const struct suspend_engine *engi
 		(void)!memory_manifest_decode(str_text(&text), text.length, MEMORY_MACHINE, m, NULL);
 }
 
-json_t *suspend_check(struct node *n, const struct record *r)
+static json_t *list_of(const struct texts *t)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < t->count; i++)
+		(void)json_array_append_new(list, json_string(t->items[i]));
+	return list;
+}
+
+/* Of one that is suspended: what its memory can go on under. */
+static int check_resting(struct node *n, const struct record *r, const struct assignment *to, struct memory_manifest *m, struct err *e)
+{
+	int done = suspend_verify(n, r, true, m, e);
+
+	if (done == 0 && to && m->kind != MEMORY_CRIU)
+		done = err_set(e, ERR_CONFLICT, "it is suspended with its whole machine, which only the engine '%s' resumes", spec_engine_names[m->engine]);
+	return done == 0 && to ? isolate_can_start(n, to, e) : done;
+}
+
+/* Of one that lives, and is written by CRIU or by QEMU. */
+static int check_living(struct node *n, const struct record *r, const struct assignment *to, struct suspend_facts *facts, struct memory_manifest *m,
+			struct err *e)
 {
 	const struct suspend_engine *engine = NULL;
+	int done = suspend_engine_of(r, &engine, e);
+
+	if (done == 0 && to && isolate_ran_as_machine(r->truth.report))
+		engine = &suspend_travel;
+	if (done == 0)
+		done = engine->check(n, r, e);
+	if (done == 0 && to && !r->wish.spec->travels)
+		done = travel_check(n, r, spec_engine_names[to->spec->engine], e);
+	if (done == 0 && to)
+		done = isolate_can_start(n, to, e);
+	if (engine && !to)
+		would_need(r, engine, m);
+	if (engine == &suspend_workspace || engine == &suspend_travel)
+		suspend_facts_read(n, r, facts);
+	if (done < 0 || !facts->obstacles.count)
+		return done;
+	(void)err_set(e, ERR_CONFLICT, "%s", facts->obstacles.items[0]);
+	return err_hint(e, facts->obstacles.count > 1 ? "end all that is in the way first" : "end that first");
+}
+
+static const char *way(const struct record *r, const struct assignment *to)
+{
+	bool from_machine = isolate_ran_as_machine(r->truth.report), to_machine = isolate_is_machine(to);
+
+	if (from_machine == to_machine)
+		return from_machine ? "from one machine into another" : "it is there";
+	return from_machine ? "out of its machine into namespaces: CRIU writes it inside, and makes it again here" :
+			      "out of namespaces into a machine that is made ready before: CRIU writes it here, and makes it again inside";
+}
+
+json_t *suspend_check(struct node *n, const struct record *r, const struct assignment *to)
+{
 	enum state s = (enum state)r->truth.report->state;
+	struct suspend_facts facts = { 0 };
 	struct memory_manifest m = { 0 };
 	struct err why = { 0 };
 	int done = 0;
 
-	if (s == STATE_SUSPENDED) {
-		done = suspend_verify(n, r, true, &m, &why);
-	} else if (s != STATE_RUNNING && s != STATE_PAUSED) {
-		done = err_set(&why, ERR_CONFLICT, "the workspace is %s: it has no memory", state_names[s]);
-	} else if ((done = suspend_engine_of(r, &engine, &why)) == 0) {
-		done = engine->check(n, r, &why);
-		would_need(r, engine, &m);
-	}
+	if (s == STATE_SUSPENDED)
+		done = check_resting(n, r, to, &m, &why);
+	else if (s == STATE_RUNNING || (s == STATE_PAUSED && !to))
+		done = check_living(n, r, to, &facts, &m, &why);
+	else
+		done = err_set(&why, ERR_CONFLICT, "the workspace is %s: %s", state_names[s], s == STATE_PAUSED ? "carrel resume it first" : "it has no memory");
 	json_t *json = json_pack("{s:s}", "level", done < 0 ? "volumes" : "memory");
-	if (done >= 0 && m.program)
+	if (done >= 0 && m.program && !to)
 		(void)json_object_set_new(json, "needs", memory_needs_encode(&m));
 	memory_manifest_done(&m);
 	if (r->truth.report->engine)
 		(void)json_object_set_new(json, "engine", json_string(r->truth.report->engine));
+	if (to) {
+		(void)json_object_set_new(json, "to", json_string(spec_engine_names[to->spec->engine]));
+		(void)json_object_set_new(json, "way", json_string(way(r, to)));
+	}
 	if (done < 0)
 		(void)json_object_set_new(json, "reason", json_string(why.message));
 	if (done < 0 && why.hint[0])
 		(void)json_object_set_new(json, "hint", json_string(why.hint));
+	if (facts.obstacles.count)
+		(void)json_object_set_new(json, "obstacles", list_of(&facts.obstacles));
+	if (facts.notes.count)
+		(void)json_object_set_new(json, "notes", list_of(&facts.notes));
+	suspend_facts_done(&facts);
 	return json;
 }

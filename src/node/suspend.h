@@ -74,7 +74,7 @@ void suspend_drop_unnamed(const struct record *r, const struct memory_manifest *
 /* A run that may have begun from memory, or whose suspension failed (record.untidy): what of the folder is not its engine's own goes, unless
  * the manifest is still there. Afterwards it is tidy. */
 void suspend_tidy(struct record *r);
-/* {"level","engine","reason","hint"}: what a suspend would come to now. */
-json_t *suspend_check(struct node *n, const struct record *r);
+/* {"level","engine","reason","hint","obstacles","notes"}: what a suspend would come to now; with `to`, what it would be then, a live move. */
+json_t *suspend_check(struct node *n, const struct record *r, const struct assignment *to);
 
 #endif

@@ -37,6 +37,7 @@
 #include "engine/workspace/inside.h"
 #include "engine/workspace/message.h"
 #include "model/memory_place.h"
+#include "model/interfaces_of_kernel.h"
 #include "runner/checkpoint_private.h"
 #include "runner/network.h"
 
@@ -68,12 +69,8 @@ static int raise_loopback(const struct plan *p, struct err *e)
 /* Interfaces come from the plan at a resume. Some kernels put a few of their own into each namespace, which are there again then. */
 static bool will_be_there(const struct plan *p, const char *name)
 {
-	static const char *const kernels[] = { "lo",      "sit0",     "tunl0",    "gre0",    "gretap0", "erspan0",
-					       "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0", "teql0" };
-
-	for (size_t i = 0; i < ARRAY_SIZE(kernels); i++)
-		if (str_eq(kernels[i], name))
-			return true;
+	if (interface_is_kernels(name))
+		return true;
 	for (const char **at = p->interfaces; *at; at += INTERFACE_TEXTS)
 		if (str_eq(at[INTERFACE_DEVICE], name))
 			return true;

@@ -81,6 +81,7 @@ static void answer(struct runner *r, int fd, int result, const struct err *e, co
 {
 	struct runner_answer a = { .version = RUNNER_VERSION, .size = sizeof a, .result = result, .status = r->status };
 
+	a.status.visitors = r->visitors;
 	if (result < 0)
 		a.error = *e;
 	(void)!rights_send(fd, &a, sizeof a, fds, fd_count, MSG_DONTWAIT);

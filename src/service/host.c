@@ -360,11 +360,12 @@ int host_plan(struct host *h, const struct assignment *a, struct request *r, str
 	return 0;
 }
 
-void host_check_suspend(struct host *h, const char *workspace, struct request *r)
+void host_check_suspend(struct host *h, const char *workspace, const struct assignment *to, struct request *r)
 {
 	uint64_t id = ask_later(h, r);
 
-	host_send(h, json_pack("{s:s, s:I, s:s}", "type", "suspend-check", "id", (json_int_t)id, "workspace", workspace));
+	host_send(h, json_pack("{s:s, s:I, s:s, s:o*}", "type", "suspend-check", "id", (json_int_t)id, "workspace", workspace, "to",
+			       to ? encode(&assignment_shape, to) : NULL));
 }
 
 void host_ask(struct host *h, json_t *message, struct request *r)

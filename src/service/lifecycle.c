@@ -224,6 +224,44 @@ int handle_workspace_restart(struct request *r, struct err *e)
 	return 0;
 }
 
+/* ?check=1: the host is asked what it would come to, and nothing changes. `to`: what it shall be, of a live move. */
+static int check_suspend(struct request *r, struct workspace *w, const struct assignment *to, struct err *e)
+{
+	struct host *h = host_find(r->service, w->host);
+
+	if (!h || !host_connected(h))
+		return err_set(e, ERR_UNAVAILABLE, "host %s is not connected", w->host);
+	host_check_suspend(h, w->id, to, r);
+	return 0;
+}
+
+/* The wish as it would be, for as long as the host is asked. */
+static int check_move(struct request *r, struct workspace *w, const struct move_request *to, struct err *e)
+{
+	unsigned engine = w->wish.spec->engine;
+	struct err why = { 0 };
+
+	if (!to->live)
+		return err_set(e, ERR_INVALID, "a check is about a live move");
+	if (move_check(w, to, &why) < 0) {
+		request_reply_json(r, 200, json_pack("{s:s, s:s, s:s*, s:s*, s:s}", "level", "volumes", "reason", why.message, "hint",
+						     why.hint[0] ? why.hint : NULL, "engine", w->truth.engine, "to",
+						     spec_engine_names[to->engine]));
+		return 0;
+	}
+	struct assignment_kernel *kernel = TAKE(w->wish.kernel);
+	w->wish.spec->engine = to->engine;
+	int result = kernels_choose(r->service, w, e);
+	if (result >= 0)
+		result = check_suspend(r, w, &w->wish, e);
+	if (w->wish.kernel)
+		shape_done(&assignment_kernel_shape, w->wish.kernel);
+	free(w->wish.kernel);
+	w->wish.kernel = kernel;
+	w->wish.spec->engine = engine;
+	return result;
+}
+
 /* Stopped there and started here: a newer run, in the order of the host's one line. What does not live is started here next time. */
 int handle_workspace_move(struct request *r, struct err *e)
 {
@@ -232,8 +270,8 @@ int handle_workspace_move(struct request *r, struct err *e)
 	int result = lifecycle_find(r, &w, e);
 
 	if (result == 0)
-		result = move_check(w, body, e);
-	if (result < 0)
+		result = request_flag(r, "check") ? check_move(r, w, body, e) : move_check(w, body, e);
+	if (result < 0 || request_flag(r, "check"))
 		return result;
 	bool live = state_is_live((enum state)w->truth.state) && w->truth.run >= w->wish.run;
 	bool there = live && w->truth.engine && str_eq(w->truth.engine, spec_engine_names[body->engine]);
@@ -309,17 +347,6 @@ int handle_workspace_resume(struct request *r, struct err *e)
 	return 0;
 }
 
-/* ?check=1: the host is asked what it would come to, and nothing changes. */
-static int check_suspend(struct request *r, struct workspace *w, struct err *e)
-{
-	struct host *h = host_find(r->service, w->host);
-
-	if (!h || !host_connected(h))
-		return err_set(e, ERR_UNAVAILABLE, "host %s is not connected", w->host);
-	host_check_suspend(h, w->id, r);
-	return 0;
-}
-
 int handle_workspace_suspend(struct request *r, struct err *e)
 {
 	struct workspace *w;
@@ -328,7 +355,7 @@ int handle_workspace_suspend(struct request *r, struct err *e)
 	if (result < 0)
 		return result;
 	if (request_flag(r, "check"))
-		return check_suspend(r, w, e);
+		return check_suspend(r, w, NULL, e);
 	if (holds_memory(w) && !wants_life(w) && w->truth.state == STATE_SUSPENDED) {
 		commit_done(r, w, "suspend");
 		return 0;

@@ -21,6 +21,8 @@ static const struct parameter create_query[] = { { "dry-run", "1: answer with th
 static const struct parameter remove_query[] = { { "force", "1: stop it first when it runs", false }, { 0 } };
 static const struct parameter suspend_query[] = { { "check", "1: answer with what it would come to (schema suspend-check) and change nothing", false },
 						  { 0 } };
+static const struct parameter move_query[] = { { "check", "1, of a live move: answer with what it would come to (schema suspend-check) and change nothing", false },
+					       { 0 } };
 static const struct parameter wait_query[] = { { "wait", "seconds to wait for its end (600)", true }, { 0 } };
 static const struct parameter volume_query[] = { { "owner", "user id of the owner; your own when missing", true }, { 0 } };
 static const struct parameter events_query[] = { { "after", "number of the last event that was seen", true },
@@ -69,7 +71,7 @@ const struct route routes[] = {
 	{ "POST", W "/suspend", NEED_CHANGE, handle_workspace_suspend, "Put its memory on disk and give back what it uses", NULL, &operation_shape,
 	  suspend_query, 0, 202 },
 	{ "POST", W "/move", NEED_CHANGE, handle_workspace_move, "Change its engine: stop it there, start it here", &move_shape,
-	  &operation_shape, NULL, 0, 202 },
+	  &operation_shape, move_query, 0, 202 },
 	{ "POST", W "/clone", NEED_CHANGE, handle_workspace_clone, "Make copies of it: running ones of a running machine, else of its volumes",
 	  &clone_shape, &operation_shape, NULL, ROUTE_OPTIONAL | ROUTE_KEY, 202 },
 	{ "GET", W "/why", NEED_READ, handle_workspace_why, "What it waits for, or why it failed", NULL, &why_shape, NULL, 0, 0 },

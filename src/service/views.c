@@ -151,16 +151,21 @@ static const struct field stop_fields[] = {
 const struct shape stop_shape = { "stop", sizeof(struct stop_request), stop_fields, "How to stop." };
 
 struct suspend_check_view {
-	char *level, *engine, *reason, *hint;
+	char *level, *engine, *reason, *hint, *to, *way;
 	json_t *needs;
+	struct texts obstacles, notes;
 };
 #define S(member) offsetof(struct suspend_check_view, member)
 static const struct field suspend_check_fields[] = {
 	{ "level", FIELD_TEXT, S(level), "memory: all of it is kept; volumes: only a stop is possible, which keeps the volumes", .required = true },
 	{ "engine", FIELD_TEXT, S(engine), "what it runs under" },
+	{ "to", FIELD_TEXT, S(to), "of a live move: what it shall run under" },
+	{ "way", FIELD_TEXT, S(way), "of a live move: which way it takes" },
 	{ "reason", FIELD_TEXT, S(reason), "why not more" },
 	{ "hint", FIELD_TEXT, S(hint), "what can be done about it" },
 	{ "needs", FIELD_JSON, S(needs), "of the host that it is resumed on: architecture, program, version, machine, features" },
+	{ "obstacles", FIELD_TEXTS, S(obstacles), "all that is known to be in the way now" },
+	{ "notes", FIELD_TEXTS, S(notes), "what goes along and may not like it" },
 	{ 0 },
 };
 const struct shape suspend_check_shape = { "suspend-check", sizeof(struct suspend_check_view), suspend_check_fields,

@@ -3,14 +3,18 @@
 A workspace changes its engine while it runs, with its memory: from namespaces into an emulated machine and back. What fails on the way leaves
 it running where it was, with its memory. One workspace is moved again and again, since each machine boots.
 """
+import os
 import pathlib
 import shutil
+import signal
 import tempfile
+import time
 
 import pytest
 
 import conftest
 from guest_tools import kernel_package
+from network_tools import eventually
 
 # A count in a shell's memory; a pipe between two processes, a file in tmpfs, a file that is open and removed.
 PROGRAM = r"""
@@ -75,7 +79,7 @@ def memory_files(site):
 
 def tidy(site):
     """In the folder of its memory is nothing but what the engine it runs under works with; templates are as they were."""
-    own = {"criu.log"} if engine(site) == "workspace" else {"ram", "base", "state", "machine.json"}
+    own = {"criu.log"} if engine(site) == "workspace" else {"ram", "base", "machine.json"}
     site.wait(lambda: memory_files(site) <= own, timeout=60, what=f"that only {own} is left")
     assert {p.stat().st_mode & 0o777 for p in (site.state / "node/templates").glob("*/ram")} <= {0o444}
 
@@ -93,7 +97,13 @@ def move(site, to, ok=0):
     return site.carrel("move", "t", "--live", "--engine", to, timeout=LONG, ok=ok)
 
 
+def check(site, to):
+    return site.json("move", "--live", "--check", "--engine", to, "t")
+
+
 def test_there_and_back(site):
+    answer = check(site, "emulator")
+    assert (answer["level"], answer["engine"], answer["to"]) == ("memory", "workspace", "emulator") and "into a machine" in answer["way"], answer
     shell = next(line for line in processes(site).splitlines() if line.startswith("2 "))
     said = move(site, "emulator").stderr
     assert engine(site) == "emulator"
@@ -105,6 +115,8 @@ def test_there_and_back(site):
     assert site.carrel("exec", "t", "--", "cat", "/dev/shm/note", timeout=LONG).stdout == "kept\n"
     assert "(deleted)" in site.carrel("exec", "t", "--", "ls", "-l", "/proc/2/fd/7", timeout=LONG).stdout
     site.carrel("exec", "t", "--", "sh", "-c", "echo there > /written", timeout=LONG)
+    answer = check(site, "workspace")
+    assert (answer["level"], answer["engine"]) == ("memory", "emulator") and "namespaces" in answer["way"] and answer["notes"], answer
     assert "it stood still for" in move(site, "workspace").stderr
     assert engine(site) == "workspace"
     counts_on(site)
@@ -128,10 +140,13 @@ def test_it_goes_on_where_it_was(site):
 def test_a_visitor_keeps_it(site):
     visitor = site.popen("exec", "t", "--", "sleep", "1000")
     site.wait(lambda: " sleep\n" in processes(site), timeout=60)
+    for answer in (check(site, "emulator"), site.json("suspend", "--check", "t")):
+        assert answer["level"] == "volumes" and "exec" in answer["reason"] and len(answer["obstacles"]) == 1, answer
     done = move(site, "emulator", ok=None)
     assert done.returncode != 0 and "exec" in done.stderr
     site.carrel("exec", "t", "--", "killall", "sleep")
     visitor.wait(timeout=60)
+    site.wait(lambda: check(site, "emulator")["level"] == "memory", timeout=60)
     assert engine(site) == "workspace"
     counts_on(site)
 
@@ -170,11 +185,103 @@ def test_out_of_a_machine_fails(site):
     site.node.start()
     move(site, "workspace")
     counts_on(site)
+
+
+# Where a process dies on the way: the agent, the runner of the other side, CRIU's helper, the service. Which it is follows from the point.
+INTO = ("checkpoint.dumped", "suspend-commit", "runner.committed", "volumes-begin", "runner.template", "runner.arrived", "launch-end", "service:assigned")
+OUT = ("travel-departed", "runner.committed", "task-suspend-end", "checkpoint.namespaces", "checkpoint.resume", "engine.started", "service:committed")
+# The runner dies whose workspace has no memory elsewhere: as when it dies at any other time.
+LOST = (("emulator", "runner.suspend"), ("emulator", "runner.went"), ("workspace", "runner.commit"))
+
+
+def machines_of(site):
+    """Processes of QEMU that have this workspace's name."""
+    name, found = site.workspace("t")["id"].encode(), []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"qemu-system" in words.split(b"\0")[0] and name in words:
+            found.append(int(process.name))
+    return found
+
+
+def revive(site):
+    for daemon in (site.service, site.node):
+        if not daemon.running():
+            daemon.start()
+
+
+def die(site, to, point):
+    """The move is begun, somebody dies at the point, and is started again."""
+    site.faults.write_text(f"{point} kill\n")
+    mover = site.popen("move", "t", "--live", "--engine", to)
+    eventually(lambda: "#" in site.faults.read_text() or mover.poll() is not None, LONG)
+    reached = "#" in site.faults.read_text()
+    site.faults.write_text("")
+    while mover.poll() is None:
+        revive(site)
+        time.sleep(0.1)
+    revive(site)
+    assert reached, f"{point} was not reached on the way to {to}: {mover.communicate()}\n{site.node.log()[-2000:]}"
+
+
+def test_whoever_dies(site):
+    """It runs in one place, with its memory and its files, and nothing is left of the other place."""
+    left = {"emulator": list(INTO), "workspace": list(OUT)}
+    if not list((site.state / "node").glob("templates/*")):
+        move(site, "emulator")  # else a template's runner comes to these points first
+    while any(left.values()):
+        to = "workspace" if engine(site) == "emulator" else "emulator"
+        if not left[to]:
+            move(site, to)
+            continue
+        point = left[to].pop(0)
+        die(site, to, point)
+        eventually(lambda: site.workspace("t")["state"] == "running" and not site.workspace("t").get("operation"), LONG, f"after {point}: that it runs")
+        counts_on(site)
+        eventually(lambda: len(machines_of(site)) == (engine(site) == "emulator"), 60, f"after {point}: one place")
+        assert site.carrel("exec", "t", "--", "cat", "/dev/shm/note", timeout=LONG).stdout == "kept\n"
+
+
+def test_qemu_dies(site, tmp_path):
+    """While the workspace is not in it yet: another one takes its place."""
+    if engine(site) == "emulator":
+        move(site, "workspace")
+    os.mkfifo(tmp_path / "go")
+    site.faults.write_text(f"runner.template wait {tmp_path / 'go'}\n")
+    mover = site.popen("move", "t", "--live", "--engine", "emulator")
+    eventually(lambda: "#" in site.faults.read_text(), LONG)
+    for pid in machines_of(site):
+        os.kill(pid, signal.SIGKILL)
+    with open(tmp_path / "go", "w"):
+        pass
+    assert mover.wait(LONG) == 0, mover.stderr.read()
+    assert engine(site) == "emulator"
+    counts_on(site)
+
+
+def test_what_dies_with_its_memory(site):
+    """Its files are there, and nothing else of it."""
+    for to, point in LOST:
+        if engine(site) == to:
+            site.carrel("move", "t", "--engine", "workspace" if to == "emulator" else "emulator", "--timeout", "0s", timeout=LONG)
+        site.carrel("exec", "t", "--", "sh", "-c", f"echo {point} > /last; sync", timeout=LONG)
+        die(site, to, point)
+        site.wait(lambda: site.workspace("t")["state"] == "stopped", timeout=LONG)
+        eventually(lambda: not machines_of(site), 60, f"after {point}: no machine")
+        assert not memory_files(site), point
+        site.carrel("start", "t", timeout=LONG)
+        assert site.carrel("exec", "t", "--", "cat", "/last", timeout=LONG).stdout == f"{point}\n"
+        tidy(site)
     site.carrel("rm", "-f", "t")
 
 
 def test_what_was_not_started_to_travel(running):
     running.carrel("run", "-d", "--network", "none", "--name", "stays", "busybox", "--", "sleep", "1000")
+    answer = running.json("move", "--live", "--check", "--engine", "emulator", "stays")
+    assert answer["level"] == "volumes" and "travel" in answer["reason"] and answer["hint"], answer
     done = running.carrel("move", "stays", "--live", "--engine", "emulator", ok=None)
     assert done.returncode != 0 and "travel" in done.stderr
     running.carrel("rm", "-f", "stays")

@@ -71,6 +71,9 @@ def test_connections_go_on(site, world, tmp_path):
     try:
         for engine in ("emulator", "workspace"):
             eventually(lambda: heard.read_text().count("\n") > 3)
+            if engine == "emulator":
+                notes = site.json("move", "t", "--live", "--check", "--engine", engine)["notes"]
+                assert any(f"to {world.WAN}:7777" in note for note in notes) and any(":7001 to" in note for note in notes), notes
             site.carrel("move", "t", "--live", "--engine", engine, timeout=LONG)
             before, words = len(ticks(site)), heard.read_text().count("\n")
             eventually(lambda: len(ticks(site)) > before + 3, LONG, f"that more ticks come back in {engine}")
