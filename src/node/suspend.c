@@ -474,7 +474,8 @@ json_t *suspend_check(struct node *n, const struct record *r, const struct assig
 	else if (s == STATE_RUNNING || (s == STATE_PAUSED && !to))
 		done = check_living(n, r, to, &facts, &m, &why);
 	else
-		done = err_set(&why, ERR_CONFLICT, "the workspace is %s: %s", state_names[s], s == STATE_PAUSED ? "carrel resume it first" : "it has no memory");
+		done = err_set(&why, ERR_CONFLICT, "the workspace is %s: %s", state_names[s],
+			       s == STATE_PAUSED ? "carrel resume it first" : "it has no memory");
 	json_t *json = json_pack("{s:s}", "level", done < 0 ? "volumes" : "memory");
 	if (done >= 0 && m.program && !to)
 		(void)json_object_set_new(json, "needs", memory_needs_encode(&m));

@@ -21,8 +21,10 @@ static const struct parameter create_query[] = { { "dry-run", "1: answer with th
 static const struct parameter remove_query[] = { { "force", "1: stop it first when it runs", false }, { 0 } };
 static const struct parameter suspend_query[] = { { "check", "1: answer with what it would come to (schema suspend-check) and change nothing", false },
 						  { 0 } };
-static const struct parameter move_query[] = { { "check", "1, of a live move: answer with what it would come to (schema suspend-check) and change nothing", false },
-					       { 0 } };
+static const struct parameter move_query[] = {
+	{ "check", "1, of a live move: answer with what it would come to (schema suspend-check) and change nothing", false },
+	{ 0 }
+};
 static const struct parameter wait_query[] = { { "wait", "seconds to wait for its end (600)", true }, { 0 } };
 static const struct parameter volume_query[] = { { "owner", "user id of the owner; your own when missing", true }, { 0 } };
 static const struct parameter events_query[] = { { "after", "number of the last event that was seen", true },

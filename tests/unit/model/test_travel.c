@@ -38,12 +38,13 @@ static void test_connections(void **state)
 				      sizeof text));
 	assert_string_equal(text, "10.91.7.2:40000 to 198.51.100.1:7777");
 	/* listening; to itself; to its own address */
-	assert_false(travel_connection("   0: 00000000:1B59 00000000:0000 0A 00000000:00000000 00:00000000 0 0 0 1 1 0 100 0 0 10 0", false, text, sizeof text));
+	assert_false(travel_connection("   0: 00000000:1B59 00000000:0000 0A 00000000:00000000 00:00000000 0 0 0 1", false, text, sizeof text));
 	assert_false(travel_connection("   0: 0100007F:1B59 0100007F:9C40 01 0:0 0:0 0 0 0 1", false, text, sizeof text));
 	assert_false(travel_connection("   0: 02075B0A:1B59 02075B0A:9C40 01 0:0 0:0 0 0 0 1", false, text, sizeof text));
 	assert_true(travel_connection("   2: B80D0120000000000000000001000000:0016 B80D0120000000000000000002000000:C350 01 0:0", true, text, sizeof text));
 	assert_string_equal(text, "[2001:db8::1]:22 to [2001:db8::2]:50000");
-	assert_false(travel_connection("   2: 00000000000000000000000001000000:0016 00000000000000000000000001000000:C350 01 0:0", true, text, sizeof text));
+	assert_false(travel_connection("   2: 00000000000000000000000001000000:0016 00000000000000000000000001000000:C350 01 0:0", true, text,
+				       sizeof text));
 	assert_false(travel_connection("   0: 02075B0A:9C40 016433C6:1E61 01", true, text, sizeof text));
 	assert_false(travel_connection("  sl  local_address rem_address   st tx_queue", false, text, sizeof text));
 	assert_false(travel_connection("", false, text, sizeof text));
