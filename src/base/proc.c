@@ -136,6 +136,15 @@ int proc_wait(int pidfd, int *ret_status, struct err *e)
 
 int proc_try_wait(int pidfd, int *ret_status, struct err *e) { return wait_with(pidfd, WNOHANG, ret_status, e); }
 
+pid_t proc_pid(int pidfd)
+{
+	own_str char *path = mem_printf("/proc/self/fdinfo/%d", pidfd);
+	own_strbuf struct str text = { 0 };
+	const char *line = fs_read_file(AT_FDCWD, path, 4096, &text, NULL) < 0 ? NULL : strstr(str_text(&text), "Pid:");
+
+	return line ? (pid_t)strtol(line + 4, NULL, 10) : -1;
+}
+
 int proc_signal(int pidfd, int number, struct err *e)
 {
 	if (send_signal(pidfd, number) < 0 && errno != ESRCH)

@@ -31,6 +31,7 @@ int proc_start(const struct proc_spawn *how, int *ret_pidfd, pid_t *ret_pid, str
 int proc_wait(int pidfd, int *ret_status, struct err *e) must_check;
 /* The same without waiting: 1 when it has ended, 0 when it runs. */
 int proc_try_wait(int pidfd, int *ret_status, struct err *e) must_check;
+pid_t proc_pid(int pidfd); /* as this process numbers it; -1: it has ended, or is none of ours to see */
 int proc_signal(int pidfd, int signal, struct err *e) must_check; /* a process that has ended is fine */
 
 /* Runs to the end with stdout captured (at most limit_bytes); stderr's last lines become part of the error when it exits non-zero. */

@@ -361,15 +361,6 @@ static void take_streams(const int *fds, struct child *c)
 	c->errors = fds[at++];
 }
 
-static pid_t pid_of(int pidfd)
-{
-	own_str char *path = mem_printf("/proc/self/fdinfo/%d", pidfd);
-	own_strbuf struct str text = { 0 };
-	const char *line = fs_read_file(AT_FDCWD, path, 4096, &text, NULL) < 0 ? NULL : strstr(str_text(&text), "Pid:");
-
-	return line ? (pid_t)strtol(line + 4, NULL, 10) : -1;
-}
-
 static int go(struct child *ret_child, struct err *e)
 {
 	struct birth *b = &inner.birth;
@@ -389,7 +380,7 @@ static int go(struct child *ret_child, struct err *e)
 	end_helper(false);
 	(void)umount2(IMAGES, MNT_DETACH);
 	birth_close_volumes(b);
-	b->pid = pid_of(c.pidfd);
+	b->pid = proc_pid(c.pidfd);
 	b->pidfd = fcntl(c.pidfd, F_DUPFD_CLOEXEC, 0);
 	if (b->pid <= 0 || b->pidfd < 0)
 		r = err_set(e, ERR_INTERNAL, "the workspace ended as it arrived");

@@ -240,6 +240,33 @@ int suspend_write_manifest(int folder, const struct memory_manifest *m, struct e
 	return r == 0 ? fs_write_file(folder, MANIFEST_NEW, text, strlen(text), 0600, true, e) : r; /* and syncs the folder */
 }
 
+void *suspend_connection(int fd_taken)
+{
+	int *saved = mem_alloc(sizeof *saved);
+
+	*saved = fd_taken;
+	return saved;
+}
+
+void suspend_connection_abort(struct work *w, void *saved)
+{
+	int *connection = saved;
+
+	(void)w;
+	own_close(connection);
+	free(connection);
+}
+
+int suspend_connection_commit(struct work *w, int folder, void *saved, struct err *e)
+{
+	const int *connection = saved;
+	int r = isolate_commit(w->node, w->record, *connection, e);
+
+	(void)folder;
+	suspend_connection_abort(w, saved);
+	return r;
+}
+
 static int save_and_commit(struct work *w, const struct suspend_engine *engine, int folder, struct memory_manifest *m, struct err *e)
 {
 	void *saved = NULL;

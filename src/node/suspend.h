@@ -43,6 +43,11 @@ extern const struct suspend_engine suspend_travel;    /* suspend_travel.c: by CR
 void suspend_workspace_needs(const struct record *r, struct memory_manifest *m); /* program, version and features of a state written now */
 extern const struct suspend_engine *const suspend_engines[]; /* NULL-terminated */
 
+/* For `saved` of an engine that keeps nothing but the runner's connection, whose end lets the workspace go on. */
+void *suspend_connection(int fd_taken);
+int suspend_connection_commit(struct work *w, int folder, void *saved, struct err *e) must_check;
+void suspend_connection_abort(struct work *w, void *saved);
+
 /* The row of the engine a workspace runs under; ERR_UNSUPPORTED when there is none. */
 int suspend_engine_of(const struct record *r, const struct suspend_engine **ret_engine, struct err *e) must_check;
 

@@ -37,29 +37,10 @@ static int save(struct work *w, int folder, struct memory_manifest *m, void **re
 	travel_features(&m->features);
 	if ((r = travel_unpack(w->record, folder, m, e)) < 0)
 		return r; /* the connection closes: it goes on */
-	int *saved = mem_alloc(sizeof *saved);
-	*saved = TAKE_FD(connection);
-	*ret_saved = saved;
+	*ret_saved = suspend_connection(TAKE_FD(connection));
 	return 0;
 }
 
-static void abort_save(struct work *w, void *saved)
-{
-	int *connection = saved;
-
-	(void)w;
-	own_close(connection);
-	free(connection);
-}
-
-static int commit(struct work *w, int folder, void *saved, struct err *e)
-{
-	const int *connection = saved;
-	int r = isolate_commit(w->node, w->record, *connection, e);
-
-	(void)folder;
-	abort_save(w, saved);
-	return r;
-}
-
-const struct suspend_engine suspend_travel = { .name = "travel", .check = check, .save = save, .commit = commit, .abort = abort_save };
+const struct suspend_engine suspend_travel = {
+	.name = "travel", .check = check, .save = save, .commit = suspend_connection_commit, .abort = suspend_connection_abort,
+};

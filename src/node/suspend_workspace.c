@@ -117,29 +117,8 @@ static int save(struct work *w, int folder, struct memory_manifest *m, void **re
 	add_features(travel_is_wished(&w->record->wish, false), m);
 	if ((r = add_files(folder, m, e)) < 0)
 		return r; /* the connection closes: it goes on */
-	int *saved = mem_alloc(sizeof *saved);
-	*saved = TAKE_FD(connection);
-	*ret_saved = saved;
+	*ret_saved = suspend_connection(TAKE_FD(connection));
 	return 0;
-}
-
-static void abort_save(struct work *w, void *saved)
-{
-	int *connection = saved;
-
-	(void)w;
-	own_close(connection);
-	free(connection);
-}
-
-static int commit(struct work *w, int folder, void *saved, struct err *e)
-{
-	const int *connection = saved;
-	int r = isolate_commit(w->node, w->record, *connection, e);
-
-	(void)folder;
-	abort_save(w, saved);
-	return r;
 }
 
 void suspend_workspace_needs(const struct record *r, struct memory_manifest *m)
@@ -176,5 +155,5 @@ static int host(struct node *n, const struct memory_manifest *m, struct suspend_
 }
 
 const struct suspend_engine suspend_workspace = {
-	.name = "workspace", .check = check, .save = save, .commit = commit, .abort = abort_save, .host = host,
+	.name = "workspace", .check = check, .save = save, .commit = suspend_connection_commit, .abort = suspend_connection_abort, .host = host,
 };

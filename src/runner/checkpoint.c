@@ -278,15 +278,6 @@ static void take_streams(struct runner *r, const int *fds)
 	b->errors = fds[at++];
 }
 
-static pid_t pid_of(int pidfd)
-{
-	own_str char *path = mem_printf("/proc/self/fdinfo/%d", pidfd);
-	own_strbuf struct str text = { 0 };
-	const char *line = fs_read_file(AT_FDCWD, path, 4096, &text, NULL) < 0 ? NULL : strstr(str_text(&text), "Pid:");
-
-	return line ? (pid_t)strtol(line + 4, NULL, 10) : -1;
-}
-
 static int await_restored(struct runner *r, int socket, int *criu, struct err *e)
 {
 	int fds[MESSAGE_FDS_MOST], kind = 0, result;
@@ -298,7 +289,7 @@ static int await_restored(struct runner *r, int socket, int *criu, struct err *e
 	if (result <= 0)
 		return result < 0 ? result : err_set(e, ERR_INTERNAL, "carrel-checkpoint ended before it was done");
 	take_streams(r, fds);
-	r->birth.pid = r->status.pid = pid_of(r->birth.pidfd);
+	r->birth.pid = r->status.pid = proc_pid(r->birth.pidfd);
 	return r->birth.pid > 0 ? 0 : err_set(e, ERR_INTERNAL, "the resumed workspace ended at once");
 }
 

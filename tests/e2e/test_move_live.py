@@ -290,3 +290,28 @@ def test_what_was_not_started_to_travel(running):
     done = running.carrel("move", "stays", "--live", "--engine", "emulator", ok=None)
     assert done.returncode != 0 and "travel" in done.stderr
     running.carrel("rm", "-f", "stays")
+
+
+def test_a_whole_system(running):
+    """systemd and its services: same processes, same boot, and the system still starts what it is asked to."""
+    site = running
+    image = conftest.import_image(site, "debian", conftest.build_debian(conftest.DEBIAN_PACKAGES))
+    site.carrel("deploy", image, "--travels", "--network", "none", "--name", "system", "--memory", "1GiB", timeout=LONG)
+    site.carrel("wait", "system", timeout=LONG)
+
+    def inside(command):
+        return site.carrel("exec", "system", "--", "sh", "-c", command, timeout=LONG).stdout
+
+    def services():
+        return inside("systemctl show -P MainPID ssh cron dbus systemd-journald count")
+    inside("systemctl start ssh cron; systemd-run --unit=count sh -c 'i=0; while sleep 1; do i=$((i+1)); echo $i > /run/count; done'")
+    before = services()
+    assert "0\n" not in before.splitlines(keepends=True), before
+    for to in ("emulator", "workspace"):
+        counted = int(inside("sleep 2; cat /run/count"))
+        site.carrel("move", "system", "--live", "--engine", to, timeout=2 * LONG)
+        assert site.workspace("system")["engine"] == to and services() == before
+        eventually(lambda: int(inside("cat /run/count") or 0) > counted, LONG, f"that the service counts on in {to}")
+        assert inside(f"systemd-run --wait -q touch /root/{to} && ls /root").split()[-1] in ("emulator", "workspace")
+    assert inside("ls /root").split() == ["emulator", "workspace"]
+    site.carrel("rm", "-f", "system")

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fs.h"
@@ -86,9 +87,22 @@ static void any_free_numbers_do(void **state)
 		}
 }
 
+static void a_descriptor_tells_its_process(void **state)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+
+	(void)state;
+	assert_true(pidfd >= 0);
+	assert_int_equal(proc_pid(pidfd), getpid());
+	(void)close(pidfd);
+	assert_int_equal(proc_pid(-1), -1);
+	assert_int_equal(proc_pid(STDIN_FILENO), -1); /* of no process */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(output_and_status_arrive), cmocka_unit_test(only_named_descriptors_are_inherited),
-					    cmocka_unit_test(signals_count_as_a_shell_counts), cmocka_unit_test(any_free_numbers_do) };
+					    cmocka_unit_test(signals_count_as_a_shell_counts), cmocka_unit_test(any_free_numbers_do),
+					    cmocka_unit_test(a_descriptor_tells_its_process) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
