@@ -19,6 +19,7 @@ static struct err e;
 struct play {
 	struct loop *loop;
 	struct channel *channel;
+	struct session *opened;
 	int other;                /* the guest's end */
 	uint32_t session, stream; /* numbers that the guest learned */
 	int hellos, states, answers, result, ends, status;
@@ -101,6 +102,8 @@ static void begin(struct play *p)
 static void end(struct play *p)
 {
 	channel_free(p->channel);
+	if (p->opened)
+		session_free(p->opened);
 	loop_free(p->loop);
 	guest_reader_done(&p->reader);
 	str_done(&p->flood);
@@ -116,7 +119,7 @@ static void say(struct play *p, uint32_t session, enum guest_type type, uint32_t
 	str_done(&frame);
 }
 
-static struct session *open_stream(struct play *p, int *ret_client)
+static void open_stream(struct play *p, int *ret_client)
 {
 	static char nothing[] = "", program[] = "true";
 	char *words[] = { program, NULL };
@@ -124,15 +127,14 @@ static struct session *open_stream(struct play *p, int *ret_client)
 	const struct session_options how = { .streams = { -1, -1, -1, -1, -1 }, .patient = true, .single = true, .done = on_end, .data = p };
 	int pair[2];
 
-	struct session *s = channel_open(p->channel, &o, &how, &e);
-	assert_non_null(s);
+	p->opened = channel_open(p->channel, &o, &how, &e);
+	assert_non_null(p->opened);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
-	session_add_client(s, pair[0], false, 0, 0);
+	session_add_client(p->opened, pair[0], false, 0, 0);
 	*ret_client = pair[1];
 	run(p, 10);
 	listen_to_host(p);
 	assert_int_not_equal(p->stream, 0);
-	return s;
 }
 
 /* --- lies --- */
@@ -214,7 +216,7 @@ static void more_than_its_credit_ends_a_stream(void **state)
 
 	(void)state;
 	begin(&p);
-	(void)open_stream(&p, &client); /* whose client reads nothing */
+	open_stream(&p, &client); /* whose client reads nothing */
 	for (int i = 0; i < 400 && !p.ends; i++) {
 		struct str frame = { 0 };
 		guest_frame_put(&frame, p.session, GUEST_DATA, p.stream, bytes, sizeof bytes);
@@ -243,7 +245,7 @@ static void data_of_wrong_channels_and_lengths_ends_a_stream(void **state)
 		struct play p;
 		int client;
 		begin(&p);
-		(void)open_stream(&p, &client);
+		open_stream(&p, &client);
 		say(&p, p.session, GUEST_DATA, p.stream, wrong[i].bytes, wrong[i].length);
 		say(&p, p.session, GUEST_DATA, p.stream, wrong[i].bytes, wrong[i].length); /* its end is no end of the channel */
 		run(&p, 20);
@@ -263,7 +265,7 @@ static void a_second_end_is_none(void **state)
 
 	(void)state;
 	begin(&p);
-	(void)open_stream(&p, &client);
+	open_stream(&p, &client);
 	guest_encode(&guest_close_shape, &c, &payload);
 	for (int i = 0; i < 3; i++)
 		say(&p, p.session, GUEST_CLOSE, p.stream, payload.bytes, payload.length);
@@ -292,8 +294,12 @@ static void pour(void *data)
 
 static void flood(struct play *p)
 {
+	size_t length = p->flood.length;
+	char *one = mem_dup(p->flood.bytes, length);
+
 	while (p->flood.length < 8192)
-		str_add(&p->flood, p->flood.bytes, p->flood.length);
+		str_add(&p->flood, one, length);
+	free(one);
 	pour(p);
 	run(p, FLOOD_MS);
 	assert_true(p->accepted < FLOOD_MOST);
@@ -331,7 +337,7 @@ static void floods_of_noise_and_full_credit_are_slowed(void **state)
 	flood(&p);
 	end(&p);
 	begin(&p);
-	(void)open_stream(&p, &client);
+	open_stream(&p, &client);
 	guest_frame_put(&p.flood, p.session, GUEST_CREDIT, p.stream, more, sizeof more);
 	flood(&p);
 	(void)close(client);
