@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The whole life of a workspace: deploy, wait, run a program in it, remove.  cc hello.c $(pkg-config --cflags --libs libcarrel) */
+/* The whole life of a workspace: deploy, wait, run a program in it, remove.  cc hello.c $(pkg-config --cflags --libs
+ * libcarrel) */
 #include <carrel/carrel.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,7 +27,8 @@ int main(int count, char **words)
 	char spec[512], *workspace = NULL, *operation = NULL;
 	int status = 0;
 
-	(void)snprintf(spec, sizeof spec, "{\"name\":\"hello\",\"image\":\"%s\",\"command\":[\"sleep\",\"60\"]}", count > 1 ? words[1] : "debian");
+	(void)snprintf(spec, sizeof spec, "{\"name\":\"hello\",\"image\":\"%s\",\"command\":[\"sleep\",\"60\"]}",
+		       count > 1 ? words[1] : "debian");
 	if (carrel_open(NULL, &c) < 0 || carrel_deploy(c, spec, 0, &workspace) < 0)
 		return fail(c);
 	(void)printf("deployed: %.60s...\n", workspace);

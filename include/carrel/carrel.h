@@ -32,10 +32,10 @@ struct carrel_stream; /* the standard streams of a program in a workspace */
 /** Version of the library, "0.1.0". */
 CARREL_API const char *carrel_version(void);
 
-/**
+/* *
  * Makes a connection. Nothing is sent before the first call that needs the service.
- * @address "unix:/run/carrel/carreld.sock", "https://HOST:PORT", or NULL: the environment's CARREL_ADDRESS, else the first of these.
- * *ret_carrel is set also on failure (then it serves to ask for the reason), and is always to be closed.
+ * @address "unix:/run/carrel/carreld.sock", "https://HOST:PORT", or NULL: the environment's CARREL_ADDRESS, else the first of
+ * these. *ret_carrel is set also on failure (then it serves to ask for the reason), and is always to be closed.
  */
 CARREL_API int carrel_open(const char *address, struct carrel **ret_carrel);
 
@@ -123,7 +123,8 @@ CARREL_API int carrel_wait(struct carrel *c, const char *operation, carrel_json_
 /** Asks an operation to end; it undoes what it did. */
 CARREL_API int carrel_cancel(struct carrel *c, const char *operation);
 
-/** Calls `event` with each event after number `after` (0: from the oldest kept one, -1: only new ones) as it happens, until it returns non-zero. */
+/* * Calls `event` with each event after number `after` (0: from the oldest kept one, -1: only new ones) as it happens, until it
+ * returns non-zero. */
 CARREL_API int carrel_events(struct carrel *c, long long after, carrel_json_fn *event, void *data);
 
 /* --- programs --- */
@@ -135,12 +136,13 @@ struct carrel_stream_calls {
 	void (*input)(void *data, struct carrel_stream *s);
 };
 
-/**
+/* *
  * Runs a program in a running workspace; carrel_stream_run comes next.
- * @request JSON: {"command":["ls","/"],"environment":{},"user":"","directory":"/","terminal":false,"stdin":true}; only command is needed
+ * @request JSON: {"command":["ls","/"],"environment":{},"user":"","directory":"/","terminal":false,"stdin":true}; only command
+ * is needed
  */
-CARREL_API int carrel_exec(struct carrel *c, const char *ref, const char *request, const struct carrel_stream_calls *calls, void *data,
-			   struct carrel_stream **ret_stream);
+CARREL_API int carrel_exec(struct carrel *c, const char *ref, const char *request, const struct carrel_stream_calls *calls,
+			   void *data, struct carrel_stream **ret_stream);
 /** Connects to the program that a workspace was deployed with (see CARREL_DEPLOY_HELD). */
 CARREL_API int carrel_attach(struct carrel *c, const char *ref, const struct carrel_stream_calls *calls, void *data,
 			     struct carrel_stream **ret_stream);
@@ -172,9 +174,9 @@ CARREL_API int carrel_copy_in(struct carrel *c, const char *ref, const char *pat
 /** A tar of file or folder `path` of a workspace. */
 CARREL_API int carrel_copy_out(struct carrel *c, const char *ref, const char *path, carrel_write_fn *write, void *data);
 
-/**
- * The disks of a stopped workspace that boots some, `format` "qcow2", "vmdk", "ova" or "raw". (A whole workspace in one file: carrel export and
- * carrel import, for such files are read in a process without rights, and this library starts none.)
+/* *
+ * The disks of a stopped workspace that boots some, `format` "qcow2", "vmdk", "ova" or "raw". (A whole workspace in one file:
+ * carrel export and carrel import, for such files are read in a process without rights, and this library starts none.)
  */
 CARREL_API int carrel_export_disk(struct carrel *c, const char *ref, const char *format, carrel_write_fn *write, void *data);
 
@@ -182,7 +184,8 @@ CARREL_API int carrel_export_disk(struct carrel *c, const char *ref, const char 
 CARREL_API int carrel_images(struct carrel *c, char **ret_json);
 /** One image. */
 CARREL_API int carrel_image_show(struct carrel *c, const char *name, char **ret_json);
-/** Uploads an archive, `format` "tar" (plain, gzip, xz, zstd) or "oci"; *ret_operation (may be NULL): the import, for carrel_wait. */
+/* * Uploads an archive, `format` "tar" (plain, gzip, xz, zstd) or "oci"; *ret_operation (may be NULL): the import, for
+ * carrel_wait. */
 CARREL_API int carrel_image_import(struct carrel *c, const char *name, const char *format, carrel_read_fn *read, void *data,
 				   char **ret_operation);
 /** Lets the service fetch an image, `source` "docker://HOST/NAME:TAG". */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Theory. One generic walk per task (decode, encode, free, schema) over the field tables. Each field type has one function per
- * task that reads or writes `value + offset`. Errors carry the position of the value in its source; a value that came as JSON from
- * the API is dumped and parsed by the same reader, so that there is one decoder.
+ * task that reads or writes `value + offset`. Errors carry the position of the value in its source; a value that came as JSON
+ * from the API is dumped and parsed by the same reader, so that there is one decoder.
  */
 #include "base/decode.h"
 
@@ -271,7 +271,8 @@ static json_t *doc_to_json(const struct doc *d)
 	}
 	json_t *json = d->kind == DOC_LIST ? json_array() : json_object();
 	for (const struct doc *c = d->first; c; c = c->next)
-		(void)(d->kind == DOC_LIST ? json_array_append_new(json, doc_to_json(c)) : json_object_set_new(json, c->key, doc_to_json(c)));
+		(void)(d->kind == DOC_LIST ? json_array_append_new(json, doc_to_json(c)) :
+					     json_object_set_new(json, c->key, doc_to_json(c)));
 	return json;
 }
 
@@ -581,7 +582,8 @@ json_t *shape_schema(const struct shape *shape)
 		if (f->required)
 			(void)json_array_append_new(required, json_string(f->key));
 	}
-	json_t *schema = json_pack("{s:s, s:o, s:b}", "type", "object", "properties", properties, "additionalProperties", shape->open);
+	json_t *schema = json_pack("{s:s, s:o, s:b}", "type", "object", "properties", properties, "additionalProperties",
+				   shape->open);
 	if (shape->doc)
 		(void)json_object_set_new(schema, "description", json_string(shape->doc));
 	if (json_array_size(required))

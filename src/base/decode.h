@@ -3,8 +3,8 @@
 #define BASE_DECODE_H
 
 /*
- * One table per struct ("shape") says how it is written: the strict decoder, the JSON encoder, the JSON schema of the API file, the
- * key list in the manual and the release of memory all follow from it.
+ * One table per struct ("shape") says how it is written: the strict decoder, the JSON encoder, the JSON schema of the API file,
+ * the key list in the manual and the release of memory all follow from it.
  *
  * An unknown key is an error that names file, line, column and the nearest known key. A missing optional key leaves the preset:
  * NULL for texts, lists and objects, `preset` for numbers.
@@ -58,7 +58,8 @@ struct field {
 	size_t offset;
 	const char *doc; /* one sentence for manual and API file */
 	bool required;
-	uint64_t min, max; /* numbers, bytes, durations, thousandths (max 0: no limit); texts: longest length; lists: most elements */
+	/* numbers, bytes, durations, thousandths (max 0: no limit); texts: longest length; lists: most elements */
+	uint64_t min, max;
 	uint64_t preset;   /* numbers, enums and booleans: value when absent */
 	const char *const *names; /* FIELD_ENUM: NULL-terminated */
 	const struct shape *shape; /* FIELD_OBJECT, FIELD_OBJECTS */
@@ -74,7 +75,8 @@ struct shape {
 	const char *doc;
 	/* Rules that join several fields; NULL for none. */
 	int (*check)(const void *value, struct err *e);
-	/* Unknown keys are ignored: for formats of others that demand it (OCI), and for messages between versions of our processes. */
+	/* Unknown keys are ignored: for formats of others that demand it (OCI), and for messages between versions of our
+	 * processes. */
 	bool open;
 };
 

@@ -82,8 +82,8 @@ static int read_key(struct reader *r, const struct doc *map, yaml_event_t *event
 	if (strcmp(key, "<<") == 0)
 		return fail_at(r, &event->start_mark, e, "merge keys are not allowed");
 	if (doc_get(map, key))
-		return err_set(e, ERR_INVALID, "%s:%zu:%zu: key '%.80s' stands here a second time", r->source, event->start_mark.line + 1,
-			       event->start_mark.column + 1, key);
+		return err_set(e, ERR_INVALID, "%s:%zu:%zu: key '%.80s' stands here a second time", r->source,
+			       event->start_mark.line + 1, event->start_mark.column + 1, key);
 	*ret_key = mem_strdup(key);
 	return 0;
 }

@@ -3,9 +3,9 @@
 #define BASE_DOC_H
 
 /*
- * A YAML or JSON document as a tree that remembers where each value stood. JSON is read by the same parser (YAML 1.2 contains it).
- * Refused: aliases and anchors, tags, several documents, duplicate keys, keys that are not scalars, bytes that are not UTF-8, and
- * anything past the limits - so the tree is never larger than its source by more than a constant factor.
+ * A YAML or JSON document as a tree that remembers where each value stood. JSON is read by the same parser (YAML 1.2 contains
+ * it). Refused: aliases and anchors, tags, several documents, duplicate keys, keys that are not scalars, bytes that are not
+ * UTF-8, and anything past the limits - so the tree is never larger than its source by more than a constant factor.
  */
 
 #include <stdbool.h>

@@ -67,7 +67,8 @@ int err_wrap(struct err *e, const char *fmt, ...) format_printf(2, 3);
 int err_hint(struct err *e, const char *fmt, ...) format_printf(2, 3);
 void err_clear(struct err *e);
 
-/* An analyser that looks at one file cannot know that these never return 0, and takes failures for successes without outputs. */
+/* An analyser that looks at one file cannot know that these never return 0, and takes failures for successes without
+ * outputs. */
 #if defined(__clang_analyzer__) && !defined(ERR_IMPLEMENTATION)
 #define err_set(...) ((void)(err_set)(__VA_ARGS__), -1)
 #define err_errno(...) ((void)(err_errno)(__VA_ARGS__), -1)

@@ -117,7 +117,8 @@ int http_check_upgrade(const char *address, struct err *e)
 	if (r < 0 || !str_starts(address, "https://"))
 		return r;
 	(void)err_set(e, ERR_UNSUPPORTED, "%.200s: terminals, logs and copies do not go over https yet", address);
-	return err_hint(e, "forward the service's socket: ssh -N -L /tmp/carrel.sock:/run/carrel/carreld.sock HOST, then --address unix:/tmp/carrel.sock");
+	return err_hint(e, "forward the service's socket: ssh -N -L /tmp/carrel.sock:/run/carrel/carreld.sock HOST, then "
+			   "--address unix:/tmp/carrel.sock");
 }
 
 int http_upgrade(const char *address, const char *path, int *ret_fd, struct str *ret_early, struct err *e)
@@ -136,7 +137,8 @@ int http_upgrade(const char *address, const char *path, int *ret_fd, struct str 
 	ws_accept_key(key, expected);
 	own_strbuf struct str out = { 0 };
 	str_printf(&out,
-		   "GET %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: carrel/" CARREL_VERSION "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+		   "GET %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: carrel/" CARREL_VERSION
+		   "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
 		   "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n",
 		   path, key);
 	r = http_wire_connect(&w, address, e);

@@ -4,8 +4,8 @@
 
 /*
  * An HTTP client, blocking, one connection kept alive. Address: "unix:/run/carrel/carreld.sock" or "https://host:port" (plain
- * "http://" only to loopback). A unix socket is served by few lines of our own, all else by libcurl, which is loaded at its first
- * use: its 30 libraries cost 3 ms of every start, more than a whole local request.
+ * "http://" only to loopback). A unix socket is served by few lines of our own, all else by libcurl, which is loaded at its
+ * first use: its 30 libraries cost 3 ms of every start, more than a whole local request.
  */
 
 #include <jansson.h>
@@ -42,7 +42,8 @@ struct http_request {
 	long (*read)(void *data, char *buffer, size_t size);
 	/* The answer as it arrives instead of into `ret_body`; non-zero aborts. Only called for 2xx. */
 	int (*write)(void *data, const char *bytes, size_t length);
-	void (*head)(void *data, const struct http_answer *answer); /* before the first `write`: status and headers; may be NULL */
+	/* before the first `write`: status and headers; may be NULL */
+	void (*head)(void *data, const struct http_answer *answer);
 	void (*tick)(void *data);     /* about twice a second while the peer is waited for; may be NULL */
 	void *data;
 	long timeout_ms;              /* for the whole request; 0: none */

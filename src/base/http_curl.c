@@ -169,7 +169,8 @@ static size_t on_read(char *buffer, size_t size, size_t count, void *data)
 	long n = x->request->read(x->request->data, buffer, size * count);
 	if (n >= 0)
 		return (size_t)n;
-	(void)(n == -ECANCELED ? err_set(x->e, ERR_CANCELLED, "cancelled") : err_errno(x->e, (int)-n, "read what is to be sent"));
+	(void)(n == -ECANCELED ? err_set(x->e, ERR_CANCELLED, "cancelled") :
+				 err_errno(x->e, (int)-n, "read what is to be sent"));
 	x->failed = true;
 	return CURL_READFUNC_ABORT;
 }

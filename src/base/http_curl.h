@@ -10,6 +10,7 @@ struct http_curl;
 
 int http_curl_new(const char *address, struct http_curl **ret_curl, struct err *e) must_check;
 void http_curl_free(struct http_curl *c);
-int http_curl_do(struct http_curl *c, const struct http_request *request, struct http_answer *ret_answer, struct err *e) must_check;
+int http_curl_do(struct http_curl *c, const struct http_request *request, struct http_answer *ret_answer,
+		 struct err *e) must_check;
 
 #endif

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. The socket does not block; every wait is a poll() that knows the request's deadline and, when the request is
- * interruptible, ends at a signal. A streamed request body looks at the socket before each chunk: a service that refuses early (no
- * right, no space) is heard at once, and its answer is read even when it no longer takes the rest of the body.
+ * Theory of operation. The socket does not block; every wait is a poll() that knows the request's deadline and, when the
+ * request is interruptible, ends at a signal. A streamed request body looks at the socket before each chunk: a service that
+ * refuses early (no right, no space) is heard at once, and its answer is read even when it no longer takes the rest of the
+ * body.
  *
  * Limits: a header of 64 KiB, a kept body of 64 MiB; a streamed body has none.
  */
@@ -89,7 +90,8 @@ static int connect_loopback(const char *address, int *ret_fd, struct err *e)
 int http_wire_connect(struct http_wire *w, const char *address, struct err *e)
 {
 	http_wire_close(w);
-	int r = str_starts(address, "unix:") ? connect_unix(address + strlen("unix:"), &w->fd, e) : connect_loopback(address, &w->fd, e);
+	int r = str_starts(address, "unix:") ? connect_unix(address + strlen("unix:"), &w->fd, e) :
+					       connect_loopback(address, &w->fd, e);
 	return r;
 }
 
@@ -156,7 +158,8 @@ static int fill(struct http_wire *w, struct err *e)
 {
 	str_reserve(&w->input, 16384);
 	for (;;) {
-		ssize_t n = recv(w->fd, w->input.bytes + w->input.length, w->input.capacity - w->input.length - 1, MSG_DONTWAIT);
+		ssize_t n = recv(w->fd, w->input.bytes + w->input.length, w->input.capacity - w->input.length - 1,
+				 MSG_DONTWAIT);
 		if (n >= 0) {
 			w->input.length += (size_t)n;
 			w->input.bytes[w->input.length] = '\0';
@@ -253,7 +256,8 @@ static int read_one_head(struct http_wire *w, struct http_head *head, struct htt
 		return r;
 	if (!str_starts(line, "HTTP/1.") || strlen(line) < 12 || strspn(line + 9, "0123456789") != 3)
 		return err_set(e, ERR_CORRUPT, "the answer is not HTTP");
-	*head = (struct http_head){ .status = (int)strtol(line + 9, NULL, 10), .content_length = UINT64_MAX, .close = str_starts(line, "HTTP/1.0") };
+	*head = (struct http_head){ .status = (int)strtol(line + 9, NULL, 10), .content_length = UINT64_MAX,
+				    .close = str_starts(line, "HTTP/1.0") };
 	for (;;) {
 		r = read_line(w, &used, &line, e);
 		if (r < 0)
@@ -383,7 +387,8 @@ static int send_stream(struct http_wire *w, const struct http_request *q, struct
 			return 1;
 		long n = q->read(q->data, buffer + room, block);
 		if (n < 0)
-			return n == -ECANCELED ? err_set(e, ERR_CANCELLED, "cancelled") : err_errno(e, (int)-n, "read what is to be sent");
+			return n == -ECANCELED ? err_set(e, ERR_CANCELLED, "cancelled") :
+						 err_errno(e, (int)-n, "read what is to be sent");
 		char size[room];
 		int digits = snprintf(size, sizeof size, "%lx\r\n", n);
 		memcpy(buffer + room - digits, size, (size_t)digits);

@@ -3,8 +3,8 @@
 #define BASE_HTTP_WIRE_H
 
 /*
- * HTTP/1.1 (RFC 9112) over a connected stream socket: what a client of our own service needs and no more. Bodies of either direction
- * by Content-Length, chunked, or (answers) until the end; no compression, no trailers, no redirects.
+ * HTTP/1.1 (RFC 9112) over a connected stream socket: what a client of our own service needs and no more. Bodies of either
+ * direction by Content-Length, chunked, or (answers) until the end; no compression, no trailers, no redirects.
  */
 
 #include "base/http.h"
@@ -26,7 +26,8 @@ bool http_wire_usable(const struct http_wire *w);
 /* 1: the service answered before it had taken all, and what was left is not sent. */
 int http_wire_send(struct http_wire *w, const void *bytes, size_t length, struct err *e) must_check;
 /* Sends the request and reads the answer; afterwards the connection is idle or closed. */
-int http_wire_do(struct http_wire *w, const struct http_request *request, struct http_answer *ret_answer, struct err *e) must_check;
+int http_wire_do(struct http_wire *w, const struct http_request *request, struct http_answer *ret_answer,
+		 struct err *e) must_check;
 
 struct http_head {
 	int status;

@@ -20,7 +20,8 @@ void log_init(const char *program, enum log_level most)
 	log_to_journal = getenv("JOURNAL_STREAM") != NULL;
 }
 
-/* The days of eras of 400 years, which begin in March: "chrono-Compatible Low-Level Date Algorithms" (Howard Hinnant), civil_from_days. */
+/* The days of eras of 400 years, which begin in March: "chrono-Compatible Low-Level Date Algorithms" (Howard Hinnant),
+ * civil_from_days. */
 char *log_utc(int64_t seconds, char out[LOG_UTC_SIZE])
 {
 	int64_t days = seconds / 86400 - (seconds % 86400 < 0), second = seconds - days * 86400;

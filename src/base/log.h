@@ -16,8 +16,8 @@ void log_line(enum log_level level, const char *fmt, ...) format_printf(2, 3);
 /* The edge of a program: sentence and hint of an error. */
 void log_error(const struct err *e, const char *fmt, ...) format_printf(2, 3);
 
-/* Seconds since 1970 as "2026-11-21T14:37:42"; returns out. The C library's own brings time zones, and with them 100 KB, into programs that
- * are linked statically. */
+/* Seconds since 1970 as "2026-11-21T14:37:42"; returns out. The C library's own brings time zones, and with them 100 KB, into
+ * programs that are linked statically. */
 #define LOG_UTC_SIZE 40
 char *log_utc(int64_t seconds, char out[LOG_UTC_SIZE]);
 

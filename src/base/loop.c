@@ -2,8 +2,8 @@
 /*
  * Theory of operation. Every source is one epoll entry, but timers: they stand in a binary heap whose first element decides how
  * long epoll_wait may sleep. A source that is removed while events are handed out is only marked; the loop frees marked sources
- * when no callback runs, so a callback never meets a dangling pointer. Posted calls stand in a list under a mutex, and an eventfd
- * wakes the loop.
+ * when no callback runs, so a callback never meets a dangling pointer. Posted calls stand in a list under a mutex, and an
+ * eventfd wakes the loop.
  */
 #include "base/loop.h"
 

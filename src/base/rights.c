@@ -25,7 +25,8 @@ ssize_t rights_send(int socket, const void *bytes, size_t length, const int *fds
 	if (count) {
 		h.msg_control = &control;
 		h.msg_controllen = CMSG_SPACE(count * sizeof(int));
-		control.align = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(count * sizeof(int)) };
+		control.align = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
+						  .cmsg_len = CMSG_LEN(count * sizeof(int)) };
 		memcpy(CMSG_DATA(&control.align), fds, count * sizeof(int));
 	}
 	return sendmsg(socket, &h, flags | MSG_NOSIGNAL);

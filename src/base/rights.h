@@ -13,8 +13,8 @@
  * MSG_NOSIGNAL. Returns the bytes sent, or -1 with errno. */
 ssize_t rights_send(int socket, const void *bytes, size_t length, const int *fds, size_t count, int flags);
 
-/* The next message, its descriptors closed on exec; `fds` gets the first `room` of them, -1 for what is missing, and what is beyond is
- * closed. Returns the bytes received, 0 at the end, or -1 with errno; EINTR never. */
+/* The next message, its descriptors closed on exec; `fds` gets the first `room` of them, -1 for what is missing, and what is
+ * beyond is closed. Returns the bytes received, 0 at the end, or -1 with errno; EINTR never. */
 ssize_t rights_receive(int socket, void *bytes, size_t length, int *fds, size_t room, int flags);
 
 #endif

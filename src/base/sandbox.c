@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. In this order, each step needing what the next takes away: no new privileges; another user and no capabilities (when we are
- * root); limits; Landlock, which denies every path but the readable ones; seccomp, which knows only the calls listed here and answers
- * all others with EPERM - not by death, because libraries probe for calls that they can do without. Kernels without Landlock (before
- * 5.13) are left with seccomp, which lets nothing be opened unless `readable` was given.
+ * Theory. In this order, each step needing what the next takes away: no new privileges; another user and no capabilities (when
+ * we are root); limits; Landlock, which denies every path but the readable ones; seccomp, which knows only the calls listed
+ * here and answers all others with EPERM - not by death, because libraries probe for calls that they can do without. Kernels
+ * without Landlock (before 5.13) are left with seccomp, which lets nothing be opened unless `readable` was given.
  */
 #include "base/sandbox.h"
 
@@ -98,7 +98,8 @@ static int set_limits(unsigned rights, struct err *e)
 /* All rights up to the ABI's version; a header may know fewer names than the kernel has bits. */
 static uint64_t all_rights(long abi)
 {
-	static const unsigned bits[] = { 13, 13, 14, 15, 15, 16 }; /* by version: 1 knows 13, 2 adds REFER, 3 TRUNCATE, 5 IOCTL_DEV */
+	/* by version: 1 knows 13, 2 adds REFER, 3 TRUNCATE, 5 IOCTL_DEV */
+	static const unsigned bits[] = { 13, 13, 14, 15, 15, 16 };
 	size_t at = (size_t)abi < ARRAY_SIZE(bits) ? (size_t)abi : ARRAY_SIZE(bits) - 1;
 	return (UINT64_C(1) << bits[at]) - 1;
 }
@@ -114,7 +115,8 @@ static int allow_path(int ruleset, const char *path, uint64_t more, struct err *
 		return err_errno(e, errno, "look at %s", path);
 	if (S_ISCHR(st.st_mode)) /* /dev/null */
 		more = LANDLOCK_ACCESS_FS_WRITE_FILE;
-	const struct landlock_path_beneath_attr rule = { (S_ISDIR(st.st_mode) ? READ_FILE | READ_FOLDER : READ_FILE) | more, fd };
+	const struct landlock_path_beneath_attr rule = { (S_ISDIR(st.st_mode) ? READ_FILE | READ_FOLDER : READ_FILE) | more,
+							 fd };
 	if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0)
 		return err_errno(e, errno, "let %s be read", path);
 	return 0;
@@ -147,23 +149,24 @@ static int restrict_paths(const char *const *readable, uint64_t more, int file, 
 
 /* Bytes, memory, time: what every reader needs. */
 static const int always[] = {
-	SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(preadv),
-	SCMP_SYS(pwritev), SCMP_SYS(lseek), SCMP_SYS(close), SCMP_SYS(fstat), SCMP_SYS(ftruncate), SCMP_SYS(fallocate),
-	SCMP_SYS(fadvise64), SCMP_SYS(sync_file_range), SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(copy_file_range), SCMP_SYS(poll), SCMP_SYS(ppoll),
-	SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk), SCMP_SYS(futex), SCMP_SYS(exit), SCMP_SYS(exit_group),
-	SCMP_SYS(restart_syscall), SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction), SCMP_SYS(sigaltstack),
-	SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid),
-	SCMP_SYS(clock_gettime), SCMP_SYS(clock_getres), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep), SCMP_SYS(gettimeofday),
-	SCMP_SYS(time), SCMP_SYS(getrandom), SCMP_SYS(sched_yield), SCMP_SYS(sched_getaffinity), SCMP_SYS(set_robust_list),
-	SCMP_SYS(rseq), SCMP_SYS(membarrier), SCMP_SYS(uname), SCMP_SYS(sysinfo), SCMP_SYS(dup), SCMP_SYS(recvfrom), SCMP_SYS(sendto),
+	SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(pread64), SCMP_SYS(pwrite64),
+	SCMP_SYS(preadv), SCMP_SYS(pwritev), SCMP_SYS(lseek), SCMP_SYS(close), SCMP_SYS(fstat), SCMP_SYS(ftruncate),
+	SCMP_SYS(fallocate), SCMP_SYS(fadvise64), SCMP_SYS(sync_file_range), SCMP_SYS(fsync), SCMP_SYS(fdatasync),
+	SCMP_SYS(copy_file_range), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise),
+	SCMP_SYS(brk), SCMP_SYS(futex), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(restart_syscall), SCMP_SYS(rt_sigreturn),
+	SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction), SCMP_SYS(sigaltstack), SCMP_SYS(getpid), SCMP_SYS(gettid),
+	SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid), SCMP_SYS(clock_gettime),
+	SCMP_SYS(clock_getres), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep), SCMP_SYS(gettimeofday), SCMP_SYS(time),
+	SCMP_SYS(getrandom), SCMP_SYS(sched_yield), SCMP_SYS(sched_getaffinity), SCMP_SYS(set_robust_list), SCMP_SYS(rseq),
+	SCMP_SYS(membarrier), SCMP_SYS(uname), SCMP_SYS(sysinfo), SCMP_SYS(dup), SCMP_SYS(recvfrom), SCMP_SYS(sendto),
 };
 
 /* libcurl, its resolver's thread, and TLS. */
 static const int with_network[] = {
-	SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(recvmsg), SCMP_SYS(recvmmsg), SCMP_SYS(sendmsg), SCMP_SYS(sendmmsg),
-	SCMP_SYS(getsockopt), SCMP_SYS(setsockopt), SCMP_SYS(getsockname), SCMP_SYS(getpeername), SCMP_SYS(shutdown), SCMP_SYS(pipe2),
-	SCMP_SYS(eventfd2), SCMP_SYS(select), SCMP_SYS(pselect6), SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_wait),
-	SCMP_SYS(epoll_pwait),
+	SCMP_SYS(connect),       SCMP_SYS(bind),       SCMP_SYS(recvmsg),    SCMP_SYS(recvmmsg),    SCMP_SYS(sendmsg),
+	SCMP_SYS(sendmmsg),      SCMP_SYS(getsockopt), SCMP_SYS(setsockopt), SCMP_SYS(getsockname), SCMP_SYS(getpeername),
+	SCMP_SYS(shutdown),      SCMP_SYS(pipe2),      SCMP_SYS(eventfd2),   SCMP_SYS(select),      SCMP_SYS(pselect6),
+	SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl),  SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait),
 };
 
 static int allow_calls(scmp_filter_ctx filter, const int *calls, size_t count)
@@ -214,7 +217,8 @@ static int allow_threads(scmp_filter_ctx filter)
 
 static int allow_network(scmp_filter_ctx filter)
 {
-	static const int families[] = { AF_INET, AF_INET6, AF_NETLINK }; /* netlink: getaddrinfo asks for the machine's addresses */
+	/* netlink: getaddrinfo asks for the machine's addresses */
+	static const int families[] = { AF_INET, AF_INET6, AF_NETLINK };
 	static const unsigned long controls[] = { FIONBIO, FIONREAD };
 	int r = allow_calls(filter, with_network, ARRAY_SIZE(with_network));
 
@@ -281,10 +285,11 @@ int sandbox_enter(unsigned rights, const char *const *readable, struct err *e)
 
 /* What a dynamically linked program does before and around its work. Threads, but no other process. */
 static const int with_program[] = {
-	SCMP_SYS(execve), SCMP_SYS(mmap), SCMP_SYS(mprotect), SCMP_SYS(arch_prctl), SCMP_SYS(set_tid_address), SCMP_SYS(prlimit64),
-	SCMP_SYS(newfstatat), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(statx), SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(faccessat2),
-	SCMP_SYS(readlink), SCMP_SYS(readlinkat), SCMP_SYS(getcwd), SCMP_SYS(getrusage), SCMP_SYS(times), SCMP_SYS(getdents64),
-	SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(fcntl), SCMP_SYS(alarm), SCMP_SYS(getppid),
+	SCMP_SYS(execve),    SCMP_SYS(mmap),       SCMP_SYS(mprotect),   SCMP_SYS(arch_prctl), SCMP_SYS(set_tid_address),
+	SCMP_SYS(prlimit64), SCMP_SYS(newfstatat), SCMP_SYS(stat),       SCMP_SYS(lstat),      SCMP_SYS(statx),
+	SCMP_SYS(access),    SCMP_SYS(faccessat),  SCMP_SYS(faccessat2), SCMP_SYS(readlink),   SCMP_SYS(readlinkat),
+	SCMP_SYS(getcwd),    SCMP_SYS(getrusage),  SCMP_SYS(times),      SCMP_SYS(getdents64), SCMP_SYS(openat),
+	SCMP_SYS(open),      SCMP_SYS(fcntl),      SCMP_SYS(alarm),      SCMP_SYS(getppid),
 };
 
 static int restrict_program(struct err *e)

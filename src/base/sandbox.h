@@ -3,9 +3,10 @@
 #define BASE_SANDBOX_H
 
 /*
- * A process that reads bytes from outside gives up everything else first. After sandbox_enter it has the descriptors that it holds,
- * memory (none of it executable and writable), a clock and random numbers - and what `rights` add. It cannot open, make or change
- * files, start programs or processes, signal or trace others, or speak with the network; whoever takes it over has only that.
+ * A process that reads bytes from outside gives up everything else first. After sandbox_enter it has the descriptors that it
+ * holds, memory (none of it executable and writable), a clock and random numbers - and what `rights` add. It cannot open, make
+ * or change files, start programs or processes, signal or trace others, or speak with the network; whoever takes it over has
+ * only that.
  *
  * Two walls: seccomp decides which system calls exist, Landlock (where the kernel has it) which paths. There is no way back.
  */

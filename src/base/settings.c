@@ -45,7 +45,8 @@ static void help_line(struct str *out, const char *left, const char *doc, const 
 
 void settings_help(const struct settings *s, struct str *out)
 {
-	str_printf(out, "Usage: %s [--SETTING VALUE]...\n%s\n\nSettings, also keys of the configuration file:\n", s->program, s->what);
+	str_printf(out, "Usage: %s [--SETTING VALUE]...\n%s\n\nSettings, also keys of the configuration file:\n", s->program,
+		   s->what);
 	for (const struct field *f = s->shape->fields; f->key; f++) {
 		own_str char *left = mem_printf("--%s%s", f->key, placeholder(f->type));
 		help_line(out, left, f->doc, f->example);
@@ -81,7 +82,8 @@ void settings_man(const struct settings *s, struct str *out)
 	roff(out, s->program);
 	str_puts(out, "\n[\\-\\-SETTING VALUE]...\n.SH DESCRIPTION\n");
 	roff(out, s->description ? s->description : s->what);
-	str_puts(out, "\n.SH SETTINGS\nEach may stand in the configuration file as \"key: value\" and on the command line, which wins.\n");
+	str_puts(out, "\n.SH SETTINGS\nEach may stand in the configuration file as \"key: value\" and on the command line, "
+		      "which wins.\n");
 	for (const struct field *f = s->shape->fields; f->key; f++) {
 		str_puts(out, ".TP\n.B \\-\\-");
 		roff(out, f->key);
@@ -114,10 +116,12 @@ static int unknown(const struct settings *s, const char *argument, struct err *e
 
 	for (const struct field *f = s->shape->fields; f->key && count < ARRAY_SIZE(keys); f++)
 		keys[count++] = f->key;
-	own_str char *name = mem_strndup(argument + (str_starts(argument, "--") ? 2 : 0), strcspn(argument, "=") - (str_starts(argument, "--") ? 2 : 0));
+	own_str char *name = mem_strndup(argument + (str_starts(argument, "--") ? 2 : 0),
+					 strcspn(argument, "=") - (str_starts(argument, "--") ? 2 : 0));
 	const char *near = str_nearest(name, keys, count);
 	(void)err_set(e, ERR_INVALID, "%s: unknown argument", argument);
-	return near ? err_hint(e, "did you mean --%s? See %s --help", near, s->program) : err_hint(e, "see %s --help", s->program);
+	return near ? err_hint(e, "did you mean --%s? See %s --help", near, s->program) :
+		      err_hint(e, "see %s --help", s->program);
 }
 
 static json_t *value_of(const struct field *f, const char *text)

@@ -3,9 +3,9 @@
 #define BASE_SETTINGS_H
 
 /*
- * Settings of a daemon: one table (a shape of base/decode.h) describes them; each may stand in the configuration file as "key: value"
- * and on the command line as "--key VALUE" or "--key=VALUE", which wins. A setting of type FIELD_BOOL needs no value there. --help
- * and the manual page are printed from the table.
+ * Settings of a daemon: one table (a shape of base/decode.h) describes them; each may stand in the configuration file as "key:
+ * value" and on the command line as "--key VALUE" or "--key=VALUE", which wins. A setting of type FIELD_BOOL needs no value
+ * there. --help and the manual page are printed from the table.
  */
 
 #include "base/decode.h"

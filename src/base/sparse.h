@@ -3,9 +3,9 @@
 #define BASE_SPARSE_H
 
 /*
- * A digest of a sparse file that costs as much as there is in it, on all processors: SHA-256 over, for each chunk of SPARSE_CHUNK bytes that
- * is not all zeros, in order, its number (8 bytes, little-endian) and its SHA-256, and at last the file's length (8 bytes). The last chunk
- * may be shorter. Holes and zeros are the same.
+ * A digest of a sparse file that costs as much as there is in it, on all processors: SHA-256 over, for each chunk of
+ * SPARSE_CHUNK bytes that is not all zeros, in order, its number (8 bytes, little-endian) and its SHA-256, and at last the
+ * file's length (8 bytes). The last chunk may be shorter. Holes and zeros are the same.
  */
 
 #include "base/hash.h"

@@ -201,7 +201,8 @@ static int scale_up(uint64_t whole, double fraction, uint64_t unit, uint64_t *re
 {
 	uint64_t value;
 
-	if (__builtin_mul_overflow(whole, unit, &value) || __builtin_add_overflow(value, (uint64_t)(fraction * (double)unit), &value))
+	if (__builtin_mul_overflow(whole, unit, &value) ||
+	    __builtin_add_overflow(value, (uint64_t)(fraction * (double)unit), &value))
 		return -ERANGE;
 	*ret_value = value;
 	return 0;

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. wslay does the framing; the bytes move here. Outgoing frames are encoded at once into `out`, which is sent
- * with one system call per attempt, at first directly from ws_send (nothing waits for the loop while the socket takes it), then on
- * EPOLLOUT. Incoming bytes are fed to wslay, which calls back with whole messages.
+ * Theory of operation. wslay does the framing; the bytes move here. Outgoing frames are encoded at once into `out`, which is
+ * sent with one system call per attempt, at first directly from ws_send (nothing waits for the loop while the socket takes it),
+ * then on EPOLLOUT. Incoming bytes are fed to wslay, which calls back with whole messages.
  *
- * wslay reads ahead up to 4 KiB, so a few messages may be decoded after ws_pause: they stand in `held` and are delivered first by
- * ws_resume. A paused socket whose peer is gone would report EPOLLHUP for ever, so it leaves the loop until it is resumed.
+ * wslay reads ahead up to 4 KiB, so a few messages may be decoded after ws_pause: they stand in `held` and are delivered first
+ * by ws_resume. A paused socket whose peer is gone would report EPOLLHUP for ever, so it leaves the loop until it is resumed.
  *
  * Callbacks run only from the loop. Any of them may call ws_free: the ws is then released when the outermost callback returns.
  *
- * States: open -> closing (ws_close: our close frame is in `out`) -> over (`closed` was called). A dead connection goes from open
- * straight to over, by a timer of 0 ms when it was noticed inside ws_send.
+ * States: open -> closing (ws_close: our close frame is in `out`) -> over (`closed` was called). A dead connection goes from
+ * open straight to over, by a timer of 0 ms when it was noticed inside ws_send.
  */
 #include "base/ws.h"
 
@@ -408,7 +408,8 @@ static void after_queueing(struct ws *w)
 
 void ws_send(struct ws *w, bool text, const void *bytes, size_t length)
 {
-	const struct wslay_event_msg m = { .opcode = text ? WSLAY_TEXT_FRAME : WSLAY_BINARY_FRAME, .msg = bytes, .msg_length = length };
+	const struct wslay_event_msg m = { .opcode = text ? WSLAY_TEXT_FRAME : WSLAY_BINARY_FRAME, .msg = bytes,
+					   .msg_length = length };
 
 	if (w->over || w->freed || w->closing || w->lost)
 		return;

@@ -6,7 +6,8 @@
  * One WebSocket connection (RFC 6455; frames by wslay) on a connected descriptor, driven by an event loop, either side.
  *
  * Messages are whole: text (JSON) or binary. Flow control: a peer that does not read makes `ws_send` queue; past WS_QUEUE_MOST
- * the sender is told to pause (ws_congested) and `drained` is called when it may go on. Limits on message size are the caller's.
+ * the sender is told to pause (ws_congested) and `drained` is called when it may go on. Limits on message size are the
+ * caller's.
  */
 
 #include <stdbool.h>
@@ -27,7 +28,8 @@ struct ws_events {
 	 * violation). Called once, from the loop, never from inside a call of this header; the ws may be freed here. */
 	void (*closed)(void *data, const struct err *why);
 	void (*drained)(void *data); /* may be NULL */
-	/* The peer hung up while the ws was paused: what it sent before is read, and `closed` follows, after ws_resume. May be NULL. */
+	/* The peer hung up while the ws was paused: what it sent before is read, and `closed` follows, after ws_resume. May be
+	 * NULL. */
 	void (*gone)(void *data);
 };
 

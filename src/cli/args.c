@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Parsing. The first word, or the first two, choose the verb. Options may stand before and after operands, as --name=VALUE,
- * --name VALUE, -n VALUE, -nVALUE, flags together as -it; "--" ends them. A `command` operand begins with the first word that is no
- * option after the operands before it are there, or after "--", and takes everything.
+ * --name VALUE, -n VALUE, -nVALUE, flags together as -it; "--" ends them. A `command` operand begins with the first word that
+ * is no option after the operands before it are there, or after "--", and takes everything.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -81,7 +81,8 @@ static int base_from_list(const char *file, json_t *digests, struct err *e)
 	int r = fs_read_file(AT_FDCWD, file, 1 << 20, &text, e);
 	char *rest = NULL;
 
-	for (char *line = r == 0 ? strtok_r(text.bytes, " \t\r\n", &rest) : NULL; line; line = strtok_r(NULL, " \t\r\n", &rest)) {
+	for (char *line = r == 0 ? strtok_r(text.bytes, " \t\r\n", &rest) : NULL; line;
+	     line = strtok_r(NULL, " \t\r\n", &rest)) {
 		if (!str_starts(line, "sha256:") || strlen(line) != 71)
 			return err_set(e, ERR_INVALID, "%s: a list of sha256:... is expected, not '%.80s'", file, line);
 		(void)json_array_append_new(digests, json_string(line));

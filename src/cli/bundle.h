@@ -18,9 +18,9 @@ int bundle_close(struct pipe_child *c, struct err *e) must_check;
 /* Digests of partitions that the other side has: of an image, of a bundle, or of a list in a file. Adds to `ret_digests`. */
 int bundle_base(struct cli *cli, const char *base, json_t *ret_digests, struct err *e) must_check;
 
-/* One transfer over a stream of the API; 0 when its other side said that all is well. `into`: what comes is written there; its first
- * `known` bytes are there already and must be the same, else ERR_PRECONDITION. `from`: a pipe whose bytes are sent; `back`: what comes meanwhile is
- * written there. -1: none. */
+/* One transfer over a stream of the API; 0 when its other side said that all is well. `into`: what comes is written there; its
+ * first `known` bytes are there already and must be the same, else ERR_PRECONDITION. `from`: a pipe whose bytes are sent;
+ * `back`: what comes meanwhile is written there. -1: none. */
 struct bundle_transfer {
 	char *path; /* taken */
 	json_t *request;

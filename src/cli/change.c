@@ -58,13 +58,14 @@ int change_wait(struct cli *cli, const json_t *answer, const char *label, json_t
 	return r;
 }
 
-int change_run(struct cli *cli, const struct args *a, const char *method, char *path, json_t *body, const char *label, struct err *e)
+int change_run(struct cli *cli, const struct args *a, const char *method, char *path, json_t *body, const char *label,
+	       struct err *e)
 {
 	return change_run_if(cli, a, method, path, NULL, body, label, e);
 }
 
-int change_run_if(struct cli *cli, const struct args *a, const char *method, char *path, const char *etag, json_t *body, const char *label,
-		  struct err *e)
+int change_run_if(struct cli *cli, const struct args *a, const char *method, char *path, const char *etag, json_t *body,
+		  const char *label, struct err *e)
 {
 	struct client *client;
 	own_json json_t *answer = NULL;
@@ -92,7 +93,8 @@ int change_each(struct cli *cli, const struct args *a, const char *method, const
 	for (size_t i = 0; i < a->operand_count; i++) {
 		const char *name = args_operand(a, i);
 		struct err failure = { 0 };
-		int r = change_run(cli, a, method, client_path(path, name), json_incref((json_t *)(uintptr_t)body), name, &failure);
+		int r = change_run(cli, a, method, client_path(path, name), json_incref((json_t *)(uintptr_t)body), name,
+				   &failure);
 		if (r == 0 && !cli->quiet && !args_flag(a, "detach")) {
 			own_strbuf struct str text = { 0 };
 			print_escape(&text, name);

@@ -15,12 +15,13 @@ extern const struct option change_options[]; /* --detach, --wait */
 int change_run(struct cli *cli, const struct args *a, const char *method, char *path, json_t *body, const char *label,
 	       struct err *e) must_check;
 /* The same under the condition that what `path` names still has this ETag; NULL: none. */
-int change_run_if(struct cli *cli, const struct args *a, const char *method, char *path, const char *etag, json_t *body, const char *label,
-		  struct err *e) must_check;
+int change_run_if(struct cli *cli, const struct args *a, const char *method, char *path, const char *etag, json_t *body,
+		  const char *label, struct err *e) must_check;
 /* The wait alone, for an answer that names an operation; an interrupt cancels the operation. *ret_operation may be NULL. */
 int change_wait(struct cli *cli, const json_t *answer, const char *label, json_t **ret_operation, struct err *e) must_check;
-/* change_run for each operand: "/v1/workspaces/%s/stop". Goes on after a failure; the first failure is the result. The body stays
- * the caller's. */
-int change_each(struct cli *cli, const struct args *a, const char *method, const char *path, const json_t *body, struct err *e) must_check;
+/* change_run for each operand: "/v1/workspaces/%s/stop". Goes on after a failure; the first failure is the result. The body
+ * stays the caller's. */
+int change_each(struct cli *cli, const struct args *a, const char *method, const char *path, const json_t *body,
+		struct err *e) must_check;
 
 #endif

@@ -3,8 +3,8 @@
 #define CLI_CLI_H
 
 /*
- * The command line. Each verb is one file with one `struct verb`; verbs.c lists them. Parsing, help, manual pages and completion
- * follow from these tables and from nothing else.
+ * The command line. Each verb is one file with one `struct verb`; verbs.c lists them. Parsing, help, manual pages and
+ * completion follow from these tables and from nothing else.
  */
 
 #include <stdbool.h>
@@ -17,9 +17,9 @@
 enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_MANY };
 
 /* What completes a value. */
-enum complete { COMPLETE_NONE, COMPLETE_FILE, COMPLETE_FOLDER, COMPLETE_WORKSPACE, COMPLETE_IMAGE, COMPLETE_IMAGE_OR_FILE, COMPLETE_VOLUME,
-		COMPLETE_OPERATION, COMPLETE_SNAPSHOT, COMPLETE_COPY, COMPLETE_SHELL, COMPLETE_NETWORK, COMPLETE_GROUP, COMPLETE_KERNEL,
-		COMPLETE_TEMPLATE };
+enum complete { COMPLETE_NONE, COMPLETE_FILE, COMPLETE_FOLDER, COMPLETE_WORKSPACE, COMPLETE_IMAGE, COMPLETE_IMAGE_OR_FILE,
+		COMPLETE_VOLUME, COMPLETE_OPERATION, COMPLETE_SNAPSHOT, COMPLETE_COPY, COMPLETE_SHELL, COMPLETE_NETWORK,
+		COMPLETE_GROUP, COMPLETE_KERNEL, COMPLETE_TEMPLATE };
 
 struct option {
 	const char *name;

@@ -24,7 +24,8 @@ static const char bash_script[] =
 	"# bash completion for carrel: asks the program itself\n"
 	"_carrel() {\n"
 	"	local cur words cword line kind= IFS=$'\\n'\n"
-	"	_get_comp_words_by_ref -n =: cur words cword 2>/dev/null || { words=(\"${COMP_WORDS[@]}\"); cword=$COMP_CWORD; cur=${words[cword]}; }\n"
+	"	_get_comp_words_by_ref -n =: cur words cword 2>/dev/null || { words=(\"${COMP_WORDS[@]}\"); cword=$COMP_CWORD; "
+	"cur=${words[cword]}; }\n"
 	"	COMPREPLY=()\n"
 	"	while read -r line; do\n"
 	"		case $line in\n"
@@ -51,7 +52,8 @@ static const char zsh_script[] =
 	"		:file) _files ;;\n"
 	"		:folder) _files -/ ;;\n"
 	"		*) word=${line%%$'\\t'*}; text=${line#*$'\\t'}\n"
-	"			if [[ $word == *[=:/] ]]; then open_ended+=(\"$word\"); else names+=(\"${word//:/\\\\:}:$text\"); fi ;;\n"
+	"			if [[ $word == *[=:/] ]]; then open_ended+=(\"$word\"); else "
+	"names+=(\"${word//:/\\\\:}:$text\"); fi ;;\n"
 	"		esac\n"
 	"	done\n"
 	"	(( ${#open_ended} )) && compadd -S '' -- \"${open_ended[@]}\"\n"
@@ -99,7 +101,8 @@ static void offer(const char *typed, const char *word, const char *what)
 
 /* --- names that the service knows --- */
 
-static void offer_names(struct cli *cli, const char *typed, const char *list, const char *key, const char *what_key, const char *tail)
+static void offer_names(struct cli *cli, const char *typed, const char *list, const char *key, const char *what_key,
+			const char *tail)
 {
 	struct client *client;
 	own_json json_t *items = NULL;
@@ -232,7 +235,8 @@ static bool is_noun(const char *word)
 }
 
 /* The verb among the words before the cursor; *at is moved behind it. False: there is a word that is no verb. */
-static bool find_verb(struct cli *cli, const char *const *words, size_t count, size_t *at, const char **ret_noun, const struct verb **ret_verb)
+static bool find_verb(struct cli *cli, const char *const *words, size_t count, size_t *at, const char **ret_noun,
+		      const struct verb **ret_verb)
 {
 	while (*at < count && words[*at][0] == '-') {
 		const struct option *o = option_of(NULL, words[*at]);

@@ -40,7 +40,8 @@ static void end_with(struct copy *x, int result)
 	loop_stop(x->loop);
 }
 
-/* Type of the first member of a tar, past pax headers: '0' file, '5' folder, ...; 0: not known yet. POSIX.1-2017, pax, "ustar". */
+/* Type of the first member of a tar, past pax headers: '0' file, '5' folder, ...; 0: not known yet. POSIX.1-2017, pax,
+ * "ustar". */
 static char first_type(const struct str *tar)
 {
 	for (size_t at = 0; at + 512 <= tar->length;) {
@@ -82,7 +83,8 @@ static void on_end(void *data, int status, const struct err *why)
 		*x->e = *why;
 		end_with(x, -(why->number ? why->number : EIO));
 	} else {
-		end_with(x, status ? err_set(x->e, ERR_INTERNAL, "the copy ended with status %d within the workspace", status) : 0);
+		end_with(x, status ? err_set(x->e, ERR_INTERNAL, "the copy ended with status %d within the workspace", status) :
+				     0);
 	}
 }
 

@@ -32,7 +32,8 @@ static int read_password(char **ret_password, struct err *e)
 
 	if (isatty(STDIN_FILENO)) {
 		(void)err_set(e, ERR_INVALID, "--password-stdin reads a file or a pipe, and standard input is a terminal");
-		return err_hint(e, "carrel image import ... --password-stdin <FILE, or log in with another tool and use its password file");
+		return err_hint(e, "carrel image import ... --password-stdin <FILE, or log in with another tool and use its "
+				   "password file");
 	}
 	int r = fs_read_fd(STDIN_FILENO, PASSWORD_MOST, &text, e);
 	if (r < 0) {
@@ -55,7 +56,8 @@ static int from_options(const char *user, bool password, struct registry_login *
 
 	if (!user || !password) {
 		(void)err_set(e, ERR_INVALID, user ? "--username needs --password-stdin" : "--password-stdin needs --username");
-		return err_hint(e, "a password is read from standard input, never from the command line, where everybody can see it");
+		return err_hint(e, "a password is read from standard input, never from the command line, where everybody can "
+				   "see it");
 	}
 	int r = read_password(&login.password, e);
 	if (r < 0)
@@ -90,7 +92,9 @@ static int from_places(const char *host, struct registry_login *ret_login, struc
 {
 	const char *run = environment("XDG_RUNTIME_DIR"), *docker = environment("DOCKER_CONFIG"), *home = environment("HOME");
 	own_str char *podman = run ? mem_printf("%s/containers/auth.json", run) : NULL;
-	own_str char *file = docker ? mem_printf("%s/config.json", docker) : home ? mem_printf("%s/.docker/config.json", home) : NULL;
+	own_str char *file = docker ? mem_printf("%s/config.json", docker) :
+			     home   ? mem_printf("%s/.docker/config.json", home) :
+				      NULL;
 	const char *const places[] = { podman, file };
 
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {

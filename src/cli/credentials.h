@@ -3,8 +3,9 @@
 #define CLI_CREDENTIALS_H
 
 /*
- * User name and password for a registry: from --username and --password-stdin, or the entry of that one registry in a password file
- * (--authfile, $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, ~/.docker/config.json). They travel in the body of one request.
+ * User name and password for a registry: from --username and --password-stdin, or the entry of that one registry in a password
+ * file (--authfile, $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, ~/.docker/config.json). They travel in the body
+ * of one request.
  */
 
 #include "cli/cli.h"

@@ -18,7 +18,8 @@
 static int open_register(int *ret_fd, struct err *e)
 {
 	*ret_fd = open(ENTRIES "/register", O_WRONLY | O_CLOEXEC);
-	if (*ret_fd < 0 && errno == ENOENT && mount("binfmt_misc", ENTRIES, "binfmt_misc", MS_NOSUID | MS_NOEXEC | MS_NODEV, NULL) == 0)
+	if (*ret_fd < 0 && errno == ENOENT &&
+	    mount("binfmt_misc", ENTRIES, "binfmt_misc", MS_NOSUID | MS_NOEXEC | MS_NODEV, NULL) == 0)
 		*ret_fd = open(ENTRIES "/register", O_WRONLY | O_CLOEXEC);
 	if (*ret_fd >= 0)
 		return 0;

@@ -104,7 +104,8 @@ static void add_verbs(struct str *out, const char *noun)
 {
 	for (const struct verb *const *v = cli_verbs; *v; v++) {
 		const char *space = strchr((*v)->name, ' ');
-		bool wanted = noun ? space && strncmp((*v)->name, noun, strlen(noun)) == 0 && (*v)->name[strlen(noun)] == ' ' : !space;
+		bool wanted = noun ? space && strncmp((*v)->name, noun, strlen(noun)) == 0 && (*v)->name[strlen(noun)] == ' ' :
+				     !space;
 		if (wanted && !(*v)->hidden)
 			str_printf(out, "  %-20s %s\n", (*v)->name, (*v)->summary);
 	}

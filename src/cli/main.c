@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carrel, the command line. It asks the service for everything and is started often: nothing is loaded or read that the verb at hand
- * does not need.
+ * carrel, the command line. It asks the service for everything and is started often: nothing is loaded or read that the verb at
+ * hand does not need.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +22,8 @@ static const char *const format_names[] = { "table", "json", "yaml", NULL };
 
 const struct option cli_options[] = {
 	{ "format", 0, OPTION_TEXT, "FORMAT", "form of what is printed", format_names },
-	{ "address", 0, OPTION_TEXT, "ADDRESS", "address of the service: unix:/PATH or https://HOST:PORT (CARREL_ADDRESS)", .complete = COMPLETE_FILE },
+	{ "address", 0, OPTION_TEXT, "ADDRESS", "address of the service: unix:/PATH or https://HOST:PORT (CARREL_ADDRESS)",
+	  .complete = COMPLETE_FILE },
 	{ "quiet", 'q', OPTION_FLAG, NULL, "print less: no progress, of lists only the names" },
 	{ "help", 'h', OPTION_FLAG, NULL, "print this help" },
 	{ "version", 0, OPTION_FLAG, NULL, "print the version" },

@@ -122,7 +122,11 @@ void man_verb(struct str *out, const struct verb *v)
 		add_item(out, o->name, o->doc);
 	}
 	add_options(out, "OPTIONS", v->options);
-	add_options(out, v->more_title ? "OPTIONS THAT DESCRIBE THE WORKSPACE" : v->options ? NULL : "OPTIONS", v->more_options);
+	add_options(out,
+		    v->more_title ? "OPTIONS THAT DESCRIBE THE WORKSPACE" :
+		    v->options    ? NULL :
+				    "OPTIONS",
+		    v->more_options);
 	add_options(out, "COMMON OPTIONS", cli_options);
 	for (const struct example *x = v->examples; x && x->command; x++) {
 		if (x == v->examples)
@@ -146,8 +150,9 @@ static void add_exit_codes(struct str *out)
 		add_text(out, names.bytes);
 		str_putc(out, '\n');
 	}
-	str_puts(out, ".TP\n\\fB125, 126, 127\\fR\n\\fBrun\\fR and \\fBexec\\fR end with the status of the program; 125 is a failure of their own, "
-		      "126 a program that cannot be executed, 127 one that is not there, 128 and the number of a signal one that died of it\n");
+	str_puts(out, ".TP\n\\fB125, 126, 127\\fR\n\\fBrun\\fR and \\fBexec\\fR end with the status of the program; 125 is a "
+		      "failure of their own, 126 a program that cannot be executed, 127 one that is not there, 128 and the "
+		      "number of a signal one that died of it\n");
 }
 
 void man_all(struct str *out)
@@ -166,7 +171,8 @@ void man_all(struct str *out)
 	add_item(out, "CARREL_ADDRESS", "address of the service instead of " CLIENT_ADDRESS_DEFAULT);
 	add_item(out, "CARREL_FORMAT", "what --format is without the option: table, json, yaml");
 	add_item(out, "NO_COLOR", "when set, nothing is coloured");
-	str_puts(out, ".SH SEE ALSO\n.BR carrel\\-run (1),\n.BR carrel\\-deploy (1),\n.BR carrel\\-spec (5),\n.BR carreld (8),\n.BR carrel\\-node (8)\n");
+	str_puts(out, ".SH SEE ALSO\n.BR carrel\\-run (1),\n.BR carrel\\-deploy (1),\n.BR carrel\\-spec (5),\n.BR carreld "
+		      "(8),\n.BR carrel\\-node (8)\n");
 }
 
 /* --- carrel-spec(5) --- */
@@ -213,7 +219,8 @@ static void add_field(struct str *out, const char *prefix, const struct field *f
 	str_printf(&doc, "%s", type_text(f));
 	for (size_t i = 0; f->type == FIELD_ENUM && f->names[i]; i++)
 		str_printf(&doc, "%s%s%s", i ? ", " : " ", f->names[i], i == f->preset ? " (default)" : "");
-	str_printf(&doc, "%s. %c%s.", f->required ? ", required" : "", f->doc[0] >= 'a' && f->doc[0] <= 'z' ? f->doc[0] - 32 : f->doc[0], f->doc + 1);
+	str_printf(&doc, "%s. %c%s.", f->required ? ", required" : "",
+		   f->doc[0] >= 'a' && f->doc[0] <= 'z' ? f->doc[0] - 32 : f->doc[0], f->doc + 1);
 	if (f->example)
 		str_printf(&doc, " Example: %s", f->example);
 	add_item(out, name.bytes, doc.bytes);
@@ -234,13 +241,19 @@ static void add_fields(struct str *out, const char *prefix, const struct shape *
 void man_spec(struct str *out)
 {
 	add_head(out, "carrel-spec", 5, "description of a workspace");
-	str_puts(out, ".SH DESCRIPTION\nA spec is a YAML or JSON file that says what a workspace shall be:\n.BR carrel\\-deploy (1)\n"
-		      "and\n.BR carrel\\-run (1)\ntake it.\n.PP\n"
-		      "It is read strictly: an unknown or repeated key, a value of a wrong type or out of range is an error with line and column;\n"
-		      "anchors, aliases and tags of YAML are refused.\n.SH KEYS\n");
+	str_puts(
+		out,
+		".SH DESCRIPTION\nA spec is a YAML or JSON file that says what a workspace shall be:\n.BR carrel\\-deploy (1)\n"
+		"and\n.BR carrel\\-run (1)\ntake it.\n.PP\n"
+		"It is read strictly: an unknown or repeated key, a value of a wrong type or out of range is an error with "
+		"line and column;\n"
+		"anchors, aliases and tags of YAML are refused.\n.SH KEYS\n");
 	add_fields(out, "", &spec_shape);
-	str_puts(out, ".SH EXAMPLE\n.nf\nname: web\nimage: debian\ncommand: [sleep, infinity]\nenvironment:\n  TZ: Europe/Berlin\n"
-		      "resources:\n  cpu: 1.5\n  memory: 2GiB\n  disk: 20GiB\n  processes: 500\nvolumes:\n  \\- name: data\n    size: 5GiB\n"
-		      "    mount: /srv/data\n    keep: true\nlabels:\n  team: blue\nrestart: on\\-failure\n.fi\n"
-		      ".SH SEE ALSO\n.BR carrel (1),\n.BR carrel\\-deploy (1)\n");
+	str_puts(
+		out,
+		".SH EXAMPLE\n.nf\nname: web\nimage: debian\ncommand: [sleep, infinity]\nenvironment:\n  TZ: Europe/Berlin\n"
+		"resources:\n  cpu: 1.5\n  memory: 2GiB\n  disk: 20GiB\n  processes: 500\nvolumes:\n  \\- name: data\n    "
+		"size: 5GiB\n"
+		"    mount: /srv/data\n    keep: true\nlabels:\n  team: blue\nrestart: on\\-failure\n.fi\n"
+		".SH SEE ALSO\n.BR carrel (1),\n.BR carrel\\-deploy (1)\n");
 }

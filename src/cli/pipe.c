@@ -48,7 +48,9 @@ int pipe_start(struct pipe_child *c, const char *const *argv, enum pipe_end end,
 		}
 		return r;
 	}
-	const struct proc_fd fds[] = { { 0, child_side ? back[0] : data[0] }, { 1, child_side ? data[1] : -1 }, { 2, errors[1] } };
+	const struct proc_fd fds[] = { { 0, child_side ? back[0] : data[0] },
+				       { 1, child_side ? data[1] : -1 },
+				       { 2, errors[1] } };
 	const struct proc_spawn how = { .argv = argv, .fds = fds, .fd_count = ARRAY_SIZE(fds), .die_with_parent = true };
 	int r = proc_start(&how, &c->pidfd, NULL, e);
 	(void)close(data[child_side]);

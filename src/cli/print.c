@@ -25,7 +25,8 @@ static size_t printable(const unsigned char *p)
 		return p[0] == 0xc2 && p[1] < 0xa0 ? 0 : 2;
 	if ((p[0] & 0xf0) == 0xe0 && (p[1] & 0xc0) == 0x80 && (p[2] & 0xc0) == 0x80) {
 		bool overlong = p[0] == 0xe0 && p[1] < 0xa0, surrogate = p[0] == 0xed && p[1] > 0x9f;
-		bool direction = p[0] == 0xe2 && ((p[1] == 0x80 && p[2] >= 0xa8 && p[2] <= 0xae) || (p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9));
+		bool direction = p[0] == 0xe2 && ((p[1] == 0x80 && p[2] >= 0xa8 && p[2] <= 0xae) ||
+						  (p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9));
 		return overlong || surrogate || direction ? 0 : 3;
 	}
 	if (p[0] >= 0xf0 && p[0] <= 0xf4 && (p[1] & 0xc0) == 0x80 && (p[2] & 0xc0) == 0x80 && (p[3] & 0xc0) == 0x80)

@@ -3,8 +3,8 @@
 #define CLI_PRINT_H
 
 /*
- * What goes to standard output. Texts of others (names, labels, messages) never reach a terminal as they are: control characters
- * are shown as \xNN.
+ * What goes to standard output. Texts of others (names, labels, messages) never reach a terminal as they are: control
+ * characters are shown as \xNN.
  */
 
 #include <jansson.h>

@@ -32,7 +32,8 @@ static void add_bar(struct str *out, uint64_t done, uint64_t total)
 static void add_time(struct str *out, uint64_t seconds)
 {
 	if (seconds >= 3600)
-		str_printf(out, "%u:%02u:%02u", (unsigned)(seconds / 3600), (unsigned)(seconds / 60 % 60), (unsigned)(seconds % 60));
+		str_printf(out, "%u:%02u:%02u", (unsigned)(seconds / 3600), (unsigned)(seconds / 60 % 60),
+			   (unsigned)(seconds % 60));
 	else
 		str_printf(out, "%u:%02u", (unsigned)(seconds / 60), (unsigned)(seconds % 60));
 }

@@ -2,7 +2,8 @@
 #ifndef CLI_PROGRESS_H
 #define CLI_PROGRESS_H
 
-/* Progress on standard error: one line that is drawn anew on a terminal, else a plain line at each step and every few seconds. */
+/* Progress on standard error: one line that is drawn anew on a terminal, else a plain line at each step and every few
+ * seconds. */
 
 #include <jansson.h>
 #include <stdint.h>

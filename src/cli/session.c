@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. One loop over: standard input, the stream, signals. Standard output is written with blocking calls: when its
- * reader is slow, the stream is not read, and the program in the workspace waits. Standard input is read only while the stream
- * takes it. Files and /dev/null cannot be polled: they are read whenever the stream takes more.
+ * Theory of operation. One loop over: standard input, the stream, signals. Standard output is written with blocking calls: when
+ * its reader is slow, the stream is not read, and the program in the workspace waits. Standard input is read only while the
+ * stream takes it. Files and /dev/null cannot be polled: they are read whenever the stream takes more.
  *
- * Signals, when forwarded: SIGINT goes to the program; a second one within the session kills it; a third one ends the session. The
- * others go as they are. In raw mode the terminal makes no signals; its keys are bytes of the input, and the detach keys are held
- * back until it is clear that they are not the whole sequence.
+ * Signals, when forwarded: SIGINT goes to the program; a second one within the session kills it; a third one ends the session.
+ * The others go as they are. In raw mode the terminal makes no signals; its keys are bytes of the input, and the detach keys
+ * are held back until it is clear that they are not the whole sequence.
  */
 #include "cli/session.h"
 
@@ -223,8 +223,8 @@ static void watch_signals(struct running *s)
 	static const struct {
 		int number;
 		loop_fn *fn;
-	} watched[] = { { SIGINT, on_interrupt }, { SIGTERM, on_term }, { SIGHUP, on_hangup }, { SIGQUIT, on_quit }, { SIGUSR1, on_user1 },
-			{ SIGUSR2, on_user2 } };
+	} watched[] = { { SIGINT, on_interrupt }, { SIGTERM, on_term },  { SIGHUP, on_hangup },
+			{ SIGQUIT, on_quit },     { SIGUSR1, on_user1 }, { SIGUSR2, on_user2 } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(watched); i++)
 		watch_signal(s, watched[i].number, watched[i].fn);
@@ -239,7 +239,8 @@ static void watch_signals(struct running *s)
 
 static int parse_key(const char *word, size_t length, unsigned char *ret_key)
 {
-	if (length == 6 && strncmp(word, "ctrl-", 5) == 0 && ((word[5] >= '@' && word[5] <= '_') || (word[5] >= 'a' && word[5] <= 'z'))) {
+	if (length == 6 && strncmp(word, "ctrl-", 5) == 0 &&
+	    ((word[5] >= '@' && word[5] <= '_') || (word[5] >= 'a' && word[5] <= 'z'))) {
 		*ret_key = (unsigned char)(word[5] & 0x1f);
 		return 0;
 	}

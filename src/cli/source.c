@@ -44,14 +44,16 @@ static bool is_layout_member(const char *name)
 	return str_starts(name, "blobs/sha256") || (hex == 64 && (name[64] == '/' || str_eq(name + 64, ".json")));
 }
 
-/* Disk images by their magic, an OVA by its first member; a raw disk by its boot sector, when it is no tar. The service looks again. */
+/* Disk images by their magic, an OVA by its first member; a raw disk by its boot sector, when it is no tar. The service looks
+ * again. */
 static bool is_disk(const char *bytes, size_t length)
 {
 	static const struct {
 		const char *magic;
 		size_t at, length;
-	} magics[] = { { "QFI\xfb", 0, 4 },		   { "KDMV", 0, 4 },	{ "COWD", 0, 4 },	 { "# Disk DescriptorFile", 0, 21 },
-		       { "vhdxfile", 0, 8 }, { "conectix", 0, 8 }, { "\x7f\x10\xda\xbe", 64, 4 } };
+	} magics[] = { { "QFI\xfb", 0, 4 },		   { "KDMV", 0, 4 },	{ "COWD", 0, 4 },
+		       { "# Disk DescriptorFile", 0, 21 }, { "vhdxfile", 0, 8 }, { "conectix", 0, 8 },
+		       { "\x7f\x10\xda\xbe", 64, 4 } };
 
 	if (length < 512)
 		return false;
@@ -77,7 +79,8 @@ const char *source_detect(const char *bytes, size_t length)
 		if (is_layout_member(name))
 			return "oci";
 		char type = header[156];
-		if (type != 'x' && type != 'g' && !(type == '5' && (str_eq(name, "./") || str_eq(name, "blobs/") || str_eq(name, "./blobs/"))))
+		if (type != 'x' && type != 'g' &&
+		    !(type == '5' && (str_eq(name, "./") || str_eq(name, "blobs/") || str_eq(name, "./blobs/"))))
 			break; /* a layout has nothing else at its beginning */
 		char size[13] = { 0 };
 		memcpy(size, header + 124, 12);
@@ -102,7 +105,8 @@ static int look_at_head(struct source *s, struct err *e)
 	s->format = source_detect(str_text(&s->head), s->head.length);
 	/* a fixed VHD is a raw disk with something behind it */
 	char tail[512];
-	if (s->total_bytes > sizeof tail && pread(s->fd, tail, sizeof tail, (off_t)(s->total_bytes - sizeof tail)) == (ssize_t)sizeof tail &&
+	if (s->total_bytes > sizeof tail &&
+	    pread(s->fd, tail, sizeof tail, (off_t)(s->total_bytes - sizeof tail)) == (ssize_t)sizeof tail &&
 	    memcmp(tail, "conectix", 8) == 0)
 		s->format = "disk";
 	return s->head.length ? 0 : err_set(e, ERR_INVALID, "the archive is empty");
@@ -164,12 +168,14 @@ static int wait_for_first_byte(struct source *s, struct err *e)
 	}
 }
 
-/* A root of nothing but a kernel package's files. A metapackage stands for the kernel that it depends on, which may be several packages. */
-static const char kernel_hook[] = "set -eu; export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\"; cd \"$1\"; "
-				  "p=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces "
-				  "--no-enhances \"$CARREL_KERNEL\" | grep -E '^linux-(image|binary|modules)-' || true); "
-				  "apt-get -q download $(printf '%s\\n' $CARREL_KERNEL $p | sort -u) >&2; "
-				  "for d in ./linux-*.deb; do dpkg-deb -x $d .; rm $d; done";
+/* A root of nothing but a kernel package's files. A metapackage stands for the kernel that it depends on, which may be several
+ * packages. */
+static const char kernel_hook[] =
+	"set -eu; export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\"; cd \"$1\"; "
+	"p=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces "
+	"--no-enhances \"$CARREL_KERNEL\" | grep -E '^linux-(image|binary|modules)-' || true); "
+	"apt-get -q download $(printf '%s\\n' $CARREL_KERNEL $p | sort -u) >&2; "
+	"for d in ./linux-*.deb; do dpkg-deb -x $d .; rm $d; done";
 
 static int start_debian(struct source *s, const char *const *argv, struct err *e)
 {
@@ -209,7 +215,8 @@ static int open_debian_kernel(struct source *s, const char *suite, const struct 
 }
 
 /* Packages are configured by their own programs, so this host has to run them. */
-#define FOREIGN_HINT "packages of another processor are set up by their own programs: apt install arch-test, and carrel doctor --fix as root; " \
+#define FOREIGN_HINT "packages of another processor are set up by their own programs: apt install arch-test, and " \
+		     "carrel doctor --fix as root; " \
 		     "--variant extract runs none"
 
 static int open_debian(struct source *s, const char *suite, const struct source_options *options, struct err *e)
@@ -239,7 +246,8 @@ static int open_debian(struct source *s, const char *suite, const struct source_
 	return started < 0 && options->architecture && e->kind == ERR_INTERNAL ? err_hint(e, FOREIGN_HINT) : started;
 }
 
-int source_open(struct source *s, const char *text, const struct source_options *options, struct progress *progress, struct err *e)
+int source_open(struct source *s, const char *text, const struct source_options *options, struct progress *progress,
+		struct err *e)
 {
 	struct stat st;
 

@@ -26,11 +26,13 @@ struct source_options {
 	const char *format;  /* NULL: look */
 	const char *include, *variant, *mirror; /* debian: only; NULL: none */
 	const char *architecture; /* of a Debian; NULL: this machine's */
-	const char *kernel;       /* debian: take nothing but this package of a kernel, and the one it depends on; NULL: a whole Debian */
+	/* debian: take nothing but this package of a kernel, and the one it depends on; NULL: a whole Debian */
+	const char *kernel;
 };
 
 /* Opens what `text` names: "-", a path, "debian:SUITE". */
-int source_open(struct source *s, const char *text, const struct source_options *options, struct progress *progress, struct err *e) must_check;
+int source_open(struct source *s, const char *text, const struct source_options *options, struct progress *progress,
+		struct err *e) must_check;
 /* For client_upload; `data` is the source. Ends with -ECANCELED when cli_interrupted is set. */
 long source_read(void *data, char *buffer, size_t size);
 /* After the upload: the child's result. */
@@ -38,7 +40,8 @@ int source_finish(struct source *s, struct err *e) must_check;
 void source_done(struct source *s);
 #define own_source __attribute__((cleanup(source_done)))
 
-/* "disk" for disk images and OVAs; "oci" when the first members of a tar are those of an OCI image layout or of `docker save`, else "tar". */
+/* "disk" for disk images and OVAs; "oci" when the first members of a tar are those of an OCI image layout or of `docker save`,
+ * else "tar". */
 const char *source_detect(const char *bytes, size_t length);
 
 #endif

@@ -16,7 +16,8 @@ json_t *spec_edit_list(const json_t *spec, const char *key)
 	return list ? list : json_array();
 }
 
-static int try(struct cli *cli, const struct args *a, struct client *client, const char *workspace, spec_edit_fn *edit, struct err *e)
+static int try(struct cli *cli, const struct args *a, struct client *client, const char *workspace, spec_edit_fn *edit,
+	       struct err *e)
 {
 	own_json json_t *got = NULL, *body = json_object();
 	own_str char *path = client_path("/v1/workspaces/%s", workspace);

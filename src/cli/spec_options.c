@@ -32,27 +32,33 @@ const struct option spec_options[] = {
 	{ "env", 'e', OPTION_MANY, "KEY=VALUE", "environment variable; KEY alone takes the value from here" },
 	{ "user", 'u', OPTION_TEXT, "USER[:GROUP]", "user that runs the command" },
 	{ "workdir", 0, OPTION_TEXT, "PATH", "working directory" },
-	{ "volume", 'v', OPTION_MANY, "NAME:SIZE:/PATH[:ro][,keep]", "data volume; ro: read-only; keep: stays when the workspace is removed",
+	{ "volume", 'v', OPTION_MANY, "NAME:SIZE:/PATH[:ro][,keep]", "data volume; ro: read-only; keep: stays when the "
+	  "workspace is removed",
 	  .complete = COMPLETE_VOLUME },
 	{ "label", 'l', OPTION_MANY, "KEY=VALUE", "label for finding workspaces" },
 	{ "hostname", 0, OPTION_TEXT, "NAME", "host name inside" },
 	{ "restart", 0, OPTION_TEXT, "POLICY", "what happens when the command ends by itself", spec_restart_names },
 	{ "until", 0, OPTION_TEXT, "RUNG", "rung of the ladder at which the deployment stops", spec_until_names },
 	{ "network", 0, OPTION_MANY, "NETWORK[,ipv4=ADDRESS][,ipv6=ADDRESS][,mac=ADDRESS]",
-	  "one interface on this network; several: eth0, eth1, ...; none: loopback only; host: the host's (administrators); auto: the default",
+	  "one interface on this network; several: eth0, eth1, ...; none: loopback only; host: the host's (administrators); "
+	  "auto: the default",
 	  .complete = COMPLETE_NETWORK },
 	{ "publish", 'p', OPTION_MANY, "[ADDRESS:]OUTSIDE:INSIDE[/udp]", "port of the host that leads inside" },
-	{ "allow", 0, OPTION_MANY, "RULE", "where it may connect to, such as wan or 'group:lab-a tcp/22'; the WAN when missing" },
+	{ "allow", 0, OPTION_MANY, "RULE",
+	  "where it may connect to, such as wan or 'group:lab-a tcp/22'; the WAN when missing" },
 	{ "deny", 0, OPTION_MANY, "RULE", "an exception" },
 	{ "from", 0, OPTION_MANY, "RULE", "who may connect to it; workspaces of the same owner or group when missing" },
 	{ "group", 0, OPTION_MANY, "GROUP", "group it is in", .complete = COMPLETE_GROUP },
 	{ "isolated", 0, OPTION_FLAG, NULL, "talks to nobody" },
 	{ "user-data", 0, OPTION_TEXT, "FILE", "user data of the metadata address (cloud-init)", .complete = COMPLETE_FILE },
-	{ "ssh-key", 0, OPTION_MANY, "KEY|FILE", "public key, or a file of them, that the metadata address serves", .complete = COMPLETE_FILE },
+	{ "ssh-key", 0, OPTION_MANY, "KEY|FILE", "public key, or a file of them, that the metadata address serves",
+	  .complete = COMPLETE_FILE },
 	{ "engine", 0, OPTION_TEXT, "ENGINE", "how the workspace is isolated", spec_engine_names },
-	{ "isolation", 0, OPTION_TEXT, "WALL", "the least that it wants: the host's kernel's namespaces, or a machine with a kernel of its own",
+	{ "isolation", 0, OPTION_TEXT, "WALL", "the least that it wants: the host's kernel's namespaces, or a machine with a "
+	  "kernel of its own",
 	  spec_isolation_names },
-	{ "kernel", 0, OPTION_TEXT, "NAME", "kernel of a machine, instead of the image's wish or the site's default", .complete = COMPLETE_KERNEL },
+	{ "kernel", 0, OPTION_TEXT, "NAME", "kernel of a machine, instead of the image's wish or the site's default",
+	  .complete = COMPLETE_KERNEL },
 	{ "arch", 0, OPTION_TEXT, "PROCESSOR", "processor that the image must be for, such as arm64 or riscv64" },
 	{ "mode", 0, OPTION_TEXT, "MODE", "system: the image's own init; program: one command", spec_mode_names },
 	{ "travels", 0, OPTION_FLAG, NULL, "may change its engine while it runs, with its memory: carrel move --live" },
@@ -64,8 +70,8 @@ const struct option spec_options[] = {
 
 static bool is_file_name(const char *source)
 {
-	return str_eq(source, "-") || source[0] == '/' || source[0] == '.' || str_ends(source, ".yaml") || str_ends(source, ".yml") ||
-	       str_ends(source, ".json");
+	return str_eq(source, "-") || source[0] == '/' || source[0] == '.' || str_ends(source, ".yaml") ||
+	       str_ends(source, ".yml") || str_ends(source, ".json");
 }
 
 static int read_spec_file(const char *source, json_t **ret_spec, struct err *e)
@@ -73,7 +79,8 @@ static int read_spec_file(const char *source, json_t **ret_spec, struct err *e)
 	own_strbuf struct str text = { 0 };
 	bool from_input = str_eq(source, "-");
 	struct spec spec;
-	int r = from_input ? fs_read_fd(STDIN_FILENO, SPEC_MOST, &text, e) : fs_read_file(AT_FDCWD, source, SPEC_MOST, &text, e);
+	int r = from_input ? fs_read_fd(STDIN_FILENO, SPEC_MOST, &text, e) :
+			     fs_read_file(AT_FDCWD, source, SPEC_MOST, &text, e);
 
 	if (r == 0)
 		r = spec_parse(str_text(&text), text.length, from_input ? "standard input" : source, &spec, e);
@@ -100,9 +107,9 @@ static void set_texts(const struct args *a, json_t *spec)
 {
 	static const struct {
 		const char *option, *key, *group;
-	} simple[] = { { "name", "name" },	  { "user", "user" },	    { "workdir", "directory" }, { "hostname", "hostname" },
-		       { "restart", "restart" },  { "until", "until" },	    { "engine", "engine" },
-		       { "isolation", "isolation" }, { "kernel", "kernel" }, { "arch", "architecture" },
+	} simple[] = { { "name", "name" },	  { "user", "user" },	    { "workdir", "directory" },
+		       { "hostname", "hostname" }, { "restart", "restart" },  { "until", "until" },
+		       { "engine", "engine" }, { "isolation", "isolation" }, { "kernel", "kernel" }, { "arch", "architecture" },
 		       { "mode", "mode" },	  { "stop-timeout", "stop-timeout" },
 		       { "cpu", "cpu", "resources" }, { "memory", "memory", "resources" }, { "disk", "disk", "resources" },
 		       { "processes", "processes", "resources" } };
@@ -205,7 +212,8 @@ static int set_networks(const struct args *a, json_t *spec, struct err *e)
 		word |= is_word;
 		named |= !is_word;
 		if (word && named)
-			return err_set(e, ERR_INVALID, "--network %.80s: none, host and auto do not go with other networks", given);
+			return err_set(e, ERR_INVALID, "--network %.80s: none, host and auto do not go with other networks",
+				       given);
 		if (named && !replaced) { /* they replace those of the file */
 			(void)json_object_set_new(spec, "networks", json_array());
 			replaced = true;
@@ -217,7 +225,9 @@ static int set_networks(const struct args *a, json_t *spec, struct err *e)
 		else if (interface)
 			(void)json_array_append_new(json_object_get(spec, "networks"), interface);
 		else
-			return err_set(e, ERR_INVALID, "--network %.80s: NETWORK[,ipv4=ADDRESS][,ipv6=ADDRESS][,mac=ADDRESS] is expected", given);
+			return err_set(e, ERR_INVALID,
+				       "--network %.80s: NETWORK[,ipv4=ADDRESS][,ipv6=ADDRESS][,mac=ADDRESS] is expected",
+				       given);
 	}
 	return 0;
 }
@@ -226,7 +236,9 @@ static int set_lists(const struct args *a, json_t *spec, struct err *e)
 {
 	static const struct {
 		const char *option, *key;
-	} lists[] = { { "publish", "publish" }, { "allow", "allow" }, { "deny", "deny" }, { "from", "from" }, { "group", "groups" } };
+	} lists[] = {
+		{ "publish", "publish" }, { "allow", "allow" }, { "deny", "deny" }, { "from", "from" }, { "group", "groups" }
+	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
 		const char *given;
@@ -243,7 +255,10 @@ static int set_lists(const struct args *a, json_t *spec, struct err *e)
 
 #define KEYS_MOST 65536
 
-static bool is_key(const char *text) { return str_starts(text, "ssh-") || str_starts(text, "ecdsa-") || str_starts(text, "sk-"); }
+static bool is_key(const char *text)
+{
+	return str_starts(text, "ssh-") || str_starts(text, "ecdsa-") || str_starts(text, "sk-");
+}
 
 static int add_keys(json_t *keys, const char *given, struct err *e)
 {

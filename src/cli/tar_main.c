@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carrel-tar: local files to a tar on standard output, and a tar on standard input to local files, for `carrel cp` and `carrel image
- * import`. A program of its own, because loading libarchive costs 2 ms, which the other verbs do not pay.
+ * carrel-tar: local files to a tar on standard output, and a tar on standard input to local files, for `carrel cp` and
+ * `carrel image import`. A program of its own, because loading libarchive costs 2 ms, which the other verbs do not pay.
  *
- *	carrel-tar pack PATH NAME [owners]     entries are named NAME and NAME/...; sorted, so that the same tree gives the same tar
+ *	carrel-tar pack PATH NAME [owners]          entries are named NAME and NAME/...; sorted, so that the same tree gives
+ *	                                            the same tar
  *	carrel-tar unpack FOLDER FROM TO [owners]   what is named FROM, FROM/... is written as TO, TO/... below FOLDER
  *
- * With `owners`, numeric owners are kept; else what is packed belongs to root and what is unpacked to the caller. A tar that comes
- * from a workspace is not trusted: nothing is written outside FOLDER, neither by ".." nor by links, and device nodes are refused.
+ * With `owners`, numeric owners are kept; else what is packed belongs to root and what is unpacked to the caller. A tar that
+ * comes from a workspace is not trusted: nothing is written outside FOLDER, neither by ".." nor by links, and device nodes are
+ * refused.
  */
 #include <archive.h>
 #include <archive_entry.h>
@@ -116,8 +118,8 @@ static int pack_tree(struct packer *p, char *path)
 
 static int pack(char *path, const char *name, bool owners)
 {
-	struct packer p = { .disk = archive_read_disk_new(), .out = archive_write_new(), .links = archive_entry_linkresolver_new(),
-			    .root = path, .name = name, .owners = owners };
+	struct packer p = { .disk = archive_read_disk_new(), .out = archive_write_new(),
+			    .links = archive_entry_linkresolver_new(), .root = path, .name = name, .owners = owners };
 
 	while (strlen(path) > 1 && str_ends(path, "/"))
 		path[strlen(path) - 1] = '\0';
@@ -127,12 +129,13 @@ static int pack(char *path, const char *name, bool owners)
 	(void)archive_write_set_bytes_per_block(p.out, 65536);
 	(void)archive_write_set_bytes_in_last_block(p.out, 512);
 	archive_entry_linkresolver_set_strategy(p.links, ARCHIVE_FORMAT_TAR_PAX_RESTRICTED);
-	int r = archive_write_open_fd(p.out, STDOUT_FILENO) == ARCHIVE_OK ? pack_tree(&p, path) : fail("output", archive_error_string(p.out));
+	int r = archive_write_open_fd(p.out, STDOUT_FILENO) == ARCHIVE_OK ? pack_tree(&p, path) :
+									    fail("output", archive_error_string(p.out));
 	if (r == 0 && archive_write_close(p.out) != ARCHIVE_OK)
 		r = fail("output", archive_error_string(p.out));
 	if (r == 0 && p.sockets)
-		(void)fprintf(stderr, "W: %lu %s left out: a tar has no form for sockets, and programs make them anew\n", p.sockets,
-			      p.sockets == 1 ? "socket was" : "sockets were");
+		(void)fprintf(stderr, "W: %lu %s left out: a tar has no form for sockets, and programs make them anew\n",
+			      p.sockets, p.sockets == 1 ? "socket was" : "sockets were");
 	archive_entry_linkresolver_free(p.links);
 	(void)archive_write_free(p.out);
 	(void)archive_read_free(p.disk);
@@ -211,8 +214,8 @@ static int unpack_all(struct archive *in, struct archive *out, const char *from,
 
 static int unpack(const char *folder, const char *from, const char *to, bool owners)
 {
-	int flags = ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_SECURE_SYMLINKS | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
-		    ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS | ARCHIVE_EXTRACT_UNLINK;
+	int flags = ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_SECURE_SYMLINKS |
+		    ARCHIVE_EXTRACT_SECURE_NODOTDOT | ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS | ARCHIVE_EXTRACT_UNLINK;
 	struct archive *in = archive_read_new(), *out = archive_write_disk_new();
 
 	if (owners)
@@ -221,7 +224,8 @@ static int unpack(const char *folder, const char *from, const char *to, bool own
 		return fail(folder, strerrordesc_np(errno));
 	(void)archive_read_support_format_tar(in);
 	(void)archive_write_disk_set_options(out, flags);
-	int r = archive_read_open_fd(in, STDIN_FILENO, 65536) == ARCHIVE_OK ? unpack_all(in, out, from, to) : fail("input", archive_error_string(in));
+	int r = archive_read_open_fd(in, STDIN_FILENO, 65536) == ARCHIVE_OK ? unpack_all(in, out, from, to) :
+									      fail("input", archive_error_string(in));
 	(void)archive_read_free(in);
 	(void)archive_write_free(out);
 	return r;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * allow and deny: one rule more or less on a workspace that may run. A list that is empty means its default, so the first `allow`
- * keeps the default beside it ("wan"), and the last one that is taken away leaves "none" - otherwise fewer rules would allow more.
+ * allow and deny: one rule more or less on a workspace that may run. A list that is empty means its default, so the first
+ * `allow` keeps the default beside it ("wan"), and the last one that is taken away leaves "none" - otherwise fewer rules would
+ * allow more.
  */
 #include <stdio.h>
 #include <string.h>
@@ -83,8 +84,8 @@ static void deny_one(struct lists *l, const char *rule)
 	l->deny_changed |= spec_edit_add(l->deny, rule);
 }
 
-static int change(struct cli *cli, const struct args *a, const json_t *spec, void (*one)(struct lists *l, const char *rule), json_t *body,
-		  struct err *e)
+static int change(struct cli *cli, const struct args *a, const json_t *spec, void (*one)(struct lists *l, const char *rule),
+		  json_t *body, struct err *e)
 {
 	struct lists l = { .key = args_flag(a, "from") ? "from" : "allow" };
 	own_json json_t *rules = NULL, *open = spec_edit_list(spec, l.key), *deny = spec_edit_list(spec, "deny");
@@ -111,7 +112,8 @@ static int change(struct cli *cli, const struct args *a, const json_t *spec, voi
 	if (l.deny_changed)
 		(void)json_object_set(body, "deny", deny);
 	if (first && l.open_changed && args_flag(a, "from") && !cli->quiet)
-		(void)fputs("note: from now on only these rules say who may connect; before, workspaces of the same owner or group might\n", stderr);
+		(void)fputs("note: from now on only these rules say who may connect; before, workspaces of the same owner or "
+			    "group might\n", stderr);
 	return 0;
 }
 
@@ -127,12 +129,20 @@ static int take_rules(struct cli *cli, const struct args *a, const char *name, c
 	return change(cli, a, spec, deny_one, body, e);
 }
 
-static int allow(struct cli *cli, const struct args *a, struct err *e) { return spec_edit(cli, a, args_operand(a, 0), add_rules, e); }
-static int deny(struct cli *cli, const struct args *a, struct err *e) { return spec_edit(cli, a, args_operand(a, 0), take_rules, e); }
+static int allow(struct cli *cli, const struct args *a, struct err *e)
+{
+	return spec_edit(cli, a, args_operand(a, 0), add_rules, e);
+}
+
+static int deny(struct cli *cli, const struct args *a, struct err *e)
+{
+	return spec_edit(cli, a, args_operand(a, 0), take_rules, e);
+}
 
 static const char rules_text[] =
-	"RULE is who, then perhaps which services: wan, site, any, none, group:NAME, workspace:NAME, network:NAME, or an address; tcp/22,80-90, "
-	"udp/53, icmp. Without a rule, what is there is listed. Changes act within a second; connections that stay allowed go on.";
+	"RULE is who, then perhaps which services: wan, site, any, none, group:NAME, workspace:NAME, network:NAME, or an "
+	"address; tcp/22,80-90, udp/53, icmp. Without a rule, what is there is listed. Changes act within a second; "
+	"connections that stay allowed go on.";
 static const struct operand operands[] = { { "WORKSPACE", "workspace", COMPLETE_WORKSPACE },
 					   { "RULE", "rule: who, then services", .optional = true, .many = true },
 					   { 0 } };
@@ -155,7 +165,10 @@ static const struct example deny_examples[] = {
 	{ "carrel deny web 192.0.2.0/24", "an exception: no rule says so, so one that denies is added" },
 	{ 0 },
 };
-const struct verb verb_allow = { "allow", "let a workspace talk to others, or others to it", rules_text, operands, allow_options, change_options,
+const struct verb verb_allow = { "allow",        "let a workspace talk to others, or others to it",
+				 rules_text,     operands,
+				 allow_options,  change_options,
 				 allow_examples, allow };
-const struct verb verb_deny = { "deny", "take a rule away, or add an exception", rules_text, operands, deny_options, change_options, deny_examples,
-				deny };
+const struct verb verb_deny = {
+	"deny", "take a rule away, or add an exception", rules_text, operands, deny_options, change_options, deny_examples, deny
+};

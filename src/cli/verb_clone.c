@@ -65,10 +65,13 @@ static int clone_workspace(struct cli *cli, const struct args *a, struct err *e)
 	return r < 0 ? r : await_each(cli, json_object_get(json_object_get(operation, "result"), "clones"), e);
 }
 
-static const struct operand operands[] = { { "NAME", "workspace: a machine that runs, or any that is stopped", COMPLETE_WORKSPACE }, { 0 } };
+static const struct operand operands[] = {
+	{ "NAME", "workspace: a machine that runs, or any that is stopped", COMPLETE_WORKSPACE }, { 0 }
+};
 static const struct option options[] = {
 	{ "count", 'n', OPTION_TEXT, "N", "how many, up to 256; one when missing" },
-	{ "name-prefix", 0, OPTION_TEXT, "PREFIX", "they are called PREFIX-1, PREFIX-2, ...; the name of the original when missing" },
+	{ "name-prefix", 0, OPTION_TEXT, "PREFIX",
+	  "they are called PREFIX-1, PREFIX-2, ...; the name of the original when missing" },
 	{ 0 },
 };
 static const struct example examples[] = {
@@ -78,10 +81,11 @@ static const struct example examples[] = {
 };
 const struct verb verb_clone = {
 	"clone", "make running copies of a running machine, or copies of a stopped workspace",
-	"Clones of a machine that runs have its memory, which they share until they write to it, and copies of its volumes. Each has its own "
-	"name, machine id, addresses and random numbers. Programs learn of it by the file /run/carrel/clone, which has the clone's number, and "
-	"by the programs in /etc/carrel/cloned.d, which are run with number and name. The original stands still for a moment.\n\n"
-	"Of a stopped workspace the volumes are copied; the clones are prepared and can be started. Published ports and fixed addresses stay "
-	"with the original.",
+	"Clones of a machine that runs have its memory, which they share until they write to it, and copies of its volumes. "
+	"Each has its own name, machine id, addresses and random numbers. Programs learn of it by the file /run/carrel/clone, "
+	"which has the clone's number, and by the programs in /etc/carrel/cloned.d, which are run with number and name. The "
+	"original stands still for a moment.\n\n"
+	"Of a stopped workspace the volumes are copied; the clones are prepared and can be started. Published ports and fixed "
+	"addresses stay with the original.",
 	operands, options, change_options, examples, clone_workspace,
 };

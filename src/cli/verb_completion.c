@@ -33,4 +33,5 @@ const struct verb verb_completion = {
 	"Installed packages bring them already. The scripts ask this program, and it asks the service for names.",
 	shell, NULL, NULL, examples, completion,
 };
-const struct verb verb_complete = { "__complete", "what may follow the words", NULL, words, NULL, NULL, NULL, complete, .hidden = true };
+const struct verb verb_complete = { "__complete", "what may follow the words", NULL, words, NULL, NULL, NULL, complete,
+				    .hidden = true };

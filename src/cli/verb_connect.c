@@ -44,9 +44,13 @@ static int add_network(struct cli *cli, const struct args *a, const char *name, 
 	return json_object_set(body, "networks", list);
 }
 
-static int connect_network(struct cli *cli, const struct args *a, struct err *e) { return spec_edit(cli, a, args_operand(a, 0), add_network, e); }
+static int connect_network(struct cli *cli, const struct args *a, struct err *e)
+{
+	return spec_edit(cli, a, args_operand(a, 0), add_network, e);
+}
 
-static int take_networks(struct cli *cli, const struct args *a, const char *name, const json_t *spec, json_t *body, struct err *e)
+static int take_networks(struct cli *cli, const struct args *a, const char *name, const json_t *spec, json_t *body,
+			 struct err *e)
 {
 	own_json json_t *list = spec_edit_list(spec, "networks");
 	int r = 0;
@@ -55,7 +59,8 @@ static int take_networks(struct cli *cli, const struct args *a, const char *name
 	for (size_t i = 1; r == 0 && i < a->operand_count; i++) {
 		bool found = false;
 		for (size_t j = json_array_size(list); j-- > 0;)
-			if (str_eq(json_string_value(json_object_get(json_array_get(list, j), "network")), args_operand(a, i))) {
+			if (str_eq(json_string_value(json_object_get(json_array_get(list, j), "network")),
+				   args_operand(a, i))) {
 				(void)json_array_remove(list, j);
 				found = true;
 			}
@@ -70,7 +75,9 @@ static int disconnect_network(struct cli *cli, const struct args *a, struct err 
 	return spec_edit(cli, a, args_operand(a, 0), take_networks, e);
 }
 
-static const struct operand connect_operands[] = { { "WORKSPACE", "workspace", COMPLETE_WORKSPACE }, { "NETWORK", "network", COMPLETE_NETWORK }, { 0 } };
+static const struct operand connect_operands[] = { { "WORKSPACE", "workspace", COMPLETE_WORKSPACE },
+						   { "NETWORK", "network", COMPLETE_NETWORK },
+						   { 0 } };
 static const struct operand disconnect_operands[] = { { "WORKSPACE", "workspace", COMPLETE_WORKSPACE },
 						      { "NETWORK", "networks to leave", COMPLETE_NETWORK, .many = true },
 						      { 0 } };
@@ -86,11 +93,14 @@ static const struct option connect_options[] = {
 };
 static const struct example connect_examples[] = {
 	{ "carrel connect web lab", "one more interface, while it runs" },
-	{ "carrel connect web lab --ipv4 10.88.0.50 --in-most 100M", "with an address and a limit; changes one that is connected" },
+	{ "carrel connect web lab --ipv4 10.88.0.50 --in-most 100M",
+	  "with an address and a limit; changes one that is connected" },
 	{ 0 },
 };
-static const struct example disconnect_examples[] = { { "carrel disconnect web lab", "its addresses rest a minute, then others may get them" }, { 0 } };
-const struct verb verb_connect = { "connect", "connect a workspace to a network", NULL, connect_operands, connect_options, change_options,
-				   connect_examples, connect_network };
-const struct verb verb_disconnect = { "disconnect", "take a workspace off a network", NULL, disconnect_operands, NULL, change_options,
-				      disconnect_examples, disconnect_network };
+static const struct example disconnect_examples[] = {
+	{ "carrel disconnect web lab", "its addresses rest a minute, then others may get them" }, { 0 }
+};
+const struct verb verb_connect = { "connect", "connect a workspace to a network", NULL, connect_operands, connect_options,
+				   change_options, connect_examples, connect_network };
+const struct verb verb_disconnect = { "disconnect", "take a workspace off a network", NULL, disconnect_operands, NULL,
+				      change_options, disconnect_examples, disconnect_network };

@@ -34,7 +34,7 @@ static const struct example examples[] = {
 };
 const struct verb verb_console = {
 	"console", "connect this terminal to a workspace's console",
-	"The console is the terminal of the first process: boot messages and a login of a full system, or the program that was deployed with "
-	"--terminal. Leaving it ends nothing.",
+	"The console is the terminal of the first process: boot messages and a login of a full system, or the program that was "
+	"deployed with --terminal. Leaving it ends nothing.",
 	operands, options, NULL, examples, console,
 };

@@ -51,7 +51,8 @@ static void split(struct place *p, const char *given)
 	if (n == 0)
 		p->path = (free(p->path), mem_strdup("/"));
 	const char *slash = strrchr(p->path, '/');
-	p->parent = slash ? slash == p->path ? mem_strdup("/") : mem_strndup(p->path, (size_t)(slash - p->path)) : mem_strdup(".");
+	p->parent = slash ? slash == p->path ? mem_strdup("/") : mem_strndup(p->path, (size_t)(slash - p->path)) :
+			    mem_strdup(".");
 	p->base = mem_strdup(slash ? slash[1] ? slash + 1 : "." : p->path);
 }
 
@@ -92,8 +93,8 @@ struct target {
 	const char *folder, *name; /* in the workspace; the entries' new first part */
 };
 
-static int choose_target(const struct place *to, enum copy_kind kind, const struct place *from, bool from_folder, struct target *ret,
-			 struct err *e)
+static int choose_target(const struct place *to, enum copy_kind kind, const struct place *from, bool from_folder,
+			 struct target *ret, struct err *e)
 {
 	if (kind == COPY_FOLDER) {
 		*ret = (struct target){ to->path, from->content && from_folder ? "." : from->base };
@@ -193,7 +194,8 @@ static int cp(struct cli *cli, const struct args *a, struct err *e)
 }
 
 static const struct operand operands[] = {
-	{ "SOURCE", "file or folder here, or NAME:/PATH; FOLDER/. is its content; - is a tar on standard input", COMPLETE_COPY },
+	{ "SOURCE", "file or folder here, or NAME:/PATH; FOLDER/. is its content; - is a tar on standard input",
+	  COMPLETE_COPY },
 	{ "DESTINATION", "the same; - is a tar on standard output", COMPLETE_COPY },
 	{ 0 },
 };
@@ -211,7 +213,7 @@ static const struct example examples[] = {
 };
 const struct verb verb_cp = {
 	"cp", "copy files into or out of a workspace",
-	"A folder goes into a destination that is a folder; into one that is absent it goes by that name. Without -a, what is copied in "
-	"belongs to root and what is copied out belongs to the caller.",
+	"A folder goes into a destination that is a folder; into one that is absent it goes by that name. Without -a, what is "
+	"copied in belongs to root and what is copied out belongs to the caller.",
 	operands, options, NULL, examples, cp,
 };

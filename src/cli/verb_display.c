@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Viewers speak RFB on a socket of their own; each connection becomes one stream of the service. Both sides are read only while
- * the other takes what it is given: what is held of one viewer is a frame in each direction.
+ * Theory. Viewers speak RFB on a socket of their own; each connection becomes one stream of the service. Both sides are read
+ * only while the other takes what it is given: what is held of one viewer is a frame in each direction.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -223,7 +223,8 @@ static int display(struct cli *cli, const struct args *a, struct err *e)
 
 static const struct operand operands[] = { { "NAME", "workspace", COMPLETE_WORKSPACE }, { 0 } };
 static const struct option options[] = {
-	{ "listen", 0, OPTION_TEXT, "WHERE", "for viewers: ADDRESS:PORT (port 0: a free one), or the path of a new socket; printed when it is there",
+	{ "listen", 0, OPTION_TEXT, "WHERE",
+	  "for viewers: ADDRESS:PORT (port 0: a free one), or the path of a new socket; printed when it is there",
 	  .complete = COMPLETE_FILE },
 	{ 0 },
 };
@@ -234,8 +235,8 @@ static const struct example examples[] = {
 };
 const struct verb verb_display = {
 	"display", "show the screen of a machine to a VNC viewer",
-	"The screen of a workspace that boots a disk image, as RFB (RFC 6143). Without --listen one viewer's bytes are standard input and output. "
-	"There is no password: whoever may connect sees the screen and types. A socket with a path can be opened by you only; a port can be "
-	"opened by everybody on this computer.",
+	"The screen of a workspace that boots a disk image, as RFB (RFC 6143). Without --listen one viewer's bytes are "
+	"standard input and output. There is no password: whoever may connect sees the screen and types. A socket with a path "
+	"can be opened by you only; a port can be opened by everybody on this computer.",
 	operands, options, NULL, examples, display,
 };

@@ -23,7 +23,9 @@ static char *detail(const json_t *item, const json_t *value)
 /* Prints one host; false: it lacks what is required. */
 static bool print_host(const struct cli *cli, const json_t *host)
 {
-	static const struct column columns[] = { { "HERE", "ok", mark }, { "WHAT", "name", NULL }, { "DETAIL", "detail", detail }, { 0 } };
+	static const struct column columns[] = {
+		{ "HERE", "ok", mark }, { "WHAT", "name", NULL }, { "DETAIL", "detail", detail }, { 0 }
+	};
 	const json_t *items = json_at(host, "facts.items"), *item;
 	bool fine = json_is_true(json_at(host, "connected"));
 	own_strbuf struct str name = { 0 };
@@ -68,8 +70,11 @@ static int doctor(struct cli *cli, const struct args *a, struct err *e)
 }
 
 static const struct option options[] = {
-	{ "fix", 0, OPTION_FLAG, NULL, "as root, on a host: have the kernel run programs of other processors by QEMU's user mode" },
+	{ "fix", 0, OPTION_FLAG, NULL,
+	  "as root, on a host: have the kernel run programs of other processors by QEMU's user mode" },
 	{ 0 },
 };
 static const struct example examples[] = { { "carrel doctor", "what each host can do and what it lacks" }, { 0 } };
-const struct verb verb_doctor = { "doctor", "say what the hosts can do and what is missing", NULL, NULL, options, NULL, examples, doctor };
+const struct verb verb_doctor = {
+	"doctor", "say what the hosts can do and what is missing", NULL, NULL, options, NULL, examples, doctor
+};

@@ -15,7 +15,8 @@ static void add_members(struct str *line, const json_t *object)
 	json_object_foreach((json_t *)(uintptr_t)object, key, value) {
 		if (str_eq(key, "at") || str_eq(key, "kind") || str_eq(key, "body") || json_is_null(value))
 			continue;
-		own_str char *text = json_is_string(value) ? mem_strdup(json_string_value(value)) : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+		own_str char *text = json_is_string(value) ? mem_strdup(json_string_value(value)) :
+							     json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
 		str_putc(line, ' ');
 		print_escape(line, key);
 		str_putc(line, '=');

@@ -86,6 +86,7 @@ static const struct example examples[] = {
 };
 const struct verb verb_exec = {
 	"exec", "run a program in a running workspace",
-	"The exit status is the program's; 125: it could not be tried; 126: the program cannot be executed; 127: it is not there.",
+	"The exit status is the program's; 125: it could not be tried; 126: the program cannot be executed; 127: it is not "
+	"there.",
 	operands, options, NULL, examples, exec_program,
 };

@@ -59,8 +59,8 @@ static uint64_t take_up(const char *part, int fd, json_t *request)
 
 static int transfer(struct cli *cli, const char *name, json_t *request, int fd, uint64_t known, struct err *e)
 {
-	struct bundle_transfer t = { .path = client_path("/v1/workspaces/%s/export", name), .request = request, .into = fd, .from = -1, .back = -1,
-				     .known = known, .label = name };
+	struct bundle_transfer t = { .path = client_path("/v1/workspaces/%s/export", name), .request = request, .into = fd,
+				     .from = -1, .back = -1, .known = known, .label = name };
 	return bundle_transfer(cli, &t, e);
 }
 
@@ -71,7 +71,8 @@ static int fill(struct cli *cli, const char *name, json_t *request, const char *
 
 	if (r < 0 && known && e->kind == ERR_PRECONDITION) {
 		if (!cli->quiet)
-			(void)fprintf(stderr, "carrel: the workspace has changed since %s was begun: from the start again\n", part);
+			(void)fprintf(stderr, "carrel: the workspace has changed since %s was begun: from the start again\n",
+				      part);
 		(void)json_object_del(request, "from");
 		if (ftruncate(fd, 0) < 0 || lseek(fd, 0, SEEK_SET) < 0)
 			return err_errno(e, errno, "empty %s", part);
@@ -83,7 +84,8 @@ static int fill(struct cli *cli, const char *name, json_t *request, const char *
 }
 
 /* Its disk alone: a file of others, which cannot be continued. */
-static int export_disk(struct cli *cli, const struct args *a, const char *name, const char *part, const char *file, struct err *e)
+static int export_disk(struct cli *cli, const struct args *a, const char *name, const char *part, const char *file,
+		       struct err *e)
 {
 	own_json json_t *request = json_pack("{s:s}", "format", args_text(a, "as"));
 	const char *more = args_text(a, "base") ? "base" : args_flag(a, "snapshots") ? "snapshots" : NULL;
@@ -139,10 +141,12 @@ static const struct operand operands[] = {
 	{ 0 },
 };
 static const struct option options[] = {
-	{ "base", 'b', OPTION_MANY, "IMAGE|FILE", "leave out the partitions of an image, of another bundle, or of a list: the other side has them", NULL,
+	{ "base", 'b', OPTION_MANY, "IMAGE|FILE",
+	  "leave out the partitions of an image, of another bundle, or of a list: the other side has them", NULL,
 	  COMPLETE_IMAGE_OR_FILE },
 	{ "snapshots", 0, OPTION_FLAG, NULL, "its snapshots too" },
-	{ "as", 0, OPTION_TEXT, "FORMAT", "of a stopped workspace that boots a disk: that alone, with what it wrote, as qcow2, vmdk, ova or raw" },
+	{ "as", 0, OPTION_TEXT, "FORMAT",
+	  "of a stopped workspace that boots a disk: that alone, with what it wrote, as qcow2, vmdk, ova or raw" },
 	{ 0 },
 };
 static const struct example examples[] = {
@@ -153,8 +157,8 @@ static const struct example examples[] = {
 };
 const struct verb verb_export = {
 	"export", "write a whole workspace to one file",
-	"The file holds spec, identity, image, volumes and, of a suspended workspace, its memory: carrel import makes it a workspace again, here or "
-	"elsewhere. (An image alone: carrel image export.)\n\n"
+	"The file holds spec, identity, image, volumes and, of a suspended workspace, its memory: carrel import makes it a "
+	"workspace again, here or elsewhere. (An image alone: carrel image export.)\n\n"
 	"It is written as FILE.part. What interrupts the export leaves that, and the same command goes on where it ended.",
 	operands, options, NULL, examples, export,
 };

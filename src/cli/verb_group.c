@@ -13,8 +13,11 @@ static char *text_count(const json_t *item, const json_t *value)
 
 static int list(struct cli *cli, const struct args *a, struct err *e)
 {
-	static const struct column columns[] = { { "NAME", "name" }, { "OWNER", "owner" }, { "WORKSPACES", "workspaces", text_count },
-						 { "CREATED", "created", text_age }, { 0 } };
+	static const struct column columns[] = { { "NAME", "name" },
+						 { "OWNER", "owner" },
+						 { "WORKSPACES", "workspaces", text_count },
+						 { "CREATED", "created", text_age },
+						 { 0 } };
 
 	(void)a;
 	return show_list(cli, "/v1/groups" CLIENT_PAGE, columns, e);
@@ -104,12 +107,17 @@ static int share(struct cli *cli, const struct args *a, struct err *e)
 
 static const struct operand one[] = { { "GROUP", "group", COMPLETE_GROUP }, { 0 } };
 static const struct operand many[] = { { "GROUP", "groups that nobody is in", COMPLETE_GROUP, .many = true }, { 0 } };
-static const struct operand members[] = { { "GROUP", "group", COMPLETE_GROUP }, { "WORKSPACE", "workspaces", COMPLETE_WORKSPACE, .many = true }, { 0 } };
+static const struct operand members[] = { { "GROUP", "group", COMPLETE_GROUP }, { "WORKSPACE", "workspaces", COMPLETE_WORKSPACE,
+										  .many = true }, { 0 } };
 static const struct operand users[] = { { "GROUP", "group", COMPLETE_GROUP }, { "UID", "user ids", .many = true }, { 0 } };
-static const struct option share_options[] = { { "stop", 0, OPTION_FLAG, NULL, "share with them no longer; who is in stays in" }, { 0 } };
+static const struct option share_options[] = {
+	{ "stop", 0, OPTION_FLAG, NULL, "share with them no longer; who is in stays in" }, { 0 }
+};
 static const struct example list_examples[] = { { "carrel group ls", "groups, their owners and sizes" }, { 0 } };
 static const struct example show_examples[] = { { "carrel group show lab-a", "who is in it" }, { 0 } };
-static const struct example add_examples[] = { { "carrel group add lab-a web db", "the group is made when it is new; it is yours then" }, { 0 } };
+static const struct example add_examples[] = {
+	{ "carrel group add lab-a web db", "the group is made when it is new; it is yours then" }, { 0 }
+};
 static const struct example remove_examples[] = { { "carrel group remove lab-a web", "acts within a second" }, { 0 } };
 static const struct example rm_examples[] = { { "carrel group rm lab-a", "refused while workspaces are in it" }, { 0 } };
 static const struct example share_examples[] = {
@@ -119,8 +127,13 @@ static const struct example share_examples[] = {
 };
 const struct verb verb_group_ls = { "group ls", "list groups", NULL, NULL, NULL, NULL, list_examples, list };
 const struct verb verb_group_show = { "group show", "show a group", NULL, one, NULL, NULL, show_examples, show };
-const struct verb verb_group_add = { "group add", "put workspaces in a group", NULL, members, change_options, NULL, add_examples, add };
-const struct verb verb_group_remove = { "group remove", "take workspaces out of a group", NULL, members, change_options, NULL, remove_examples,
-					remove_members };
+const struct verb verb_group_add = {
+	"group add", "put workspaces in a group", NULL, members, change_options, NULL, add_examples, add
+};
+const struct verb verb_group_remove = {
+	"group remove", "take workspaces out of a group", NULL, members, change_options, NULL, remove_examples, remove_members
+};
 const struct verb verb_group_rm = { "group rm", "remove groups", NULL, many, change_options, NULL, rm_examples, remove_groups };
-const struct verb verb_group_share = { "group share", "let others put workspaces in a group", NULL, users, share_options, NULL, share_examples, share };
+const struct verb verb_group_share = {
+	"group share", "let others put workspaces in a group", NULL, users, share_options, NULL, share_examples, share
+};

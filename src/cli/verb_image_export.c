@@ -163,8 +163,8 @@ static const struct operand operands[] = {
 };
 static const struct option options[] = {
 	{ "format-image", 0, OPTION_TEXT, "FORMAT",
-	  "oci: an OCI image layout in a tar; tar: one tar of all files; partitions: an OCI layout with our own layers; of disks: qcow2, vmdk "
-	  "(streamOptimized), ova, raw; what the name of FILE ends with, else oci",
+	  "oci: an OCI image layout in a tar; tar: one tar of all files; partitions: an OCI layout with our own layers; of "
+	  "disks: qcow2, vmdk (streamOptimized), ova, raw; what the name of FILE ends with, else oci",
 	  formats },
 	{ 0 },
 };
@@ -176,7 +176,7 @@ static const struct example examples[] = {
 };
 const struct verb verb_image_export = {
 	"image export", "write an image to a file",
-	"The file appears under its name when it is whole. Ctrl-C, a reader that goes away, and carrel operation cancel end the export; carrel "
-	"operation ls shows how far it is. Equal images give equal bytes.",
+	"The file appears under its name when it is whole. Ctrl-C, a reader that goes away, and carrel operation cancel end "
+	"the export; carrel operation ls shows how far it is. Equal images give equal bytes.",
 	operands, options, NULL, examples, export,
 };

@@ -15,17 +15,19 @@
 #include "cli/source.h"
 #include "model/machine.h"
 
-static int fetch(struct client *client, const struct args *a, const char *name, const char *source, json_t **ret_answer, struct err *e)
+static int fetch(struct client *client, const struct args *a, const char *name, const char *source, json_t **ret_answer,
+		 struct err *e)
 {
 	struct registry_login login = { 0 };
 	int r = credentials_find(a, source, &login, e);
 
 	if (r < 0)
 		return r;
-	own_json json_t *body = json_pack("{s:s, s:s, s:s*, s:s*, s:s*}", "name", name, "source", source, "architecture", args_text(a, "arch"),
-					  "user", login.user, "password", login.password);
+	own_json json_t *body = json_pack("{s:s, s:s, s:s*, s:s*, s:s*}", "name", name, "source", source, "architecture",
+					  args_text(a, "arch"), "user", login.user, "password", login.password);
 	registry_login_done(&login);
-	return body ? client_call(client, "POST", "/v1/images", body, ret_answer, e) : err_set(e, ERR_INVALID, "source, user name or password is not UTF-8");
+	return body ? client_call(client, "POST", "/v1/images", body, ret_answer, e) :
+		      err_set(e, ERR_INVALID, "source, user name or password is not UTF-8");
 }
 
 static int check_options(const struct args *a, bool registry, struct err *e)
@@ -54,8 +56,8 @@ static void upload_path(struct str *out, const struct args *a, const char *name,
 			str_printf(out, "&%s=%s", of_disks[i], args_text(a, of_disks[i])); /* one of a list */
 }
 
-static int upload(struct cli *cli, struct client *client, const struct args *a, const char *name, const char *text, json_t **ret_answer,
-		  struct err *e)
+static int upload(struct cli *cli, struct client *client, const struct args *a, const char *name, const char *text,
+		  json_t **ret_answer, struct err *e)
 {
 	own_source struct source source = SOURCE_NONE;
 	struct progress progress;
@@ -118,7 +120,8 @@ static int import(struct cli *cli, const struct args *a, struct err *e)
 static const char *const formats[] = { "tar", "oci", "disk", "raw", NULL };
 static const struct operand operands[] = {
 	{ "NAME", "name of the image, with or without :TAG" },
-	{ "SOURCE", "folder, archive, disk image, - (one of these on standard input), docker://HOST/NAME:TAG, or debian:SUITE", COMPLETE_FILE },
+	{ "SOURCE", "folder, archive, disk image, - (one of these on standard input), docker://HOST/NAME:TAG, or debian:SUITE",
+	  COMPLETE_FILE },
 	{ 0 },
 };
 static const struct option options[] = {
@@ -126,7 +129,8 @@ static const struct option options[] = {
 	{ "firmware", 0, OPTION_TEXT, "FIRMWARE", "disks: what boots it: bios or uefi", machine_firmware_names },
 	{ "disk-bus", 0, OPTION_TEXT, "BUS", "disks: how they are attached: virtio, sata or nvme", machine_bus_names },
 	{ "nic", 0, OPTION_TEXT, "CARD", "disks: the network card: virtio or e1000", machine_nic_names },
-	{ "arch", 0, OPTION_TEXT, "PROCESSOR", "processor that the image is for, such as arm64 or riscv64; the service's own when missing" },
+	{ "arch", 0, OPTION_TEXT, "PROCESSOR",
+	  "processor that the image is for, such as arm64 or riscv64; the service's own when missing" },
 	{ "include", 0, OPTION_TEXT, "PACKAGES", "debian: more packages, joined by commas" },
 	{ "variant", 0, OPTION_TEXT, "VARIANT", "debian: minbase, important (the default), standard: see mmdebstrap(1)" },
 	{ "username", 0, OPTION_TEXT, "NAME", "docker: user name for the registry" },
@@ -138,7 +142,8 @@ static const struct option options[] = {
 static const struct example examples[] = {
 	{ "carrel image import debian debian:bookworm --include openssh-server", "a Debian from its packages" },
 	{ "carrel image import alpine docker://docker.io/library/alpine:3.20", "from a registry" },
-	{ "carrel image import app docker://registry.example.org/app --username me --password-stdin <token", "from one that asks who you are" },
+	{ "carrel image import app docker://registry.example.org/app --username me --password-stdin <token",
+	  "from one that asks who you are" },
 	{ "carrel image import app ./rootfs", "a folder" },
 	{ "carrel image import win server.qcow2 --firmware uefi --disk-bus sata", "a disk, booted as it is" },
 	{ "docker save app | carrel image import app -", "what another tool writes" },
@@ -146,12 +151,13 @@ static const struct example examples[] = {
 };
 const struct verb verb_image_import = {
 	"image import", "make an image from a folder, an archive, a disk, a registry or Debian's packages",
-	"Archives may be plain or compressed with gzip, xz or zstd; an OCI image layout is recognized as a folder and as an archive. What the "
-	"service has already is not stored twice. Ctrl-C ends the import and leaves nothing behind.\n\n"
-	"Disk images - qcow2, VMDK, VHDX, VHD, VDI, OVA and raw disks - become images that machines boot as they are (engines emulator and kvm). "
-	"Those that need other files, such as a backing file, are refused.\n\n"
-	"A registry that asks for user name and password gets those that are given here, or its own entry of a password file as docker login and "
-	"podman login write it: --authfile, $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, ~/.docker/config.json. Entries of other "
-	"registries stay where they are, helper programs (credHelpers) are not run, and the service keeps nothing of it.",
+	"Archives may be plain or compressed with gzip, xz or zstd; an OCI image layout is recognized as a folder and as an "
+	"archive. What the service has already is not stored twice. Ctrl-C ends the import and leaves nothing behind.\n\n"
+	"Disk images - qcow2, VMDK, VHDX, VHD, VDI, OVA and raw disks - become images that machines boot as they are (engines "
+	"emulator and kvm). Those that need other files, such as a backing file, are refused.\n\n"
+	"A registry that asks for user name and password gets those that are given here, or its own entry of a password file "
+	"as docker login and podman login write it: --authfile, $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, "
+	"~/.docker/config.json. Entries of other registries stay where they are, helper programs (credHelpers) are not run, "
+	"and the service keeps nothing of it.",
 	operands, options, change_options, examples, import,
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The image first, as any image is imported, when the service does not have it; then a new workspace, prepared and empty; then what
- * fills it. What breaks off leaves the workspace unfilled, unusable, and labelled with the bundle that it is of; the same command finds it and sends what is
- * missing.
+ * The image first, as any image is imported, when the service does not have it; then a new workspace, prepared and empty; then
+ * what fills it. What breaks off leaves the workspace unfilled, unusable, and labelled with the bundle that it is of; the same
+ * command finds it and sends what is missing.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -68,13 +68,16 @@ static bool has_image(struct client *client, const char *reference, const char *
 	own_str char *path = client_path("/v1/images/%s", reference);
 	own_json json_t *found = NULL;
 
-	return client_call(client, "GET", path, NULL, &found, NULL) == 0 && str_eq(json_string_value(json_object_get(found, "digest")), digest);
+	return client_call(client, "GET", path, NULL, &found, NULL) == 0 &&
+	       str_eq(json_string_value(json_object_get(found, "digest")), digest);
 }
 
 /* What the spec shall call the image: its own name when that means it, or can mean it; else its digest. */
-static int settle_image(struct cli *cli, struct client *client, const char *file, json_t *spec, const json_t *image, struct err *e)
+static int settle_image(struct cli *cli, struct client *client, const char *file, json_t *spec, const json_t *image,
+			struct err *e)
 {
-	const char *name = json_string_value(json_object_get(image, "name")), *digest = json_string_value(json_object_get(image, "digest"));
+	const char *name = json_string_value(json_object_get(image, "name")),
+		   *digest = json_string_value(json_object_get(image, "digest"));
 	own_str char *path = client_path("/v1/images/%s", name ? name : "none");
 	int r = 0;
 
@@ -150,25 +153,29 @@ static char *find_unfilled(struct client *client, const char *name, const json_t
 
 	if (client_call(client, "GET", path, NULL, &found, NULL) < 0)
 		return NULL;
-	const char *of = json_string_value(json_object_get(json_object_get(json_object_get(found, "spec"), "labels"), "carrel.importing"));
+	const char *of = json_string_value(json_object_get(json_object_get(json_object_get(found, "spec"), "labels"),
+							   "carrel.importing"));
 	bool same = of && str_eq(of, json_string_value(json_object_get(shown, "digest")));
 	same = same && str_eq(json_string_value(json_object_get(found, "state")), "prepared");
 	return same ? mem_strdup(json_string_value(json_object_get(found, "id"))) : NULL;
 }
 
-static int make_workspace(struct cli *cli, struct client *client, json_t *spec, const json_t *shown, char **ret_id, struct err *e)
+static int make_workspace(struct cli *cli, struct client *client, json_t *spec, const json_t *shown, char **ret_id,
+			  struct err *e)
 {
 	const json_t *header = json_object_get(shown, "header");
 	own_json json_t *answer = NULL;
 	json_t *snapshots = json_object_get(header, "snapshots");
 	own_json json_t *carried = json_pack("{s:O, s:O, s:o}", "id", json_object_get(header, "id"), "bundle",
-					     json_object_get(shown, "digest"), "snapshots", snapshots ? json_incref(snapshots) : json_array());
+					     json_object_get(shown, "digest"), "snapshots",
+					     snapshots ? json_incref(snapshots) : json_array());
 	own_json json_t *body = json_pack("{s:O, s:O}", "spec", spec, "carried", carried);
 	int r = client_call(client, "POST", "/v1/workspaces", body, &answer, e);
 
 	bool connected = json_array_size(json_object_get(spec, "networks")) > 0;
-	if (r < 0 && connected && (strstr(e->message, "address") || strstr(e->message, "network") || strstr(e->message, "rests for") ||
-				   strstr(e->message, "is taken by workspace")))
+	if (r < 0 && connected &&
+	    (strstr(e->message, "address") || strstr(e->message, "network") || strstr(e->message, "rests for") ||
+	     strstr(e->message, "is taken by workspace")))
 		return err_hint(e, "--new-addresses, or --network NETWORK");
 	if (r < 0)
 		return r;
@@ -185,8 +192,9 @@ static int fill(struct cli *cli, const char *file, const char *id, const char *n
 
 	if (r < 0)
 		return r;
-	struct bundle_transfer t = { .path = client_path("/v1/workspaces/%s/import", id), .request = request, .into = -1, .from = child.fd,
-				     .back = child.back_fd, .total = (uint64_t)json_integer_value(json_object_get(shown, "sent")), .label = name };
+	struct bundle_transfer t = { .path = client_path("/v1/workspaces/%s/import", id), .request = request, .into = -1,
+				     .from = child.fd, .back = child.back_fd,
+				     .total = (uint64_t)json_integer_value(json_object_get(shown, "sent")), .label = name };
 	r = bundle_transfer(cli, &t, e);
 	if (bundle_close(&child, &of_reader) < 0 && of_reader.kind == ERR_CORRUPT) {
 		*e = of_reader;
@@ -198,7 +206,8 @@ static int fill(struct cli *cli, const char *file, const char *id, const char *n
 /* Gone when this returns, so that the name is free for another try. */
 static void give_up(struct client *client, const char *id)
 {
-	own_str char *path = client_path("/v1/workspaces/%s?force=1", id), *wait = client_path("/v1/workspaces/%s?wait=30&state=removed", id);
+	own_str char *path = client_path("/v1/workspaces/%s?force=1", id),
+		     *wait = client_path("/v1/workspaces/%s?wait=30&state=removed", id);
 
 	cli_interrupted = 0;
 	(void)!client_call(client, "DELETE", path, NULL, NULL, NULL);
@@ -209,7 +218,8 @@ static void give_up(struct client *client, const char *id)
 static int leave(struct client *client, const char *id, const char *name, const json_t *shown, struct err *e)
 {
 	own_str char *unfilled = find_unfilled(client, name, shown); /* another import may have filled it meanwhile */
-	static const enum err_kind final[] = { ERR_CORRUPT, ERR_DENIED, ERR_INVALID, ERR_UNSUPPORTED, ERR_CONFLICT, ERR_TOO_LARGE };
+	static const enum err_kind final[] = { ERR_CORRUPT,     ERR_DENIED,   ERR_INVALID,
+					       ERR_UNSUPPORTED, ERR_CONFLICT, ERR_TOO_LARGE };
 
 	for (size_t i = 0; i < ARRAY_SIZE(final); i++)
 		if (e->kind == final[i]) {
@@ -280,7 +290,8 @@ static const struct operand operands[] = { { "FILE", "bundle of a workspace", CO
 static const struct option options[] = {
 	{ "name", 'n', OPTION_TEXT, "NAME", "name here, instead of the one it had" },
 	{ "start", 0, OPTION_FLAG, NULL, "start it, or resume it when it has memory" },
-	{ "network", 0, OPTION_TEXT, "NETWORK", "connect it to this network instead: a name, none or host", NULL, COMPLETE_NETWORK },
+	{ "network", 0, OPTION_TEXT, "NETWORK", "connect it to this network instead: a name, none or host", NULL,
+	  COMPLETE_NETWORK },
 	{ "new-addresses", 0, OPTION_FLAG, NULL, "on the same networks with addresses that are free here" },
 	{ 0 },
 };
@@ -291,9 +302,9 @@ static const struct example examples[] = {
 };
 const struct verb verb_import = {
 	"import", "make a workspace of a file that export wrote",
-	"The image is taken from the file when the service does not have it. The workspace keeps its id, and so its machine id, when that is free "
-	"here. (An image alone: carrel image import.)\n\n"
-	"What interrupts the import leaves a workspace that cannot be used; the same command goes on with what is there, each chunk of it compared with its "
-	"checksum. What nobody goes on with is removed after a day.",
+	"The image is taken from the file when the service does not have it. The workspace keeps its id, and so its machine "
+	"id, when that is free here. (An image alone: carrel image import.)\n\n"
+	"What interrupts the import leaves a workspace that cannot be used; the same command goes on with what is there, each "
+	"chunk of it compared with its checksum. What nobody goes on with is removed after a day.",
 	operands, options, NULL, examples, import,
 };

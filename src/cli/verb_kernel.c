@@ -11,8 +11,9 @@ static char *default_text(const json_t *kernel, const json_t *value)
 
 static int list(struct cli *cli, const struct args *a, struct err *e)
 {
-	static const struct column columns[] = { { "NAME", "name" }, { "RELEASE", "release" }, { "ARCHITECTURE", "architecture" },
-						 { "", "default", default_text }, { "SIZE", "size", text_bytes }, { "CREATED", "created", text_age }, { 0 } };
+	static const struct column columns[] = { { "NAME", "name" }, { "RELEASE", "release" },
+						 { "ARCHITECTURE", "architecture" }, { "", "default", default_text },
+						 { "SIZE", "size", text_bytes }, { "CREATED", "created", text_age }, { 0 } };
 
 	(void)a;
 	return show_list(cli, "/v1/kernels", columns, e);
@@ -42,14 +43,20 @@ static const struct operand one[] = { { "NAME", "kernel", COMPLETE_KERNEL }, { 0
 static const struct operand many[] = { { "NAME", "kernels", COMPLETE_KERNEL, .many = true }, { 0 } };
 static const struct example list_examples[] = { { "carrel kernel ls", "what machines can boot" }, { 0 } };
 static const struct example show_examples[] = { { "carrel kernel show linux", "its release and its partition" }, { 0 } };
-static const struct example rm_examples[] = { { "carrel kernel rm linux-old", "machines that were started with it keep it until their next start" }, { 0 } };
-static const struct example default_examples[] = { { "carrel kernel default linux-6.12", "machines boot it from their next start on" }, { 0 } };
+static const struct example rm_examples[] = {
+	{ "carrel kernel rm linux-old", "machines that were started with it keep it until their next start" }, { 0 }
+};
+static const struct example default_examples[] = {
+	{ "carrel kernel default linux-6.12", "machines boot it from their next start on" }, { 0 }
+};
 const struct verb verb_kernel_ls = { "kernel ls", "list kernels for machines", NULL, NULL, NULL, NULL, list_examples, list };
 const struct verb verb_kernel_show = { "kernel show", "show a kernel", NULL, one, NULL, NULL, show_examples, show };
-const struct verb verb_kernel_rm = { "kernel rm", "remove kernels", NULL, many, change_options, NULL, rm_examples, remove_kernels };
+const struct verb verb_kernel_rm = { "kernel rm", "remove kernels", NULL,          many, change_options,
+				     NULL,        rm_examples,      remove_kernels };
 const struct verb verb_kernel_default = {
 	"kernel default", "make a kernel the default of its processor (administrators)",
-	"Machines boot the kernel that their spec names (--kernel), else the one that their image asks for (label carrel.kernel), else the "
-	"default for their processor. The first kernel that an administrator imports for a processor becomes its default.",
+	"Machines boot the kernel that their spec names (--kernel), else the one that their image asks for (label "
+	"carrel.kernel), else the default for their processor. The first kernel that an administrator imports for a processor "
+	"becomes its default.",
 	one, NULL, NULL, default_examples, make_default,
 };

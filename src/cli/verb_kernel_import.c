@@ -12,8 +12,10 @@
 /* The smallest of Debian's kernels that machines run well with. */
 static const char *package_for(const char *architecture)
 {
-	static const char *const packages[][2] = { { "amd64", "linux-image-cloud-amd64" }, { "x86_64", "linux-image-cloud-amd64" },
-						   { "arm64", "linux-image-cloud-arm64" }, { "aarch64", "linux-image-cloud-arm64" },
+	static const char *const packages[][2] = { { "amd64", "linux-image-cloud-amd64" },
+						   { "x86_64", "linux-image-cloud-amd64" },
+						   { "arm64", "linux-image-cloud-arm64" },
+						   { "aarch64", "linux-image-cloud-arm64" },
 						   { "riscv64", "linux-image-riscv64" } };
 	static struct utsname here;
 
@@ -25,15 +27,18 @@ static const char *package_for(const char *architecture)
 	return "linux-image";
 }
 
-static int fetch(struct client *client, const struct args *a, const char *name, const char *source, json_t **ret_answer, struct err *e)
+static int fetch(struct client *client, const struct args *a, const char *name, const char *source, json_t **ret_answer,
+		 struct err *e)
 {
-	own_json json_t *body = json_pack("{s:s, s:s, s:s*}", "name", name, "source", source, "architecture", args_text(a, "arch"));
+	own_json json_t *body = json_pack("{s:s, s:s, s:s*}", "name", name, "source", source, "architecture",
+					  args_text(a, "arch"));
 
-	return body ? client_call(client, "POST", "/v1/kernels", body, ret_answer, e) : err_set(e, ERR_INVALID, "a name is not UTF-8");
+	return body ? client_call(client, "POST", "/v1/kernels", body, ret_answer, e) :
+		      err_set(e, ERR_INVALID, "a name is not UTF-8");
 }
 
-static int upload(struct cli *cli, struct client *client, const struct args *a, const char *name, const char *text, json_t **ret_answer,
-		  struct err *e)
+static int upload(struct cli *cli, struct client *client, const struct args *a, const char *name, const char *text,
+		  json_t **ret_answer, struct err *e)
 {
 	own_source struct source source = SOURCE_NONE;
 	own_str char *path = client_path("/v1/kernels?name=%s", name);
@@ -64,7 +69,8 @@ static int import(struct cli *cli, const struct args *a, struct err *e)
 	if (r == 0)
 		r = cli_catch_interrupt(cli, e);
 	if (r == 0)
-		r = str_starts(source, "docker://") ? fetch(client, a, name, source, &answer, e) : upload(cli, client, a, name, source, &answer, e);
+		r = str_starts(source, "docker://") ? fetch(client, a, name, source, &answer, e) :
+						      upload(cli, client, a, name, source, &answer, e);
 	if (r < 0)
 		return r;
 	if (args_flag(a, "detach")) {
@@ -79,11 +85,14 @@ static int import(struct cli *cli, const struct args *a, struct err *e)
 
 static const struct operand operands[] = {
 	{ "NAME", "name of the kernel" },
-	{ "SOURCE", "debian:SUITE, a package of a kernel (.deb), a folder with boot/ and lib/modules/, or docker://HOST/NAME:TAG", COMPLETE_FILE },
+	{ "SOURCE",
+	  "debian:SUITE, a package of a kernel (.deb), a folder with boot/ and lib/modules/, or docker://HOST/NAME:TAG",
+	  COMPLETE_FILE },
 	{ 0 },
 };
 static const struct option options[] = {
-	{ "arch", 0, OPTION_TEXT, "PROCESSOR", "debian, docker: processor that it is for, such as arm64 or riscv64; this machine's when missing" },
+	{ "arch", 0, OPTION_TEXT, "PROCESSOR",
+	  "debian, docker: processor that it is for, such as arm64 or riscv64; this machine's when missing" },
 	{ "package", 0, OPTION_TEXT, "PACKAGE", "debian: package of the kernel; the one for virtual machines when missing" },
 	{ "mirror", 0, OPTION_TEXT, "URL", "debian: mirror to take the package from" },
 	{ 0 },
@@ -97,8 +106,8 @@ static const struct example examples[] = {
 };
 const struct verb verb_kernel_import = {
 	"kernel import", "make a kernel for machines from a distribution's package",
-	"A kernel is a partition as others are: kept once, named by its content, shared by all machines. Its configuration is checked for what machines "
-	"need (virtio, erofs, overlayfs, ext4), and what is missing is named. The package is fetched and unpacked by apt in a root of its own; nothing "
-	"is installed on this machine.",
+	"A kernel is a partition as others are: kept once, named by its content, shared by all machines. Its configuration is "
+	"checked for what machines need (virtio, erofs, overlayfs, ext4), and what is missing is named. The package is fetched "
+	"and unpacked by apt in a root of its own; nothing is installed on this machine.",
 	operands, options, change_options, examples, import,
 };

@@ -64,4 +64,6 @@ static const struct example examples[] = {
 	{ "carrel logs -n 20 web", "the last 20 lines" },
 	{ 0 },
 };
-const struct verb verb_logs = { "logs", "print what a workspace's program wrote", NULL, operands, options, NULL, examples, logs };
+const struct verb verb_logs = {
+	"logs", "print what a workspace's program wrote", NULL, operands, options, NULL, examples, logs
+};

@@ -47,8 +47,12 @@ static char *state_text(const json_t *workspace, const json_t *value)
 
 static int list(struct cli *cli, const struct args *a, struct err *e)
 {
-	static const struct column columns[] = { { "NAME", "name" },	      { "ID", "id", text_short },      { "STATE", "state", state_text },
-						 { "IMAGE", "spec.image" },   { "CREATED", "created", text_age }, { "LABELS", "spec.labels", text_labels },
+	static const struct column columns[] = { { "NAME", "name" },
+						 { "ID", "id", text_short },
+						 { "STATE", "state", state_text },
+						 { "IMAGE", "spec.image" },
+						 { "CREATED", "created", text_age },
+						 { "LABELS", "spec.labels", text_labels },
 						 { 0 } };
 	struct client *client;
 	own_json json_t *all = NULL;

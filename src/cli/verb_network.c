@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `carrel network ...`: what the site's networks are, and whether a connection would be let through. The last (test) asks the
+ * service, which asks the agent's own judge, so the answer is that of the rules and not of a second reading of them here.
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -10,8 +14,8 @@
 
 static int list(struct cli *cli, const struct args *a, struct err *e)
 {
-	static const struct column columns[] = { { "NAME", "name" }, { "KIND", "kind" }, { "IPV4", "ipv4" }, { "IPV6", "ipv6" }, { "USED", "used" },
-						 { "FREE", "free" }, { 0 } };
+	static const struct column columns[] = { { "NAME", "name" }, { "KIND", "kind" }, { "IPV4", "ipv4" }, { "IPV6", "ipv6" },
+						 { "USED", "used" }, { "FREE", "free" }, { 0 } };
 
 	(void)a;
 	return show_list(cli, "/v1/networks" CLIENT_PAGE, columns, e);
@@ -75,7 +79,8 @@ static int create(struct cli *cli, const struct args *a, struct err *e)
 
 static int test(struct cli *cli, const struct args *a, struct err *e)
 {
-	own_json json_t *body = json_pack("{s:s, s:s}", "to", args_operand(a, 1), "service", args_operand(a, 2)), *answer = NULL;
+	own_json json_t *body = json_pack("{s:s, s:s}", "to", args_operand(a, 1), "service", args_operand(a, 2)),
+			*answer = NULL;
 	own_str char *path = client_path("/v1/workspaces/%s/judge", args_operand(a, 0));
 	struct client *client;
 	int r = body ? cli_client(cli, &client, e) : err_set(e, ERR_INVALID, "the words are not UTF-8");
@@ -107,7 +112,8 @@ static const struct operand test_operands[] = { { "FROM", "workspace or address"
 						{ "SERVICE", "tcp/PORT, udp/PORT or icmp" },
 						{ 0 } };
 static const struct option create_options[] = {
-	{ "kind", 0, OPTION_TEXT, "KIND", "nat: hidden behind the host; routed: the site routes the pools here; isolated: no way out; bridge: joins a bridge",
+	{ "kind", 0, OPTION_TEXT, "KIND",
+	  "nat: hidden behind the host; routed: the site routes the pools here; isolated: no way out; bridge: joins a bridge",
 	  network_kind_names },
 	{ "ipv4", 0, OPTION_TEXT, "POOL", "IPv4 pool such as 10.88.0.0/24; a free one is chosen when missing; none: no IPv4" },
 	{ "ipv6", 0, OPTION_TEXT, "POOL", "IPv6 pool such as fd00:88::/64; a free one is chosen when missing; none: no IPv6" },
@@ -121,8 +127,10 @@ static const struct option create_options[] = {
 };
 static const struct example create_examples[] = {
 	{ "carrel network create lab", "hidden behind the host, with pools that are free" },
-	{ "carrel network create dmz --kind routed --ipv4 192.0.2.0/26 --reserve 192.0.2.2-192.0.2.9", "addresses that the site routes to this host" },
-	{ "carrel network create office --kind bridge --bridge br0 --vlan 7 --ipv4 198.51.100.0/24", "workspaces beside the site's own machines" },
+	{ "carrel network create dmz --kind routed --ipv4 192.0.2.0/26 --reserve 192.0.2.2-192.0.2.9",
+	  "addresses that the site routes to this host" },
+	{ "carrel network create office --kind bridge --bridge br0 --vlan 7 --ipv4 198.51.100.0/24",
+	  "workspaces beside the site's own machines" },
 	{ 0 },
 };
 static const struct example list_examples[] = { { "carrel network ls", "pools, and how many addresses are left" }, { 0 } };
@@ -133,10 +141,15 @@ static const struct example test_examples[] = {
 	{ "carrel network test 203.0.113.9 web tcp/80", "from outside" },
 	{ 0 },
 };
-const struct verb verb_network_create = { "network create", "create a network (administrators)", NULL, create_operands, create_options, NULL,
-					  create_examples, create };
+const struct verb verb_network_create = { "network create", "create a network (administrators)", NULL, create_operands,
+					  create_options, NULL, create_examples, create };
 const struct verb verb_network_ls = { "network ls", "list networks", NULL, NULL, NULL, NULL, list_examples, list };
-const struct verb verb_network_show = { "network show", "show a network and who is on it", NULL, one, NULL, NULL, show_examples, show };
-const struct verb verb_network_rm = { "network rm", "remove networks (administrators)", NULL, many, change_options, NULL, rm_examples, remove_networks };
-const struct verb verb_network_test = { "network test", "say whether a connection would pass, and why", NULL, test_operands, NULL, NULL, test_examples,
-					test };
+const struct verb verb_network_show = {
+	"network show", "show a network and who is on it", NULL, one, NULL, NULL, show_examples, show
+};
+const struct verb verb_network_rm = {
+	"network rm", "remove networks (administrators)", NULL, many, change_options, NULL, rm_examples, remove_networks
+};
+const struct verb verb_network_test = {
+	"network test", "say whether a connection would pass, and why", NULL, test_operands, NULL, NULL, test_examples, test
+};

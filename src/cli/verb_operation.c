@@ -27,8 +27,10 @@ static char *about_text(const json_t *operation, const json_t *value)
 
 static int list(struct cli *cli, const struct args *a, struct err *e)
 {
-	static const struct column columns[] = { { "ID", "id" }, { "KIND", "kind" }, { "ABOUT", "id", about_text }, { "STATE", "state" },
-						 { "STEP", "step" }, { "PROGRESS", "progress", progress_text }, { "CREATED", "created", text_age }, { 0 } };
+	static const struct column columns[] = { { "ID", "id" }, { "KIND", "kind" }, { "ABOUT", "id", about_text },
+						 { "STATE", "state" }, { "STEP", "step" },
+						 { "PROGRESS", "progress", progress_text }, { "CREATED", "created", text_age },
+						 { 0 } };
 	own_json json_t *all = NULL;
 	own_json json_t *chosen = json_array();
 	struct client *client;
@@ -53,7 +55,8 @@ static int wait_for(struct cli *cli, const struct args *a, struct err *e)
 
 	for (size_t i = 0; i < a->operand_count && r == 0; i++) {
 		own_json json_t *answer = json_pack("{s:s}", "operation", args_operand(a, i));
-		r = answer ? change_wait(cli, answer, args_operand(a, i), NULL, e) : err_set(e, ERR_INVALID, "an id is not UTF-8");
+		r = answer ? change_wait(cli, answer, args_operand(a, i), NULL, e) :
+			     err_set(e, ERR_INVALID, "an id is not UTF-8");
 	}
 	return r;
 }
@@ -76,13 +79,21 @@ static const struct operand one[] = { { "ID", "operation", COMPLETE_OPERATION },
 static const struct operand many[] = { { "ID", "operations", COMPLETE_OPERATION, .many = true }, { 0 } };
 static const struct option list_options[] = { { "all", 'a', OPTION_FLAG, NULL, "also those that have ended" }, { 0 } };
 static const struct example list_examples[] = { { "carrel operation ls", "what is under way" }, { 0 } };
-static const struct example wait_examples[] = { { "carrel operation wait $(carrel start -d web)", "later, and with progress" }, { 0 } };
-static const struct example cancel_examples[] = { { "carrel operation cancel 0123456789abcdef", "what it did is undone" }, { 0 } };
+static const struct example wait_examples[] = { { "carrel operation wait $(carrel start -d web)", "later, and with progress" },
+						{ 0 } };
+static const struct example cancel_examples[] = { { "carrel operation cancel 0123456789abcdef", "what it did is undone" },
+						  { 0 } };
 static const struct example show_examples[] = { { "carrel operation show 0123456789abcdef", "step, progress, error" }, { 0 } };
-const struct verb verb_operation_ls = { "operation ls", "list operations", NULL, NULL, list_options, NULL, list_examples, list };
+const struct verb verb_operation_ls = {
+	"operation ls", "list operations", NULL, NULL, list_options, NULL, list_examples, list
+};
 const struct verb verb_operation_wait = {
 	"operation wait", "wait until operations have ended", "Fails when one of them failed.", many, NULL, NULL, wait_examples,
 	wait_for
 };
-const struct verb verb_operation_cancel = { "operation cancel", "ask an operation to end", NULL, one, NULL, NULL, cancel_examples, cancel };
-const struct verb verb_operation_show = { "operation show", "show all about an operation", NULL, one, NULL, NULL, show_examples, show };
+const struct verb verb_operation_cancel = {
+	"operation cancel", "ask an operation to end", NULL, one, NULL, NULL, cancel_examples, cancel
+};
+const struct verb verb_operation_show = {
+	"operation show", "show all about an operation", NULL, one, NULL, NULL, show_examples, show
+};

@@ -9,4 +9,6 @@ static int pause_workspaces(struct cli *cli, const struct args *a, struct err *e
 
 static const struct operand operands[] = { { "NAME", "workspaces", COMPLETE_WORKSPACE, .many = true }, { 0 } };
 static const struct example examples[] = { { "carrel pause web", "memory stays, no processor time is used" }, { 0 } };
-const struct verb verb_pause = { "pause", "freeze all processes of workspaces", NULL, operands, change_options, NULL, examples, pause_workspaces };
+const struct verb verb_pause = {
+	"pause", "freeze all processes of workspaces", NULL, operands, change_options, NULL, examples, pause_workspaces
+};

@@ -24,7 +24,10 @@ static int add_ports(struct cli *cli, const struct args *a, const char *name, co
 	return r == 0 && changed ? json_object_set(body, "publish", list) : r;
 }
 
-static int publish(struct cli *cli, const struct args *a, struct err *e) { return spec_edit(cli, a, args_operand(a, 0), add_ports, e); }
+static int publish(struct cli *cli, const struct args *a, struct err *e)
+{
+	return spec_edit(cli, a, args_operand(a, 0), add_ports, e);
+}
 
 /* As it was published, or only its port of the host: "8080", "8080/udp". */
 static bool matches(const char *published, const char *asked)
@@ -61,13 +64,18 @@ static int take_ports(struct cli *cli, const struct args *a, const char *name, c
 	return r < 0 ? r : json_object_set(body, "publish", list);
 }
 
-static int unpublish(struct cli *cli, const struct args *a, struct err *e) { return spec_edit(cli, a, args_operand(a, 0), take_ports, e); }
+static int unpublish(struct cli *cli, const struct args *a, struct err *e)
+{
+	return spec_edit(cli, a, args_operand(a, 0), take_ports, e);
+}
 
 static const struct operand publish_operands[] = { { "WORKSPACE", "workspace", COMPLETE_WORKSPACE },
-						   { "PORT", "[ADDRESS:]OUTSIDE:INSIDE[/tcp|/udp]", .optional = true, .many = true },
+						   { "PORT", "[ADDRESS:]OUTSIDE:INSIDE[/tcp|/udp]", .optional = true,
+						     .many = true },
 						   { 0 } };
 static const struct operand unpublish_operands[] = { { "WORKSPACE", "workspace", COMPLETE_WORKSPACE },
-						     { "PORT", "as it was published, or the host's port: 8080, 53/udp", .many = true },
+						     { "PORT", "as it was published, or the host's port: 8080, 53/udp",
+						       .many = true },
 						     { 0 } };
 static const struct example publish_examples[] = {
 	{ "carrel publish web 8080:80", "port 8080 of the host leads to port 80 of web, also while it runs" },
@@ -75,8 +83,9 @@ static const struct example publish_examples[] = {
 	{ "carrel publish web", "list what it publishes" },
 	{ 0 },
 };
-static const struct example unpublish_examples[] = { { "carrel unpublish web 8080", "no new connections by that port" }, { 0 } };
-const struct verb verb_publish = { "publish", "let a port of the host lead into a workspace", NULL, publish_operands, NULL, change_options,
-				   publish_examples, publish };
-const struct verb verb_unpublish = { "unpublish", "take a published port back", NULL, unpublish_operands, NULL, change_options, unpublish_examples,
-				     unpublish };
+static const struct example unpublish_examples[] = { { "carrel unpublish web 8080", "no new connections by that port" },
+						     { 0 } };
+const struct verb verb_publish = { "publish", "let a port of the host lead into a workspace", NULL, publish_operands, NULL,
+				   change_options, publish_examples, publish };
+const struct verb verb_unpublish = { "unpublish",    "take a published port back", NULL,     unpublish_operands, NULL,
+				     change_options, unpublish_examples,           unpublish };

@@ -16,4 +16,6 @@ static const struct operand operands[] = {
 	{ 0 },
 };
 static const struct example examples[] = { { "carrel rename brave-otter-123 web", "its id stays" }, { 0 } };
-const struct verb verb_rename = { "rename", "give a workspace another name", NULL, operands, change_options, NULL, examples, rename_workspace };
+const struct verb verb_rename = {
+	"rename", "give a workspace another name", NULL, operands, change_options, NULL, examples, rename_workspace
+};

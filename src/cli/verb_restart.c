@@ -9,4 +9,5 @@ static int restart_workspaces(struct cli *cli, const struct args *a, struct err 
 
 static const struct operand operands[] = { { "NAME", "workspaces", COMPLETE_WORKSPACE, .many = true }, { 0 } };
 static const struct example examples[] = { { "carrel restart web db", "one after the other" }, { 0 } };
-const struct verb verb_restart = { "restart", "stop and start workspaces", NULL, operands, change_options, NULL, examples, restart_workspaces };
+const struct verb verb_restart = { "restart", "stop and start workspaces", NULL, operands, change_options, NULL,
+				   examples,  restart_workspaces };

@@ -9,4 +9,6 @@ static int resume_workspaces(struct cli *cli, const struct args *a, struct err *
 
 static const struct operand operands[] = { { "NAME", "workspaces", COMPLETE_WORKSPACE, .many = true }, { 0 } };
 static const struct example examples[] = { { "carrel resume web", "goes on where it was" }, { 0 } };
-const struct verb verb_resume = { "resume", "let paused or suspended workspaces go on", NULL, operands, change_options, NULL, examples, resume_workspaces };
+const struct verb verb_resume = {
+	"resume", "let paused or suspended workspaces go on", NULL, operands, change_options, NULL, examples, resume_workspaces
+};

@@ -20,6 +20,7 @@ static const struct example examples[] = {
 	{ 0 },
 };
 const struct verb verb_rm = {
-	"rm", "remove workspaces", "Their volumes and snapshots go with them; volumes that are marked to be kept stay (carrel volume ls).",
+	"rm", "remove workspaces", "Their volumes and snapshots go with them; volumes that are marked to be kept stay (carrel "
+				   "volume ls).",
 	operands, options, change_options, examples, remove_workspaces,
 };

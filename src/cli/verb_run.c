@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A workspace that is attached to this terminal. The service holds the program's output back until the attach, so that nothing is
- * lost between the two requests.
+ * A workspace that is attached to this terminal. The service holds the program's output back until the attach, so that nothing
+ * is lost between the two requests.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -43,11 +43,12 @@ static int wait_for_removal(struct client *client, const char *id, struct err *e
 	}
 }
 
-/* The program's end is told before its volumes are free. When the command returns the workspace is stopped, and can be removed or
- * started again. One that restarts by itself is not waited for. */
+/* The program's end is told before its volumes are free. When the command returns the workspace is stopped, and can be removed
+ * or started again. One that restarts by itself is not waited for. */
 static void wait_for_stop(struct client *client, const json_t *workspace)
 {
-	own_str char *path = client_path("/v1/workspaces/%s?wait=30&state=stopped,failed,removed", json_text_at(workspace, "id", ""));
+	own_str char *path = client_path("/v1/workspaces/%s?wait=30&state=stopped,failed,removed",
+					 json_text_at(workspace, "id", ""));
 
 	if (str_eq(json_text_at(json_object_get(workspace, "spec"), "restart", "no"), "no"))
 		(void)!client_call(client, "GET", path, NULL, NULL, NULL);
@@ -139,9 +140,10 @@ static const struct example examples[] = {
 };
 const struct verb verb_run = {
 	"run", "run a program in a new workspace, attached",
-	"The program's output, its errors and its exit status are those of this command. Ctrl-C goes to the program; a second one kills "
-	"it; with --terminal all keys are the program's.\n\n"
-	"The exit status is the program's; 125: the workspace could not be made; 126: the program cannot be executed; 127: it is not there.",
+	"The program's output, its errors and its exit status are those of this command. Ctrl-C goes to the program; a second "
+	"one kills it; with --terminal all keys are the program's.\n\n"
+	"The exit status is the program's; 125: the workspace could not be made; 126: the program cannot be executed; 127: it "
+	"is not there.",
 	operands, options, spec_options, examples, run,
 	.more_title = "Options that describe the workspace (they override the spec file)",
 };

@@ -79,7 +79,10 @@ static int set_spec(struct cli *cli, const struct args *a, const char *name, con
 	return 0;
 }
 
-static int set_workspace(struct cli *cli, const struct args *a, struct err *e) { return spec_edit(cli, a, args_operand(a, 0), set_spec, e); }
+static int set_workspace(struct cli *cli, const struct args *a, struct err *e)
+{
+	return spec_edit(cli, a, args_operand(a, 0), set_spec, e);
+}
 
 static const struct operand operands[] = { { "NAME", "workspace", COMPLETE_WORKSPACE }, { 0 } };
 static const struct option options[] = {
@@ -93,4 +96,6 @@ static const struct example examples[] = {
 	{ "carrel set web --label team=blue --label old=", "one label more, one less" },
 	{ 0 },
 };
-const struct verb verb_set = { "set", "change a workspace: larger disks, labels", NULL, operands, options, change_options, examples, set_workspace };
+const struct verb verb_set = {
+	"set", "change a workspace: larger disks, labels", NULL, operands, options, change_options, examples, set_workspace
+};

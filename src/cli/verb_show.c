@@ -3,7 +3,8 @@
 
 static int show(struct cli *cli, const struct args *a, struct err *e)
 {
-	own_str char *path = client_path("/v1/workspaces/%s", args_operand(a, 0)), *traffic_path = client_path("/v1/workspaces/%s/traffic", args_operand(a, 0));
+	own_str char *path = client_path("/v1/workspaces/%s", args_operand(a, 0)),
+		     *traffic_path = client_path("/v1/workspaces/%s/traffic", args_operand(a, 0));
 	own_json json_t *workspace = NULL, *traffic = NULL;
 	struct client *client;
 	int r = cli_client(cli, &client, e);
@@ -11,7 +12,8 @@ static int show(struct cli *cli, const struct args *a, struct err *e)
 	if (r == 0)
 		r = client_call(client, "GET", path, NULL, &workspace, e);
 	/* Counters are beside the workspace: it does not change with each packet. */
-	if (r == 0 && json_array_size(json_object_get(workspace, "interfaces")) && client_call(client, "GET", traffic_path, NULL, &traffic, NULL) == 0)
+	if (r == 0 && json_array_size(json_object_get(workspace, "interfaces")) &&
+	    client_call(client, "GET", traffic_path, NULL, &traffic, NULL) == 0)
 		(void)json_object_set(workspace, "interfaces", json_object_get(traffic, "interfaces"));
 	if (r == 0)
 		print_object(cli, workspace);

@@ -12,7 +12,8 @@ static int create(struct cli *cli, const struct args *a, struct err *e)
 		return err_set(e, ERR_INVALID, "the snapshot's name is not UTF-8");
 	if (args_flag(a, "memory"))
 		(void)json_object_set_new(body, "memory", json_true());
-	return change_run(cli, a, "POST", client_path("/v1/workspaces/%s/snapshots", args_operand(a, 0)), body, args_operand(a, 0), e);
+	return change_run(cli, a, "POST", client_path("/v1/workspaces/%s/snapshots", args_operand(a, 0)), body,
+			  args_operand(a, 0), e);
 }
 
 static int restore(struct cli *cli, const struct args *a, struct err *e)
@@ -23,7 +24,9 @@ static int restore(struct cli *cli, const struct args *a, struct err *e)
 
 static int list(struct cli *cli, const struct args *a, struct err *e)
 {
-	static const struct column columns[] = { { "NAME", "name" }, { "ID", "id" }, { "STATE", "state" }, { "CREATED", "created", text_age }, { 0 } };
+	static const struct column columns[] = {
+		{ "NAME", "name" }, { "ID", "id" }, { "STATE", "state" }, { "CREATED", "created", text_age }, { 0 }
+	};
 	own_str char *path = client_path("/v1/workspaces/%s/snapshots", args_operand(a, 0));
 
 	return show_list(cli, path, columns, e);
@@ -61,10 +64,13 @@ static const struct example restore_examples[] = {
 static const struct example list_examples[] = { { "carrel snapshot ls web", "newest last" }, { 0 } };
 static const struct example rm_examples[] = { { "carrel snapshot rm web before-upgrade", "frees its space" }, { 0 } };
 const struct verb verb_snapshot_create = { "snapshot create", "keep the state of a workspace's volumes",
-					   "The workspace must be stopped or paused.", create_operands, create_options, change_options, create_examples,
-					   create };
+					   "The workspace must be stopped or paused.", create_operands, create_options,
+					   change_options, create_examples, create };
 const struct verb verb_snapshot_restore = { "snapshot restore", "put a workspace's volumes back to a snapshot",
-					    "The workspace must be stopped. What was written since is lost.", one, change_options, NULL, restore_examples,
-					    restore };
-const struct verb verb_snapshot_ls = { "snapshot ls", "list a workspace's snapshots", NULL, workspace, NULL, NULL, list_examples, list };
-const struct verb verb_snapshot_rm = { "snapshot rm", "remove a snapshot", NULL, one, change_options, NULL, rm_examples, remove_snapshot };
+					    "The workspace must be stopped. What was written since is lost.", one,
+					    change_options, NULL, restore_examples, restore };
+const struct verb verb_snapshot_ls = {
+	"snapshot ls", "list a workspace's snapshots", NULL, workspace, NULL, NULL, list_examples, list
+};
+const struct verb verb_snapshot_rm = { "snapshot rm", "remove a snapshot", NULL,           one, change_options,
+				       NULL,          rm_examples,         remove_snapshot };

@@ -28,6 +28,7 @@ static const struct example examples[] = {
 	{ 0 },
 };
 const struct verb verb_stop = {
-	"stop", "stop workspaces", "A full system shuts down, a program gets its stop signal; what is left after the time-out is killed.",
+	"stop", "stop workspaces", "A full system shuts down, a program gets its stop signal; what is left after the time-out "
+				   "is killed.",
 	operands, options, change_options, examples, stop_workspaces,
 };

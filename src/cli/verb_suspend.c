@@ -49,7 +49,8 @@ static int compare(json_t *answer, const struct memory_facts *target, struct err
 	if (memory_check_facts(&needs, target, &why) < 0) {
 		(void)json_object_set_new(answer, "level", json_string("volumes"));
 		(void)json_object_set_new(answer, "reason", json_string(why.message));
-		(void)json_object_set_new(answer, "hint", json_string("it can be suspended here, but not resumed there; carrel stop keeps the volumes"));
+		(void)json_object_set_new(answer, "hint", json_string("it can be suspended here, but not resumed there; carrel "
+								      "stop keeps the volumes"));
 	}
 	shape_done(&memory_needs_shape, &needs);
 	return 0;
@@ -91,10 +92,12 @@ static int suspend_workspaces(struct cli *cli, const struct args *a, struct err 
 	return r < 0 ? r : change_each(cli, a, "POST", "/v1/workspaces/%s/suspend", NULL, e);
 }
 
-static const struct operand operands[] = { { "NAME", "workspaces, running or paused", COMPLETE_WORKSPACE, .many = true }, { 0 } };
+static const struct operand operands[] = { { "NAME", "workspaces, running or paused", COMPLETE_WORKSPACE,
+					     .many = true }, { 0 } };
 static const struct option options[] = {
 	{ "check", 0, OPTION_FLAG, NULL, "only say what it would come to: memory, or volumes and why not more" },
-	{ "target", 0, OPTION_TEXT, "FILE", "with --check: whether it could be resumed where carrel doctor --format json printed this file",
+	{ "target", 0, OPTION_TEXT, "FILE",
+	  "with --check: whether it could be resumed where carrel doctor --format json printed this file",
 	  .complete = COMPLETE_FILE },
 	{ "host", 0, OPTION_TEXT, "NAME", "with --check: whether it could be resumed on this host of the site" },
 	{ 0 },
@@ -107,7 +110,8 @@ static const struct example examples[] = {
 	{ 0 },
 };
 const struct verb verb_suspend = {
-	"suspend", "put the memory of workspaces on disk", "What runs goes on after carrel resume as if nothing had happened, also after a restart of the "
+	"suspend", "put the memory of workspaces on disk", "What runs goes on after carrel resume as if nothing had happened, "
+							   "also after a restart of the "
 	"host. If it cannot be suspended, it goes on at once and the reason is told.",
 	operands, options, change_options, examples, suspend_workspaces,
 };

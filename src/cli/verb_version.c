@@ -21,4 +21,6 @@ static int version(struct cli *cli, const struct args *a, struct err *e)
 }
 
 static const struct example examples[] = { { "carrel version", "of this program and of the service" }, { 0 } };
-const struct verb verb_version = { "version", "print the versions of this program and of the service", NULL, NULL, NULL, NULL, examples, version };
+const struct verb verb_version = {
+	"version", "print the versions of this program and of the service", NULL, NULL, NULL, NULL, examples, version
+};

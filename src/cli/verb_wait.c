@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A workspace runs as soon as its first program was executed; a system that boots in it is of use later. That is asked of the system itself, by a
- * program inside: it is the only one who knows, on every engine and after every move or resume.
+ * A workspace runs as soon as its first program was executed; a system that boots in it is of use later. That is asked of the
+ * system itself, by a program inside: it is the only one who knows, on every engine and after every move or resume.
  */
 #include <poll.h>
 #include <stdio.h>

@@ -8,4 +8,5 @@ static int why(struct cli *cli, const struct args *a, struct err *e)
 
 static const struct operand operands[] = { { "NAME", "workspace", COMPLETE_WORKSPACE }, { 0 } };
 static const struct example examples[] = { { "carrel why web", "the step that failed, the reason, and what to do" }, { 0 } };
-const struct verb verb_why = { "why", "say what a workspace waits for or why it failed", NULL, operands, NULL, NULL, examples, why };
+const struct verb verb_why = { "why", "say what a workspace waits for or why it failed", NULL, operands, NULL, NULL, examples,
+			       why };

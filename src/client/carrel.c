@@ -119,7 +119,8 @@ int carrel_deploy(struct carrel *c, const char *text, unsigned flags, char **ret
 		return r;
 	json_t *body = json_pack("{s:o, s:b}", "spec", encode(&spec_shape, &spec), "held", (flags & CARREL_DEPLOY_HELD) != 0);
 	spec_done(&spec);
-	return ask(c, "POST", mem_strdup(flags & CARREL_DEPLOY_DRY_RUN ? "/v1/workspaces?dry-run=1" : "/v1/workspaces"), body, ret_json);
+	return ask(c, "POST", mem_strdup(flags & CARREL_DEPLOY_DRY_RUN ? "/v1/workspaces?dry-run=1" : "/v1/workspaces"), body,
+		   ret_json);
 }
 
 static int list(struct carrel *c, const char *path, char **ret_json)
@@ -247,7 +248,8 @@ int carrel_image_show(struct carrel *c, const char *name, char **ret_json)
 	return ask(c, "GET", client_path("/v1/images/%s", name), NULL, ret_json);
 }
 
-int carrel_image_import(struct carrel *c, const char *name, const char *format, carrel_read_fn *read, void *data, char **ret_operation)
+int carrel_image_import(struct carrel *c, const char *name, const char *format, carrel_read_fn *read, void *data,
+			char **ret_operation)
 {
 	own_str char *path = client_path("/v1/images?name=%s&format=%s", name, format);
 	json_t *answer = NULL;

@@ -115,13 +115,14 @@ int client_call(struct client *c, const char *method, const char *path, const js
 	return client_call_if(c, method, path, NULL, body, ret_json, NULL, e);
 }
 
-int client_call_if(struct client *c, const char *method, const char *path, const char *etag, const json_t *body, json_t **ret_json,
-		   char *ret_etag, struct err *e)
+int client_call_if(struct client *c, const char *method, const char *path, const char *etag, const json_t *body,
+		   json_t **ret_json, char *ret_etag, struct err *e)
 {
 	own_str char *text = body ? json_dumps(body, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
 	own_str char *match = etag && *etag ? mem_printf("If-Match: %s", etag) : NULL;
 	const char *const headers[] = { text ? "Content-Type: application/json" : match, text ? match : NULL, NULL };
-	struct http_request q = { .method = method, .path = path, .body = text, .body_length = text ? strlen(text) : 0, .headers = headers };
+	struct http_request q = { .method = method, .path = path, .body = text, .body_length = text ? strlen(text) : 0,
+				  .headers = headers };
 	struct http_answer a = { 0 };
 
 	if (body && !text)
@@ -166,8 +167,8 @@ static void sink_tick(void *data)
 
 int client_download(struct client *c, const char *path, const struct client_sink *sink, struct err *e)
 {
-	struct http_request q = { .method = "GET", .path = path, .write = sink_write, .head = sink_head, .tick = sink->tick ? sink_tick : NULL,
-				  .data = (void *)(uintptr_t)sink };
+	struct http_request q = { .method = "GET", .path = path, .write = sink_write, .head = sink_head,
+				  .tick = sink->tick ? sink_tick : NULL, .data = (void *)(uintptr_t)sink };
 	struct http_answer a = { 0 };
 	int r = exchange(c, &q, &a, e);
 
@@ -252,7 +253,10 @@ int client_wait(struct client *c, const char *id, void (*progress)(void *data, c
 
 	for (;;) {
 		/* With somebody who watches, the first look does not wait and the next ones are short. */
-		own_str char *path = client_path(first ? "/v1/operations/%s" : progress ? "/v1/operations/%s?wait=1" : "/v1/operations/%s?wait=30", id);
+		own_str char *path = client_path(first    ? "/v1/operations/%s" :
+						 progress ? "/v1/operations/%s?wait=1" :
+							    "/v1/operations/%s?wait=30",
+						 id);
 		own_json json_t *operation = NULL;
 		int r = client_call(c, "GET", path, NULL, &operation, e);
 		if (r < 0)
@@ -306,10 +310,12 @@ static int take_bytes(void *data, const char *bytes, size_t length)
 	return f->line.length > 1 << 20;
 }
 
-int client_follow_events(struct client *c, long long after, int (*event)(void *data, const json_t *event), void *data, struct err *e)
+int client_follow_events(struct client *c, long long after, int (*event)(void *data, const json_t *event), void *data,
+			 struct err *e)
 {
 	struct feed f = { .event = event, .data = data };
-	own_str char *path = after < 0 ? mem_strdup("/v1/events?follow=1") : mem_printf("/v1/events?follow=1&after=%lld", after);
+	own_str char *path = after < 0 ? mem_strdup("/v1/events?follow=1") :
+					 mem_printf("/v1/events?follow=1&after=%lld", after);
 	int r = client_download(c, path, &(struct client_sink){ .write = take_bytes, .data = &f }, e);
 
 	str_done(&f.line);

@@ -37,13 +37,15 @@ void client_set_interrupt(struct client *c, const volatile sig_atomic_t *flag);
 /* A path of the API: each %s is percent-encoded; no other conversions. The caller frees. */
 char *client_path(const char *fmt, ...) __attribute__((returns_nonnull));
 
-/* `body` (may be NULL) stays the caller's. *ret_json (ret_json may be NULL) is a new reference, json null for an empty answer. */
-int client_call(struct client *c, const char *method, const char *path, const json_t *body, json_t **ret_json, struct err *e) must_check;
-/* The same under the condition that what `path` names has this ETag still (NULL: none): ERR_PRECONDITION when not. ret_etag (may be NULL)
- * gets the answer's, "" without one. */
+/* `body` (may be NULL) stays the caller's. *ret_json (ret_json may be NULL) is a new reference, json null for an empty
+ * answer. */
+int client_call(struct client *c, const char *method, const char *path, const json_t *body, json_t **ret_json,
+		struct err *e) must_check;
+/* The same under the condition that what `path` names has this ETag still (NULL: none): ERR_PRECONDITION when not. ret_etag
+ * (may be NULL) gets the answer's, "" without one. */
 #define CLIENT_ETAG_SIZE 128
-int client_call_if(struct client *c, const char *method, const char *path, const char *etag, const json_t *body, json_t **ret_json,
-		   char *ret_etag, struct err *e) must_check;
+int client_call_if(struct client *c, const char *method, const char *path, const char *etag, const json_t *body,
+		   json_t **ret_json, char *ret_etag, struct err *e) must_check;
 /* The same with an archive or another stream as the body: `read` as in struct http_request. */
 int client_upload(struct client *c, const char *path, long (*read)(void *data, char *buffer, size_t size), void *data,
 		  json_t **ret_json, struct err *e) must_check;
@@ -63,7 +65,8 @@ const char *client_operation_id(const json_t *answer);
 /* Waits for an operation; `progress` (may be NULL) gets each new version of it. A failed operation is its error. */
 int client_wait(struct client *c, const char *operation_id, void (*progress)(void *data, const json_t *operation), void *data,
 		json_t **ret_operation, struct err *e) must_check;
-/* Events as they come (server-sent events), after `after` (negative: only new ones); ends when `event` returns non-zero (0 is returned then). */
+/* Events as they come (server-sent events), after `after` (negative: only new ones); ends when `event` returns non-zero (0 is
+ * returned then). */
 int client_follow_events(struct client *c, long long after, int (*event)(void *data, const json_t *event), void *data,
 			 struct err *e) must_check;
 

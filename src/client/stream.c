@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A stream is a WebSocket: binary messages are bytes of a channel, texts are control. Its last message is the outcome, which is told
- * once, by `ended`; a line that closes without one is an error of its own. A request that the service would refuse for its length is not sent.
+ * Theory. A stream is a WebSocket: binary messages are bytes of a channel, texts are control. Its last message is the outcome,
+ * which is told once, by `ended`; a line that closes without one is an error of its own. A request that the service would
+ * refuse for its length is not sent.
  */
 #include "client/stream.h"
 
@@ -83,8 +84,8 @@ static void send_json(struct stream *s, const json_t *json)
 		ws_send(s->ws, true, text, strlen(text));
 }
 
-int stream_open(struct loop *l, const char *address, const char *path, const json_t *request, const struct stream_events *events,
-		void *data, struct stream **ret_stream, struct err *e)
+int stream_open(struct loop *l, const char *address, const char *path, const json_t *request,
+		const struct stream_events *events, void *data, struct stream **ret_stream, struct err *e)
 {
 	static const struct ws_events ws_events = { on_message, on_closed, on_drained };
 	own_strbuf struct str early = { 0 };
@@ -92,7 +93,8 @@ int stream_open(struct loop *l, const char *address, const char *path, const jso
 	int fd = -1;
 
 	if (text && strlen(text) > REQUEST_MOST) {
-		(void)err_set(e, ERR_TOO_LARGE, "the command and its environment are too long: %zu bytes, at most %d", strlen(text), REQUEST_MOST);
+		(void)err_set(e, ERR_TOO_LARGE, "the command and its environment are too long: %zu bytes, at most %d",
+			      strlen(text), REQUEST_MOST);
 		return err_hint(e, "give the data on standard input, or as a file (carrel cp)");
 	}
 	int r = http_upgrade(address, path, &fd, &early, e);

@@ -20,14 +20,15 @@ struct stream;
 
 struct stream_events {
 	void (*output)(void *data, int channel, const char *bytes, size_t length);
-	/* Once, from the loop. `why` NULL: the program ended with `status`; else no status is known. The stream may be freed here. */
+	/* Once, from the loop. `why` NULL: the program ended with `status`; else no status is known. The stream may be freed
+	 * here. */
 	void (*end)(void *data, int status, const struct err *why);
 	void (*drained)(void *data); /* may be NULL: input is taken again after stream_congested */
 };
 
 /* Connects to `path` and sends `request` (stays the caller's) as the first message. */
-int stream_open(struct loop *l, const char *address, const char *path, const json_t *request, const struct stream_events *events,
-		void *data, struct stream **ret_stream, struct err *e) must_check;
+int stream_open(struct loop *l, const char *address, const char *path, const json_t *request,
+		const struct stream_events *events, void *data, struct stream **ret_stream, struct err *e) must_check;
 void stream_free(struct stream *s); /* NULL is fine; hangs up when it has not ended */
 
 void stream_write(struct stream *s, const void *bytes, size_t length); /* to channel 0 */

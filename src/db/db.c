@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. One thread owns the writing connection. It takes everything that waits at that moment, applies it in one transaction -
- * each batch within a savepoint, so that one batch which fails takes no other with it - and commits once: the more load, the more
- * batches share one fsync. Then it posts the completions to the loops of their submitters.
+ * Theory. One thread owns the writing connection. It takes everything that waits at that moment, applies it in one transaction
+ * - each batch within a savepoint, so that one batch which fails takes no other with it - and commits once: the more load, the
+ * more batches share one fsync. Then it posts the completions to the loops of their submitters.
  *
- * The reading connection belongs to the thread that opened the database. With SQLite's write-ahead log neither waits for the other.
+ * The reading connection belongs to the thread that opened the database. With SQLite's write-ahead log neither waits for the
+ * other.
  *
  * When the commit itself fails (disk full), nothing of the transaction remains and every batch in it is told so.
  */
@@ -143,15 +144,16 @@ static int run_statement(struct sqlite *s, const struct statement *what, struct 
 	return r;
 }
 
-static const char begin_sql[] = "BEGIN IMMEDIATE", commit_sql[] = "COMMIT", rollback_sql[] = "ROLLBACK", savepoint_sql[] = "SAVEPOINT batch",
-		  release_sql[] = "RELEASE batch", undo_sql[] = "ROLLBACK TO batch";
+static const char begin_sql[] = "BEGIN IMMEDIATE", commit_sql[] = "COMMIT", rollback_sql[] = "ROLLBACK",
+		  savepoint_sql[] = "SAVEPOINT batch", release_sql[] = "RELEASE batch", undo_sql[] = "ROLLBACK TO batch";
 
 static int run_simple(struct sqlite *s, const char *sql, struct err *e)
 {
 	return run_statement(s, &(struct statement){ .sql = sql }, e);
 }
 
-/* Fills b->failure. A transaction that SQLite rolled back by itself (disk full) shows as a failing savepoint of the next batch. */
+/* Fills b->failure. A transaction that SQLite rolled back by itself (disk full) shows as a failing savepoint of the next
+ * batch. */
 static void run_batch(struct sqlite *s, struct db_batch *b)
 {
 	struct err ignored;
@@ -187,7 +189,8 @@ static void run_transaction(struct sqlite *s, struct db_batch *list)
 	}
 	for (struct db_batch *b = list; b; b = b->next)
 		run_batch(s, b);
-	int r = fault_point("db:before-commit") ? err_set(&e, ERR_NO_CAPACITY, "database: the disk is full") : run_simple(s, commit_sql, &e);
+	int r = fault_point("db:before-commit") ? err_set(&e, ERR_NO_CAPACITY, "database: the disk is full") :
+						  run_simple(s, commit_sql, &e);
 	if (r < 0) {
 		fail_all(list, &e);
 		(void)run_simple(s, rollback_sql, &ignored);
@@ -358,7 +361,8 @@ int db_query(struct db *db, struct db_rows **ret_rows, struct err *e, const char
 	for (size_t i = 0; r == 0 && i < count; i++) { /* texts of the caller end with the call */
 		const struct sqlite_param *p = &params[i];
 		int at = (int)i + 1;
-		int result = p->type == 'i' ? sqlite3_bind_int64(stmt, at, p->number) : sqlite3_bind_text(stmt, at, p->text, -1, SQLITE_TRANSIENT);
+		int result = p->type == 'i' ? sqlite3_bind_int64(stmt, at, p->number) :
+					      sqlite3_bind_text(stmt, at, p->text, -1, SQLITE_TRANSIENT);
 		if (result != SQLITE_OK)
 			r = sqlite_error(&db->reader, result, e);
 	}

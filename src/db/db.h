@@ -8,8 +8,8 @@
  * - when `done` is called without failure, the batch is on stable storage;
  * - readers see only what is committed.
  *
- * SQL text stands in one file per noun (db/workspace.c, ...), is portable between SQLite and PostgreSQL, and is static: statements
- * are prepared once per connection and found again by the address of their text.
+ * SQL text stands in one file per noun (db/workspace.c, ...), is portable between SQLite and PostgreSQL, and is static:
+ * statements are prepared once per connection and found again by the address of their text.
  */
 
 #include <stdbool.h>
@@ -54,7 +54,8 @@ struct db_counters {
 };
 struct db_counters db_count(struct db *db);
 
-/* --- reading: on the caller's thread, with a connection of its own; rows of one text must be done before it is asked again --- */
+/* --- reading: on the caller's thread, with a connection of its own; rows of one text must be done before it is asked again
+ * --- */
 
 int db_query(struct db *db, struct db_rows **ret_rows, struct err *e, const char *sql, const char *types, ...) must_check;
 int db_next(struct db_rows *r, struct err *e) must_check; /* 1: a row; 0: no more */

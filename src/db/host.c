@@ -3,8 +3,9 @@
 
 void db_host_put(struct db_batch *b, const struct db_host *h)
 {
-	static const char sql[] = "INSERT INTO hosts (name, facts, volumes, seen) VALUES (?,?,?,?) ON CONFLICT (name) DO UPDATE SET"
-				  " facts=excluded.facts, volumes=excluded.volumes, seen=excluded.seen";
+	static const char sql[] =
+		"INSERT INTO hosts (name, facts, volumes, seen) VALUES (?,?,?,?) ON CONFLICT (name) DO UPDATE SET"
+		" facts=excluded.facts, volumes=excluded.volumes, seen=excluded.seen";
 	db_batch_add(b, sql, "tttu", h->name, h->facts, h->volumes, h->seen_ms);
 }
 

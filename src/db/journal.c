@@ -5,11 +5,12 @@
 
 void db_operation_put(struct db_batch *b, const struct db_operation *o)
 {
-	static const char sql[] = "INSERT INTO operations (seq, id, kind, subject, subject_kind, owner_uid, state, error, result, created,"
-				  " ended) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (seq) DO UPDATE SET"
-				  " state=excluded.state, error=excluded.error, result=excluded.result, ended=excluded.ended";
-	db_batch_add(b, sql, "ittttutttuu", o->seq, o->id, o->kind, o->subject, o->subject_kind, o->owner_uid, o->state, o->error,
-		     o->result, o->created_ms, o->ended_ms);
+	static const char sql[] =
+		"INSERT INTO operations (seq, id, kind, subject, subject_kind, owner_uid, state, error, result, created,"
+		" ended) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (seq) DO UPDATE SET"
+		" state=excluded.state, error=excluded.error, result=excluded.result, ended=excluded.ended";
+	db_batch_add(b, sql, "ittttutttuu", o->seq, o->id, o->kind, o->subject, o->subject_kind, o->owner_uid, o->state,
+		     o->error, o->result, o->created_ms, o->ended_ms);
 }
 
 void db_operation_trim(struct db_batch *b, uint64_t ended_before_ms)
@@ -54,9 +55,11 @@ void db_event_trim(struct db_batch *b, int64_t keep_after_seq)
 	db_batch_add(b, sql, "i", keep_after_seq);
 }
 
-int db_event_query(struct db *db, int64_t after_seq, uint64_t owner_uid, uint64_t limit, struct db_rows **ret_rows, struct err *e)
+int db_event_query(struct db *db, int64_t after_seq, uint64_t owner_uid, uint64_t limit, struct db_rows **ret_rows,
+		   struct err *e)
 {
-	static const char all[] = "SELECT seq, at, kind, subject, owner_uid, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?";
+	static const char all[] =
+		"SELECT seq, at, kind, subject, owner_uid, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?";
 	static const char own[] = "SELECT seq, at, kind, subject, owner_uid, body FROM events WHERE seq > ? AND owner_uid = ?"
 				  " ORDER BY seq LIMIT ?";
 	if (owner_uid == DB_EVERYONE)
@@ -67,7 +70,8 @@ int db_event_query(struct db *db, int64_t after_seq, uint64_t owner_uid, uint64_
 void db_event_row(struct db_rows *rows, struct db_event *ret_row)
 {
 	*ret_row = (struct db_event){ .seq = db_int(rows, 0), .at_ms = (uint64_t)db_int(rows, 1), .kind = db_text(rows, 2),
-				      .subject = db_text(rows, 3), .owner_uid = (uint64_t)db_int(rows, 4), .body = db_text(rows, 5) };
+				      .subject = db_text(rows, 3), .owner_uid = (uint64_t)db_int(rows, 4),
+				      .body = db_text(rows, 5) };
 }
 
 int db_event_last(struct db *db, int64_t *ret_seq, struct err *e)
@@ -85,7 +89,8 @@ int db_event_last(struct db *db, int64_t *ret_seq, struct err *e)
 
 void db_answer_insert(struct db_batch *b, const struct db_answer *a)
 {
-	static const char sql[] = "INSERT INTO idempotency (owner_uid, key, request, status, subject, created) VALUES (?,?,?,?,?,?)";
+	static const char sql[] =
+		"INSERT INTO idempotency (owner_uid, key, request, status, subject, created) VALUES (?,?,?,?,?,?)";
 	db_batch_add(b, sql, "uttitu", a->owner_uid, a->key, a->request, (int64_t)a->status, a->subject, a->created_ms);
 }
 
@@ -95,7 +100,8 @@ void db_answer_trim(struct db_batch *b, uint64_t created_before_ms)
 	db_batch_add(b, sql, "u", created_before_ms);
 }
 
-int db_answer_find(struct db *db, uint64_t owner_uid, const char *key, struct db_rows **ret_rows, struct db_answer *ret_row, struct err *e)
+int db_answer_find(struct db *db, uint64_t owner_uid, const char *key, struct db_rows **ret_rows, struct db_answer *ret_row,
+		   struct err *e)
 {
 	static const char sql[] = "SELECT request, status, subject, created FROM idempotency WHERE owner_uid = ? AND key = ?";
 	own_db_rows struct db_rows *rows = NULL;
@@ -105,8 +111,9 @@ int db_answer_find(struct db *db, uint64_t owner_uid, const char *key, struct db
 		r = db_next(rows, e);
 	if (r <= 0)
 		return r;
-	*ret_row = (struct db_answer){ .owner_uid = owner_uid, .key = key, .request = db_text(rows, 0), .status = (int)db_int(rows, 1),
-				       .subject = db_text(rows, 2), .created_ms = (uint64_t)db_int(rows, 3) };
+	*ret_row = (struct db_answer){ .owner_uid = owner_uid, .key = key, .request = db_text(rows, 0),
+				       .status = (int)db_int(rows, 1), .subject = db_text(rows, 2),
+				       .created_ms = (uint64_t)db_int(rows, 3) };
 	*ret_rows = TAKE(rows);
 	return 1;
 }

@@ -24,7 +24,8 @@ struct db_event {
 #define DB_EVERYONE UINT64_C(0x7fffffffffffffff) /* in queries: events of all owners */
 void db_event_insert(struct db_batch *b, const struct db_event *v);
 void db_event_trim(struct db_batch *b, int64_t keep_after_seq);
-int db_event_query(struct db *db, int64_t after_seq, uint64_t owner_uid, uint64_t limit, struct db_rows **ret_rows, struct err *e) must_check;
+int db_event_query(struct db *db, int64_t after_seq, uint64_t owner_uid, uint64_t limit, struct db_rows **ret_rows,
+		   struct err *e) must_check;
 void db_event_row(struct db_rows *rows, struct db_event *ret_row);
 int db_event_last(struct db *db, int64_t *ret_seq, struct err *e) must_check;
 

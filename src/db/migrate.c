@@ -65,7 +65,8 @@ int sqlite_migrate(struct sqlite *s, const char *path, struct err *e)
 	int known = db_schema_version();
 
 	if (version > known) {
-		(void)err_set(e, ERR_UNSUPPORTED, "%s has schema %lld, this program knows schemas up to %d", path, (long long)version, known);
+		(void)err_set(e, ERR_UNSUPPORTED, "%s has schema %lld, this program knows schemas up to %d", path,
+			      (long long)version, known);
 		return err_hint(e, "run the newer version of carreld that wrote it, or put back %s.backup-%d", path, known);
 	}
 	if (version < 0)

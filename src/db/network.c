@@ -10,7 +10,8 @@ void db_network_insert(struct db_batch *b, const struct db_network *n)
 void db_network_delete(struct db_batch *b, uint64_t number, const char *name)
 {
 	static const char rest_sql[] = "DELETE FROM attachments WHERE network=? AND released>0";
-	static const char sql[] = "DELETE FROM networks WHERE number=? AND NOT EXISTS (SELECT 1 FROM attachments WHERE network=?)";
+	static const char sql[] =
+		"DELETE FROM networks WHERE number=? AND NOT EXISTS (SELECT 1 FROM attachments WHERE network=?)";
 	db_batch_add(b, rest_sql, "u", number);
 	db_batch_add(b, sql, "uu", number, number);
 	db_batch_must_change(b, ERR_CONFLICT, "network '%s' is in use", name);
@@ -24,16 +25,17 @@ int db_network_query(struct db *db, struct db_rows **ret_rows, struct err *e)
 
 void db_network_row(struct db_rows *rows, struct db_network *ret_row)
 {
-	*ret_row = (struct db_network){ .number = (uint64_t)db_int(rows, 0), .name = db_text(rows, 1), .network = db_text(rows, 2),
-					.created_ms = (uint64_t)db_int(rows, 3) };
+	*ret_row = (struct db_network){ .number = (uint64_t)db_int(rows, 0), .name = db_text(rows, 1),
+					.network = db_text(rows, 2), .created_ms = (uint64_t)db_int(rows, 3) };
 }
 
 void db_attachment_insert(struct db_batch *b, const struct db_attachment *a)
 {
-	static const char sql[] = "INSERT INTO attachments (number, workspace, network, owner_uid, name, device, port, mac, ipv4, ipv6,"
-				  " released) VALUES (?,?,?,?,?,?,?,?,?,?,?)";
-	db_batch_add(b, sql, "utuuttttttu", a->number, a->workspace, a->network, a->owner_uid, a->name, a->device, a->port, a->mac, a->ipv4,
-		     a->ipv6, a->released_ms);
+	static const char sql[] =
+		"INSERT INTO attachments (number, workspace, network, owner_uid, name, device, port, mac, ipv4, ipv6,"
+		" released) VALUES (?,?,?,?,?,?,?,?,?,?,?)";
+	db_batch_add(b, sql, "utuuttttttu", a->number, a->workspace, a->network, a->owner_uid, a->name, a->device, a->port,
+		     a->mac, a->ipv4, a->ipv6, a->released_ms);
 }
 
 void db_attachment_release(struct db_batch *b, uint64_t number, uint64_t owner_uid, const char *name, uint64_t now_ms)
@@ -84,7 +86,8 @@ void db_attachment_row(struct db_rows *rows, struct db_attachment *ret_row)
 
 void db_group_insert(struct db_batch *b, const struct db_group *g)
 {
-	static const char sql[] = "INSERT INTO user_groups (name, owner_uid, shared, created) VALUES (?,?,?,?) ON CONFLICT (name) DO NOTHING";
+	static const char sql[] =
+		"INSERT INTO user_groups (name, owner_uid, shared, created) VALUES (?,?,?,?) ON CONFLICT (name) DO NOTHING";
 	db_batch_add(b, sql, "tutu", g->name, g->owner_uid, g->shared, g->created_ms);
 }
 
@@ -109,13 +112,14 @@ int db_group_query(struct db *db, struct db_rows **ret_rows, struct err *e)
 
 void db_group_row(struct db_rows *rows, struct db_group *ret_row)
 {
-	*ret_row = (struct db_group){ .name = db_text(rows, 0), .owner_uid = (uint64_t)db_int(rows, 1), .shared = db_text(rows, 2),
-				      .created_ms = (uint64_t)db_int(rows, 3) };
+	*ret_row = (struct db_group){ .name = db_text(rows, 0), .owner_uid = (uint64_t)db_int(rows, 1),
+				      .shared = db_text(rows, 2), .created_ms = (uint64_t)db_int(rows, 3) };
 }
 
 void db_site_put(struct db_batch *b, const char *key, const char *value)
 {
-	static const char sql[] = "INSERT INTO site (key, value) VALUES (?,?) ON CONFLICT (key) DO UPDATE SET value=excluded.value";
+	static const char sql[] =
+		"INSERT INTO site (key, value) VALUES (?,?) ON CONFLICT (key) DO UPDATE SET value=excluded.value";
 	db_batch_add(b, sql, "tt", key, value);
 }
 

@@ -3,8 +3,8 @@
 #define DB_NETWORK_H
 
 /*
- * Networks, attachments (who has which addresses), groups, and what the site decided once about itself. The schema refuses that an
- * address, a MAC or a number is given twice: a batch that tries fails whole, with the workspace it would have made.
+ * Networks, attachments (who has which addresses), groups, and what the site decided once about itself. The schema refuses that
+ * an address, a MAC or a number is given twice: a batch that tries fails whole, with the workspace it would have made.
  */
 
 #include "db/db.h"
@@ -29,7 +29,8 @@ void db_attachment_release(struct db_batch *b, uint64_t number, uint64_t owner_u
 /* Ends the rest of one, whose addresses go back to who had them; ERR_CONFLICT when it does not rest. */
 void db_attachment_take_back(struct db_batch *b, uint64_t number);
 void db_attachment_trim(struct db_batch *b, uint64_t released_before_ms);
-int db_attachment_query(struct db *db, const char *workspace, struct db_rows **ret_rows, struct err *e) must_check; /* NULL: all; by release */
+/* NULL: all; by release */
+int db_attachment_query(struct db *db, const char *workspace, struct db_rows **ret_rows, struct err *e) must_check;
 void db_attachment_row(struct db_rows *rows, struct db_attachment *ret_row);
 
 struct db_group {

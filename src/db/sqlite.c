@@ -48,10 +48,11 @@ int sqlite_connect(struct sqlite *s, const char *path, struct err *e)
 	}
 	(void)sqlite3_busy_timeout(s->handle, 10000);
 	(void)sqlite3_db_config(s->handle, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-	int r = sqlite_exec(s,
-			    "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY;"
-			    "PRAGMA trusted_schema=OFF; PRAGMA mmap_size=268435456",
-			    e);
+	int r = sqlite_exec(
+		s,
+		"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY;"
+		"PRAGMA trusted_schema=OFF; PRAGMA mmap_size=268435456",
+		e);
 	if (r < 0) {
 		sqlite_disconnect(s);
 		return err_wrap(e, "%s", path);
@@ -110,7 +111,8 @@ int64_t sqlite_version(struct sqlite *s)
 	sqlite3_stmt *stmt = NULL;
 	int64_t version = -1;
 
-	if (sqlite3_prepare_v2(s->handle, "PRAGMA user_version", -1, &stmt, NULL) == SQLITE_OK && sqlite3_step(stmt) == SQLITE_ROW)
+	if (sqlite3_prepare_v2(s->handle, "PRAGMA user_version", -1, &stmt, NULL) == SQLITE_OK &&
+	    sqlite3_step(stmt) == SQLITE_ROW)
 		version = sqlite3_column_int64(stmt, 0);
 	(void)sqlite3_finalize(stmt);
 	return version;

@@ -31,7 +31,8 @@ void sqlite_disconnect(struct sqlite *s);
 int sqlite_error(struct sqlite *s, int result, struct err *e);
 int sqlite_exec(struct sqlite *s, const char *sql, struct err *e) must_check;
 int sqlite_prepare(struct sqlite *s, const char *sql, sqlite3_stmt **ret_stmt, struct err *e) must_check;
-int sqlite_bind(struct sqlite *s, sqlite3_stmt *stmt, const struct sqlite_param *params, size_t count, struct err *e) must_check;
+int sqlite_bind(struct sqlite *s, sqlite3_stmt *stmt, const struct sqlite_param *params, size_t count,
+		struct err *e) must_check;
 int64_t sqlite_version(struct sqlite *s);
 
 /* migrate.c: brings an open database to this program's schema. */

@@ -3,20 +3,23 @@
 
 void db_workspace_insert(struct db_batch *b, const struct db_workspace *w)
 {
-	static const char sql[] = "INSERT INTO workspaces (seq, id, name, owner_uid, host, spec, image, wish, generation, run, held,"
-				  " restore_count, restore_from, created, version, state, truth, stop_timeout, kernel, origin)"
-				  " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+	static const char sql[] =
+		"INSERT INTO workspaces (seq, id, name, owner_uid, host, spec, image, wish, generation, run, held,"
+		" restore_count, restore_from, created, version, state, truth, stop_timeout, kernel, origin)"
+		" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 	db_batch_add(b, sql, "ittuttttuuiutuuttutt", w->seq, w->id, w->name, w->owner_uid, w->host, w->spec, w->image, w->wish,
-		     w->generation, w->run, (int64_t)w->held, w->restore, w->restore_from, w->created_ms, w->version, w->state, w->truth, w->stop_timeout_ms,
-		     w->kernel, w->origin);
+		     w->generation, w->run, (int64_t)w->held, w->restore, w->restore_from, w->created_ms, w->version, w->state,
+		     w->truth, w->stop_timeout_ms, w->kernel, w->origin);
 }
 
 void db_workspace_update(struct db_batch *b, const struct db_workspace *w)
 {
-	static const char sql[] = "UPDATE workspaces SET name=?, host=?, spec=?, image=?, wish=?, generation=?, run=?, held=?,"
-				  " restore_count=?, restore_from=?, version=?, state=?, truth=?, stop_timeout=?, kernel=? WHERE id=?";
-	db_batch_add(b, sql, "tttttuuiututtutt", w->name, w->host, w->spec, w->image, w->wish, w->generation, w->run, (int64_t)w->held,
-		     w->restore, w->restore_from, w->version, w->state, w->truth, w->stop_timeout_ms, w->kernel, w->id);
+	static const char sql[] =
+		"UPDATE workspaces SET name=?, host=?, spec=?, image=?, wish=?, generation=?, run=?, held=?,"
+		" restore_count=?, restore_from=?, version=?, state=?, truth=?, stop_timeout=?, kernel=? WHERE id=?";
+	db_batch_add(b, sql, "tttttuuiututtutt", w->name, w->host, w->spec, w->image, w->wish, w->generation, w->run,
+		     (int64_t)w->held, w->restore, w->restore_from, w->version, w->state, w->truth, w->stop_timeout_ms,
+		     w->kernel, w->id);
 }
 
 void db_workspace_truth(struct db_batch *b, const char *id, uint64_t version, const char *state, const char *truth)
@@ -31,9 +34,9 @@ void db_workspace_delete(struct db_batch *b, const char *id)
 	db_batch_add(b, sql, "t", id);
 }
 
-#define COLUMNS                                                                                                                \
-	"SELECT seq, id, name, owner_uid, host, spec, image, wish, generation, run, held, restore_count, restore_from, created,"  \
-	" version, state, truth, stop_timeout, kernel, origin FROM workspaces "
+#define COLUMNS                                                                                                       \
+	"SELECT seq, id, name, owner_uid, host, spec, image, wish, generation, run, held, restore_count, restore_from," \
+	" created, version, state, truth, stop_timeout, kernel, origin FROM workspaces "
 
 int db_workspace_query(struct db *db, const char *id, struct db_rows **ret_rows, struct err *e)
 {
@@ -81,7 +84,8 @@ void db_snapshot_delete(struct db_batch *b, const char *id)
 
 int db_snapshot_query(struct db *db, const char *workspace, struct db_rows **ret_rows, struct err *e)
 {
-	static const char sql[] = "SELECT id, workspace, name, created, memory FROM snapshots WHERE workspace=? ORDER BY created, id";
+	static const char sql[] =
+		"SELECT id, workspace, name, created, memory FROM snapshots WHERE workspace=? ORDER BY created, id";
 	return db_query(db, ret_rows, e, sql, "t", workspace);
 }
 

@@ -2,7 +2,8 @@
 #ifndef DB_WORKSPACE_H
 #define DB_WORKSPACE_H
 
-/* Workspaces and their snapshots. A row's texts belong to the caller when it is put, and are valid until the next row when it is read. */
+/* Workspaces and their snapshots. A row's texts belong to the caller when it is put, and are valid until the next row when it
+ * is read. */
 
 #include "db/db.h"
 
@@ -25,12 +26,14 @@ void db_workspace_insert(struct db_batch *b, const struct db_workspace *w);
 void db_workspace_update(struct db_batch *b, const struct db_workspace *w); /* all but seq, id, owner, created */
 void db_workspace_truth(struct db_batch *b, const char *id, uint64_t version, const char *state, const char *truth);
 void db_workspace_delete(struct db_batch *b, const char *id); /* its snapshots too */
-int db_workspace_query(struct db *db, const char *id, struct db_rows **ret_rows, struct err *e) must_check; /* id NULL: all, by seq */
+/* id NULL: all, by seq */
+int db_workspace_query(struct db *db, const char *id, struct db_rows **ret_rows, struct err *e) must_check;
 void db_workspace_row(struct db_rows *rows, struct db_workspace *ret_row);
 
 void db_snapshot_insert(struct db_batch *b, const struct db_snapshot *s);
 void db_snapshot_delete(struct db_batch *b, const char *id);
-int db_snapshot_query(struct db *db, const char *workspace, struct db_rows **ret_rows, struct err *e) must_check; /* oldest first */
+/* oldest first */
+int db_snapshot_query(struct db *db, const char *workspace, struct db_rows **ret_rows, struct err *e) must_check;
 void db_snapshot_row(struct db_rows *rows, struct db_snapshot *ret_row);
 
 #endif

@@ -2,9 +2,9 @@
 /*
  * Theory. The thin half: making, changing, killing and removing groups. Everything is found by name and may be repeated.
  *
- * A write that fails is tried once more after all others: memory.limit and memory.memsw.limit may only be raised in one order and
- * lowered in the other, and two passes serve both. Waiting: v2 tells of changes by POLLPRI on cgroup.events; v1 has no such event,
- * so its files are read again every millisecond, for two seconds at most.
+ * A write that fails is tried once more after all others: memory.limit and memory.memsw.limit may only be raised in one order
+ * and lowered in the other, and two passes serve both. Waiting: v2 tells of changes by POLLPRI on cgroup.events; v1 has no such
+ * event, so its files are read again every millisecond, for two seconds at most.
  */
 #include "enforce/enforce.h"
 
@@ -171,7 +171,8 @@ int enforce_usage(const struct enforce_plan *p, struct enforce_usage *ret_usage,
 		u.cpu_us /= 1000;
 	u.memory_bytes = number_or_unknown(memory, p->usage.memory_v2 ? "memory.current" : "memory.usage_in_bytes", NULL);
 	u.memory_peak_bytes = number_or_unknown(memory, p->usage.memory_v2 ? "memory.peak" : "memory.max_usage_in_bytes", NULL);
-	u.out_of_memory_kills = number_or_unknown(memory, p->usage.memory_v2 ? "memory.events" : "memory.oom_control", "oom_kill");
+	u.out_of_memory_kills = number_or_unknown(memory, p->usage.memory_v2 ? "memory.events" : "memory.oom_control",
+						  "oom_kill");
 	*ret_usage = u;
 	return 0;
 }
@@ -231,7 +232,9 @@ int enforce_kill(const struct enforce_plan *p, struct err *e)
 	if (p->v2 && access(p->v2, F_OK) == 0) {
 		own_str char *path = mem_printf("%s/cgroup.kill", p->v2);
 		r = write_file(path, "1");
-		r = r == 0 ? wait_event(p->v2, "populated", 0, e) : r == -ENOENT ? kill_listed(p->v2, e) : err_errno(e, -r, "write %s", path);
+		r = r == 0       ? wait_event(p->v2, "populated", 0, e) :
+		    r == -ENOENT ? kill_listed(p->v2, e) :
+				   err_errno(e, -r, "write %s", path);
 	}
 	for (char *const *folder = p->v1; folder && *folder && r == 0; folder++) {
 		if (!p->v2 && p->freeze_path && str_starts(p->freeze_path, *folder))

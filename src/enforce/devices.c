@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Device rules on cgroup v2 are a small BPF program (Documentation/admin-guide/cgroup-v2.rst, "Device controller"). The context is
- * struct bpf_cgroup_dev_ctx { access_type: access << 16 | type, major, minor }. For each rule: if type and numbers match and no
- * access is asked for that the rule lacks, return 1. In the end return 0.
+ * Device rules on cgroup v2 are a small BPF program (Documentation/admin-guide/cgroup-v2.rst, "Device controller"). The context
+ * is struct bpf_cgroup_dev_ctx { access_type: access << 16 | type, major, minor }. For each rule: if type and numbers match and
+ * no access is asked for that the rule lacks, return 1. In the end return 0.
  */
 #include "enforce/enforce.h"
 
@@ -19,7 +19,8 @@ enum { RULES_MOST = 32, INSTRUCTIONS_PER_RULE = 8, INSTRUCTIONS_MOST = 6 + RULES
 
 static struct bpf_insn op(int code, int target, int source, int offset, int value)
 {
-	return (struct bpf_insn){ .code = (uint8_t)code, .dst_reg = target & 15, .src_reg = source & 15, .off = (int16_t)offset, .imm = value };
+	return (struct bpf_insn){ .code = (uint8_t)code, .dst_reg = target & 15, .src_reg = source & 15, .off = (int16_t)offset,
+				  .imm = value };
 }
 
 static int access_bits(const char *access)
@@ -33,7 +34,8 @@ static size_t add_rule(struct bpf_insn *out, const struct enforce_device *d)
 {
 	size_t n = 0, last = d->minor < 0 ? 7 : 8;
 
-	out[n] = op(BPF_JMP | BPF_JNE | BPF_K, 2, 0, (int)(last - n - 1), d->type == 'b' ? BPF_DEVCG_DEV_BLOCK : BPF_DEVCG_DEV_CHAR);
+	out[n] = op(BPF_JMP | BPF_JNE | BPF_K, 2, 0, (int)(last - n - 1),
+		    d->type == 'b' ? BPF_DEVCG_DEV_BLOCK : BPF_DEVCG_DEV_CHAR);
 	n++;
 	out[n++] = op(BPF_ALU | BPF_MOV | BPF_X, 1, 3, 0, 0);
 	out[n++] = op(BPF_ALU | BPF_AND | BPF_K, 1, 0, 0, ~access_bits(d->access));
@@ -81,7 +83,8 @@ int enforce_devices_attach(const char *group, bool kvm, struct err *e)
 	own_fd int fd = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load);
 	if (fd < 0)
 		return err_errno(e, errno, "load the device rules");
-	union bpf_attr attach = { .target_fd = (uint32_t)folder, .attach_bpf_fd = (uint32_t)fd, .attach_type = BPF_CGROUP_DEVICE };
+	union bpf_attr attach = { .target_fd = (uint32_t)folder, .attach_bpf_fd = (uint32_t)fd,
+				  .attach_type = BPF_CGROUP_DEVICE };
 	if (syscall(SYS_bpf, BPF_PROG_ATTACH, &attach, sizeof attach) < 0)
 		return err_errno(e, errno, "attach the device rules to %s", group);
 	return 0;

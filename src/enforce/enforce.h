@@ -3,9 +3,9 @@
 #define ENFORCE_ENFORCE_H
 
 /*
- * Limits by cgroups. One workspace is one name, PARENT/ID, in every hierarchy that matters: v1 controllers, the v2 tree, or both
- * side by side. The plan is pure (layout and limits in; folders and writes out); applying it is thin and may be repeated: every
- * call finds its folders by name.
+ * Limits by cgroups. One workspace is one name, PARENT/ID, in every hierarchy that matters: v1 controllers, the v2 tree, or
+ * both side by side. The plan is pure (layout and limits in; folders and writes out); applying it is thin and may be repeated:
+ * every call finds its folders by name.
  */
 
 #include <stdbool.h>
@@ -17,13 +17,15 @@
 #include "base/err.h"
 #include "base/str.h"
 
-enum enforce_controller { ENFORCE_CPU, ENFORCE_CPUACCT, ENFORCE_MEMORY, ENFORCE_PIDS, ENFORCE_FREEZER, ENFORCE_DEVICES, ENFORCE_CONTROLLERS };
+enum enforce_controller { ENFORCE_CPU, ENFORCE_CPUACCT, ENFORCE_MEMORY, ENFORCE_PIDS, ENFORCE_FREEZER, ENFORCE_DEVICES,
+			  ENFORCE_CONTROLLERS };
 
 /* Where this host keeps its cgroups. */
 struct enforce_layout {
 	char *v1[ENFORCE_CONTROLLERS]; /* mount points; NULL: not a v1 controller here. Two may be the same (cpu,cpuacct) */
 	char *v2;                      /* mount point of the cgroup2 tree, or NULL */
-	bool v2_has[ENFORCE_CONTROLLERS]; /* comes from the v2 tree: what it has, and freezing always, as entering one tree is enough for that */
+	/* comes from the v2 tree: what it has, and freezing always, as entering one tree is enough for that */
+	bool v2_has[ENFORCE_CONTROLLERS];
 };
 
 struct enforce_limits {
@@ -58,7 +60,8 @@ struct enforce_plan {
 };
 
 /* From the text of /proc/self/mountinfo and, of a v2 tree, its cgroup.controllers ("" when there is none). Pure. */
-int enforce_layout_parse(const char *mountinfo, const char *v2_controllers, struct enforce_layout *ret_layout, struct err *e) must_check;
+int enforce_layout_parse(const char *mountinfo, const char *v2_controllers, struct enforce_layout *ret_layout,
+			 struct err *e) must_check;
 int enforce_layout_read(struct enforce_layout *ret_layout, struct err *e) must_check;
 void enforce_layout_done(struct enforce_layout *l);
 

@@ -3,14 +3,15 @@
  * Theory. The pure half: which layout the host has, and which folders and writes a workspace needs there. Kernel interfaces:
  * Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of the kernel.
  *
- * CPU: a quota of milli/10 hundredths per period of 100 ms, so 1500 thousandths are 150 ms of processor time in 100 ms. Without a
- * limit nothing is written. Memory: one limit for memory and swap together, so that a workspace cannot grow into swap (v1 memsw; v2
- * swap.max 0); the group's own out-of-memory killer ends the workspace's processes only (v2 memory.oom.group stays 0: one process
- * dies, not the workspace). Processes: pids.max, as promised.
+ * CPU: a quota of milli/10 hundredths per period of 100 ms, so 1500 thousandths are 150 ms of processor time in 100 ms. Without
+ * a limit nothing is written. Memory: one limit for memory and swap together, so that a workspace cannot grow into swap (v1
+ * memsw; v2 swap.max 0); the group's own out-of-memory killer ends the workspace's processes only (v2 memory.oom.group stays 0:
+ * one process dies, not the workspace). Processes: pids.max, as promised.
  *
- * A machine with a limit of processor time has one more folder for the threads of its virtual processors. The limit is theirs; the
- * workspace as a whole has HELPERS_MILLI more, for disks, network and control. In v2 that folder is threaded (cgroup-v2.rst, "Threads"): memory
- * and all else stay the workspace's. Its weight is that of so many threads as it has processors: a folder beside threads counts as one.
+ * A machine with a limit of processor time has one more folder for the threads of its virtual processors. The limit is theirs;
+ * the workspace as a whole has HELPERS_MILLI more, for disks, network and control. In v2 that folder is threaded
+ * (cgroup-v2.rst, "Threads"): memory and all else stay the workspace's. Its weight is that of so many threads as it has
+ * processors: a folder beside threads counts as one.
  */
 #include "enforce/enforce.h"
 
@@ -70,7 +71,8 @@ static void take_mount(struct enforce_layout *l, const char *line)
 	char root[256], point[256], type[32], options[256];
 	const char *dash = strstr(line, " - ");
 
-	if (!dash || sscanf(line, "%*s %*s %*s %255s %255s", root, point) != 2 || sscanf(dash, " - %31s %*s %255s", type, options) != 2)
+	if (!dash || sscanf(line, "%*s %*s %*s %255s %255s", root, point) != 2 ||
+	    sscanf(dash, " - %31s %*s %255s", type, options) != 2)
 		return;
 	if (!str_eq(root, "/"))
 		return;
@@ -127,7 +129,8 @@ static void add_path(char ***list, char *path)
 	(*list)[n + 1] = NULL;
 }
 
-static void add_write(struct enforce_plan *p, bool optional, const char *folder, const char *file, const char *fmt, ...) format_printf(5, 6);
+static void add_write(struct enforce_plan *p, bool optional, const char *folder, const char *file, const char *fmt, ...)
+	format_printf(5, 6);
 static void add_write(struct enforce_plan *p, bool optional, const char *folder, const char *file, const char *fmt, ...)
 {
 	struct str text = { 0 };
@@ -138,7 +141,8 @@ static void add_write(struct enforce_plan *p, bool optional, const char *folder,
 	va_end(args);
 	p->writes = mem_grow_array(p->writes, p->write_count + 1, sizeof *p->writes);
 	p->writes[p->write_count++] =
-		(struct enforce_write){ .path = mem_printf("%s/%s", folder, file), .text = str_take(&text), .optional = optional };
+		(struct enforce_write){ .path = mem_printf("%s/%s", folder, file), .text = str_take(&text),
+					.optional = optional };
 }
 
 /* `none` is what the file takes for no limit. */
@@ -161,7 +165,8 @@ static void plan_v1_devices(struct enforce_plan *p, const char *folder, bool kvm
 {
 	add_write(p, false, folder, "devices.deny", "a");
 	if (kvm)
-		add_write(p, false, folder, "devices.allow", "%c %d:%d %s", enforce_kvm.type, enforce_kvm.major, enforce_kvm.minor, enforce_kvm.access);
+		add_write(p, false, folder, "devices.allow", "%c %d:%d %s", enforce_kvm.type, enforce_kvm.major,
+			  enforce_kvm.minor, enforce_kvm.access);
 	for (const struct enforce_device *d = enforce_devices; d->type; d++) {
 		if (d->minor < 0)
 			add_write(p, false, folder, "devices.allow", "%c %d:* %s", d->type, d->major, d->access);
@@ -170,7 +175,8 @@ static void plan_v1_devices(struct enforce_plan *p, const char *folder, bool kvm
 	}
 }
 
-static void plan_v1_controller(struct enforce_plan *p, enum enforce_controller c, const char *folder, const struct enforce_limits *limits)
+static void plan_v1_controller(struct enforce_plan *p, enum enforce_controller c, const char *folder,
+			       const struct enforce_limits *limits)
 {
 	switch (c) {
 	case ENFORCE_CPU:

@@ -36,7 +36,8 @@ static int begin(struct err *e)
 		return r;
 	own_fd int ours = pair[0], theirs = pair[1];
 	const struct proc_fd fds[] = { { 0, -1 }, { 1, -1 }, { 3, theirs } };
-	const struct proc_spawn how = { .path = path, .argv = argv, .fds = fds, .fd_count = ARRAY_SIZE(fds), .new_session = true };
+	const struct proc_spawn how = { .path = path, .argv = argv, .fds = fds, .fd_count = ARRAY_SIZE(fds),
+					.new_session = true };
 	if ((r = proc_start(&how, &nursery_pidfd, NULL, e)) < 0)
 		return r;
 	nursery = TAKE_FD(ours);

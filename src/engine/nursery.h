@@ -2,7 +2,8 @@
 #ifndef ENGINE_NURSERY_H
 #define ENGINE_NURSERY_H
 
-/* Where runners come from: one process that executed carrel-run and forks a runner for each socket it is sent. From any thread. */
+/* Where runners come from: one process that executed carrel-run and forks a runner for each socket it is sent. From any
+ * thread. */
 
 #include "base/err.h"
 

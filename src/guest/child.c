@@ -72,7 +72,8 @@ int child_enter_root(int root, struct err *e)
 /* A terminal of the workspace's own, so that it has a name there. */
 static int open_terminal(int root, int *ret_master, int *ret_peer, struct err *e)
 {
-	struct open_how how = { .flags = O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+	struct open_how how = { .flags = O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC,
+				.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
 	own_fd int master = (int)syscall(SYS_openat2, root, "dev/pts/ptmx", &how, sizeof how);
 
 	if (master < 0)
@@ -121,8 +122,8 @@ static int make_streams(const struct child_how *how, struct child *c, int standa
 	return r;
 }
 
-/* It executes nothing that would close them: with the other end of its own input it would never see that end, nor would other programs
- * see the end of theirs while it copies. */
+/* It executes nothing that would close them: with the other end of its own input it would never see that end, nor would other
+ * programs see the end of theirs while it copies. */
 static int keep_streams(const int standard[3], int *sync, struct err *e)
 {
 	for (int i = 0; i < 3; i++)
@@ -143,13 +144,15 @@ static int run_copy(const struct child_how *how, const int standard[3], int *syn
 	(void)sigprocmask(SIG_SETMASK, &none, NULL); /* the agent's are blocked */
 	if (r < 0 || (r = keep_streams(standard, sync, e)) < 0)
 		return r;
-	return how->kind == GUEST_COPY_IN ? archive_unpack(how->path, STDIN_FILENO, e) : archive_pack(how->path, STDOUT_FILENO, e);
+	return how->kind == GUEST_COPY_IN ? archive_unpack(how->path, STDIN_FILENO, e) :
+					    archive_pack(how->path, STDOUT_FILENO, e);
 }
 
 static int run_program(const struct child_how *how, const int standard[3], struct err *e)
 {
 	bool system = how->plan->flags & PLAN_SYSTEM, first = how->kind == GUEST_PROGRAM;
-	struct program what = { .argv = how->argv, .environment = program_environment(how->plan, how->environment, how->terminal),
+	struct program what = { .argv = how->argv,
+				.environment = program_environment(how->plan, how->environment, how->terminal),
 				.user = *how->user ? how->user : how->plan->user,
 				.directory = *how->directory ? how->directory : how->plan->directory,
 				.standard = { standard[0], standard[1], standard[2] }, .terminal = how->terminal,

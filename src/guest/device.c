@@ -110,7 +110,8 @@ static void await_announcement(int fd, uint64_t until_ms)
 		;
 }
 
-static bool await_for(unsigned most_ms, const char *class, const char *attribute, const char *value, char *ret_name, size_t size)
+static bool await_for(unsigned most_ms, const char *class, const char *attribute, const char *value, char *ret_name,
+		      size_t size)
 {
 	uint64_t until = loop_now_ms() + most_ms;
 

@@ -3,8 +3,9 @@
 #define GUEST_INNER_H
 
 /*
- * A workspace that may change its engine while it runs lives in namespaces inside its machine, made by the workspace engine's own code, so
- * that the machine holds what a host would hold. carrel-inner has it; to carrel-init these calls are a table that it does not have.
+ * A workspace that may change its engine while it runs lives in namespaces inside its machine, made by the workspace engine's
+ * own code, so that the machine holds what a host would hold. carrel-inner has it; to carrel-init these calls are a table that
+ * it does not have.
  *
  *	begin -> start -> depart -> stay
  *	      \-> arrive -> go -> ...
@@ -27,7 +28,8 @@ struct agent_inner {
 	/* A system's init is asked to shut down, in its own way. */
 	int (*tell_init)(struct err *e);
 	int (*signal)(int number, struct err *e);
-	/* It stands still; its memory is on the luggage's disk, and its volumes are on theirs; or, if the journey is off, it goes on. */
+	/* It stands still; its memory is on the luggage's disk, and its volumes are on theirs; or, if the journey is off, it
+	 * goes on. */
 	int (*freeze)(size_t visitors, struct err *e);
 	int (*depart)(struct err *e);
 	int (*stay)(struct err *e);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carrel-inner: goes on as the first process in the place of carrel-init, in a machine whose workspace travels. Its root is the disk of
- * tools (node/travel.c), where CRIU is too; carrel-init hands over the channel as standard input, and what it has read of it.
+ * carrel-inner: goes on as the first process in the place of carrel-init, in a machine whose workspace travels. Its root is the
+ * disk of tools (node/travel.c), where CRIU is too; carrel-init hands over the channel as standard input, and what it has read
+ * of it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,12 +41,14 @@ static int serve(char *name, struct err *e)
 	for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++)
 		if (mount("carrel", scratch[i], "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") < 0)
 			return err_errno(e, errno, "mount %s", scratch[i]);
-	if ((mkdir("/dev/pts", 0755) < 0 && errno != EEXIST) || mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, NULL) < 0)
+	if ((mkdir("/dev/pts", 0755) < 0 && errno != EEXIST) ||
+	    mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, NULL) < 0)
 		return err_errno(e, errno, "mount /dev/pts"); /* CRIU looks at it */
 	own_strbuf struct str said = { 0 };
 	if ((r = device_load_modules("/modules", "4-", e)) < 0 || (r = hear(&said, e)) < 0)
 		return r;
-	struct agent_options how = { .port = port, .machine = true, .root = -1, .name = name, .inner = &inner_calls, .said = &said };
+	struct agent_options how = { .port = port, .machine = true, .root = -1, .name = name, .inner = &inner_calls,
+				     .said = &said };
 	return agent_run(&how, e);
 }
 

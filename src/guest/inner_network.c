@@ -23,7 +23,9 @@ static int hand_over(int network_namespace, const struct guest_objects *interfac
 
 	for (size_t i = 0; r >= 0 && i < interfaces->count; i++)
 		if (!afresh)
-			r = (r = device_find_link(list[i].mac, name, sizeof name, e)) < 0 ? r : link_move(name, network_namespace, e);
+			r = (r = device_find_link(list[i].mac, name, sizeof name, e)) < 0 ?
+				    r :
+				    link_move(name, network_namespace, e);
 		else if (device_has_link(list[i].mac, LATE_MS, name, sizeof name))
 			r = link_move(name, network_namespace, e);
 	return r;
@@ -32,8 +34,8 @@ static int hand_over(int network_namespace, const struct guest_objects *interfac
 /* /sys shows the interfaces of the namespace that it was mounted in. */
 static int set_up(int network_namespace, const struct guest_objects *interfaces, bool afresh, struct err *e)
 {
-	if (setns(network_namespace, CLONE_NEWNET) < 0 || unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount("sysfs", "/sys", "sysfs", MS_NOSUID, NULL) < 0)
+	if (setns(network_namespace, CLONE_NEWNET) < 0 || unshare(CLONE_NEWNS) < 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("sysfs", "/sys", "sysfs", MS_NOSUID, NULL) < 0)
 		return err_errno(e, errno, "enter the workspace's network");
 	return links_configure(interfaces->items, interfaces->count, afresh, e);
 }

@@ -102,7 +102,8 @@ void port_send(struct port *p, enum guest_type type, uint32_t number, const void
 		write_some(p);
 }
 
-void port_send_message(struct port *p, enum guest_type type, uint32_t number, const struct guest_shape *shape, const void *value)
+void port_send_message(struct port *p, enum guest_type type, uint32_t number, const struct guest_shape *shape,
+		       const void *value)
 {
 	own_strbuf struct str bytes = { 0 };
 

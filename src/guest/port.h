@@ -3,8 +3,8 @@
 #define GUEST_PORT_H
 
 /*
- * The guest's end of the channel. What is sent waits in memory until the host takes it: its amount is bounded by the credit that
- * streams have and by the answers to requests, which the host counts.
+ * The guest's end of the channel. What is sent waits in memory until the host takes it: its amount is bounded by the credit
+ * that streams have and by the answers to requests, which the host counts.
  */
 
 #include <stdbool.h>
@@ -30,7 +30,8 @@ int port_open(struct port *p, struct loop *l, int fd, struct err *e) must_check;
 void port_feed(struct port *p, const void *bytes, size_t length);
 void port_close(struct port *p);
 void port_send(struct port *p, enum guest_type type, uint32_t number, const void *payload, size_t length);
-void port_send_message(struct port *p, enum guest_type type, uint32_t number, const struct guest_shape *shape, const void *value);
+void port_send_message(struct port *p, enum guest_type type, uint32_t number, const struct guest_shape *shape,
+		       const void *value);
 /* Returns when the host has taken everything, or after `most_ms`. Before the machine goes off, or stands still. */
 void port_flush(struct port *p, unsigned most_ms);
 

@@ -20,7 +20,8 @@
 
 static int copy_self(int folder, struct err *e)
 {
-	own_fd int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), to = openat(folder, "shutdown", O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
+	own_fd int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC),
+		   to = openat(folder, "shutdown", O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
 	ssize_t n = 1;
 
 	if (from < 0 || to < 0)
@@ -58,8 +59,8 @@ void power_shutdown(const char *verb)
 	bool restart = str_eq(verb, "reboot") || str_eq(verb, "kexec");
 	uint64_t pid;
 
-	if (fs_read_file(AT_FDCWD, "/agent", 16, &text, NULL) >= 0 && str_to_u64(str_text(&text), INT32_MAX, &pid) == 0 && pid > 1 &&
-	    kill((pid_t)pid, restart ? POWER_RESTART_SIGNAL : POWER_OFF_SIGNAL) == 0) {
+	if (fs_read_file(AT_FDCWD, "/agent", 16, &text, NULL) >= 0 && str_to_u64(str_text(&text), INT32_MAX, &pid) == 0 &&
+	    pid > 1 && kill((pid_t)pid, restart ? POWER_RESTART_SIGNAL : POWER_OFF_SIGNAL) == 0) {
 		(void)signal(SIGALRM, power_wake);
 		(void)alarm(PATIENCE_S);
 		(void)pause();

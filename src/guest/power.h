@@ -3,9 +3,10 @@
 #define GUEST_POWER_H
 
 /*
- * The end of a system's machine. An init cannot unmount its own root, so the volumes would be left as after a power cut: whole, but
- * with a journal to be replayed. systemd goes back to an initramfs for that (systemd.io/INITRD_INTERFACE): when /run/initramfs/shutdown
- * is there, it makes that folder its root and becomes that program, which is carrel-init again and asks the agent to do the rest.
+ * The end of a system's machine. An init cannot unmount its own root, so the volumes would be left as after a power cut: whole,
+ * but with a journal to be replayed. systemd goes back to an initramfs for that (systemd.io/INITRD_INTERFACE): when
+ * /run/initramfs/shutdown is there, it makes that folder its root and becomes that program, which is carrel-init again and asks
+ * the agent to do the rest.
  */
 
 #include <signal.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. `credit` is what we may still send, `window` what the host may; both count payload bytes of GUEST_DATA. What came in and is
- * not written yet stands in `unwritten`, at most a window of it. A stream goes through: runs -> its process ended (status) -> its pipes
- * are read empty -> GUEST_CLOSE is sent and it is freed. Reading stops at empty, not at end of file: a child of the program may hold
- * the pipe. A muted stream has no host any more: its process was killed and is only awaited.
+ * Theory. `credit` is what we may still send, `window` what the host may; both count payload bytes of GUEST_DATA. What came in
+ * and is not written yet stands in `unwritten`, at most a window of it. A stream goes through: runs -> its process ended
+ * (status) -> its pipes are read empty -> GUEST_CLOSE is sent and it is freed. Reading stops at empty, not at end of file: a
+ * child of the program may hold the pipe. A muted stream has no host any more: its process was killed and is only awaited.
  */
 #include "guest/stream.h"
 
@@ -278,7 +278,8 @@ static void write_input(struct stream *s)
 	while (s->unwritten.length && fd >= 0) {
 		ssize_t n = write(fd, s->unwritten.bytes, s->unwritten.length);
 		if (n < 0 && errno == EAGAIN) {
-			if (!s->writer && (s->writer_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) >= 0) /* epoll knows a descriptor once */
+			/* epoll knows a descriptor once */
+			if (!s->writer && (s->writer_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) >= 0)
 				s->writer = loop_add_fd(s->all->loop, s->writer_fd, EPOLLOUT, input_writable, s);
 			return;
 		}
@@ -357,7 +358,8 @@ void stream_frame(struct streams *all, const struct guest_frame *f)
 		else
 			watch_outputs(s);
 	} else if (f->type == GUEST_RESIZE && f->length == 4) {
-		child_resize(&s->child, f->payload[0] | (unsigned)f->payload[1] << 8, f->payload[2] | (unsigned)f->payload[3] << 8);
+		child_resize(&s->child, f->payload[0] | (unsigned)f->payload[1] << 8,
+			     f->payload[2] | (unsigned)f->payload[3] << 8);
 	} else if (f->type == GUEST_SIGNAL && f->length == 4) {
 		child_signal(&s->child, (int)guest_get_u32(f->payload));
 	} else if (f->type == GUEST_CLOSE) {

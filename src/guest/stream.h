@@ -3,11 +3,11 @@
 #define GUEST_STREAM_H
 
 /*
- * A child's input and output over the channel. Its output is read only while the host has given credit, its input is taken from the
- * host only as fast as the child reads: a slow reader slows the program, and nothing else.
+ * A child's input and output over the channel. Its output is read only while the host has given credit, its input is taken from
+ * the host only as fast as the child reads: a slow reader slows the program, and nothing else.
  *
- * The stream of the workspace's own program (`number` 0 while nobody has it open) lasts as long as the program; the host may open it
- * again and again. Others belong to their session: when that ends, or the host closes them, their program is killed.
+ * The stream of the workspace's own program (`number` 0 while nobody has it open) lasts as long as the program; the host may
+ * open it again and again. Others belong to their session: when that ends, or the host closes them, their program is killed.
  */
 
 #include <stdbool.h>
@@ -22,7 +22,8 @@ struct streams;
 struct streams_events {
 	void (*executed)(void *data);                                      /* the workspace's program runs */
 	void (*failed)(void *data, const struct err *e);                   /* it could not be executed */
-	void (*ended)(void *data, int status);                             /* it has ended and its output is with the host, or nobody came for it */
+	/* it has ended and its output is with the host, or nobody came for it */
+	void (*ended)(void *data, int status);
 };
 
 struct streams *streams_new(struct loop *l, struct port *p, const struct streams_events *events, void *data);

@@ -3,8 +3,8 @@
 #define MODEL_BOARD_H
 
 /*
- * The machines that QEMU builds for us, one per processor: program, board, console, and what of the host the program needs to see.
- * The one table of these facts.
+ * The machines that QEMU builds for us, one per processor: program, board, console, and what of the host the program needs to
+ * see. The one table of these facts.
  */
 
 #include <stdbool.h>
@@ -18,7 +18,8 @@ struct machine_board {
 	const char *type;         /* a board without versions; NULL: the newest with the prefix */
 	const char *options;      /* of -machine */
 	const char *console;      /* serial line as the guest's kernel calls it */
-	const char *const *places; /* what the program opens: libraries (its own modules among them), firmware; NULL-terminated */
+	/* what the program opens: libraries (its own modules among them), firmware; NULL-terminated */
+	const char *const *places;
 	const char *firmware;     /* a file that must be there, NULL: none */
 	const char *firmware_package;
 	unsigned elf_machine;     /* e_machine of its programs: elf(5) */

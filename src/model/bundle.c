@@ -23,12 +23,14 @@ const char *const bundle_kind_names[] = { "blob", "partition", "volume", "snapsh
 static const struct field stream_fields[] = {
 	{ "kind", FIELD_ENUM, S(kind), "what it is", .required = true, .names = bundle_kind_names },
 	{ "name", FIELD_TEXT, S(name), "which one", .required = true, .max = 256 },
-	{ "bytes", FIELD_NUMBER, S(size_bytes), "length; chunks that are missing are zeros", .required = true, .max = SPEC_DISK_MOST * 2 },
+	{ "bytes", FIELD_NUMBER, S(size_bytes), "length; chunks that are missing are zeros", .required = true,
+	  .max = SPEC_DISK_MOST * 2 },
 	{ "changed", FIELD_NUMBER, S(changed_ns), "last change of the file, nanoseconds of Unix time" },
 	{ "left-out", FIELD_BOOL, S(left_out), "it is not in this file: who imports it has it" },
 	{ 0 },
 };
-const struct shape bundle_stream_shape = { "bundle-stream", sizeof(struct bundle_stream), stream_fields, "A part of a bundle." };
+const struct shape bundle_stream_shape = { "bundle-stream", sizeof(struct bundle_stream), stream_fields,
+					   "A part of a bundle." };
 
 #define N(member) offsetof(struct assignment_snapshot, member)
 static const struct field snapshot_fields[] = {
@@ -36,7 +38,8 @@ static const struct field snapshot_fields[] = {
 	{ "name", FIELD_TEXT, N(name), "name", .required = true, .check = name_check },
 	{ 0 },
 };
-static const struct shape snapshot_shape = { "bundle-snapshot", sizeof(struct assignment_snapshot), snapshot_fields, "A snapshot in a bundle." };
+static const struct shape snapshot_shape = { "bundle-snapshot", sizeof(struct assignment_snapshot), snapshot_fields,
+					     "A snapshot in a bundle." };
 
 #define H(member) offsetof(struct bundle_header, member)
 static const struct field header_fields[] = {
@@ -49,14 +52,17 @@ static const struct field header_fields[] = {
 	{ "image", FIELD_OBJECT, H(image), "its image", .required = true, .shape = &image_shape },
 	{ "interfaces", FIELD_OBJECTS, H(interfaces), "its interfaces", .max = NETWORK_INTERFACES, .shape = &attachment_shape },
 	{ "snapshots", FIELD_OBJECTS, H(snapshots), "snapshots in this file", .max = 100, .shape = &snapshot_shape },
-	{ "streams", FIELD_OBJECTS, H(streams), "what the chunks are of", .required = true, .max = BUNDLE_STREAMS_MOST, .shape = &bundle_stream_shape },
+	{ "streams", FIELD_OBJECTS, H(streams), "what the chunks are of", .required = true, .max = BUNDLE_STREAMS_MOST,
+	  .shape = &bundle_stream_shape },
 	{ 0 },
 };
-const struct shape bundle_header_shape = { "bundle-header", sizeof(struct bundle_header), header_fields, "What a bundle holds." };
+const struct shape bundle_header_shape = { "bundle-header", sizeof(struct bundle_header), header_fields,
+					   "What a bundle holds." };
 
 /* --- header --- */
 
-const struct bundle_stream *bundle_stream_find(const struct bundle_header *h, enum bundle_kind kind, const char *name, size_t *ret_number)
+const struct bundle_stream *bundle_stream_find(const struct bundle_header *h, enum bundle_kind kind, const char *name,
+					       size_t *ret_number)
 {
 	const struct bundle_stream *streams = h->streams.items;
 
@@ -132,7 +138,9 @@ static int check_stream(const struct bundle_header *h, const struct bundle_strea
 		good = is_plain(s->name) && h->state == STATE_SUSPENDED && !s->left_out;
 		break;
 	}
-	return good ? 0 : err_set(e, ERR_CORRUPT, "the bundle's header has a part that it does not explain (%s)", bundle_kind_names[s->kind]);
+	return good ? 0 :
+		      err_set(e, ERR_CORRUPT, "the bundle's header has a part that it does not explain (%s)",
+			      bundle_kind_names[s->kind]);
 }
 
 static int check_header(const struct bundle_header *h, struct err *e)
@@ -194,7 +202,11 @@ static void put64(uint8_t *at, uint64_t value)
 		at[i] = (uint8_t)(value >> (8 * i));
 }
 
-static uint32_t get32(const uint8_t *at) { return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24; }
+static uint32_t get32(const uint8_t *at)
+{
+	return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
 static uint64_t get64(const uint8_t *at) { return get32(at) | (uint64_t)get32(at + 4) << 32; }
 
 void bundle_start_encode(uint32_t header_length, uint8_t out[BUNDLE_START_BYTES])
@@ -211,7 +223,8 @@ int bundle_start_decode(const uint8_t in[BUNDLE_START_BYTES], uint32_t *ret_head
 	if (memcmp(in, BUNDLE_MAGIC, 8) != 0)
 		return err_set(e, ERR_CORRUPT, "it is no bundle of a workspace");
 	if (get32(in + 8) != BUNDLE_VERSION)
-		return err_set(e, ERR_UNSUPPORTED, "the bundle has format %" PRIu32 ", and this version knows %d", get32(in + 8), BUNDLE_VERSION);
+		return err_set(e, ERR_UNSUPPORTED, "the bundle has format %" PRIu32 ", and this version knows %d",
+			       get32(in + 8), BUNDLE_VERSION);
 	if (length < 2 || length > BUNDLE_HEADER_MOST)
 		return err_set(e, ERR_CORRUPT, "the bundle's header has %" PRIu32 " bytes", length);
 	*ret_header_length = length;
@@ -235,16 +248,19 @@ int bundle_record_decode(const uint8_t in[BUNDLE_RECORD_BYTES], struct bundle_re
 	static const uint8_t zeros[7];
 	bool end = memcmp(in, "ENDS", 4) == 0;
 	struct bundle_record r = { .kind = end ? BUNDLE_END : BUNDLE_CHUNK, .stream = get32(in + 4), .offset = get64(in + 8),
-				   .plain_length = get32(in + 16), .stored_length = get32(in + 20), .codec = (enum bundle_codec)in[24] };
+				   .plain_length = get32(in + 16), .stored_length = get32(in + 20),
+				   .codec = (enum bundle_codec)in[24] };
 
 	memcpy(r.digest.bytes, in + 32, 32);
 	if ((!end && memcmp(in, "CHNK", 4) != 0) || in[24] > BUNDLE_ZSTD || memcmp(in + 25, zeros, 7) != 0)
 		return err_set(e, ERR_CORRUPT, "the bundle has something else where a chunk begins");
 	bool lengths = end ? !r.plain_length && !r.stored_length && !r.codec && !r.stream :
-			     r.plain_length && r.plain_length <= BUNDLE_CHUNK_BYTES && r.stored_length && r.stored_length <= r.plain_length &&
-				     (r.codec == BUNDLE_ZSTD || r.stored_length == r.plain_length);
+			     r.plain_length && r.plain_length <= BUNDLE_CHUNK_BYTES && r.stored_length &&
+				       r.stored_length <= r.plain_length &&
+				       (r.codec == BUNDLE_ZSTD || r.stored_length == r.plain_length);
 	if (!lengths)
-		return err_set(e, ERR_CORRUPT, "the bundle has a chunk of %" PRIu32 " bytes in %" PRIu32, r.plain_length, r.stored_length);
+		return err_set(e, ERR_CORRUPT, "the bundle has a chunk of %" PRIu32 " bytes in %" PRIu32, r.plain_length,
+			       r.stored_length);
 	*ret_record = r;
 	return 0;
 }
@@ -285,7 +301,8 @@ void bundle_footer_encode(const struct bundle_footer *f, uint8_t out[BUNDLE_FOOT
 	memcpy(out + 32, f->digest.bytes, 32);
 }
 
-int bundle_footer_decode(const uint8_t in[BUNDLE_FOOTER_BYTES], uint64_t file_bytes, struct bundle_footer *ret_footer, struct err *e)
+int bundle_footer_decode(const uint8_t in[BUNDLE_FOOTER_BYTES], uint64_t file_bytes, struct bundle_footer *ret_footer,
+			 struct err *e)
 {
 	struct bundle_footer f = { .table_at = get64(in + 8), .chunks = get64(in + 16) };
 
@@ -295,7 +312,8 @@ int bundle_footer_decode(const uint8_t in[BUNDLE_FOOTER_BYTES], uint64_t file_by
 		return err_hint(e, "export it again; an unfinished FILE.part is continued");
 	}
 	if (file_bytes < BUNDLE_FOOTER_BYTES || f.chunks > file_bytes / BUNDLE_ENTRY_BYTES ||
-	    f.table_at > file_bytes - BUNDLE_FOOTER_BYTES || file_bytes - BUNDLE_FOOTER_BYTES - f.table_at != f.chunks * BUNDLE_ENTRY_BYTES)
+	    f.table_at > file_bytes - BUNDLE_FOOTER_BYTES ||
+	    file_bytes - BUNDLE_FOOTER_BYTES - f.table_at != f.chunks * BUNDLE_ENTRY_BYTES)
 		return err_set(e, ERR_CORRUPT, "the bundle's end does not fit its length");
 	*ret_footer = f;
 	return 0;

@@ -3,8 +3,9 @@
 #define MODEL_BUNDLE_H
 
 /*
- * A bundle: one whole workspace in one file (docs/formats/bundle.md). First what it is, as JSON; then the bytes of its volumes, partitions
- * and memory in chunks, each with its SHA-256; at last a table of all chunks and a footer. Pure: bytes to structs and back.
+ * A bundle: one whole workspace in one file (docs/formats/bundle.md). First what it is, as JSON; then the bytes of its volumes,
+ * partitions and memory in chunks, each with its SHA-256; at last a table of all chunks and a footer. Pure: bytes to structs
+ * and back.
  */
 
 #include "model/assignment.h"
@@ -42,10 +43,12 @@ struct bundle_header {
 };
 extern const struct shape bundle_header_shape, bundle_stream_shape;
 
-/* Strict, and its parts agree with each other: names that can be used as names, every stream of a kind that the rest speaks of. */
+/* Strict, and its parts agree with each other: names that can be used as names, every stream of a kind that the rest speaks
+ * of. */
 int bundle_header_decode(const char *bytes, size_t length, struct bundle_header *ret_header, struct err *e) must_check;
 void bundle_header_done(struct bundle_header *h);
-const struct bundle_stream *bundle_stream_find(const struct bundle_header *h, enum bundle_kind kind, const char *name, size_t *ret_number);
+const struct bundle_stream *bundle_stream_find(const struct bundle_header *h, enum bundle_kind kind, const char *name,
+					       size_t *ret_number);
 
 /* The first bytes of a file, for a header of this length. */
 void bundle_start_encode(uint32_t header_length, uint8_t out[BUNDLE_START_BYTES]);
@@ -66,7 +69,8 @@ void bundle_record_encode(const struct bundle_record *r, uint8_t out[BUNDLE_RECO
 /* Lengths within their limits. */
 int bundle_record_decode(const uint8_t in[BUNDLE_RECORD_BYTES], struct bundle_record *ret_record, struct err *e) must_check;
 /* Whether `r` may follow `before` (NULL: it is the first): streams and offsets only grow, and it lies inside its stream. */
-int bundle_record_check(const struct bundle_record *r, const struct bundle_record *before, uint64_t stream_bytes, struct err *e) must_check;
+int bundle_record_check(const struct bundle_record *r, const struct bundle_record *before, uint64_t stream_bytes,
+			struct err *e) must_check;
 
 struct bundle_footer {
 	uint64_t table_at, chunks; /* of the file's end; the table is `chunks` times BUNDLE_ENTRY_BYTES */
@@ -74,8 +78,10 @@ struct bundle_footer {
 };
 #define BUNDLE_ENTRY_BYTES 72 /* a record, and where it is in the file */
 void bundle_entry_encode(const struct bundle_record *r, uint64_t at, uint8_t out[BUNDLE_ENTRY_BYTES]);
-int bundle_entry_decode(const uint8_t in[BUNDLE_ENTRY_BYTES], struct bundle_record *ret_record, uint64_t *ret_at, struct err *e) must_check;
+int bundle_entry_decode(const uint8_t in[BUNDLE_ENTRY_BYTES], struct bundle_record *ret_record, uint64_t *ret_at,
+			struct err *e) must_check;
 void bundle_footer_encode(const struct bundle_footer *f, uint8_t out[BUNDLE_FOOTER_BYTES]);
-int bundle_footer_decode(const uint8_t in[BUNDLE_FOOTER_BYTES], uint64_t file_bytes, struct bundle_footer *ret_footer, struct err *e) must_check;
+int bundle_footer_decode(const uint8_t in[BUNDLE_FOOTER_BYTES], uint64_t file_bytes, struct bundle_footer *ret_footer,
+			 struct err *e) must_check;
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Both directions go through here, so this file reads bytes of a guest that may be hostile: it allocates at most what the
- * payload's own length (which the reader bounded) allows, a list's elements included, because each element takes eight bytes of it.
+ * Theory. Both directions go through here, so this file reads bytes of a guest that may be hostile: it allocates at most what
+ * the payload's own length (which the reader bounded) allows, a list's elements included, because each element takes eight
+ * bytes of it.
  */
 #include "model/guest_protocol.h"
 
@@ -40,7 +41,8 @@ static uint32_t check_of(const uint32_t words[5])
 	return sum;
 }
 
-void guest_frame_put(struct str *out, uint32_t session, enum guest_type type, uint32_t number, const void *payload, size_t length)
+void guest_frame_put(struct str *out, uint32_t session, enum guest_type type, uint32_t number, const void *payload,
+		     size_t length)
 {
 	uint32_t words[5] = { GUEST_MARK, session, (uint32_t)type, number, (uint32_t)length };
 	uint8_t header[GUEST_HEADER];
@@ -75,9 +77,11 @@ static bool header_is_good(const struct guest_reader *r, const uint8_t *at, stru
 
 	for (int i = 0; i < 5; i++)
 		words[i] = guest_get_u32(at + 4 * i);
-	if (words[0] != GUEST_MARK || check_of(words) != guest_get_u32(at + 20) || words[4] > r->longest || words[2] > UINT16_MAX)
+	if (words[0] != GUEST_MARK || check_of(words) != guest_get_u32(at + 20) || words[4] > r->longest ||
+	    words[2] > UINT16_MAX)
 		return false;
-	*ret_frame = (struct guest_frame){ .session = words[1], .type = (uint16_t)words[2], .number = words[3], .length = words[4] };
+	*ret_frame = (struct guest_frame){ .session = words[1], .type = (uint16_t)words[2], .number = words[3],
+					   .length = words[4] };
 	return true;
 }
 
@@ -201,7 +205,8 @@ static int take_text(const struct guest_field *f, const uint8_t *bytes, size_t l
 	return 0;
 }
 
-static int take_object(const struct guest_field *f, const uint8_t *bytes, size_t length, struct guest_objects *list, struct err *e)
+static int take_object(const struct guest_field *f, const uint8_t *bytes, size_t length, struct guest_objects *list,
+		       struct err *e)
 {
 	size_t size = f->shape->size;
 
@@ -291,31 +296,35 @@ int guest_decode(const struct guest_shape *shape, const void *bytes, size_t leng
 /* --- the tables --- */
 
 #define NUMBER(tag_, type_, member) { .tag = tag_, .type = GUEST_NUMBER, .offset = offsetof(struct type_, member) }
-#define TEXT(tag_, type_, member, most_) { .tag = tag_, .type = GUEST_TEXT, .offset = offsetof(struct type_, member), .most = most_ }
-#define BYTES(tag_, type_, member, most_) { .tag = tag_, .type = GUEST_BYTES, .offset = offsetof(struct type_, member), .most = most_ }
-#define TEXTS(tag_, type_, member, most_) { .tag = tag_, .type = GUEST_TEXTS, .offset = offsetof(struct type_, member), .most = most_ }
+#define TEXT(tag_, type_, member, most_) \
+	{ .tag = tag_, .type = GUEST_TEXT, .offset = offsetof(struct type_, member), .most = most_ }
+#define BYTES(tag_, type_, member, most_) \
+	{ .tag = tag_, .type = GUEST_BYTES, .offset = offsetof(struct type_, member), .most = most_ }
+#define TEXTS(tag_, type_, member, most_) \
+	{ .tag = tag_, .type = GUEST_TEXTS, .offset = offsetof(struct type_, member), .most = most_ }
 #define OBJECTS(tag_, type_, member, most_, shape_)                                                                            \
 	{ .tag = tag_, .type = GUEST_OBJECTS, .offset = offsetof(struct type_, member), .most = most_, .shape = &(shape_) }
-#define SHAPE(name, type_, ...)                                                                                                \
-	const struct guest_shape name = { .size = sizeof(struct type_), .fields = (const struct guest_field[]){ __VA_ARGS__, { 0 } } }
+#define SHAPE(name, type_, ...)                                                        \
+	const struct guest_shape name = { .size = sizeof(struct type_),                \
+					  .fields = (const struct guest_field[]){ __VA_ARGS__, { 0 } } }
 
 #define PATH_MOST 4096
 #define WORDS_MOST 65536 /* as many as fit into RUNNER_TEXTS_LONGEST */
 
-SHAPE(guest_hello_shape, guest_hello, NUMBER(1, guest_hello, version), NUMBER(2, guest_hello, features), TEXT(3, guest_hello, boot_id, 64),
-      TEXT(4, guest_hello, release, 64), NUMBER(5, guest_hello, uptime_ns));
+SHAPE(guest_hello_shape, guest_hello, NUMBER(1, guest_hello, version), NUMBER(2, guest_hello, features),
+      TEXT(3, guest_hello, boot_id, 64), TEXT(4, guest_hello, release, 64), NUMBER(5, guest_hello, uptime_ns));
 
 static SHAPE(interface_shape, guest_interface, TEXT(1, guest_interface, mac, 17), TEXT(2, guest_interface, name, 15),
 	     NUMBER(3, guest_interface, mtu), TEXTS(4, guest_interface, addresses, 64), TEXTS(5, guest_interface, routes, 256));
 
 static SHAPE(volume_shape, guest_volume, TEXT(1, guest_volume, name, 255), TEXT(2, guest_volume, serial, GUEST_SERIAL_LONGEST));
 
-SHAPE(guest_config_shape, guest_config, TEXTS(1, guest_config, partitions, 400), TEXT(2, guest_config, root, GUEST_SERIAL_LONGEST),
-      OBJECTS(3, guest_config, volumes, 63, volume_shape), OBJECTS(4, guest_config, interfaces, 32, interface_shape),
-      BYTES(5, guest_config, plan, GUEST_PAYLOAD_LONGEST), BYTES(6, guest_config, seed, 256), NUMBER(7, guest_config, clock_ns),
-      NUMBER(8, guest_config, rescan), TEXT(9, guest_config, kernel, GUEST_SERIAL_LONGEST),
-      TEXT(10, guest_config, luggage, GUEST_SERIAL_LONGEST), TEXT(11, guest_config, images, GUEST_SERIAL_LONGEST),
-      TEXTS(12, guest_config, features, 512));
+SHAPE(guest_config_shape, guest_config, TEXTS(1, guest_config, partitions, 400),
+      TEXT(2, guest_config, root, GUEST_SERIAL_LONGEST), OBJECTS(3, guest_config, volumes, 63, volume_shape),
+      OBJECTS(4, guest_config, interfaces, 32, interface_shape), BYTES(5, guest_config, plan, GUEST_PAYLOAD_LONGEST),
+      BYTES(6, guest_config, seed, 256), NUMBER(7, guest_config, clock_ns), NUMBER(8, guest_config, rescan),
+      TEXT(9, guest_config, kernel, GUEST_SERIAL_LONGEST), TEXT(10, guest_config, luggage, GUEST_SERIAL_LONGEST),
+      TEXT(11, guest_config, images, GUEST_SERIAL_LONGEST), TEXTS(12, guest_config, features, 512));
 
 SHAPE(guest_identity_shape, guest_identity, TEXT(1, guest_identity, host_name, 64), TEXT(2, guest_identity, machine_id, 64),
       OBJECTS(4, guest_identity, interfaces, 32, interface_shape), BYTES(6, guest_identity, seed, 256),
@@ -333,8 +342,8 @@ SHAPE(guest_close_shape, guest_close, NUMBER(2, guest_close, exit_status), OBJEC
 
 SHAPE(guest_open_shape, guest_open, NUMBER(1, guest_open, kind), NUMBER(2, guest_open, terminal), NUMBER(3, guest_open, input),
       NUMBER(4, guest_open, rows), NUMBER(5, guest_open, columns), TEXT(6, guest_open, user, 256),
-      TEXT(7, guest_open, directory, PATH_MOST), TEXT(8, guest_open, path, PATH_MOST), TEXTS(9, guest_open, command, WORDS_MOST),
-      TEXTS(10, guest_open, environment, WORDS_MOST));
+      TEXT(7, guest_open, directory, PATH_MOST), TEXT(8, guest_open, path, PATH_MOST),
+      TEXTS(9, guest_open, command, WORDS_MOST), TEXTS(10, guest_open, environment, WORDS_MOST));
 
 /* --- errors --- */
 

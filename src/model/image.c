@@ -16,8 +16,8 @@ static const struct field run_fields[] = {
 	{ "Labels", FIELD_PAIRS, R(labels), "labels" },
 	{ 0 },
 };
-const struct shape image_run_shape = { "image-run", sizeof(struct image_run), run_fields, "What an image runs (OCI image configuration).",
-				       .open = true };
+const struct shape image_run_shape = { "image-run", sizeof(struct image_run), run_fields,
+				       "What an image runs (OCI image configuration).", .open = true };
 
 #define P(member) offsetof(struct image_partition, member)
 static const struct field partition_fields[] = {

@@ -40,7 +40,8 @@ struct image {
 	struct objects partitions; /* struct image_partition, lowest first */
 	struct image_run *run;
 	struct image_machine *machine; /* its partitions are raw disks; NULL: file systems */
-	char *kernel;  /* release, when it is a kernel for machines (docs/formats/kernel.md) and no root of a workspace; else NULL */
+	/* release, when it is a kernel for machines (docs/formats/kernel.md) and no root of a workspace; else NULL */
+	char *kernel;
 	bool init;     /* has a full system: /sbin/init or a RUN label says so */
 	uint64_t size_bytes; /* of all partitions */
 	uint64_t created_ms; /* Unix time of the import */

@@ -19,8 +19,9 @@ static const struct field wish_fields[] = {
 	{ "nic", FIELD_ENUM, W(nic), "network card: virtio or e1000", .names = machine_nic_names },
 	{ "display", FIELD_ENUM, W(display), "vga, which carrel display shows, or none: boot messages go to the console",
 	  .names = machine_display_names },
-	{ "cpu", FIELD_TEXT, W(cpu), "processor of any machine: baseline (what all hosts of the pool have), host (KVM only), max, a level like x86-64-v2, or a "
-	  "model of QEMU's; baseline when missing", .max = 64, .check = processor_check_wish },
+	{ "cpu", FIELD_TEXT, W(cpu), "processor of any machine: baseline (what all hosts of the pool have), host (KVM only), "
+	  "max, a level like x86-64-v2, or a model of QEMU's; baseline when missing", .max = 64,
+	  .check = processor_check_wish },
 	{ 0 },
 };
 const struct shape machine_wish_shape = { "machine", sizeof(struct machine_wish), wish_fields,
@@ -35,7 +36,8 @@ static const struct field image_fields[] = {
 	{ "memory", FIELD_BYTES, M(memory_bytes), "memory it asks for" },
 	{ 0 },
 };
-const struct shape image_machine_shape = { "image-machine", sizeof(struct image_machine), image_fields, "What the disks of an image need." };
+const struct shape image_machine_shape = { "image-machine", sizeof(struct image_machine), image_fields,
+					   "What the disks of an image need." };
 
 static unsigned first(unsigned a, unsigned b, unsigned otherwise) { return a ? a : b ? b : otherwise; }
 
@@ -46,8 +48,9 @@ struct machine_wish machine_choose(const struct machine_wish *wish, const struct
 	const struct machine_wish *w = wish ? wish : &none;
 	const struct image_machine *i = image ? image : &nothing;
 
-	return (struct machine_wish){ first(w->firmware, i->firmware, FIRMWARE_BIOS), first(w->disk_bus, i->disk_bus, BUS_VIRTIO),
-				      first(w->nic, i->nic, NIC_VIRTIO), first(w->display, DISPLAY_AUTO, DISPLAY_VGA) };
+	return (struct machine_wish){ first(w->firmware, i->firmware, FIRMWARE_BIOS),
+				      first(w->disk_bus, i->disk_bus, BUS_VIRTIO), first(w->nic, i->nic, NIC_VIRTIO),
+				      first(w->display, DISPLAY_AUTO, DISPLAY_VGA) };
 }
 
 uint64_t machine_memory_wish(uint64_t spec_bytes, const struct image_machine *image)
@@ -55,7 +58,8 @@ uint64_t machine_memory_wish(uint64_t spec_bytes, const struct image_machine *im
 	return spec_bytes || !image ? spec_bytes : image->memory_bytes;
 }
 
-const char *machine_disk_name(const struct machine_wish *wish, const struct image_machine *image, size_t partitions, size_t number)
+const char *machine_disk_name(const struct machine_wish *wish, const struct image_machine *image, size_t partitions,
+			      size_t number)
 {
 	static const char *const names[] = { "root", "disk1", "disk2", "disk3", "disk4", "disk5", "disk6", "disk7" };
 

@@ -3,8 +3,8 @@
 #define MODEL_MACHINE_H
 
 /*
- * What a machine that boots a disk shows its guest. An image says what its disk needs, a spec may say otherwise; AUTO in both leaves it to
- * what was found on the disk.
+ * What a machine that boots a disk shows its guest. An image says what its disk needs, a spec may say otherwise; AUTO in both
+ * leaves it to what was found on the disk.
  */
 
 #include "base/decode.h"
@@ -13,7 +13,8 @@ enum machine_firmware { FIRMWARE_AUTO, FIRMWARE_BIOS, FIRMWARE_UEFI };
 enum machine_bus { BUS_AUTO, BUS_VIRTIO, BUS_SATA, BUS_NVME };
 enum machine_nic { NIC_AUTO, NIC_VIRTIO, NIC_E1000 };
 enum machine_display { DISPLAY_AUTO, DISPLAY_NONE, DISPLAY_VGA };
-extern const char *const machine_firmware_names[], *const machine_bus_names[], *const machine_nic_names[], *const machine_display_names[];
+extern const char *const machine_firmware_names[], *const machine_bus_names[], *const machine_nic_names[],
+										       *const machine_display_names[];
 
 struct machine_wish { /* of a spec */
 	unsigned firmware, disk_bus, nic, display;
@@ -25,10 +26,11 @@ struct image_machine { /* of an image: there is one exactly when its partitions 
 	uint64_t cpu_milli, memory_bytes; /* that it asks for; 0: it does not say */
 };
 
-/* What such a workspace has in place of a root volume: a disk above each partition of its image, in their order, and last, with UEFI, what that
- * remembers. NULL: there are no more. */
+/* What such a workspace has in place of a root volume: a disk above each partition of its image, in their order, and last, with
+ * UEFI, what that remembers. NULL: there are no more. */
 #define MACHINE_VARIABLES "nvram"
-const char *machine_disk_name(const struct machine_wish *wish, const struct image_machine *image, size_t partitions, size_t number);
+const char *machine_disk_name(const struct machine_wish *wish, const struct image_machine *image, size_t partitions,
+			      size_t number);
 
 extern const struct shape machine_wish_shape, image_machine_shape;
 

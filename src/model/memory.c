@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. What must be equal and what may be more is the whole of memory_check. A device state of QEMU's is read by the same version
- * (across versions QEMU promises it for versioned machine types, but nobody tests all pairs: a refusal that can be lifted later
- * beats a guest with a broken device). A processor may have more than the state needs, never less.
+ * Theory. What must be equal and what may be more is the whole of memory_check. A device state of QEMU's is read by the same
+ * version (across versions QEMU promises it for versioned machine types, but nobody tests all pairs: a refusal that can be
+ * lifted later beats a guest with a broken device). A processor may have more than the state needs, never less.
  */
 #include "model/memory.h"
 
@@ -36,7 +36,8 @@ static const struct field file_fields[] = {
 	{ "name", FIELD_TEXT, F(name), "in the folder", .required = true, .max = 64, .check = check_file_name },
 	{ "length", FIELD_NUMBER, F(length), "bytes, holes counted", .required = true },
 	{ "digest", FIELD_TEXT, F(digest), "SHA-256 of its bytes", .check = check_digest },
-	{ "sparse-digest", FIELD_TEXT, F(sparse), "SHA-256 over the SHA-256 of each chunk that is not zeros", .check = check_digest },
+	{ "sparse-digest", FIELD_TEXT, F(sparse), "SHA-256 over the SHA-256 of each chunk that is not zeros",
+	  .check = check_digest },
 	{ "packed", FIELD_TEXT, F(packed), "digest of its packed form, which is there in its place", .check = check_digest },
 	{ "stored", FIELD_NUMBER, F(stored), "bytes of the packed form" },
 	{ 0 },
@@ -50,7 +51,8 @@ static const struct field volume_fields[] = {
 	{ "generation", FIELD_NUMBER, V(generation), "restores when it was suspended" },
 	{ 0 },
 };
-static const struct shape volume_shape = { "memory-volume", sizeof(struct memory_volume), volume_fields, "A volume that the memory goes with." };
+static const struct shape volume_shape = { "memory-volume", sizeof(struct memory_volume), volume_fields,
+					   "A volume that the memory goes with." };
 
 #define M(member) offsetof(struct memory_manifest, member)
 static const struct field manifest_fields[] = {
@@ -95,7 +97,8 @@ static int check_files(const void *value, struct err *e)
 const struct shape memory_manifest_shape = { "memory-manifest", sizeof(struct memory_manifest), manifest_fields,
 					     "The memory of a suspended workspace.", check_files };
 
-int memory_manifest_decode(const char *bytes, size_t length, const char *source, struct memory_manifest *ret_manifest, struct err *e)
+int memory_manifest_decode(const char *bytes, size_t length, const char *source, struct memory_manifest *ret_manifest,
+			   struct err *e)
 {
 	return decode_text(bytes, length, source, &memory_manifest_shape, ret_manifest, e);
 }
@@ -122,7 +125,8 @@ static bool has(const char *const *list, const char *text)
 static int differs(const char *what, const char *wanted, const char *have, struct err *e)
 {
 	(void)err_set(e, ERR_UNSUPPORTED, "the memory state is of %s %s, this host has %s", what, wanted, have ? have : "none");
-	return err_hint(e, "resume it on a host that has %s %s, or start without it: carrel stop --discard-memory", what, wanted);
+	return err_hint(e, "resume it on a host that has %s %s, or start without it: carrel stop --discard-memory", what,
+			wanted);
 }
 
 static int check_features(const struct memory_manifest *m, const struct memory_host *h, struct err *e)
@@ -157,7 +161,8 @@ static const struct field program_fields[] = {
 	{ "machines", FIELD_TEXTS, P(machines), "types that it knows", .max = 4096 },
 	{ 0 },
 };
-static const struct shape program_shape = { "memory-program", sizeof(struct memory_program), program_fields, "What writes and reads memory." };
+static const struct shape program_shape = { "memory-program", sizeof(struct memory_program), program_fields,
+					    "What writes and reads memory." };
 
 #define H(member) offsetof(struct memory_facts, member)
 static const struct field facts_fields[] = {
@@ -166,7 +171,8 @@ static const struct field facts_fields[] = {
 	{ "programs", FIELD_OBJECTS, H(programs), "that write and read memory", .max = 64, .shape = &program_shape },
 	{ 0 },
 };
-const struct shape memory_facts_shape = { "memory-facts", sizeof(struct memory_facts), facts_fields, "What memory goes on here." };
+const struct shape memory_facts_shape = { "memory-facts", sizeof(struct memory_facts), facts_fields,
+					  "What memory goes on here." };
 
 #define N(member) offsetof(struct memory_needs, member)
 static const struct field needs_fields[] = {
@@ -178,7 +184,8 @@ static const struct field needs_fields[] = {
 	{ "features", FIELD_TEXTS, N(features), "of the processor", .max = 1024 },
 	{ 0 },
 };
-const struct shape memory_needs_shape = { "memory-needs", sizeof(struct memory_needs), needs_fields, "What memory needs of a host." };
+const struct shape memory_needs_shape = { "memory-needs", sizeof(struct memory_needs), needs_fields,
+					  "What memory needs of a host." };
 
 json_t *memory_needs_encode(const struct memory_manifest *m)
 {
@@ -190,7 +197,8 @@ static bool is_newer_criu(const char *program, const char *have, const char *wan
 {
 	unsigned a[3] = { 0 }, b[3] = { 0 };
 
-	if (!str_eq(program, "criu") || sscanf(have, "%u.%u.%u", &a[0], &a[1], &a[2]) < 1 || sscanf(wanted, "%u.%u.%u", &b[0], &b[1], &b[2]) < 1)
+	if (!str_eq(program, "criu") || sscanf(have, "%u.%u.%u", &a[0], &a[1], &a[2]) < 1 ||
+	    sscanf(wanted, "%u.%u.%u", &b[0], &b[1], &b[2]) < 1)
 		return false;
 	for (size_t i = 0; i < ARRAY_SIZE(a); i++)
 		if (a[i] != b[i])
@@ -200,8 +208,8 @@ static bool is_newer_criu(const char *program, const char *have, const char *wan
 
 int memory_check_facts(const struct memory_needs *n, const struct memory_facts *f, struct err *e)
 {
-	const struct memory_manifest m = { .architecture = n->architecture, .program = n->program, .version = n->version, .machine = n->machine,
-					   .kernel = n->kernel, .features = n->features };
+	const struct memory_manifest m = { .architecture = n->architecture, .program = n->program, .version = n->version,
+					   .machine = n->machine, .kernel = n->kernel, .features = n->features };
 	const struct memory_program *programs = f->programs.items, *found = NULL;
 	struct texts features = { 0 }, machines = { 0 };
 
@@ -215,9 +223,11 @@ int memory_check_facts(const struct memory_needs *n, const struct memory_facts *
 	texts_add(&machines, NULL);
 	bool newer = found && is_newer_criu(n->program, found->version, n->version);
 	/* an emulator makes other processors than the host's */
-	const struct memory_host host = { .architecture = found && n->machine ? n->architecture : f->architecture, .program = found ? found->name : NULL,
+	const struct memory_host host = { .architecture = found && n->machine ? n->architecture : f->architecture,
+					  .program = found ? found->name : NULL,
 					  .version = newer ? n->version : found ? found->version : NULL, .kernel = n->kernel,
-					  .machines = (const char *const *)machines.items, .features = (const char *const *)features.items };
+					  .machines = (const char *const *)machines.items,
+					  .features = (const char *const *)features.items };
 	int r = memory_check(&m, &host, e);
 	texts_done(&features);
 	texts_done(&machines);
@@ -234,8 +244,8 @@ static bool same_texts(const struct texts *a, const struct texts *b)
 	return true;
 }
 
-int memory_check_workspace(const struct memory_manifest *m, const char *workspace, const struct texts *partitions, uint64_t restores,
-			   struct err *e)
+int memory_check_workspace(const struct memory_manifest *m, const char *workspace, const struct texts *partitions,
+			   uint64_t restores, struct err *e)
 {
 	const struct memory_volume *volumes = m->volumes.items;
 
@@ -245,7 +255,8 @@ int memory_check_workspace(const struct memory_manifest *m, const char *workspac
 		return err_set(e, ERR_CONFLICT, "the memory state is of another image");
 	for (size_t i = 0; i < m->volumes.count; i++)
 		if (volumes[i].generation != restores)
-			return err_set(e, ERR_CONFLICT, "volume %s was restored since the workspace was suspended", volumes[i].name);
+			return err_set(e, ERR_CONFLICT, "volume %s was restored since the workspace was suspended",
+				       volumes[i].name);
 	return 0;
 }
 

@@ -3,9 +3,10 @@
 #define MODEL_MEMORY_H
 
 /*
- * A memory state: what a suspended workspace keeps besides its volumes (docs/formats/memory.md). It is a folder with files and, written last,
- * `manifest.json`: without that the state does not exist. The manifest binds what the bytes depend on - program and version, machine,
- * processor, partitions, volumes - so that a host that differs in one of them refuses before it has touched anything.
+ * A memory state: what a suspended workspace keeps besides its volumes (docs/formats/memory.md). It is a folder with files and,
+ * written last, `manifest.json`: without that the state does not exist. The manifest binds what the bytes depend on - program
+ * and version, machine, processor, partitions, volumes - so that a host that differs in one of them refuses before it has
+ * touched anything.
  */
 
 #include "base/decode.h"
@@ -20,8 +21,10 @@ struct memory_file {
 	char *name;       /* in the folder; no slash */
 	uint64_t length;
 	char *digest;     /* "sha256:HEX" of its bytes, or NULL */
-	char *sparse;     /* the same of base/sparse.h, or NULL. Neither: only the length is known yet (docs/formats/memory.md) */
-	char *packed;     /* "sha256:HEX" that stands for a packed file (docs/formats/memory-pack.md), which is there in its place; NULL: none */
+	/* the same of base/sparse.h, or NULL. Neither: only the length is known yet (docs/formats/memory.md) */
+	char *sparse;
+	/* "sha256:HEX" that stands for a packed file (docs/formats/memory-pack.md), which is there in its place; NULL: none */
+	char *packed;
 	uint64_t stored;  /* bytes of that */
 };
 
@@ -84,15 +87,17 @@ json_t *memory_needs_encode(const struct memory_manifest *m);
 /* memory_check against another host's facts; a newer CRIU reads what an older one wrote. */
 int memory_check_facts(const struct memory_needs *needs, const struct memory_facts *f, struct err *e) must_check;
 
-int memory_manifest_decode(const char *bytes, size_t length, const char *source, struct memory_manifest *ret_manifest, struct err *e) must_check;
+int memory_manifest_decode(const char *bytes, size_t length, const char *source, struct memory_manifest *ret_manifest,
+			   struct err *e) must_check;
 char *memory_manifest_encode(const struct memory_manifest *m); /* JSON text; the caller frees */
 void memory_manifest_done(struct memory_manifest *m);
 
-/* Whether this host can go on with it; pure. ERR_UNSUPPORTED names the first thing that differs, and the hint where it could be resumed. */
+/* Whether this host can go on with it; pure. ERR_UNSUPPORTED names the first thing that differs, and the hint where it could be
+ * resumed. */
 int memory_check(const struct memory_manifest *m, const struct memory_host *h, struct err *e) must_check;
 /* Whether it belongs to this workspace as it is now; `partitions` as the manifest's, `restores` so far. ERR_CONFLICT. */
-int memory_check_workspace(const struct memory_manifest *m, const char *workspace, const struct texts *partitions, uint64_t restores,
-			   struct err *e) must_check;
+int memory_check_workspace(const struct memory_manifest *m, const char *workspace, const struct texts *partitions,
+			   uint64_t restores, struct err *e) must_check;
 const struct memory_file *memory_manifest_file(const struct memory_manifest *m, const char *name); /* NULL: none */
 uint64_t memory_manifest_bytes(const struct memory_manifest *m); /* of all files, as they are stored */
 /* What it is called in the folder, and its length there. */

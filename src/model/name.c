@@ -85,7 +85,8 @@ int name_check_path(const char *path, struct err *e)
 		size_t n = strcspn(p + 1, "/");
 		bool dots = (n == 1 && p[1] == '.') || (n == 2 && p[1] == '.' && p[2] == '.');
 		if (dots || n == 0)
-			return err_set(e, ERR_INVALID, "a path may not contain '.', '..' or empty components, nor end with '/'");
+			return err_set(e, ERR_INVALID,
+				       "a path may not contain '.', '..' or empty components, nor end with '/'");
 	}
 	return 0;
 }
@@ -107,10 +108,12 @@ bool id_valid(const char *id) { return strlen(id) == ID_LENGTH && strspn(id, "01
 
 char *name_make_up(void)
 {
-	static const char *const moods[] = { "amber", "brave", "calm", "clear", "eager", "fair", "gentle", "glad", "keen", "kind", "lively",
-					     "lucky", "mellow", "merry", "neat", "noble", "proud", "quick", "quiet", "wise" };
-	static const char *const animals[] = { "badger", "beaver", "crane", "dove", "falcon", "finch", "fox", "hare", "heron", "ibis",
-					       "lark", "lynx", "marten", "otter", "owl", "robin", "seal", "stork", "swan", "wren" };
+	static const char *const moods[] = { "amber", "brave", "calm",  "clear",  "eager", "fair",   "gentle",
+					     "glad",  "keen",  "kind",  "lively", "lucky", "mellow", "merry",
+					     "neat",  "noble", "proud", "quick",  "quiet", "wise" };
+	static const char *const animals[] = { "badger", "beaver", "crane", "dove",  "falcon", "finch",  "fox",
+					       "hare",   "heron",  "ibis",  "lark",  "lynx",   "marten", "otter",
+					       "owl",    "robin",  "seal",  "stork", "swan",   "wren" };
 	uint32_t r[3];
 	random_bytes(r, sizeof r);
 	return mem_printf("%s-%s-%03u", moods[r[0] % ARRAY_SIZE(moods)], animals[r[1] % ARRAY_SIZE(animals)], r[2] % 1000);

@@ -10,9 +10,11 @@
 #define ID_LENGTH 16
 #define ID_SIZE (ID_LENGTH + 1)
 
-/* Workspace, volume, network: a-z, 0-9 and '-', starts with a letter or digit, does not end with '-', 1..63 (RFC 1123 label). */
+/* Workspace, volume, network: a-z, 0-9 and '-', starts with a letter or digit, does not end with '-', 1..63 (RFC 1123
+ * label). */
 int name_check(const char *name, struct err *e) must_check;
-/* Image: path components of name characters plus '.' and '_', joined by '/', then optionally ":tag" ([A-Za-z0-9_][A-Za-z0-9._-]{0,127}). At most 255. */
+/* Image: path components of name characters plus '.' and '_', joined by '/', then optionally ":tag"
+ * ([A-Za-z0-9_][A-Za-z0-9._-]{0,127}). At most 255. */
 int name_check_image(const char *name, struct err *e) must_check;
 /* Labels and environment names: printable, without '='. */
 int name_check_key(const char *key, struct err *e) must_check;

@@ -31,7 +31,8 @@ int network_check_mac(const char *text, struct err *e)
 	unsigned b[6];
 	int end = 0;
 
-	if (strlen(text) != 17 || sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) != 6 || end != 17)
+	if (strlen(text) != 17 ||
+	    sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) != 6 || end != 17)
 		return err_set(e, ERR_INVALID, "a MAC address is six bytes in hex, for example 02:00:00:00:00:01");
 	return b[0] & 1 ? err_set(e, ERR_INVALID, "%s is a multicast address", text) : 0;
 }
@@ -57,13 +58,15 @@ int network_check_prefix(const char *text, struct err *e)
 	return 0;
 }
 
-/* What the kernel takes (dev_valid_name), less what would have to be quoted somewhere: sites name theirs br_lan, vmbr0.100, eno1np0. */
+/* What the kernel takes (dev_valid_name), less what would have to be quoted somewhere: sites name theirs br_lan, vmbr0.100,
+ * eno1np0. */
 int network_check_device(const char *text, struct err *e)
 {
 	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
 
 	if (*text == '.' || *text == '-' || !*text || text[strspn(text, letters)])
-		return err_set(e, ERR_INVALID, "'%.40s' is not the name of an interface: letters, digits, '.', '_' and '-'", text);
+		return err_set(e, ERR_INVALID, "'%.40s' is not the name of an interface: letters, digits, '.', '_' and '-'",
+			       text);
 	return 0;
 }
 
@@ -155,7 +158,8 @@ int network_parse_publish(const char *text, struct network_publish *ret_publish,
 	*ret_publish = p;
 	return 0;
 wrong:
-	return err_set(e, ERR_INVALID, "'%s': a published port is [ADDRESS:]OUTSIDE:INSIDE[/tcp|/udp], for example 8080:80", text);
+	return err_set(e, ERR_INVALID, "'%s': a published port is [ADDRESS:]OUTSIDE:INSIDE[/tcp|/udp], for example 8080:80",
+		       text);
 }
 
 int network_check_publish(const char *text, struct err *e)
@@ -182,7 +186,8 @@ static int check_zone(const char *zone, struct err *e)
 			continue;
 		}
 		if (!letter || ++label > 63)
-			return err_set(e, ERR_INVALID, "'%s': a DNS zone is labels of a-z, 0-9 and '-' with dots between them", zone);
+			return err_set(e, ERR_INVALID, "'%s': a DNS zone is labels of a-z, 0-9 and '-' with dots between them",
+				       zone);
 	}
 	return *zone ? 0 : err_set(e, ERR_INVALID, "a DNS zone may not be empty");
 }
@@ -235,8 +240,10 @@ static int check_network(const void *value, struct err *e)
 	if (r < 0)
 		return r;
 	if (bridge != (n->bridge != NULL))
-		return err_set(e, ERR_INVALID, bridge ? "a network of kind bridge names the site's bridge it joins (bridge: br0, --bridge br0)" :
-							"only a network of kind bridge names a bridge (kind: bridge, --kind bridge)");
+		return err_set(e, ERR_INVALID,
+			       bridge ?
+				       "a network of kind bridge names the site's bridge it joins (bridge: br0, --bridge br0)" :
+				       "only a network of kind bridge names a bridge (kind: bridge, --kind bridge)");
 	if (n->vlan && !bridge)
 		return err_set(e, ERR_INVALID, "only a network of kind bridge has a VLAN");
 	if (n->ipv6 && n->mtu < 1280)
@@ -246,26 +253,31 @@ static int check_network(const void *value, struct err *e)
 
 #define N(member) offsetof(struct network, member)
 static const struct field network_fields[] = {
-	{ "name", FIELD_TEXT, N(name), "name, unique in the site", .required = true, .check = check_network_name, .example = "lab" },
+	{ "name", FIELD_TEXT, N(name), "name, unique in the site", .required = true, .check = check_network_name,
+	  .example = "lab" },
 	{ "kind", FIELD_ENUM, N(kind),
-	  "nat: hidden behind the host; routed: the site routes the pools here; isolated: no way out; bridge: joins a bridge of the site",
+	  "nat: hidden behind the host; routed: the site routes the pools here; isolated: no way out; bridge: joins a bridge "
+	  "of the site",
 	  .names = network_kind_names },
 	{ "number", FIELD_NUMBER, N(number), "number in the site; given by the service", .max = 0xffffff },
-	{ "ipv4", FIELD_TEXT, N(ipv4), "IPv4 pool; its first address is the gateway's", .check = network_check_prefix, .example = "10.88.0.0/24" },
+	{ "ipv4", FIELD_TEXT, N(ipv4), "IPv4 pool; its first address is the gateway's", .check = network_check_prefix,
+	  .example = "10.88.0.0/24" },
 	{ "ipv6", FIELD_TEXT, N(ipv6), "IPv6 pool; its first address is the gateway's", .check = network_check_prefix,
 	  .example = "\"fd00:88::/64\"" },
 	{ "reserved", FIELD_TEXTS, N(reserved), "addresses and FIRST-LAST ranges that are not given out", .max = 256,
 	  .check = network_check_range },
 	{ "zone", FIELD_TEXT, N(zone), "DNS zone of its workspaces; NAME.carrel when missing", .max = 79, .check = check_zone },
-	{ "bridge", FIELD_TEXT, N(bridge), "bridge of the site (kind bridge)", .max = NETWORK_DEVICE_LENGTH, .check = network_check_device,
-	  .example = "br0" },
+	{ "bridge", FIELD_TEXT, N(bridge), "bridge of the site (kind bridge)", .max = NETWORK_DEVICE_LENGTH,
+	  .check = network_check_device, .example = "br0" },
 	{ "vlan", FIELD_NUMBER, N(vlan), "VLAN on it, or on any other interface of the site", .max = 4094 },
 	{ "mtu", FIELD_NUMBER, N(mtu), "largest packet in bytes", .min = 576, .max = 65521, .preset = 1500 },
-	{ "dns", FIELD_TEXTS, N(dns), "servers for names outside; the host's when missing", .max = 8, .check = network_check_address },
+	{ "dns", FIELD_TEXTS, N(dns), "servers for names outside; the host's when missing", .max = 8,
+	  .check = network_check_address },
 	{ "labels", FIELD_PAIRS, N(labels), "free key-value pairs", .check = name_check_key },
 	{ 0 },
 };
-const struct shape network_shape = { "network", sizeof(struct network), network_fields, "A network of the site.", check_network };
+const struct shape network_shape = { "network", sizeof(struct network), network_fields, "A network of the site.",
+				     check_network };
 
 #define R(member) offsetof(struct network_rates, member)
 static const struct field rate_fields[] = {
@@ -282,22 +294,26 @@ static int check_rates(const void *value, struct err *e)
 	bool wrong = (r->in_most && r->in_least > r->in_most) || (r->out_most && r->out_least > r->out_most);
 	return wrong ? err_set(e, ERR_INVALID, "a guaranteed rate is above its limit") : 0;
 }
-const struct shape network_rates_shape = { "network-rates", sizeof(struct network_rates), rate_fields, "Bandwidth of an interface.",
-					   check_rates };
+
+const struct shape network_rates_shape = { "network-rates", sizeof(struct network_rates), rate_fields,
+					   "Bandwidth of an interface.", check_rates };
 
 #define A(member) offsetof(struct attachment, member)
 static const struct field attachment_fields[] = {
 	{ "network", FIELD_TEXT, A(network), "name of the network", .required = true, .check = name_check },
 	{ "number", FIELD_NUMBER, A(number), "number in the site", .required = true, .min = 1, .max = 0xffffffff },
-	{ "device", FIELD_TEXT, A(device), "name inside", .required = true, .max = NETWORK_DEVICE_LENGTH, .check = check_device },
-	{ "port", FIELD_TEXT, A(port), "name on the host", .required = true, .max = NETWORK_DEVICE_LENGTH, .check = check_device },
+	{ "device", FIELD_TEXT, A(device), "name inside", .required = true, .max = NETWORK_DEVICE_LENGTH,
+	  .check = check_device },
+	{ "port", FIELD_TEXT, A(port), "name on the host", .required = true, .max = NETWORK_DEVICE_LENGTH,
+	  .check = check_device },
 	{ "mac", FIELD_TEXT, A(mac), "hardware address", .required = true, .check = network_check_mac },
 	{ "ipv4", FIELD_TEXT, A(ipv4), "ADDRESS/LENGTH", .check = network_check_prefix },
 	{ "ipv6", FIELD_TEXT, A(ipv6), "ADDRESS/LENGTH", .check = network_check_prefix },
 	{ "rates", FIELD_OBJECT, A(rates), "bandwidth", .shape = &network_rates_shape },
 	{ 0 },
 };
-const struct shape attachment_shape = { "attachment", sizeof(struct attachment), attachment_fields, "An interface on a network.", .open = true };
+const struct shape attachment_shape = { "attachment", sizeof(struct attachment), attachment_fields,
+					"An interface on a network.", .open = true };
 
 #define D(member) offsetof(struct member_address, member)
 static const struct field address_fields[] = {
@@ -308,8 +324,8 @@ static const struct field address_fields[] = {
 	{ "mac", FIELD_TEXT, D(mac), "hardware address", .check = network_check_mac },
 	{ 0 },
 };
-static const struct shape address_shape = { "member-address", sizeof(struct member_address), address_fields, "Addresses on one network.",
-					    .open = true };
+static const struct shape address_shape = { "member-address", sizeof(struct member_address), address_fields,
+					    "Addresses on one network.", .open = true };
 #define M(field) offsetof(struct member, field)
 static const struct field member_fields[] = {
 	{ "id", FIELD_TEXT, M(id), "id of the workspace", .required = true, .max = ID_LENGTH },
@@ -319,7 +335,8 @@ static const struct field member_fields[] = {
 	{ "addresses", FIELD_OBJECTS, M(addresses), "one for each network", .shape = &address_shape },
 	{ 0 },
 };
-const struct shape member_shape = { "member", sizeof(struct member), member_fields, "A workspace as rules see it.", .open = true };
+const struct shape member_shape = { "member", sizeof(struct member), member_fields, "A workspace as rules see it.",
+				    .open = true };
 
 const char *network_zone(const struct network *n, char ret_zone[static 80])
 {

@@ -6,11 +6,12 @@
  * Where workspaces are connected, and who may talk to whom: plain data that the service decides and the host makes true.
  *
  *   network     a segment of the site with its address pools
- *   attachment  one interface of one workspace on one network: names, addresses and rates, decided once and kept until it is detached
+ *   attachment  one interface of one workspace on one network: names, addresses and rates, decided once and kept until it is
+ *               detached
  *   member      what a host has to know of every workspace, its own and others', to turn the words of rules into addresses
  *
- * A workspace's own rules (allow, deny, from, isolated, publish, groups) are in its spec. A connection from A to B passes when A may
- * leave for B and B may be reached from A, and no `deny` of either names the other:
+ * A workspace's own rules (allow, deny, from, isolated, publish, groups) are in its spec. A connection from A to B passes when
+ * A may leave for B and B may be reached from A, and no `deny` of either names the other:
  *   leave    A's `allow` names B; without an `allow` (the default): the WAN, and any workspace whose `from` names A
  *   reach    B's `from` names A; without a `from`: workspaces of the same owner, and of a group that both are in
  * Answers to what was allowed pass always. `isolated` workspaces talk to nobody.

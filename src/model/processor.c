@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The levels are those of the x86-64 psABI (x86-64-v2, -v3, -v4: https://gitlab.com/x86-psABIs/x86-64-ABI): compilers and the dynamic
- * loader choose by them. QEMU has no model for a level, and its models of real processors have a maker's name and family that others
- * have not; so a level is qemu64, the oldest 64-bit processor, with the level's features one by one. To them come the features that no program
- * is chosen by but that cost time when they are missing (AES), or that a kernel protects itself with, when all hosts have them.
+ * Theory. The levels are those of the x86-64 psABI (x86-64-v2, -v3, -v4: https://gitlab.com/x86-psABIs/x86-64-ABI): compilers
+ * and the dynamic loader choose by them. QEMU has no model for a level, and its models of real processors have a maker's name
+ * and family that others have not; so a level is qemu64, the oldest 64-bit processor, with the level's features one by one. To
+ * them come the features that no program is chosen by but that cost time when they are missing (AES), or that a kernel protects
+ * itself with, when all hosts have them.
  *
  * Of arm64 KVM makes only the host's own; emulated, neoverse-n1 (Armv8.2) is a model without pointer authentication, which
  * the emulator makes slowly.
@@ -29,20 +30,29 @@ struct feature {
 };
 
 static const struct feature features[] = {
-	{ "cx16", "cx16", 2, true },	   { "lahf_lm", "lahf-lm", 2, true }, { "popcnt", "popcnt", 2, true },	{ "pni", "pni", 2, true },
+	{ "cx16", "cx16", 2, true },	   { "lahf_lm", "lahf-lm", 2, true }, { "popcnt", "popcnt", 2, true },	{ "pni", "pni",
+	  2, true },
 	{ "sse4_1", "sse4.1", 2, true },   { "sse4_2", "sse4.2", 2, true },   { "ssse3", "ssse3", 2, true },
-	{ "avx", "avx", 3, true },	   { "avx2", "avx2", 3, true },	      { "bmi1", "bmi1", 3, true },	{ "bmi2", "bmi2", 3, true },
-	{ "f16c", "f16c", 3, true },	   { "fma", "fma", 3, true },	      { "abm", "abm", 3, true },	{ "movbe", "movbe", 3, true },
+	{ "avx", "avx", 3, true },	   { "avx2", "avx2", 3, true },	      { "bmi1", "bmi1", 3, true },	{ "bmi2",
+	  "bmi2", 3, true },
+	{ "f16c", "f16c", 3, true },	   { "fma", "fma", 3, true },	      { "abm", "abm", 3, true },	{ "movbe",
+	  "movbe", 3, true },
 	{ "xsave", "xsave", 3, true },
-	{ "xsaveopt", "xsaveopt", 3, true }, /* all that have the others have it, and under TCG Linux 6.1 hangs with xsave alone */
-	{ "avx512f", "avx512f", 4 },	   { "avx512bw", "avx512bw", 4 },     { "avx512cd", "avx512cd", 4 },	{ "avx512dq", "avx512dq", 4 },
+	{ "xsaveopt", "xsaveopt", 3, true },
+	/* all that have the others have it, and under TCG Linux 6.1 hangs with xsave alone */
+	{ "avx512f", "avx512f", 4 },	   { "avx512bw", "avx512bw", 4 },     { "avx512cd", "avx512cd", 4 },	{ "avx512dq",
+	  "avx512dq", 4 },
 	{ "avx512vl", "avx512vl", 4 },
-	{ "aes", "aes", 0, true },	   { "pclmulqdq", "pclmulqdq", 0, true }, { "rdrand", "rdrand", 0, true }, { "rdtscp", "rdtscp", 0, true },
-	{ "erms", "erms", 0, true },	   { "fsgsbase", "fsgsbase", 0, true }, { "smep", "smep", 0, true },	{ "smap", "smap", 0, true },
+	{ "aes", "aes", 0, true },	   { "pclmulqdq", "pclmulqdq", 0, true }, { "rdrand", "rdrand", 0, true }, { "rdtscp",
+	  "rdtscp", 0, true },
+	{ "erms", "erms", 0, true },	   { "fsgsbase", "fsgsbase", 0, true }, { "smep", "smep", 0, true },	{ "smap",
+	  "smap", 0, true },
 	{ "pdpe1gb", "pdpe1gb", 0, true }, { "adx", "adx", 0, true },	      { "arat", "arat", 0, true },
-	{ "rdseed", "rdseed", 0 },	   { "sha_ni", "sha-ni", 0 },	      { "pcid", "pcid", 0 },		{ "invpcid", "invpcid", 0 },
+	{ "rdseed", "rdseed", 0 },	   { "sha_ni", "sha-ni", 0 },	      { "pcid", "pcid", 0 },		{ "invpcid",
+	  "invpcid", 0 },
 	{ "umip", "umip", 0 },	      { "md_clear", "md-clear", 0 },
-	{ "ibrs", "spec-ctrl", 0, false, "GenuineIntel" }, { "stibp", "stibp", 0, false, "GenuineIntel" }, { "ssbd", "ssbd", 0, false, "GenuineIntel" },
+	{ "ibrs", "spec-ctrl", 0, false, "GenuineIntel" }, { "stibp", "stibp", 0, false, "GenuineIntel" }, { "ssbd", "ssbd", 0,
+	  false, "GenuineIntel" },
 	{ "ibpb", "ibpb", 0, false, "AuthenticAMD" },	   { "stibp", "amd-stibp", 0, false, "AuthenticAMD" },
 	{ "ssbd", "amd-ssbd", 0, false, "AuthenticAMD" },
 };
@@ -96,7 +106,8 @@ static unsigned level_named(const char *name)
 }
 
 /* `exact`: the level and nothing else. */
-static void make_level(unsigned level, bool exact, bool kvm, const struct processor_host *hosts, size_t count, struct processor *p)
+static void make_level(unsigned level, bool exact, bool kvm, const struct processor_host *hosts, size_t count,
+		       struct processor *p)
 {
 	struct str words = { 0 };
 

@@ -3,8 +3,8 @@
 #define MODEL_PROCESSOR_H
 
 /*
- * The processor that a machine is given. By itself it is the pool's baseline: what all of its hosts have, so that memory goes on at each of
- * them, and programs that chose their code by it. Pure.
+ * The processor that a machine is given. By itself it is the pool's baseline: what all of its hosts have, so that memory goes
+ * on at each of them, and programs that chose their code by it. Pure.
  */
 
 #include <stdbool.h>
@@ -32,8 +32,8 @@ void processor_done(struct processor *p);
 /* A wish as it stands in a spec: one of the three, a level ("x86-64-v2"), or the name of a model of QEMU's. */
 int processor_check_wish(const char *text, struct err *e) must_check;
 
-/* `wish` NULL: the baseline. `hosts`: all of the pool that have this processor; none: the least level. Emulated, it is also no more than the
- * emulator makes quickly. ERR_INVALID: `host` without KVM. */
+/* `wish` NULL: the baseline. `hosts`: all of the pool that have this processor; none: the least level. Emulated, it is also no
+ * more than the emulator makes quickly. ERR_INVALID: `host` without KVM. */
 int processor_choose(const char *architecture, const char *wish, bool kvm, const struct processor_host *hosts, size_t count,
 		     struct processor *ret_processor, struct err *e) must_check;
 

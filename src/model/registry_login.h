@@ -13,8 +13,9 @@ struct registry_login {
 };
 void registry_login_done(struct registry_login *l); /* overwrites the password */
 
-/* The entry of `host` in the text of a password file: auths.HOST.auth (base64 of user:password), or username and password. No entry
- * is no error: the login stays empty. Credential helpers are not run. */
-int registry_login_find(const char *json, size_t length, const char *host, struct registry_login *ret_login, struct err *e) must_check;
+/* The entry of `host` in the text of a password file: auths.HOST.auth (base64 of user:password), or username and password. No
+ * entry is no error: the login stays empty. Credential helpers are not run. */
+int registry_login_find(const char *json, size_t length, const char *host, struct registry_login *ret_login,
+			struct err *e) must_check;
 
 #endif

@@ -93,7 +93,8 @@ static bool host_valid(const char *host)
 /* The first component is a host when it cannot be part of a name on docker.io. */
 static bool looks_like_host(const char *component, size_t length)
 {
-	return memchr(component, '.', length) || memchr(component, ':', length) || (length == 9 && !memcmp(component, "localhost", 9));
+	return memchr(component, '.', length) || memchr(component, ':', length) ||
+	       (length == 9 && !memcmp(component, "localhost", 9));
 }
 
 static int split_host(char **rest, const char *text, struct registry_reference *ref, struct err *e)

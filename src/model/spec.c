@@ -49,7 +49,8 @@ static int check_architecture(const char *architecture, struct err *e)
 
 #define R(member) offsetof(struct spec_resources, member)
 static const struct field resource_fields[] = {
-	{ "cpu", FIELD_MILLI, R(cpu_milli), "processors, for example 1.5; without it the whole host's", .min = 10, .max = 1024000, .example = "2" },
+	{ "cpu", FIELD_MILLI, R(cpu_milli), "processors, for example 1.5; without it the whole host's", .min = 10,
+	  .max = 1024000, .example = "2" },
 	{ "memory", FIELD_BYTES, R(memory_bytes), "memory with everything the workspace's processes cause; without it no limit",
 	  .min = 4 << 20, .max = UINT64_C(1) << 44, .example = "2GiB" },
 	{ "disk", FIELD_BYTES, R(disk_bytes), "size of the root volume", .min = SPEC_DISK_LEAST, .max = SPEC_DISK_MOST,
@@ -63,7 +64,8 @@ const struct shape spec_resources_shape = { "resources", sizeof(struct spec_reso
 
 #define V(member) offsetof(struct spec_volume, member)
 static const struct field volume_fields[] = {
-	{ "name", FIELD_TEXT, V(name), "name, unique in the workspace", .required = true, .check = name_check, .example = "data" },
+	{ "name", FIELD_TEXT, V(name), "name, unique in the workspace", .required = true, .check = name_check,
+	  .example = "data" },
 	{ "size", FIELD_BYTES, V(size_bytes), "size; the limit is hard", .required = true, .min = SPEC_DISK_LEAST,
 	  .max = SPEC_DISK_MOST, .example = "5GiB" },
 	{ "mount", FIELD_TEXT, V(mount), "folder in the workspace where it appears", .required = true, .check = name_check_path,
@@ -77,7 +79,8 @@ const struct shape spec_volume_shape = { "volume", sizeof(struct spec_volume), v
 #define I(member) offsetof(struct spec_interface, member)
 static const struct field interface_fields[] = {
 	{ "network", FIELD_TEXT, I(network), "name of the network", .required = true, .check = name_check, .example = "lab" },
-	{ "ipv4", FIELD_TEXT, I(ipv4), "IPv4 address; one of the pool when missing", .check = network_check_address, .example = "10.88.0.20" },
+	{ "ipv4", FIELD_TEXT, I(ipv4), "IPv4 address; one of the pool when missing", .check = network_check_address,
+	  .example = "10.88.0.20" },
 	{ "ipv6", FIELD_TEXT, I(ipv6), "IPv6 address; one of the pool when missing", .check = network_check_address },
 	{ "mac", FIELD_TEXT, I(mac), "hardware address; one is made when missing", .check = network_check_mac },
 	{ "rates", FIELD_OBJECT, I(rates), "bandwidth in both directions", .shape = &network_rates_shape },
@@ -92,25 +95,31 @@ static int check_interface(const void *value, struct err *e)
 		return err_set(e, ERR_INVALID, "network '%s': the address is of the other family", i->network);
 	return 0;
 }
-const struct shape spec_interface_shape = { "interface", sizeof(struct spec_interface), interface_fields, "An interface on a network.",
-					    check_interface };
+
+const struct shape spec_interface_shape = { "interface", sizeof(struct spec_interface), interface_fields,
+					    "An interface on a network.", check_interface };
 
 #define S(member) offsetof(struct spec, member)
 static const struct field spec_fields[] = {
-	{ "name", FIELD_TEXT, S(name), "name of the workspace; one is made up when it is missing", .check = name_check, .example = "web" },
+	{ "name", FIELD_TEXT, S(name), "name of the workspace; one is made up when it is missing", .check = name_check,
+	  .example = "web" },
 	{ "image", FIELD_TEXT, S(image), "name[:tag] or digest of an imported image", .required = true, .check = check_image,
 	  .example = "debian" },
 	{ "engine", FIELD_ENUM, S(engine), "how the workspace is isolated", .names = spec_engine_names },
-	{ "isolation", FIELD_ENUM, S(isolation), "the least wall around it: the host's kernel's namespaces, or a machine with a kernel of its own",
+	{ "isolation", FIELD_ENUM, S(isolation), "the least wall around it: the host's kernel's namespaces, or a machine with "
+	  "a kernel of its own",
 	  .names = spec_isolation_names },
-	{ "kernel", FIELD_TEXT, S(kernel), "kernel of a machine; the one that the image asks for, or the site's default, when missing",
+	{ "kernel", FIELD_TEXT, S(kernel), "kernel of a machine; the one that the image asks for, or the site's default, when "
+	  "missing",
 	  .check = name_check_image, .example = "linux" },
-	{ "architecture", FIELD_TEXT, S(architecture), "processor that the image must be for; whatever it is for when missing", .max = 16,
-	  .check = check_architecture, .example = "arm64" },
+	{ "architecture", FIELD_TEXT, S(architecture), "processor that the image must be for; whatever it is for when missing",
+	  .max = 16, .check = check_architecture, .example = "arm64" },
 	{ "mode", FIELD_ENUM, S(mode), "system: the image's own init; program: one command", .names = spec_mode_names },
-	{ "command", FIELD_TEXTS, S(command), "program and arguments instead of the image's own", .example = "[sleep, infinity]" },
+	{ "command", FIELD_TEXTS, S(command), "program and arguments instead of the image's own",
+	  .example = "[sleep, infinity]" },
 	{ "environment", FIELD_PAIRS, S(environment), "environment variables beside the image's", .check = name_check_key },
-	{ "user", FIELD_TEXT, S(user), "user[:group] that runs the command, by name or number", .max = 256, .check = check_user },
+	{ "user", FIELD_TEXT, S(user), "user[:group] that runs the command, by name or number", .max = 256,
+	  .check = check_user },
 	{ "directory", FIELD_TEXT, S(directory), "working directory", .check = name_check_path },
 	{ "terminal", FIELD_BOOL, S(terminal), "give the command a terminal" },
 	{ "interactive", FIELD_BOOL, S(interactive), "keep standard input open" },
@@ -118,23 +127,26 @@ static const struct field spec_fields[] = {
 	{ "volumes", FIELD_OBJECTS, S(volumes), "data volumes", .max = 64, .shape = &spec_volume_shape },
 	{ "hostname", FIELD_TEXT, S(host_name), "host name inside; the workspace's name when missing", .check = name_check },
 	{ "network", FIELD_ENUM, S(network),
-	  "auto: the networks listed, or the site's network 'default'; none: loopback only; host: the host's network (administrators only)",
+	  "auto: the networks listed, or the site's network 'default'; none: loopback only; host: the host's network "
+	  "(administrators only)",
 	  .names = spec_network_names },
 	{ "networks", FIELD_OBJECTS, S(networks), "one interface each: eth0, eth1, ...", .max = NETWORK_INTERFACES,
 	  .shape = &spec_interface_shape },
 	{ "groups", FIELD_TEXTS, S(groups), "groups it is in", .max = 64, .check = name_check, .example = "[lab-a]" },
-	{ "allow", FIELD_TEXTS, S(allow), "where it may open connections to; the WAN when missing", .max = 256, .check = rule_check,
-	  .example = "[wan, \"group:lab-a tcp/22,5432\", \"workspace:db\"]" },
-	{ "deny", FIELD_TEXTS, S(deny), "exceptions from allow and from", .max = 256, .check = rule_check, .example = "[192.0.2.0/24]" },
-	{ "from", FIELD_TEXTS, S(from), "who may open connections to it; workspaces of the same owner or group when missing", .max = 256,
-	  .check = rule_check,
+	{ "allow", FIELD_TEXTS, S(allow), "where it may open connections to; the WAN when missing", .max = 256,
+	  .check = rule_check, .example = "[wan, \"group:lab-a tcp/22,5432\", \"workspace:db\"]" },
+	{ "deny", FIELD_TEXTS, S(deny), "exceptions from allow and from", .max = 256, .check = rule_check,
+	  .example = "[192.0.2.0/24]" },
+	{ "from", FIELD_TEXTS, S(from), "who may open connections to it; workspaces of the same owner or group when missing",
+	  .max = 256, .check = rule_check,
 	  .example = "[\"group:ops tcp/22\"]" },
 	{ "isolated", FIELD_BOOL, S(isolated), "talks to nobody, whatever the other rules say" },
-	{ "publish", FIELD_TEXTS, S(publish), "ports of the host that lead inside: [ADDRESS:]OUTSIDE:INSIDE[/tcp|/udp]", .max = 256,
-	  .check = network_check_publish, .example = "[\"8080:80\"]" },
+	{ "publish", FIELD_TEXTS, S(publish), "ports of the host that lead inside: [ADDRESS:]OUTSIDE:INSIDE[/tcp|/udp]",
+	  .max = 256, .check = network_check_publish, .example = "[\"8080:80\"]" },
 	{ "user-data", FIELD_TEXT, S(user_data), "user data of the metadata address (cloud-init)", .max = 65536 },
 	{ "ssh-keys", FIELD_TEXTS, S(ssh_keys), "public keys that the metadata address serves", .max = 64 },
-	{ "machine", FIELD_OBJECT, S(machine), "processor of a machine, and devices of one that boots a disk image", .shape = &machine_wish_shape },
+	{ "machine", FIELD_OBJECT, S(machine), "processor of a machine, and devices of one that boots a disk image",
+	  .shape = &machine_wish_shape },
 	{ "labels", FIELD_PAIRS, S(labels), "free key-value pairs for finding workspaces", .check = name_check_key },
 	{ "restart", FIELD_ENUM, S(restart), "what happens when the command ends by itself", .names = spec_restart_names },
 	{ "until", FIELD_ENUM, S(until), "rung of the ladder at which the deployment stops", .names = spec_until_names },
@@ -151,10 +163,12 @@ static int check_volumes(const struct spec *s, struct err *e)
 
 	for (size_t i = 0; i < s->volumes.count; i++) {
 		if (str_eq(v[i].mount, "/") || str_eq(v[i].name, "root"))
-			return err_set(e, ERR_INVALID, "volume '%s': '/' and the name 'root' belong to the root volume", v[i].name);
+			return err_set(e, ERR_INVALID, "volume '%s': '/' and the name 'root' belong to the root volume",
+				       v[i].name);
 		for (size_t j = 0; j < i; j++)
 			if (str_eq(v[i].name, v[j].name) || str_eq(v[i].mount, v[j].mount))
-				return err_set(e, ERR_INVALID, "volumes '%s' and '%s' have the same name or the same mount", v[j].name, v[i].name);
+				return err_set(e, ERR_INVALID, "volumes '%s' and '%s' have the same name or the same mount",
+					       v[j].name, v[i].name);
 	}
 	return 0;
 }
@@ -164,7 +178,8 @@ static int check_spec(const void *value, struct err *e)
 	const struct spec *s = value;
 
 	if (s->isolation == ISOLATION_MACHINE && (s->engine == ENGINE_WORKSPACE || s->engine == ENGINE_APP))
-		return err_set(e, ERR_INVALID, "engine '%s' is no machine, and isolation 'machine' is asked for", spec_engine_names[s->engine]);
+		return err_set(e, ERR_INVALID, "engine '%s' is no machine, and isolation 'machine' is asked for",
+			       spec_engine_names[s->engine]);
 	if (s->restart != RESTART_NO && s->remove_on_exit)
 		return err_set(e, ERR_INVALID, "restart and remove-on-exit exclude each other");
 	if (s->travels && s->network == NETWORK_HOST)
@@ -179,7 +194,8 @@ static int check_spec(const void *value, struct err *e)
 	return check_volumes(s, e);
 }
 
-const struct shape spec_shape = { "workspace-spec", sizeof(struct spec), spec_fields, "What a workspace shall be.", check_spec };
+const struct shape spec_shape = { "workspace-spec", sizeof(struct spec), spec_fields, "What a workspace shall be.",
+				  check_spec };
 
 int spec_parse(const char *bytes, size_t length, const char *source, struct spec *ret_spec, struct err *e)
 {

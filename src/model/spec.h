@@ -3,9 +3,9 @@
 #define MODEL_SPEC_H
 
 /*
- * What a user asks for: the workspace spec. Three parts, each replaceable without touching the others: what it is (image, command,
- * volumes), how much it gets (resources), where it belongs (name, host, network). The field tables in spec.c are the only
- * description: decoder, encoder, schema and manual follow from them.
+ * What a user asks for: the workspace spec. Three parts, each replaceable without touching the others: what it is (image,
+ * command, volumes), how much it gets (resources), where it belongs (name, host, network). The field tables in spec.c are the
+ * only description: decoder, encoder, schema and manual follow from them.
  */
 
 #include "base/decode.h"

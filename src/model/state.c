@@ -32,10 +32,12 @@ bool state_may_follow(enum state from, enum state to) { return from == to || (fo
 
 /* Short names for the matrix below. */
 enum { NONE = ACTION_NONE, STAGE = ACTION_STAGE, PREP = ACTION_PREPARE, START = ACTION_START, PAUSE = ACTION_PAUSE,
-       RESUM = ACTION_RESUME, SUSP = ACTION_SUSPEND, DISC = ACTION_DISCARD, STOP = ACTION_STOP, REMOV = ACTION_REMOVE, WAIT = ACTION_WAIT };
+       RESUM = ACTION_RESUME, SUSP = ACTION_SUSPEND, DISC = ACTION_DISCARD, STOP = ACTION_STOP, REMOV = ACTION_REMOVE,
+       WAIT = ACTION_WAIT };
 
-/* A failed workspace waits for a new wish (its generation decides, see node/); `stopped` and `suspended` satisfy the lower rungs. A
- * suspend that is under way is waited for: it ends soon, and either way in a state from which every wish can be reached. */
+/* A failed workspace waits for a new wish (its generation decides, see node/); `stopped` and `suspended` satisfy the lower
+ * rungs. A suspend that is under way is waited for: it ends soon, and either way in a state from which every wish can be
+ * reached. */
 static const uint8_t next_action[WISH_COUNT][STATE_COUNT] = {
 	/*                   defined staged prep.  start. runn.  paused susp'g stop.  stoppd susp'd failed remov. removed */
 	[WISH_STAGED] =    { STAGE, NONE,  NONE,  WAIT,  STOP,  STOP,  WAIT,  WAIT,  NONE,  NONE,  NONE,  WAIT,  NONE },

@@ -3,8 +3,8 @@
 #define MODEL_STATE_H
 
 /*
- * The states of a workspace and the wishes for it. The database holds the wish, the host reports the state; the table in state.c
- * says which state may follow which, and for each pair of wish and state what is to be done next.
+ * The states of a workspace and the wishes for it. The database holds the wish, the host reports the state; the table in
+ * state.c says which state may follow which, and for each pair of wish and state what is to be done next.
  */
 
 #include <stdbool.h>
@@ -35,7 +35,8 @@ enum action {
 	ACTION_NONE,   /* wish and truth agree */
 	ACTION_STAGE,
 	ACTION_PREPARE,
-	ACTION_START,  /* `paused` freezes before the first instruction of the program; from `suspended` it resumes the memory state */
+	ACTION_START,
+	/* `paused` freezes before the first instruction of the program; from `suspended` it resumes the memory state */
 	ACTION_PAUSE,
 	ACTION_RESUME,
 	ACTION_SUSPEND,

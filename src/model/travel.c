@@ -15,8 +15,8 @@ const char *const travel_environment[] = { TRAVEL_TUNABLES, "LD_BIND_NOW=1", "OP
 
 bool travel_counts(const char *flag)
 {
-	static const char *const chosen_by[] = { "cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3", "avx", "avx2", "bmi1", "bmi2",
-						 "f16c", "fma", "abm", "movbe", "xsave" };
+	static const char *const chosen_by[] = { "cx16", "lahf_lm", "popcnt", "pni",  "sse4_1", "sse4_2", "ssse3", "avx",
+						 "avx2", "bmi1",    "bmi2",   "f16c", "fma",    "abm",    "movbe", "xsave" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(chosen_by); i++)
 		if (str_eq(flag, chosen_by[i]))

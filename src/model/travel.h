@@ -3,12 +3,12 @@
 #define MODEL_TRAVEL_H
 
 /*
- * What is bound from the start of a workspace that may change its engine with its memory (spec: travels). Programs choose their code by the
- * processor when they start, and keep the choice: what an emulated processor lacks, or what lays data out by the processor's state, is not
- * offered to them.
+ * What is bound from the start of a workspace that may change its engine with its memory (spec: travels). Programs choose their
+ * code by the processor when they start, and keep the choice: what an emulated processor lacks, or what lays data out by the
+ * processor's state, is not offered to them.
  *
- * AVX-512 and TSX are not emulated. Lazy binding saves the processor's state into a room that was measured at the start, which on another
- * processor is too small; so everything is bound at the start (ld.so(8)).
+ * AVX-512 and TSX are not emulated. Lazy binding saves the processor's state into a room that was measured at the start, which
+ * on another processor is too small; so everything is bound at the start (ld.so(8)).
  */
 
 #include <stdbool.h>

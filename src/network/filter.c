@@ -4,12 +4,13 @@
  *
  *   whole    nft reads the ruleset's text: one transaction replaces both tables. At first, when a network changes, after drift.
  *   by part  what differs from the ruleset that was applied: new chains and sets by nft (nobody refers to them yet), then the
- *            elements in one netlink transaction - this is the moment when the rules change -, then what nobody refers to any more.
+ *            elements in one netlink transaction - this is the moment when the rules change -, then what nobody refers to any
+ *            more.
  *            Known rules need elements only, and no process is started.
  *
- * States: `known` is what the kernel has, as far as we made it; when `whole` is set nothing is known and the next apply is whole.
- * After a failure `whole` is set. The kernel's generation number tells whether anybody changed anything since; a digest whether it
- * was ours.
+ * States: `known` is what the kernel has, as far as we made it; when `whole` is set nothing is known and the next apply is
+ * whole. After a failure `whole` is set. The kernel's generation number tells whether anybody changed anything since; a digest
+ * whether it was ours.
  */
 #include "network/filter_private.h"
 
@@ -90,7 +91,8 @@ static int nft_run(const struct str *text, bool check_only, struct err *e)
 			return err_errno(e, errno, "cannot write nft's input");
 		at += (size_t)put;
 	}
-	if (proc_start(&(struct proc_spawn){ .argv = argv, .fds = fds, .fd_count = ARRAY_SIZE(fds), .die_with_parent = true }, &pidfd, NULL, e) < 0) {
+	if (proc_start(&(struct proc_spawn){ .argv = argv, .fds = fds, .fd_count = ARRAY_SIZE(fds),
+					     .die_with_parent = true }, &pidfd, NULL, e) < 0) {
 		(void)err_wrap(e, "the network filter cannot be applied");
 		return err_hint(e, "install the package nftables: workspaces are not started without a filter");
 	}
@@ -99,7 +101,8 @@ static int nft_run(const struct str *text, bool check_only, struct err *e)
 	if (!status)
 		return 0;
 	read_all(output, &said);
-	return err_set(e, ERR_UNAVAILABLE, "the network filter cannot be applied: nft ended with status %d: %.600s", status, str_text(&said));
+	return err_set(e, ERR_UNAVAILABLE, "the network filter cannot be applied: nft ended with status %d: %.600s", status,
+		       str_text(&said));
 }
 
 static int open_netlink(struct filter *f, struct err *e)
@@ -166,8 +169,8 @@ static void seats_set(struct filter *f, const struct filter_model *m)
 
 /* Counters. */
 
-static void count_add(struct filter_counts *c, const char *workspace, enum filter_side side, uint32_t code, const struct spec *rules,
-		      uint64_t packets, uint64_t bytes)
+static void count_add(struct filter_counts *c, const char *workspace, enum filter_side side, uint32_t code,
+		      const struct spec *rules, uint64_t packets, uint64_t bytes)
 {
 	own_strbuf struct str words = { 0 };
 
@@ -279,7 +282,8 @@ int filter_counters(struct filter *f, struct filter_counts *ret_counts, struct e
 
 /* Apply. */
 
-/* What is remembered is put back at once; an answer that comes in that moment is sent again. Who is not allowed any more is ended next. */
+/* What is remembered is put back at once; an answer that comes in that moment is sent again. Who is not allowed any more is
+ * ended next. */
 static int apply_whole(struct filter *f, struct filter_ruleset *wanted, const char *table, struct err *e)
 {
 	own_flows struct filter_flows flows = { 0 };
@@ -374,12 +378,14 @@ static void compare_elements(const struct filter_ruleset *old, const struct filt
 static void text_stale(const struct filter_ruleset *stale, const char *table, struct str *to)
 {
 	for (size_t i = 0; i < stale->chain_count; i++)
-		str_printf(to, "delete chain %s %s %s\n", filter_family_of(stale->chains[i].name), table, stale->chains[i].name);
+		str_printf(to, "delete chain %s %s %s\n", filter_family_of(stale->chains[i].name), table,
+			   stale->chains[i].name);
 	for (size_t i = 0; i < stale->peer_count; i++)
 		str_printf(to, "delete set %s %s %s\n", filter_family_of(stale->peers[i]), table, stale->peers[i]);
 }
 
-/* Codes are read with the rules of their time: before rules change, what was counted is put aside in words. Returns transactions. */
+/* Codes are read with the rules of their time: before rules change, what was counted is put aside in words. Returns
+ * transactions. */
 static int bank_counters(struct filter *f, const char *table)
 {
 	struct err e;
@@ -462,8 +468,8 @@ static void ask_follows(struct filter *f)
 	f->asked = true;
 }
 
-/* To read all connections costs a host that has many more than all else here, and most calls change nothing. Twice, as a packet that
- * met the old rules may open its connection just after it was looked for. */
+/* To read all connections costs a host that has many more than all else here, and most calls change nothing. Twice, as a packet
+ * that met the old rules may open its connection just after it was looked for. */
 static int judge_connections(struct filter *f, const struct filter_model *m, struct err *e)
 {
 	if (!f->judge)
@@ -479,13 +485,15 @@ int filter_apply(struct filter *f, const struct filter_intent *intent, struct er
 	struct filter_ruleset wanted = { 0 };
 	char table[FILTER_TABLE];
 
-	if (filter_table_name(f->instance, table, e) < 0 || open_netlink(f, e) < 0 || filter_model_init(&m, intent, NULL, e) < 0)
+	if (filter_table_name(f->instance, table, e) < 0 || open_netlink(f, e) < 0 ||
+	    filter_model_init(&m, intent, NULL, e) < 0)
 		return e && e->number ? -e->number : -EINVAL;
 	if (m.sited)
 		ask_follows(f);
 	m.follows = f->follows;
 	filter_compile_model(&wanted, &m, table);
-	int result = f->whole || !same_skeleton(&f->known, &wanted) ? apply_whole(f, &wanted, table, e) : apply_parts(f, &wanted, table, e);
+	int result = f->whole || !same_skeleton(&f->known, &wanted) ? apply_whole(f, &wanted, table, e) :
+								      apply_parts(f, &wanted, table, e);
 	if (result < 0) {
 		f->whole = true;
 		filter_ruleset_done(&wanted);
@@ -656,7 +664,8 @@ int filter_check(struct filter *f, char ret_what[static 160], struct err *e)
 	uint32_t now;
 	uint64_t digest;
 
-	if (filter_table_name(f->instance, table, e) < 0 || open_netlink(f, e) < 0 || filter_netlink_generation(f->netlink, &now, e) < 0)
+	if (filter_table_name(f->instance, table, e) < 0 || open_netlink(f, e) < 0 ||
+	    filter_netlink_generation(f->netlink, &now, e) < 0)
 		return -EIO;
 	if (f->whole) {
 		(void)snprintf(ret_what, 160, "the network filter has not been applied");
@@ -675,7 +684,9 @@ int filter_check(struct filter *f, char ret_what[static 160], struct err *e)
 	}
 	/* Not digested: others changed theirs while we changed ours, so nobody can say. */
 	int r = f->digested ? 1 : 2;
-	(void)snprintf(ret_what, 160, r == 1 ? "another program changed table %s" : "another program changed something while table %s was changed",
+	(void)snprintf(ret_what, 160,
+		       r == 1 ? "another program changed table %s" :
+				"another program changed something while table %s was changed",
 		       table);
 	f->whole = true;
 	return r;
@@ -689,6 +700,7 @@ int filter_remove_all(const char *instance, struct err *e)
 	if (filter_table_name(instance, table, e) < 0)
 		return -EINVAL;
 	for (int bridge = 0; bridge < 2; bridge++)
-		str_printf(&text, "add table %s %s\ndelete table %s %s\n", bridge ? "bridge" : "inet", table, bridge ? "bridge" : "inet", table);
+		str_printf(&text, "add table %s %s\ndelete table %s %s\n", bridge ? "bridge" : "inet", table,
+			   bridge ? "bridge" : "inet", table);
 	return nft_run(&text, false, e);
 }

@@ -32,7 +32,8 @@ struct filter_workspace {
 	const struct attachment *attachments;
 	size_t attachment_count;
 	uint64_t owner_uid;
-	const char *const *learned; /* as many as attachments, or NULL: IPv4 addresses that the site's DHCP gave where the network gives none */
+	/* as many as attachments, or NULL: IPv4 addresses that the site's DHCP gave where the network gives none */
+	const char *const *learned;
 };
 
 /* Everything, always; nothing in it is kept after a call. */
@@ -53,13 +54,15 @@ struct filter_intent {
 
 /* Port of a workspace on the host as nft sees it is attachment.port; its number (low 32 bits) is the packet mark. */
 
-/* What `nft -f -` reads to replace both tables. Fails on an intent that cannot be told to the kernel (bad address, bad rule). */
+/* What `nft -f -` reads to replace both tables. Fails on an intent that cannot be told to the kernel (bad address, bad
+ * rule). */
 int filter_compile(const struct filter_intent *intent, struct str *ret_text, struct err *e) must_check;
 
 /* One end of a connection: a workspace (id), or an address outside. */
 struct filter_end {
 	const char *workspace; /* id; NULL: outside */
-	const char *address;   /* outside: its address, NULL: any global one. Workspace: one of its addresses, NULL: the first */
+	/* outside: its address, NULL: any global one. Workspace: one of its addresses, NULL: the first */
+	const char *address;
 };
 
 struct filter_question {
@@ -83,8 +86,8 @@ struct filter_verdict {
 int filter_judge(const struct filter_intent *intent, const struct filter_question *question, struct filter_verdict *ret_verdict,
 		 struct err *e) must_check;
 
-/* Whether any connection at all from one workspace to the other would pass, with one of the two on that network; exceptions (`deny`) that name
- * services do not count. The intent needs no others. For what names may be told. */
+/* Whether any connection at all from one workspace to the other would pass, with one of the two on that network; exceptions
+ * (`deny`) that name services do not count. The intent needs no others. For what names may be told. */
 bool filter_may_talk(const struct filter_intent *intent, const char *from, const char *to, const char *network);
 /* Whether it may go anywhere that has a name outside of the workspaces. */
 bool filter_may_leave_site(const struct spec *spec);
@@ -116,7 +119,8 @@ struct filter;
 struct filter *filter_new(const char *instance);
 void filter_free(struct filter *f); /* the tables stay: workspaces outlive the agent */
 
-/* The kernel has what `intent` says; connections that it no longer allows are ended. The first call replaces the tables whole. */
+/* The kernel has what `intent` says; connections that it no longer allows are ended. The first call replaces the tables
+ * whole. */
 int filter_apply(struct filter *f, const struct filter_intent *intent, struct err *e) must_check;
 /* The same for one workspace that is new in the intent: at most 1 ms when its rules are known. Before the port is made. */
 int filter_add(struct filter *f, const struct filter_intent *intent, const char *id, struct err *e) must_check;
@@ -134,8 +138,8 @@ int filter_leases(struct filter *f, filter_lease_seen *seen, void *context, stru
 /* It is nobody's from now on; one that is not there is fine. */
 int filter_end_lease(struct filter *f, const struct filter_lease *lease, struct err *e) must_check;
 
-/* 1: the kernel has something else than was applied (filter_apply repairs it and *ret_what says what it was); 2: it may have, as
- * another program's change came between ours (filter_apply makes sure); 0: as applied. */
+/* 1: the kernel has something else than was applied (filter_apply repairs it and *ret_what says what it was); 2: it may have,
+ * as another program's change came between ours (filter_apply makes sure); 0: as applied. */
 int filter_check(struct filter *f, char ret_what[static 160], struct err *e) must_check;
 /* Both tables go. For the end of an installation, and tests. */
 int filter_remove_all(const char *instance, struct err *e) must_check;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From the intent to a ruleset. A workspace in the default form is elements only: its leave and reach verdicts go to chains of the
- * skeleton. One with rules of its own gets a chain that leaves and one that is reached, named by the digest of what they say, so
- * workspaces with equal rules share them and the second start with known rules is elements only, too.
+ * From the intent to a ruleset. A workspace in the default form is elements only: its leave and reach verdicts go to chains of
+ * the skeleton. One with rules of its own gets a chain that leaves and one that is reached, named by the digest of what they
+ * say, so workspaces with equal rules share them and the second start with known rules is elements only, too.
  *
- * Order in a chain: deny, then allow (or from), then the default. What was decided is put into the connection's mark, by which it is
- * counted (enum filter_code).
+ * Order in a chain: deny, then allow (or from), then the default. What was decided is put into the connection's mark, by which
+ * it is counted (enum filter_code).
  */
 #include "network/filter_compile.h"
 
@@ -76,7 +76,8 @@ static void peers_name(enum rule_peer peer, const char *name, bool ipv6, bool si
 {
 	char hex[DIGEST_HEX_SIZE];
 	struct digest d = hash_bytes(name, strlen(name));
-	(void)snprintf(out, FILTER_NAME, "%s%c%c_%.32s", site ? "s" : "", peer == PEER_GROUP ? 'g' : 'w', ipv6 ? '6' : '4', digest_hex(&d, hex));
+	(void)snprintf(out, FILTER_NAME, "%s%c%c_%.32s", site ? "s" : "", peer == PEER_GROUP ? 'g' : 'w', ipv6 ? '6' : '4',
+		       digest_hex(&d, hex));
 }
 
 /* Which chains: those of one direction, of family inet or (`site`) of family bridge, where the packet's mark has the code. */
@@ -85,8 +86,8 @@ struct side {
 };
 
 /* What a rule says of the other end's address, in one family; false: it names nobody there. */
-static bool peer_match(struct filter_ruleset *r, const struct filter_model *m, const struct rule *rule, struct side side, bool ipv6,
-		       struct str *to)
+static bool peer_match(struct filter_ruleset *r, const struct filter_model *m, const struct rule *rule, struct side side,
+		       bool ipv6, struct str *to)
 {
 	bool out = side.out;
 	const char *field = ipv6 ? (out ? "ip6 daddr" : "ip6 saddr") : (out ? "ip daddr" : "ip saddr");
@@ -95,7 +96,10 @@ static bool peer_match(struct filter_ruleset *r, const struct filter_model *m, c
 
 	switch (rule->peer) {
 	case PEER_ANY:
-		str_printf(to, side.site ? "ether type %s" : "meta nfproto %s", side.site ? (ipv6 ? "ip6" : "ip") : ipv6 ? "ipv6" : "ipv4");
+		str_printf(to, side.site ? "ether type %s" : "meta nfproto %s",
+			   side.site ? (ipv6 ? "ip6" : "ip") :
+			   ipv6      ? "ipv6" :
+				       "ipv4");
 		return true;
 	case PEER_NONE:
 		return false;
@@ -114,7 +118,8 @@ static bool peer_match(struct filter_ruleset *r, const struct filter_model *m, c
 	case PEER_NETWORK:
 		for (size_t i = 0; i < m->pool_count; i++)
 			if (m->pools[i].prefix.ipv6 == ipv6 && str_eq(m->pools[i].network->network->name, rule->name)) {
-				str_printf(to, "%s %s/%u", field, filter_address_text(&m->pools[i].prefix, text), m->pools[i].length);
+				str_printf(to, "%s %s/%u", field, filter_address_text(&m->pools[i].prefix, text),
+					   m->pools[i].length);
 				return true;
 			}
 		return false;
@@ -148,8 +153,8 @@ static void service_match(const struct rule_service *s, bool ipv6, struct str *t
 	str_puts(to, " }");
 }
 
-static void rule_lines(struct filter_ruleset *r, const struct filter_model *m, const struct rule *rule, struct side side, uint32_t code,
-		       struct str *to)
+static void rule_lines(struct filter_ruleset *r, const struct filter_model *m, const struct rule *rule, struct side side,
+		       uint32_t code, struct str *to)
 {
 	bool out = side.out;
 	const char *then = filter_code_allows(code) ? (out ? "allowed_out" : "allowed_in") : (out ? "denied_out" : "denied_in");
@@ -167,8 +172,8 @@ static void rule_lines(struct filter_ruleset *r, const struct filter_model *m, c
 	}
 }
 
-static void rules_lines(struct filter_ruleset *r, const struct filter_model *m, const struct filter_rules *rules, struct side side,
-			uint32_t first, struct str *to)
+static void rules_lines(struct filter_ruleset *r, const struct filter_model *m, const struct filter_rules *rules,
+			struct side side, uint32_t first, struct str *to)
 {
 	for (size_t i = 0; i < rules->count; i++)
 		rule_lines(r, m, &rules->items[i], side, first + (uint32_t)i, to);
@@ -250,7 +255,10 @@ static void link_local(const struct filter_interface *i, unsigned char ret_addre
 	unsigned char mac[6];
 
 	mac_of(i, mac);
-	memcpy(ret_address, (unsigned char[]){ 0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5] }, 16);
+	memcpy(ret_address,
+	       (unsigned char[]){ 0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4],
+				  mac[5] },
+	       16);
 }
 
 static void port_elements(struct filter_ruleset *r, const struct filter_interface *i)
@@ -305,7 +313,8 @@ static void site_elements(struct filter_ruleset *r, const struct filter_party *p
 }
 
 /* Towards a bridge of the site: what comes from another port there, and what this host forwards. */
-static void site_chains(struct filter_ruleset *r, const struct filter_model *m, const struct filter_party *p, const struct filter_interface *i)
+static void site_chains(struct filter_ruleset *r, const struct filter_model *m, const struct filter_party *p,
+			const struct filter_interface *i)
 {
 	char name[FILTER_NAME];
 	struct filter_element *e = element_new(r, SET_SITE_LEAVE);
@@ -319,8 +328,8 @@ static void site_chains(struct filter_ruleset *r, const struct filter_model *m, 
 	data_chain(e, name);
 }
 
-static void interface_elements(struct filter_ruleset *r, const struct filter_party *p, const struct filter_interface *i, const char *leave,
-			       const char *reach, bool sited)
+static void interface_elements(struct filter_ruleset *r, const struct filter_party *p, const struct filter_interface *i,
+			       const char *leave, const char *reach, bool sited)
 {
 	struct filter_element *e;
 
@@ -386,7 +395,8 @@ static void publish_elements(struct filter_ruleset *r, const struct filter_party
 	for (int f = 0; f < 2; f++)
 		for (size_t i = 0; i < p->interface_count; i++) {
 			const struct filter_interface *n = &p->interfaces[i];
-			if (!n->has[f] || n->network->network->kind == NETWORK_ISOLATED || n->network->network->kind == NETWORK_BRIDGE)
+			if (!n->has[f] || n->network->network->kind == NETWORK_ISOLATED ||
+			    n->network->network->kind == NETWORK_BRIDGE)
 				continue;
 			for (size_t k = 0; k < p->local->spec->publish.count; k++) {
 				struct network_publish publish;

@@ -18,8 +18,8 @@ void filter_compile_site_sets(bool follows, struct str *to);
 void filter_compile_site_chains(uint64_t connections_most, bool follows, struct str *to);
 /* Bit of the mark of what the host forwards to a bridge of the site for an address that is not a workspace's by pool. */
 #define FILTER_FORWARDED "0x40000000"
-/* Chains, sets of peers and elements of one workspace of this host, without its membership in sets of peers; `sited`: beside others
- * that are on a bridge of the site. */
+/* Chains, sets of peers and elements of one workspace of this host, without its membership in sets of peers; `sited`: beside
+ * others that are on a bridge of the site. */
 void filter_compile_workspace(struct filter_ruleset *r, const struct filter_model *m, const struct filter_party *p, bool sited);
 /* Its addresses as an element of those sets of peers that `known` has, and of the maps of owners. */
 void filter_compile_member(struct filter_ruleset *r, const struct filter_ruleset *known, const struct filter_party *p);

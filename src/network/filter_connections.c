@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rules are asked once a connection, so after a change the table of connections is read and those are ended which the
- * judge does not allow any more. This costs nothing per packet, which a generation in the connection's mark would, and answers of
- * an ended connection cannot go on, which with a mark they would until the next packet from the other side.
+ * judge does not allow any more. This costs nothing per packet, which a generation in the connection's mark would, and answers
+ * of an ended connection cannot go on, which with a mark they would until the next packet from the other side.
  *
  * On bridges of the site what reflexive rules remember (filter_flows.h) is gone through the same way.
  */
@@ -78,7 +78,8 @@ static void case_set(struct filter_case *k, const struct filter_connection *c)
 	k->from_address = c->from;
 	k->to_address = c->to;
 	k->published = c->published;
-	k->plain = c->protocol != IPPROTO_TCP && c->protocol != IPPROTO_UDP && c->protocol != IPPROTO_ICMP && c->protocol != IPPROTO_ICMPV6;
+	k->plain = c->protocol != IPPROTO_TCP && c->protocol != IPPROTO_UDP && c->protocol != IPPROTO_ICMP &&
+		   c->protocol != IPPROTO_ICMPV6;
 	k->protocol = c->protocol == IPPROTO_TCP ? RULE_TCP : c->protocol == IPPROTO_UDP ? RULE_UDP : RULE_ICMP;
 	k->port = k->protocol == RULE_ICMP ? 0 : c->port;
 }
@@ -96,7 +97,8 @@ static bool connection_ends(void *context, const struct filter_connection *c)
 	struct filter_case k = { .from = filter_model_at(end->model, &c->from), .to = filter_model_at(end->model, &c->to) };
 	case_set(&k, c);
 	if ((!k.from || !k.from->local) && (!k.to || !k.to->local))
-		return filter_model_ours(end->model, &c->from) || filter_model_ours(end->model, &c->to); /* of a workspace that is gone */
+		/* of a workspace that is gone */
+		return filter_model_ours(end->model, &c->from) || filter_model_ours(end->model, &c->to);
 	return !filter_code_allows(filter_judge_case(end->model, &k, &side, &whose));
 }
 
@@ -172,7 +174,8 @@ int filter_end_connections(struct filter *f, const struct filter_model *m, const
 
 	if (m)
 		hosts_read(&end);
-	int ended = filter_netlink_connections(f->netlink, connection_ends, &end, e), flows = ended < 0 ? 0 : end_flows(f, &end, e);
+	int ended = filter_netlink_connections(f->netlink, connection_ends, &end, e),
+	    flows = ended < 0 ? 0 : end_flows(f, &end, e);
 	free(end.hosts);
 	ended = flows < 0 ? flows : ended + flows;
 	if (ended > 0)

@@ -3,8 +3,8 @@
 #define NETWORK_FILTER_FLOWS_H
 
 /*
- * What reflexive rules remember (network/filter_site.c): read from the kernel, put back after the table was replaced, and ended when
- * rules change. The counterpart of the kernel's connections, for bridges of the site.
+ * What reflexive rules remember (network/filter_site.c): read from the kernel, put back after the table was replaced, and ended
+ * when rules change. The counterpart of the kernel's connections, for bridges of the site.
  */
 
 #include "network/filter_netlink.h"

@@ -11,7 +11,8 @@
 
 const char *const filter_side_names[] = { "out", "in", NULL };
 
-static bool peer_is(const struct filter_model *m, const struct rule *r, const struct filter_party *party, const struct filter_address *a)
+static bool peer_is(const struct filter_model *m, const struct rule *r, const struct filter_party *party,
+		    const struct filter_address *a)
 {
 	struct filter_address prefix = { .ipv6 = r->ipv6 };
 
@@ -181,8 +182,8 @@ uint32_t filter_judge_case(const struct filter_model *m, const struct filter_cas
 	return reach(m, c);
 }
 
-static int find_end(const struct filter_model *m, const struct filter_end *end, bool ipv6, const struct filter_party **ret_party,
-		    struct filter_address *ret_address, struct err *e)
+static int find_end(const struct filter_model *m, const struct filter_end *end, bool ipv6,
+		    const struct filter_party **ret_party, struct filter_address *ret_address, struct err *e)
 {
 	*ret_party = NULL;
 	if (!end->workspace) {
@@ -204,10 +205,12 @@ static int find_end(const struct filter_model *m, const struct filter_end *end, 
 			*ret_address = p->interfaces[i].address[ipv6];
 			return 0;
 		}
-	return err_set(e, ERR_NOT_FOUND, "workspace %s has no IPv%c address", *p->name ? p->name : end->workspace, ipv6 ? '6' : '4');
+	return err_set(e, ERR_NOT_FOUND, "workspace %s has no IPv%c address", *p->name ? p->name : end->workspace,
+		       ipv6 ? '6' : '4');
 }
 
-int filter_judge(const struct filter_intent *intent, const struct filter_question *q, struct filter_verdict *ret_verdict, struct err *e)
+int filter_judge(const struct filter_intent *intent, const struct filter_question *q, struct filter_verdict *ret_verdict,
+		 struct err *e)
 {
 	own_model struct filter_model m = { 0 };
 	struct filter_case c = { .protocol = q->protocol, .port = q->port, .published = q->published };
@@ -238,7 +241,8 @@ bool filter_may_talk(const struct filter_intent *intent, const char *from, const
 	const struct filter_party *whose;
 	enum filter_side side;
 
-	if (filter_model_init(&m, intent, NULL, NULL) < 0 || !(c.from = filter_model_party(&m, from)) || !(c.to = filter_model_party(&m, to)))
+	if (filter_model_init(&m, intent, NULL, NULL) < 0 || !(c.from = filter_model_party(&m, from)) ||
+	    !(c.to = filter_model_party(&m, to)))
 		return false;
 	for (size_t i = 0; i < c.from->interface_count; i++)
 		for (size_t k = 0; k < c.to->interface_count; k++)
@@ -262,7 +266,8 @@ bool filter_may_leave_site(const struct spec *spec)
 	if (spec->isolated)
 		return false;
 	for (size_t i = 0; i < spec->deny.count; i++)
-		if (rule_parse(spec->deny.items[i], &r, NULL) == 0 && !r.service_count && (r.peer == PEER_WAN || r.peer == PEER_ANY))
+		if (rule_parse(spec->deny.items[i], &r, NULL) == 0 && !r.service_count &&
+		    (r.peer == PEER_WAN || r.peer == PEER_ANY))
 			return false;
 	for (size_t i = 0; i < spec->allow.count; i++)
 		if (rule_parse(spec->allow.items[i], &r, NULL) == 0 &&

@@ -68,7 +68,8 @@ static int parse_prefix(const char *text, struct filter_address *ret_prefix, uns
 	const char *slash = strchr(text, '/');
 	uint64_t length;
 
-	if (!slash || filter_address_parse(text, ret_prefix) < 0 || str_to_u64(slash + 1, ret_prefix->ipv6 ? 128 : 32, &length) < 0)
+	if (!slash || filter_address_parse(text, ret_prefix) < 0 ||
+	    str_to_u64(slash + 1, ret_prefix->ipv6 ? 128 : 32, &length) < 0)
 		return -EINVAL;
 	for (unsigned bit = (unsigned)length; bit < (ret_prefix->ipv6 ? 128U : 32U); bit++)
 		ret_prefix->bytes[bit / 8] &= (unsigned char)~(0x80 >> bit % 8);
@@ -106,7 +107,8 @@ static int set_addresses(struct filter_interface *i, const char *ipv4, const cha
 	for (int f = 0; f < 2; f++)
 		if (texts[f]) {
 			if (filter_address_parse(texts[f], &i->address[f]) < 0 || i->address[f].ipv6 != (f == 1))
-				return err_set(e, ERR_INVALID, "workspace %s: '%s' is not an IPv%c address", id, texts[f], f ? '6' : '4');
+				return err_set(e, ERR_INVALID, "workspace %s: '%s' is not an IPv%c address", id, texts[f],
+					       f ? '6' : '4');
 			i->has[f] = true;
 		}
 	return 0;
@@ -181,7 +183,9 @@ static void index_parties(struct filter_model *m)
 			for (int f = 0; f < 2; f++)
 				if (m->parties[i].interfaces[k].has[f]) {
 					MEM_PUSH_ROOM(m->places, m->place_count, m->place_room);
-					m->places[m->place_count++] = (struct filter_place){ m->parties[i].interfaces[k].address[f], i };
+					m->places[m->place_count++] = (struct filter_place){
+						m->parties[i].interfaces[k].address[f], i
+					};
 				}
 	if (m->place_count)
 		qsort(m->places, m->place_count, sizeof *m->places, compare_places);
@@ -242,7 +246,8 @@ const struct filter_party *filter_model_at(const struct filter_model *m, const s
 		else
 			high = middle;
 	}
-	return low < m->place_count && !filter_address_compare(&m->places[low].address, a) ? &m->parties[m->places[low].party] : NULL;
+	return low < m->place_count && !filter_address_compare(&m->places[low].address, a) ? &m->parties[m->places[low].party] :
+											     NULL;
 }
 
 /* In which pools: -1: any, 0: of our own networks, 1: of the site's bridges. */
@@ -300,18 +305,21 @@ void filter_code_text(uint32_t code, const struct spec *spec, struct str *to)
 {
 	static const char *const words[] = {
 		[CODE_DEFAULT] = "default", [CODE_ISOLATED] = "isolated", [CODE_SEALED] = "isolated network",
-		[CODE_CONNECTIONS] = "too many connections", [CODE_NAT] = "not published", [CODE_FORGED] = "forged source address",
-		[CODE_HOST] = "the host itself", [CODE_INVALID] = "belongs to no connection", [CODE_WAN] = "default: wan",
+		[CODE_CONNECTIONS] = "too many connections", [CODE_NAT] = "not published",
+		[CODE_FORGED] = "forged source address", [CODE_HOST] = "the host itself",
+		[CODE_INVALID] = "belongs to no connection", [CODE_WAN] = "default: wan",
 		[CODE_SAME] = "default: same owner or group", [CODE_PUBLISHED] = "published port",
-		[CODE_ASKED] = "default: whose from names it", [CODE_NAMES] = "names",
-		[CODE_MAC] = "spoofed MAC address",
+		[CODE_ASKED] = "default: whose from names it", [CODE_NAMES] = "names", [CODE_MAC] = "spoofed MAC address",
 		[CODE_IPV4] = "spoofed IPv4 address", [CODE_IPV6] = "spoofed IPv6 address", [CODE_ARP] = "spoofed ARP",
 		[CODE_ND] = "spoofed neighbour discovery", [CODE_ROUTER] = "router advertisement or redirect",
 		[CODE_DHCP] = "DHCP server", [CODE_TYPE] = "frame that is neither IP nor ARP",
 		[CODE_UNANNOUNCED] = "port that is not known", [CODE_PIECE] = "fragment of what was not let through",
 		[CODE_REQUEST] = "spoofed DHCP request",
 	};
-	const struct texts *list = !spec ? NULL : code >= CODE_FROM ? &spec->from : code >= CODE_DENY ? &spec->deny : &spec->allow;
+	const struct texts *list = !spec             ? NULL :
+				   code >= CODE_FROM ? &spec->from :
+				   code >= CODE_DENY ? &spec->deny :
+						       &spec->allow;
 	size_t index = code & 0xffff;
 
 	if (code < ARRAY_SIZE(words) && words[code]) {

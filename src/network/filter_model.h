@@ -3,8 +3,8 @@
 #define NETWORK_FILTER_MODEL_H
 
 /*
- * The intent, resolved: addresses as bytes, rules parsed, everybody found by id and by address. What compiler and judge read, so
- * that they cannot understand an intent differently. Points into the intent; lives as long as one call.
+ * The intent, resolved: addresses as bytes, rules parsed, everybody found by id and by address. What compiler and judge read,
+ * so that they cannot understand an intent differently. Points into the intent; lives as long as one call.
  */
 
 #include "base/map.h"
@@ -80,7 +80,8 @@ bool filter_address_within(const struct filter_address *a, const struct filter_a
 const struct filter_party *filter_model_party(const struct filter_model *m, const char *id);
 const struct filter_party *filter_model_at(const struct filter_model *m, const struct filter_address *a);
 bool filter_model_pooled(const struct filter_model *m, const struct filter_address *a); /* of any network */
-bool filter_model_ours(const struct filter_model *m, const struct filter_address *a);   /* of a network whose addresses are only workspaces' */
+/* of a network whose addresses are only workspaces' */
+bool filter_model_ours(const struct filter_model *m, const struct filter_address *a);
 const struct filter_network *filter_model_network(const struct filter_model *m, const char *name);
 
 /* Ranges that are not the WAN, and among them the site's own; texts for nft, judged from the same table. */

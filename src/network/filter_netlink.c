@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * nfnetlink by libmnl. A batch is one message for the kernel: begin, changes, end; it answers with the first error or, because the
- * last change asks for it, with one acknowledgement after the commit.
+ * nfnetlink by libmnl. A batch is one message for the kernel: begin, changes, end; it answers with the first error or, because
+ * the last change asks for it, with one acknowledgement after the commit.
  *
  * Dumps may be interrupted by another program's change (NLM_F_DUMP_INTR); they are taken anew, a few times.
  */
@@ -124,8 +124,8 @@ static bool same_set(const struct filter_element *a, const struct filter_element
 }
 
 /* Messages for elements of one direction, as many as fit each; returns how many elements the last message took. */
-static size_t put_elements(struct filter_netlink *n, struct str *batch, const char *table, const struct filter_element *const *list,
-			   size_t count, bool come, size_t *ret_last)
+static size_t put_elements(struct filter_netlink *n, struct str *batch, const char *table,
+			   const struct filter_element *const *list, size_t count, bool come, size_t *ret_last)
 {
 	size_t done = 0;
 
@@ -151,8 +151,8 @@ static void put_edge(struct filter_netlink *n, struct str *batch, unsigned type)
 	batch->length += header->nlmsg_len;
 }
 
-int filter_netlink_change(struct filter_netlink *n, const char *table, const struct filter_element *const *gone, size_t gone_count,
-			  const struct filter_element *const *come, size_t come_count, struct err *e)
+int filter_netlink_change(struct filter_netlink *n, const char *table, const struct filter_element *const *gone,
+			  size_t gone_count, const struct filter_element *const *come, size_t come_count, struct err *e)
 {
 	own_strbuf struct str batch = { 0 };
 	uint32_t first = n->sequence + 1;
@@ -240,7 +240,8 @@ static int seen_part(const struct nlmsghdr *header, void *context)
 		return MNL_CB_OK;
 	}
 	if ((header->nlmsg_type & 0xff) == NFT_MSG_NEWCHAIN) { /* its use count changes with elements */
-		d->sum += fnv((const unsigned char *)mnl_attr_get_str(attrs[NFTA_CHAIN_NAME]), strlen(mnl_attr_get_str(attrs[NFTA_CHAIN_NAME])));
+		d->sum += fnv((const unsigned char *)mnl_attr_get_str(attrs[NFTA_CHAIN_NAME]),
+			      strlen(mnl_attr_get_str(attrs[NFTA_CHAIN_NAME])));
 		return MNL_CB_OK;
 	}
 	/* Behind the generic header, whose last part is the generation. */
@@ -256,7 +257,8 @@ static int seen_elements(const struct nlmsghdr *header, void *context)
 	(void)mnl_attr_parse(header, sizeof(struct nfgenmsg), attribute, attrs);
 	if (!attrs[NFTA_SET_ELEM_LIST_ELEMENTS] || !attrs[NFTA_SET_ELEM_LIST_SET])
 		return MNL_CB_OK;
-	uint64_t set = fnv(mnl_attr_get_payload(attrs[NFTA_SET_ELEM_LIST_SET]), mnl_attr_get_payload_len(attrs[NFTA_SET_ELEM_LIST_SET]));
+	uint64_t set = fnv(mnl_attr_get_payload(attrs[NFTA_SET_ELEM_LIST_SET]),
+			   mnl_attr_get_payload_len(attrs[NFTA_SET_ELEM_LIST_SET]));
 	mnl_attr_for_each_nested (element, attrs[NFTA_SET_ELEM_LIST_ELEMENTS])
 		d->sum += (set | 1) * fnv(mnl_attr_get_payload(element), mnl_attr_get_payload_len(element));
 	return MNL_CB_OK;
@@ -285,7 +287,8 @@ static int digest_once(struct filter_netlink *n, struct digesting *d)
 	if (result >= 0)
 		result = digest_family(n, d, false);
 	for (size_t i = 0; i < d->set_count && result >= 0; i++) {
-		struct nlmsghdr *header = message(n, request, nft(NFT_MSG_GETSETELEM), NLM_F_DUMP, family_of(d->sets[i][1][0] == 'b'));
+		struct nlmsghdr *header = message(n, request, nft(NFT_MSG_GETSETELEM), NLM_F_DUMP,
+						  family_of(d->sets[i][1][0] == 'b'));
 		mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_TABLE, d->table);
 		mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_SET, d->sets[i][0]);
 		result = dump(n, request, seen_elements, d);
@@ -329,7 +332,8 @@ static void seen_counter(const struct nlattr *element, struct counting *c)
 	if (!counter[NFTA_COUNTER_BYTES] || !counter[NFTA_COUNTER_PACKETS])
 		return;
 	c->seen(c->context, mnl_attr_get_payload(key[NFTA_DATA_VALUE]), mnl_attr_get_payload_len(key[NFTA_DATA_VALUE]),
-		be64toh(mnl_attr_get_u64(counter[NFTA_COUNTER_PACKETS])), be64toh(mnl_attr_get_u64(counter[NFTA_COUNTER_BYTES])));
+		be64toh(mnl_attr_get_u64(counter[NFTA_COUNTER_PACKETS])),
+		be64toh(mnl_attr_get_u64(counter[NFTA_COUNTER_BYTES])));
 }
 
 static int seen_counters(const struct nlmsghdr *header, void *context)
@@ -343,8 +347,8 @@ static int seen_counters(const struct nlmsghdr *header, void *context)
 	return MNL_CB_OK;
 }
 
-int filter_netlink_counters(struct filter_netlink *n, bool bridge, const char *table, const char *set, filter_counter_seen *seen,
-			    void *context, struct err *e)
+int filter_netlink_counters(struct filter_netlink *n, bool bridge, const char *table, const char *set,
+			    filter_counter_seen *seen, void *context, struct err *e)
 {
 	char request[512];
 	struct counting c = { seen, context };
@@ -353,7 +357,9 @@ int filter_netlink_counters(struct filter_netlink *n, bool bridge, const char *t
 	mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_TABLE, table);
 	mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_SET, set);
 	int result = dump(n, request, seen_counters, &c);
-	return result < 0 && result != -ENOENT && result != -EINTR ? err_errno(e, -result, "cannot read the counters of %s", set) : 0;
+	return result < 0 && result != -ENOENT && result != -EINTR ?
+		       err_errno(e, -result, "cannot read the counters of %s", set) :
+		       0;
 }
 
 int filter_netlink_flush_counters(struct filter_netlink *n, const char *table, struct err *e)
@@ -412,7 +418,8 @@ static int seen_flows(const struct nlmsghdr *header, void *context)
 	return MNL_CB_OK;
 }
 
-int filter_netlink_flows(struct filter_netlink *n, const char *table, const char *set, filter_flow_seen *seen, void *context, struct err *e)
+int filter_netlink_flows(struct filter_netlink *n, const char *table, const char *set, filter_flow_seen *seen, void *context,
+			 struct err *e)
 {
 	char request[512];
 	struct flowing f = { seen, context };
@@ -421,7 +428,9 @@ int filter_netlink_flows(struct filter_netlink *n, const char *table, const char
 	mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_TABLE, table);
 	mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_SET, set);
 	int result = dump(n, request, seen_flows, &f);
-	return result < 0 && result != -ENOENT && result != -EINTR ? err_errno(e, -result, "cannot read what %s remembers", set) : 0;
+	return result < 0 && result != -ENOENT && result != -EINTR ?
+		       err_errno(e, -result, "cannot read what %s remembers", set) :
+		       0;
 }
 
 static size_t put_flows(struct filter_netlink *n, struct str *batch, const char *table, const char *set,
@@ -436,7 +445,8 @@ static size_t put_flows(struct filter_netlink *n, struct str *batch, const char 
 	mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_SET, set);
 	struct nlattr *elements = mnl_attr_nest_start(header, NFTA_SET_ELEM_LIST_ELEMENTS);
 	for (; done < count && header->nlmsg_len < ELEMENTS_BYTES - 256; done++) {
-		struct nlattr *element = mnl_attr_nest_start(header, NFTA_LIST_ELEM), *key = mnl_attr_nest_start(header, NFTA_SET_ELEM_KEY);
+		struct nlattr *element = mnl_attr_nest_start(header, NFTA_LIST_ELEM),
+			      *key = mnl_attr_nest_start(header, NFTA_SET_ELEM_KEY);
 		mnl_attr_put(header, NFTA_DATA_VALUE, flows[done].key_length, flows[done].key);
 		mnl_attr_nest_end(header, key);
 		if (come && flows[done].left_ms)
@@ -449,8 +459,8 @@ static size_t put_flows(struct filter_netlink *n, struct str *batch, const char 
 }
 
 /* Each message alone, and again by halves when it fails: between reading and now one may have ended by itself. */
-int filter_netlink_change_flows(struct filter_netlink *n, const char *table, const char *set, const struct filter_netlink_flow *flows,
-				size_t count, bool come, struct err *e)
+int filter_netlink_change_flows(struct filter_netlink *n, const char *table, const char *set,
+				const struct filter_netlink_flow *flows, size_t count, bool come, struct err *e)
 {
 	for (size_t i = 0; i < count;) {
 		own_strbuf struct str batch = { 0 };
@@ -497,9 +507,11 @@ static bool tuple_parse(const struct nlattr *attr, struct tuple *t)
 	(void)mnl_attr_parse_nested(parts[CTA_TUPLE_IP], attribute, ip);
 	(void)mnl_attr_parse_nested(parts[CTA_TUPLE_PROTO], attribute, proto);
 	t->from.ipv6 = t->to.ipv6 = ip[CTA_IP_V6_SRC] != NULL;
-	const struct nlattr *from = ip[t->from.ipv6 ? CTA_IP_V6_SRC : CTA_IP_V4_SRC], *to = ip[t->from.ipv6 ? CTA_IP_V6_DST : CTA_IP_V4_DST];
+	const struct nlattr *from = ip[t->from.ipv6 ? CTA_IP_V6_SRC : CTA_IP_V4_SRC],
+			    *to = ip[t->from.ipv6 ? CTA_IP_V6_DST : CTA_IP_V4_DST];
 	size_t length = t->from.ipv6 ? 16 : 4;
-	if (!from || !to || !proto[CTA_PROTO_NUM] || mnl_attr_get_payload_len(from) < length || mnl_attr_get_payload_len(to) < length)
+	if (!from || !to || !proto[CTA_PROTO_NUM] || mnl_attr_get_payload_len(from) < length ||
+	    mnl_attr_get_payload_len(to) < length)
 		return false;
 	memcpy(t->from.bytes, mnl_attr_get_payload(from), length);
 	memcpy(t->to.bytes, mnl_attr_get_payload(to), length);
@@ -520,7 +532,8 @@ static int seen_connection(const struct nlmsghdr *header, void *context)
 	if (!attrs[CTA_TUPLE_ORIG] || !attrs[CTA_TUPLE_REPLY] || !tuple_parse(attrs[CTA_TUPLE_ORIG], &original) ||
 	    !tuple_parse(attrs[CTA_TUPLE_REPLY], &reply))
 		return MNL_CB_OK;
-	struct filter_connection c = { .from = original.from, .to = reply.from, .protocol = original.protocol, .port = reply.from_port };
+	struct filter_connection c = { .from = original.from, .to = reply.from, .protocol = original.protocol,
+				       .port = reply.from_port };
 	c.published = memcmp(original.to.bytes, reply.from.bytes, 16) != 0 || original.to_port != reply.from_port;
 	if (!end->ends(end->context, &c))
 		return MNL_CB_OK;
@@ -540,7 +553,8 @@ int filter_netlink_connections(struct filter_netlink *n, filter_connection_ends 
 {
 	char request[256];
 	struct ending end = { .ends = ends, .context = context, .netlink = n };
-	int result = dump(n, message(n, request, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET, NLM_F_DUMP, AF_UNSPEC), seen_connection, &end);
+	int result = dump(n, message(n, request, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET, NLM_F_DUMP, AF_UNSPEC),
+			  seen_connection, &end);
 
 	for (size_t at = 0; at < end.orders.length && (result >= 0 || result == -EINTR);) {
 		const struct nlmsghdr *order = (const struct nlmsghdr *)(end.orders.bytes + at);
@@ -550,7 +564,8 @@ int filter_netlink_connections(struct filter_netlink *n, filter_connection_ends 
 		at += order->nlmsg_len;
 	}
 	str_done(&end.orders);
-	return result < 0 && result != -EINTR ? err_errno(e, -result, "cannot end connections that are not allowed any more") : end.count;
+	return result < 0 && result != -EINTR ? err_errno(e, -result, "cannot end connections that are not allowed any more") :
+						end.count;
 }
 
 /* Others. */
@@ -565,16 +580,21 @@ static int seen_chain(const struct nlmsghdr *header, void *context)
 	struct dropping *d = context;
 	const struct nfgenmsg *generic = mnl_nlmsg_get_payload(header);
 	const struct nlattr *attrs[16] = { 0 }, *hook[16] = { 0 };
-	const char *family = generic->nfgen_family == NFPROTO_IPV4 ? "ip" : generic->nfgen_family == NFPROTO_IPV6 ? "ip6" : "inet";
+	const char *family = generic->nfgen_family == NFPROTO_IPV4 ? "ip" :
+			     generic->nfgen_family == NFPROTO_IPV6 ? "ip6" :
+								     "inet";
 
 	(void)mnl_attr_parse(header, sizeof *generic, attribute, attrs);
 	if (!attrs[NFTA_CHAIN_HOOK] || !attrs[NFTA_CHAIN_POLICY] || !attrs[NFTA_CHAIN_TABLE] || !attrs[NFTA_CHAIN_NAME] ||
-	    (generic->nfgen_family != NFPROTO_IPV4 && generic->nfgen_family != NFPROTO_IPV6 && generic->nfgen_family != NFPROTO_INET))
+	    (generic->nfgen_family != NFPROTO_IPV4 && generic->nfgen_family != NFPROTO_IPV6 &&
+	     generic->nfgen_family != NFPROTO_INET))
 		return MNL_CB_OK;
 	(void)mnl_attr_parse_nested(attrs[NFTA_CHAIN_HOOK], attribute, hook);
 	if (hook[NFTA_HOOK_HOOKNUM] && ntohl(mnl_attr_get_u32(hook[NFTA_HOOK_HOOKNUM])) == NF_INET_FORWARD &&
-	    (ntohl(mnl_attr_get_u32(attrs[NFTA_CHAIN_POLICY])) == NF_DROP || !strcmp(mnl_attr_get_str(attrs[NFTA_CHAIN_TABLE]), "firewalld")))
-		d->seen(d->context, family, mnl_attr_get_str(attrs[NFTA_CHAIN_TABLE]), mnl_attr_get_str(attrs[NFTA_CHAIN_NAME]));
+	    (ntohl(mnl_attr_get_u32(attrs[NFTA_CHAIN_POLICY])) == NF_DROP ||
+	     !strcmp(mnl_attr_get_str(attrs[NFTA_CHAIN_TABLE]), "firewalld")))
+		d->seen(d->context, family, mnl_attr_get_str(attrs[NFTA_CHAIN_TABLE]),
+			mnl_attr_get_str(attrs[NFTA_CHAIN_NAME]));
 	return MNL_CB_OK;
 }
 

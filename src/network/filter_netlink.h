@@ -12,8 +12,9 @@ int filter_netlink_open(struct filter_netlink **ret_netlink, struct err *e) must
 void filter_netlink_free(struct filter_netlink *n);
 
 /* One transaction: first the elements that go, then those that come. All or nothing; -ENOENT: a set or element is not there. */
-int filter_netlink_change(struct filter_netlink *n, const char *table, const struct filter_element *const *gone, size_t gone_count,
-			  const struct filter_element *const *come, size_t come_count, struct err *e) must_check;
+int filter_netlink_change(struct filter_netlink *n, const char *table, const struct filter_element *const *gone,
+			  size_t gone_count, const struct filter_element *const *come, size_t come_count,
+			  struct err *e) must_check;
 
 /* Number of the last transaction of any program. */
 int filter_netlink_generation(struct filter_netlink *n, uint32_t *ret_generation, struct err *e) must_check;
@@ -22,8 +23,8 @@ int filter_netlink_digest(struct filter_netlink *n, const char *table, uint64_t 
 
 /* Counters of a set that packets fill. A set that is not there has none. */
 typedef void filter_counter_seen(void *context, const unsigned char *key, size_t key_length, uint64_t packets, uint64_t bytes);
-int filter_netlink_counters(struct filter_netlink *n, bool bridge, const char *table, const char *set, filter_counter_seen *seen,
-			    void *context, struct err *e) must_check;
+int filter_netlink_counters(struct filter_netlink *n, bool bridge, const char *table, const char *set,
+			    filter_counter_seen *seen, void *context, struct err *e) must_check;
 
 /* All counters start anew, in one transaction. */
 int filter_netlink_flush_counters(struct filter_netlink *n, const char *table, struct err *e) must_check;
@@ -50,8 +51,8 @@ typedef void filter_flow_seen(void *context, const struct filter_netlink_flow *f
 int filter_netlink_flows(struct filter_netlink *n, const char *table, const char *set, filter_flow_seen *seen, void *context,
 			 struct err *e) must_check;
 /* One that is there already, or not any more, is fine. */
-int filter_netlink_change_flows(struct filter_netlink *n, const char *table, const char *set, const struct filter_netlink_flow *flows,
-				size_t count, bool come, struct err *e) must_check;
+int filter_netlink_change_flows(struct filter_netlink *n, const char *table, const char *set,
+				const struct filter_netlink_flow *flows, size_t count, bool come, struct err *e) must_check;
 
 /* Base chains of other programs in the forward hook that drop what nobody accepts. */
 typedef void filter_chain_seen(void *context, const char *family, const char *table, const char *chain);

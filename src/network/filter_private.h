@@ -38,8 +38,8 @@ struct filter {
 	struct filter_counts past; /* of rules and tables that were replaced */
 };
 
-/* After a change of ours: if exactly so many transactions happened they were ours. -1: as many as there were, and none of them about
- * anything that the digest has. */
+/* After a change of ours: if exactly so many transactions happened they were ours. -1: as many as there were, and none of them
+ * about anything that the digest has. */
 void filter_note_generation(struct filter *f, int transactions);
 
 /* Those that `m` does not allow, or (NULL) all of a workspace. */

@@ -72,7 +72,8 @@ void filter_ruleset_done(struct filter_ruleset *r)
 	*r = (struct filter_ruleset){ 0 };
 }
 
-void filter_ruleset_add_chain(struct filter_ruleset *r, const char *prefix, const struct str *body, char ret_name[static FILTER_NAME])
+void filter_ruleset_add_chain(struct filter_ruleset *r, const char *prefix, const struct str *body,
+			      char ret_name[static FILTER_NAME])
 {
 	char hex[DIGEST_HEX_SIZE];
 	struct digest d = hash_bytes(str_text(body), body->length);
@@ -111,8 +112,8 @@ int filter_element_compare(const struct filter_element *a, const struct filter_e
 	return names ? names : memcmp(a->key, b->key, a->key_length);
 }
 
-/* Of equal keys the one that was added first stays first: the array is one block, so the order of addresses is that of adding only
- * before sorting; therefore the index is kept in `data_length`'s upper half while sorting. */
+/* Of equal keys the one that was added first stays first: the array is one block, so the order of addresses is that of adding
+ * only before sorting; therefore the index is kept in `data_length`'s upper half while sorting. */
 static int compare_elements(const void *a, const void *b)
 {
 	const struct filter_element *left = a, *right = b;
@@ -264,8 +265,8 @@ void filter_ruleset_text_sets(const struct filter_ruleset *r, const char *table,
 		str_printf(to, "add set %s %s %s { type ipv%c_addr; }\n", filter_family_of(r->peers[i]), table, r->peers[i],
 			   strchr(r->peers[i], '_')[-1]);
 	for (size_t i = 0; i < r->chain_count; i++)
-		str_printf(to, "table %s %s {\n\tchain %s {\n%s\t}\n}\n", filter_family_of(r->chains[i].name), table, r->chains[i].name,
-			   r->chains[i].body);
+		str_printf(to, "table %s %s {\n\tchain %s {\n%s\t}\n}\n", filter_family_of(r->chains[i].name), table,
+			   r->chains[i].name, r->chains[i].body);
 }
 
 static void elements_text(const struct filter_ruleset *r, const char *table, struct str *to)
@@ -288,8 +289,8 @@ void filter_ruleset_text(const struct filter_ruleset *r, const char *table, stru
 {
 	/* "add" before "delete" makes the deletion succeed on a host that has no table yet. */
 	for (int bridge = 1; bridge >= 0; bridge--)
-		str_printf(to, "add table %s %s\ndelete table %s %s\n", bridge ? "bridge" : "inet", table, bridge ? "bridge" : "inet",
-			   table);
+		str_printf(to, "add table %s %s\ndelete table %s %s\n", bridge ? "bridge" : "inet", table,
+			   bridge ? "bridge" : "inet", table);
 	str_add(to, str_text(&r->skeleton), r->skeleton.length);
 	filter_ruleset_text_sets(r, table, to);
 	elements_text(r, table, to);

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the table of family bridge has besides, when a workspace is on a bridge of the site: there frames go from port to port, past
- * the rules of family inet, so the words are compiled for this family, too. docs/formats/filter.md has the way of a frame.
+ * What the table of family bridge has besides, when a workspace is on a bridge of the site: there frames go from port to port,
+ * past the rules of family inet, so the words are compiled for this family, too. docs/formats/filter.md has the way of a frame.
  *
  *   prerouting -300   `site`: the sender is who it says, as on networks of our own, but stricter: others hear these frames
  *   prerouting -100   `leaving`: what a workspace may open (after the kernel's connection tracking, where it has that here)
  *   forward           `arriving`: what may be opened towards a workspace, and answers
- *   output            the host's own frames pass, as everywhere; what it forwards to an address that nobody knows (it came by the
+ *   output            the host's own frames pass, as everywhere; what it forwards to an address that nobody knows (it came by
+ *                     the
  *                     site's DHCP) carries FILTER_FORWARDED in its mark and is judged like a frame of another port
  *
- * Without nf_conntrack_bridge the rules are reflexive: what a rule lets through is remembered with its port, addresses and numbers
- * (`left_*`, `reached_*`), and what belongs to it or answers it passes without a rule. Only answers keep an entry: 1 minute until the
- * first one, then 2 hours for TCP (a minute after FIN or RST) and 3 minutes for UDP; 30 seconds for ping. `talks*` remembers who talks
- * with whom, for ICMP errors, whose inner packet it is compared with. Of fragments the first is judged, since it has the ports;
- * the others pass when the first did (`pieces*`), and only after it. Other protocols have no numbers to be remembered by: each of
- * their packets needs a rule, in both directions.
+ * Without nf_conntrack_bridge the rules are reflexive: what a rule lets through is remembered with its port, addresses and
+ * numbers (`left_*`, `reached_*`), and what belongs to it or answers it passes without a rule. Only answers keep an entry: 1
+ * minute until the first one, then 2 hours for TCP (a minute after FIN or RST) and 3 minutes for UDP; 30 seconds for ping.
+ * `talks*` remembers who talks with whom, for ICMP errors, whose inner packet it is compared with. Of fragments the first is
+ * judged, since it has the ports; the others pass when the first did (`pieces*`), and only after it. Other protocols have no
+ * numbers to be remembered by: each of their packets needs a rule, in both directions.
  *
  * A port's name is in every key: bridges of the site may have the same addresses.
  */
@@ -29,12 +30,13 @@ struct words {
 #define W(letter) [letter - 'A']
 
 static const struct words families[] = {
-	{ { W('F') = "4", W('I') = "ip", W('A') = "ipv4_addr", W('K') = "ip", W('C') = "icmp", W('L') = "1", W('E') = "{ 3, 11, 12 }",
-	    W('N') = "ip id", W('S') = "@nh,96,32", W('T') = "@nh,128,32", W('s') = "@th,160,32", W('t') = "@th,192,32",
-	    W('M') = "ip frag-off & 0x2000 != 0", W('R') = "ip frag-off & 0x1fff != 0" } },
+	{ { W('F') = "4", W('I') = "ip", W('A') = "ipv4_addr", W('K') = "ip", W('C') = "icmp", W('L') = "1",
+	    W('E') = "{ 3, 11, 12 }", W('N') = "ip id", W('S') = "@nh,96,32", W('T') = "@nh,128,32", W('s') = "@th,160,32",
+	    W('t') = "@th,192,32", W('M') = "ip frag-off & 0x2000 != 0", W('R') = "ip frag-off & 0x1fff != 0" } },
 	{ { W('F') = "6", W('I') = "ip6", W('A') = "ipv6_addr", W('K') = "ip6", W('C') = "icmpv6", W('L') = "58",
-	    W('E') = "{ 1, 2, 3, 4 }", W('N') = "frag id", W('S') = "@nh,64,128", W('T') = "@nh,192,128", W('s') = "@th,128,128",
-	    W('t') = "@th,256,128", W('M') = "exthdr frag exists", W('R') = "exthdr frag exists frag frag-off != 0" } },
+	    W('E') = "{ 1, 2, 3, 4 }", W('N') = "frag id", W('S') = "@nh,64,128", W('T') = "@nh,192,128",
+	    W('s') = "@th,128,128", W('t') = "@th,256,128", W('M') = "exthdr frag exists",
+	    W('R') = "exthdr frag exists frag frag-off != 0" } },
 };
 
 /* $P: the workspace's port; $W: flows that frames of this direction open, $B: those that they answer; $D: the direction. */
@@ -106,8 +108,8 @@ static const char site_sender[] =
 	"		goto refuse_nd\n"
 	"	}\n"
 	"	chain site6 {\n"
-	"		meta l4proto 58 icmpv6 type vmap { nd-neighbor-solicit : goto site_nd, nd-neighbor-advert : goto site_nd, "
-	"nd-router-advert : goto refuse_router, nd-redirect : goto refuse_router, 138 : goto refuse_router }\n"
+	"		meta l4proto 58 icmpv6 type vmap { nd-neighbor-solicit : goto site_nd, nd-neighbor-advert : goto "
+	"site_nd, nd-router-advert : goto refuse_router, nd-redirect : goto refuse_router, 138 : goto refuse_router }\n"
 	"		udp sport 547 goto refuse_dhcp\n"
 	"		exthdr frag exists ip6 hoplimit 255 goto refuse_nd\n"
 	"		meta mark set iifname . ether saddr . ip6 saddr map @source6 accept\n"
@@ -140,7 +142,8 @@ static const char site_sender[] =
 	"		goto refuse_type\n"
 	"	}\n";
 
-/* What is known already. A frame of the opener does not keep its flow: it is judged again when nobody has answered for a while. */
+/* What is known already. A frame of the opener does not keep its flow: it is judged again when nobody has answered for a
+ * while. */
 static const char known_family[] =
 	"	chain tcp$F_$D {\n"
 	"		tcp flags & (fin | rst) != 0x0 $P . $I saddr . $I daddr . th sport . th dport @$W_tcp$F "
@@ -178,8 +181,10 @@ static const char passes_begin[] = "	chain passes_$D {\n";
 static const char passes_family[] = "		$M update @pieces$F { $P . $I saddr . $I daddr . $N timeout 30s }\n";
 static const char opens_begin[] = "	chain opens_$D {\n";
 static const char opens_family[] =
-	"		ether type $K meta l4proto 6 update @$W_tcp$F { $P . $I saddr . $I daddr . th sport . th dport timeout 1m }\n"
-	"		ether type $K meta l4proto 17 update @$W_udp$F { $P . $I saddr . $I daddr . th sport . th dport timeout 1m }\n"
+	"		ether type $K meta l4proto 6 update @$W_tcp$F { $P . $I saddr . $I daddr . th sport . th dport timeout "
+	"1m }\n"
+	"		ether type $K meta l4proto 17 update @$W_udp$F { $P . $I saddr . $I daddr . th sport . th dport "
+	"timeout 1m }\n"
 	"		$C type echo-request update @$W_ping$F { $P . $I saddr . $I daddr . $C id timeout 30s }\n"
 	"		ether type $K meta l4proto { 6, 17, $L } update @talks$F { $P . $S . $T timeout 1d }\n";
 
@@ -198,7 +203,8 @@ static const char leave[] =
 	"	}\n"
 	"	chain reach_default {\n"
 	"		meta mark set ip saddr map @owner4 oifname . meta mark @site_owned meta mark set 0x12 goto allowed_in\n"
-	"		meta mark set ip6 saddr map @owner6 oifname . meta mark @site_owned meta mark set 0x12 goto allowed_in\n"
+	"		meta mark set ip6 saddr map @owner6 oifname . meta mark @site_owned meta mark set 0x12 goto "
+	"allowed_in\n"
 	"		meta mark set 0x1 goto denied_in\n"
 	"	}\n";
 
@@ -211,7 +217,8 @@ static const char leaving[] =
 	"		icmpv6 type { 131, 132, 133, 135, 136, 143 } meta mark set 0 accept\n"
 	"$K"
 	"		meta l4proto { 6, 17 } th dport 53 iifname . ip daddr @resolvers4 meta mark set 0x15 goto allowed_out\n"
-	"		meta l4proto { 6, 17 } th dport 53 iifname . ip6 daddr @resolvers6 meta mark set 0x15 goto allowed_out\n"
+	"		meta l4proto { 6, 17 } th dport 53 iifname . ip6 daddr @resolvers6 meta mark set 0x15 goto "
+	"allowed_out\n"
 	"		iifname vmap @site_leave\n"
 	"		drop\n"
 	"	}\n"
@@ -220,7 +227,8 @@ static const char leaving[] =
 	"		iifname @sited goto leaving\n"
 	"	}\n";
 
-/* A DHCPACK (RFC 2131) for the port's own hardware address says what its workspace may be called from now on; never one of a workspace. */
+/* A DHCPACK (RFC 2131) for the port's own hardware address says what its workspace may be called from now on; never one of a
+ * workspace. */
 static const char arriving[] =
 	"	chain lease {\n"
 	"		iifname @sited drop\n"
@@ -273,11 +281,14 @@ static void allowed(const struct words *direction, uint64_t most, bool follows, 
 		expand("		add @connections { $P ct count over ", NULL, direction, to);
 		str_printf(to, "%llu }", (unsigned long long)most);
 	} else { /* nobody counts them here: as many at once, and a sixteenth of them each second */
-		expand("		meta l4proto { 6, 17, 1, 58 } update @connections { $P limit rate over ", NULL, direction, to);
-		str_printf(to, "%llu/second burst %llu packets }", (unsigned long long)(most / 16 + 1), (unsigned long long)most);
+		expand("		meta l4proto { 6, 17, 1, 58 } update @connections { $P limit rate over ", NULL,
+		       direction, to);
+		str_printf(to, "%llu/second burst %llu packets }", (unsigned long long)(most / 16 + 1),
+			   (unsigned long long)most);
 	}
 	expand(" meta mark set 0x4 goto denied_$D\n", NULL, direction, to);
-	expand(follows ? "		meta mark set 0 accept\n	}\n" : "		goto opens_$D\n	}\n", NULL, direction, to);
+	expand(follows ? "		meta mark set 0 accept\n	}\n" : "		goto opens_$D\n	}\n", NULL,
+	       direction, to);
 }
 
 static void flows(const struct words *direction, struct str *to)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The part of both tables that no workspace changes: base chains, the chains of the default, the sets, and what networks put into
- * them. docs/formats/filter.md explains it chain by chain; the order here is the order of the packet's way.
+ * The part of both tables that no workspace changes: base chains, the chains of the default, the sets, and what networks put
+ * into them. docs/formats/filter.md explains it chain by chain; the order here is the order of the packet's way.
  *
- * Two orders matter. In family bridge the first rules decide nearly every frame with one lookup that proves port, MAC address and IP
- * address and gives the mark. In family inet the first rule accepts what belongs to a known connection; everything
+ * Two orders matter. In family bridge the first rules decide nearly every frame with one lookup that proves port, MAC address
+ * and IP address and gives the mark. In family inet the first rule accepts what belongs to a known connection; everything
  * behind it is paid once a connection.
  */
 #include "network/filter_compile.h"
@@ -66,14 +66,15 @@ static const char bridge_chains[] =
 	"		goto refuse_nd\n"
 	"	}\n"
 	"	chain own6 {\n"
-	"		meta l4proto 58 icmpv6 type vmap { nd-neighbor-solicit : goto own_nd, nd-neighbor-advert : goto own_nd, "
-	"nd-router-advert : goto refuse_router, nd-redirect : goto refuse_router, 138 : goto refuse_router }\n"
+	"		meta l4proto 58 icmpv6 type vmap { nd-neighbor-solicit : goto own_nd, nd-neighbor-advert : goto "
+	"own_nd, nd-router-advert : goto refuse_router, nd-redirect : goto refuse_router, 138 : goto refuse_router }\n"
 	"		udp sport 547 goto refuse_dhcp\n"
 	/* RFC 6980: neighbour discovery is never fragmented, so what has its hop limit and is a fragment hides something. */
 	"		exthdr frag exists ip6 hoplimit 255 goto refuse_nd\n"
 	"		meta mark set iifname . ether saddr . ip6 saddr map @source6 accept\n"
 	"		iifname . ether saddr != @macs goto refuse_mac\n"
-	/* Guests make link-local addresses in several ways (RFC 7217). Before it has an address a host may only join groups (RFC 2710, 3810). */
+	/* Guests make link-local addresses in several ways (RFC 7217). Before it has an address a host may only join groups
+	 * (RFC 2710, 3810). */
 	"		" LINK_LOCAL " accept\n"
 	"		ip6 saddr :: ip6 daddr ff02::/16 icmpv6 type { 131, 132, 133, 143 } accept\n"
 	"		goto refuse_ipv6\n"
@@ -90,7 +91,8 @@ static const char bridge_chains[] =
 	"	}\n"
 	"	chain prerouting {\n"
 	"		type filter hook prerouting priority -300; policy accept;\n"
-	/* Nearly all: the sender is who it says, and what only UDP and ICMP can be, it is not. `ether type` sees a VLAN's tag. */
+	/* Nearly all: the sender is who it says, and what only UDP and ICMP can be, it is not. `ether type` sees a VLAN's
+	 * tag. */
 	"		ether type ip ip protocol != 17 meta mark set iifname . ether saddr . ip saddr map @source4 accept\n"
 	"		ether type ip6 ip6 nexthdr 6 meta mark set iifname . ether saddr . ip6 saddr map @source6 accept\n"
 	"		iifname vmap @ports\n"
@@ -133,8 +135,8 @@ static const char inet_sets[] =
 	"	set invalid { type mark; size 65535; flags dynamic; }\n"
 	"	set connections { type mark; size 65535; flags dynamic; }\n";
 
-/* Who drops is a rule of its own: one that cannot count, as the set is full, ends there. And only what is for a workspace is counted, or
- * somebody outside could fill the set by asking for every address of a pool; the mark means nothing any more. */
+/* Who drops is a rule of its own: one that cannot count, as the set is full, ends there. And only what is for a workspace is
+ * counted, or somebody outside could fill the set by asking for every address of a pool; the mark means nothing any more. */
 static const char inet_ends[] =
 	"	chain allowed_out {\n		update @out_hits { meta mark . ct mark counter }\n	}\n"
 	"	chain denied_out {\n		update @out_hits { meta mark . ct mark counter }\n		drop\n	}\n"
@@ -241,7 +243,8 @@ static const char inet_forward[] =
 	"		ip6 daddr fd00:ec2::254 return\n"
 	"		fib daddr type local goto publish\n"
 	"	}\n"
-	/* A workspace that asks for its own published port would else see itself as the sender; loopback's addresses stay on the host. */
+	/* A workspace that asks for its own published port would else see itself as the sender; loopback's addresses stay on
+	 * the host. */
 	"	chain postrouting {\n"
 	"		type nat hook postrouting priority 95; policy accept;\n"
 	"		oifname @bridges ip saddr . ip daddr @self4 masquerade\n"
@@ -265,7 +268,8 @@ static void range_sets(const struct filter_model *m, struct str *to)
 {
 	for (int site = 0; site < 2; site++) {
 		bool first = true;
-		str_printf(to, "	set %s { type ipv4_addr; flags interval; auto-merge; elements = { ", site ? "private4" : "special4");
+		str_printf(to, "	set %s { type ipv4_addr; flags interval; auto-merge; elements = { ",
+			   site ? "private4" : "special4");
 		for (const struct filter_range *r = filter_ranges; r->prefix; r++)
 			if (!r->ipv6 && (r->site || !site)) {
 				str_printf(to, "%s%s", first ? "" : ", ", r->prefix);
@@ -301,8 +305,8 @@ static bool pool_in(unsigned set, const struct filter_pool *p)
 	}
 }
 
-/* Of all networks; of our own; of those that this host carries, and of those that hide behind its addresses. Written where the sets are made:
- * nft 1.0.6 fails on a transaction that adds to a set of ranges twice. */
+/* Of all networks; of our own; of those that this host carries, and of those that hide behind its addresses. Written where the
+ * sets are made: nft 1.0.6 fails on a transaction that adds to a set of ranges twice. */
 static void pool_sets(const struct filter_model *m, unsigned count, struct str *to)
 {
 	static const char *const names[] = { "pools", "ours", "carried", "nat" };
@@ -311,10 +315,12 @@ static void pool_sets(const struct filter_model *m, unsigned count, struct str *
 	for (unsigned set = 0; set < count; set++)
 		for (int ipv6 = 0; ipv6 < 2; ipv6++) {
 			const char *before = " elements = { ", *end = "";
-			str_printf(to, "	set %s%c { type ipv%c_addr; flags interval; auto-merge;", names[set], ipv6 ? '6' : '4', ipv6 ? '6' : '4');
+			str_printf(to, "	set %s%c { type ipv%c_addr; flags interval; auto-merge;", names[set],
+				   ipv6 ? '6' : '4', ipv6 ? '6' : '4');
 			for (size_t i = 0; i < m->pool_count; i++)
 				if (m->pools[i].prefix.ipv6 == ipv6 && pool_in(set, &m->pools[i])) {
-					str_printf(to, "%s%s/%u", before, filter_address_text(&m->pools[i].prefix, text), m->pools[i].length);
+					str_printf(to, "%s%s/%u", before, filter_address_text(&m->pools[i].prefix, text),
+						   m->pools[i].length);
 					before = ", ";
 					end = " }";
 				}
@@ -382,7 +388,8 @@ static void metadata_lines(char what, unsigned port, struct str *to)
  * bridge-nf-call-ip6tables frames that are bridged come by here, too: neighbour discovery among them is no connection. */
 static const char site_chain[] =
 	"	chain to_site {\n"
-	"		iifname @sites icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept\n"
+	"		iifname @sites icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, "
+	"nd-neighbor-advert } accept\n"
 	"		oifname . ip daddr vmap @reach4\n"
 	"		oifname . ip6 daddr vmap @reach6\n"
 	"		meta mark set meta mark | " FILTER_FORWARDED "\n"

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A packet socket on the workspace's port sees what leaves the bridge by it - what the filter has let through, so no other
- * workspace wrote it - and what the workspace sends, before the filter has seen it: what it would drop must not count, so its conditions
- * (network/filter_site.c) are asked here again. A program in the kernel lets come up what is DHCP, of this port's own hardware address and not
- * tagged; the rest cannot even fill the socket. The message type and the lease's length are options in any order; options may go on in
- * the fields for names (RFC 2132, 9.3), where a client could hide what it gives back.
+ * Theory. A packet socket on the workspace's port sees what leaves the bridge by it - what the filter has let through, so no
+ * other workspace wrote it - and what the workspace sends, before the filter has seen it: what it would drop must not count, so
+ * its conditions (network/filter_site.c) are asked here again. A program in the kernel lets come up what is DHCP, of this
+ * port's own hardware address and not tagged; the rest cannot even fill the socket. The message type and the lease's length are
+ * options in any order; options may go on in the fields for names (RFC 2132, 9.3), where a client could hide what it gives
+ * back.
  *
  * The bytes are from outside: every field is read behind a check of its place, and nothing of them is kept but the numbers.
  */
@@ -25,7 +26,8 @@
 
 enum { ETHERNET = 14, UDP = 8, CLIENT = 68, SERVER = 67, FRAME_MOST = 2048 };
 /* Of the BOOTP message (RFC 951), and options (RFC 2132). */
-enum { AT_OP = 0, AT_HTYPE = 1, AT_HLEN = 2, AT_CIADDR = 12, AT_YIADDR = 16, AT_CHADDR = 28, AT_SNAME = 44, AT_FILE = 108, AT_MAGIC = 236, AT_OPTIONS = 240 };
+enum { AT_OP = 0, AT_HTYPE = 1, AT_HLEN = 2, AT_CIADDR = 12, AT_YIADDR = 16, AT_CHADDR = 28, AT_SNAME = 44, AT_FILE = 108,
+       AT_MAGIC = 236, AT_OPTIONS = 240 };
 enum { OPTION_PAD = 0, OPTION_ADDRESS = 50, OPTION_TIME = 51, OPTION_OVERLOAD = 52, OPTION_TYPE = 53, OPTION_END = 255 };
 enum { TYPE_DECLINE = 4, TYPE_ACK = 5, TYPE_NAK = 6, TYPE_RELEASE = 7 };
 
@@ -101,7 +103,8 @@ void lease_read(const void *frame, size_t length, bool towards, struct lease_sai
 	if (length < ETHERNET + 20 || f[12] != 8 || f[13] != 0 || ip[0] >> 4 != 4 || ip[9] != IPPROTO_UDP)
 		return;
 	size_t header = (size_t)(ip[0] & 15) * 4, total = (size_t)ip[2] << 8 | ip[3];
-	bool piece = (ip[6] & (towards ? 0x1f : 0x3f)) || ip[7]; /* the first one of an answer has what is read; requests are whole */
+	/* the first one of an answer has what is read; requests are whole */
+	bool piece = (ip[6] & (towards ? 0x1f : 0x3f)) || ip[7];
 	if (header < 20 || total > length - ETHERNET || total < header + UDP || piece)
 		return;
 	const unsigned char *udp = ip + header;
@@ -131,16 +134,17 @@ bool lease_counts(const struct lease_said *said, const struct lease_holder *port
 {
 	if (said->word == LEASE_NOTHING || memcmp(said->mac, port->mac, sizeof said->mac) != 0)
 		return false;
-	return said->word != LEASE_RETURNED || (memcmp(said->sender, port->mac, sizeof said->sender) == 0 && holds(port, said->address) &&
-						is_none_or_held(port, said->from) && is_none_or_held(port, said->client));
+	return said->word != LEASE_RETURNED ||
+	       (memcmp(said->sender, port->mac, sizeof said->sender) == 0 && holds(port, said->address) &&
+		is_none_or_held(port, said->from) && is_none_or_held(port, said->client));
 }
 
 #define LOAD(size, mode, at) BPF_STMT(BPF_LD | BPF_##size | BPF_##mode, at)
 #define ELSE_DROP(value, left) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, left)
 #define PROGRAM_LENGTH 25
 
-/* UDP over IPv4, the first fragment, of that chaddr: from port 67 on its way out; on its way in to port 67 and from that address. The last
- * number of a jump is how many instructions the refusal is away. */
+/* UDP over IPv4, the first fragment, of that chaddr: from port 67 on its way out; on its way in to port 67 and from that
+ * address. The last number of a jump is how many instructions the refusal is away. */
 static int listen_to(int fd, const unsigned char mac[static 6])
 {
 	const uint32_t high = (uint32_t)mac[0] << 24 | (uint32_t)mac[1] << 16 | (uint32_t)mac[2] << 8 | mac[3];
@@ -168,7 +172,8 @@ static int listen_to(int fd, const unsigned char mac[static 6])
 
 int lease_listen(const char *port, const unsigned char mac[static 6], int *ret_fd, struct err *e)
 {
-	struct sockaddr_ll at = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = (int)if_nametoindex(port) };
+	struct sockaddr_ll at = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL),
+				  .sll_ifindex = (int)if_nametoindex(port) };
 	own_fd int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); /* deaf until it is bound */
 	const int size = 256 << 10;
 
@@ -201,5 +206,6 @@ int lease_next(int fd, struct lease_said *ret_said)
 		if (ret_said->word != LEASE_NOTHING)
 			return 1;
 	}
-	return getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, &lost, &size) == 0 && lost.tp_drops ? -ENOBUFS : 0; /* the count begins anew */
+	/* the count begins anew */
+	return getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, &lost, &size) == 0 && lost.tp_drops ? -ENOBUFS : 0;
 }

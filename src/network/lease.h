@@ -3,8 +3,8 @@
 #define NETWORK_LEASE_H
 
 /*
- * What the site's DHCP says to a workspace on a bridge of the site, as it passes the workspace's port (RFC 2131, 2132). The filter lets the
- * address be used (network/filter_site.c); from here comes how long.
+ * What the site's DHCP says to a workspace on a bridge of the site, as it passes the workspace's port (RFC 2131, 2132). The
+ * filter lets the address be used (network/filter_site.c); from here comes how long.
  */
 
 #include <stdbool.h>
@@ -42,10 +42,12 @@ struct lease_holder {
 /* A frame as it was on the wire. */
 void lease_read(const void *frame, size_t length, bool towards, struct lease_said *ret_said);
 
-/* What was heard on that port is about its workspace; of a return also: it is the holder's own, and nothing that the filter drops. */
+/* What was heard on that port is about its workspace; of a return also: it is the holder's own, and nothing that the filter
+ * drops. */
 bool lease_counts(const struct lease_said *said, const struct lease_holder *port);
 
-/* From now on the answers that leave by that interface for that hardware address, and the requests that come in from it, for it. */
+/* From now on the answers that leave by that interface for that hardware address, and the requests that come in from it, for
+ * it. */
 int lease_listen(const char *port, const unsigned char mac[static 6], int *ret_fd, struct err *e) must_check;
 /* 1: one that says something; 0: there is none now; -ENOBUFS: some were lost; -ENETDOWN: the interface is gone. */
 int lease_next(int fd, struct lease_said *ret_said);

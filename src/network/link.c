@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Requests are collected and sent together: the kernel takes them one after the other under one lock (rtnl), so what can be
- * saved is the way there and back. A start sends three messages: the cables; what their ports may; and, in the workspace's namespace,
- * what is inside.
+ * Theory. Requests are collected and sent together: the kernel takes them one after the other under one lock (rtnl), so what
+ * can be saved is the way there and back. A start sends three messages: the cables; what their ports may; and, in the
+ * workspace's namespace, what is inside.
  *
- * A port becomes usable in this order: made (down, in its bridge), isolated or put into its VLAN, up. The filter knows it by name
- * before it is made. Bridges of our own learn nothing: each port's hardware address is written into their table, so nothing is
- * flooded, nobody can fill the table, and who never sends is found all the same. A cable ends with the namespace at its other end -
- * but the kernel takes namespaces apart when it has time, so a port of that name may be there still when its workspace starts again:
- * it is removed first. Names are never given to two attachments.
+ * A port becomes usable in this order: made (down, in its bridge), isolated or put into its VLAN, up. The filter knows it by
+ * name before it is made. Bridges of our own learn nothing: each port's hardware address is written into their table, so
+ * nothing is flooded, nobody can fill the table, and who never sends is found all the same. A cable ends with the namespace at
+ * its other end - but the kernel takes namespaces apart when it has time, so a port of that name may be there still when its
+ * workspace starts again: it is removed first. Names are never given to two attachments.
  *
  * A tap has no other end: it lives as long as one of its descriptors is open.
  */
@@ -86,8 +86,9 @@ static void put_route(struct netlink *n, unsigned index, const char *pool, const
 
 	if (!read_prefix(gateway, &p) || (pool && !read_prefix(pool, &to)))
 		return;
-	const struct rtmsg header = { .rtm_family = p.family, .rtm_dst_len = to.length, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
-				      .rtm_scope = RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST, .rtm_flags = RTNH_F_ONLINK };
+	const struct rtmsg header = { .rtm_family = p.family, .rtm_dst_len = to.length, .rtm_table = RT_TABLE_MAIN,
+				      .rtm_protocol = RTPROT_STATIC, .rtm_scope = RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST,
+				      .rtm_flags = RTNH_F_ONLINK };
 	netlink_begin(n, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, "set a route", &header, sizeof header);
 	if (to.length)
 		netlink_put(n, RTA_DST, to.bytes, to.size);
@@ -112,7 +113,8 @@ static int set_bridge(const struct link_bridge *b, struct err *e)
 	static const struct { const char *family, *key, *value; } settings[] = {
 		{ "ipv4", "proxy_arp_pvlan", "1" }, /* answer for neighbours that isolation hides */
 		{ "ipv4", "send_redirects", "0" },  /* the host is the only way between them */
-		{ "ipv4", "route_localnet", "1" },  /* ports published at 127.0.0.1; the filter drops what workspaces send there */
+		/* ports published at 127.0.0.1; the filter drops what workspaces send there */
+		{ "ipv4", "route_localnet", "1" },
 		{ "ipv4", "accept_redirects", "0" }, { "ipv4", "rp_filter", "1" },
 		{ "ipv6", "accept_ra", "0" },	     { "ipv6", "accept_redirects", "0" }, { "ipv6", "accept_dad", "0" },
 	};
@@ -139,7 +141,8 @@ static void keep_advertised_routes(void)
 	while (folder && (entry = readdir(folder))) {
 		own_str char *path = mem_printf("/proc/sys/net/ipv6/conf/%s/accept_ra", entry->d_name);
 		own_strbuf struct str now = { 0 };
-		if (entry->d_name[0] != '.' && fs_read_file(AT_FDCWD, path, 16, &now, NULL) >= 0 && str_eq(str_text(&now), "1\n"))
+		if (entry->d_name[0] != '.' && fs_read_file(AT_FDCWD, path, 16, &now, NULL) >= 0 &&
+		    str_eq(str_text(&now), "1\n"))
 			(void)!set("ipv6", entry->d_name, "accept_ra", "2", NULL);
 	}
 }
@@ -149,7 +152,8 @@ int link_forwarding(struct err *e)
 	own_strbuf struct str six = { 0 };
 	int r = set("ipv4", "all", "forwarding", "1", e);
 
-	if (r < 0 || fs_read_file(AT_FDCWD, "/proc/sys/net/ipv6/conf/all/forwarding", 16, &six, NULL) < 0 || str_eq(str_text(&six), "1\n"))
+	if (r < 0 || fs_read_file(AT_FDCWD, "/proc/sys/net/ipv6/conf/all/forwarding", 16, &six, NULL) < 0 ||
+	    str_eq(str_text(&six), "1\n"))
 		return r;
 	keep_advertised_routes();
 	return set("ipv6", "all", "forwarding", "1", e);
@@ -318,8 +322,8 @@ static bool read_mac(const char *text, unsigned char ret_mac[static 6])
 	return true;
 }
 
-/* A bridge takes the least of its ports' hardware addresses and of their packet sizes for its own, unless it was told: a port of ours
- * must not be that. `fe` is what others (libvirt) begin with for the same reason. */
+/* A bridge takes the least of its ports' hardware addresses and of their packet sizes for its own, unless it was told: a port
+ * of ours must not be that. `fe` is what others (libvirt) begin with for the same reason. */
 static void keep_bridge(const struct link_port *p, unsigned char ret_mac[static 6], uint32_t *ret_mtu)
 {
 	const struct link_found bridge = link_find(p->bridge);
@@ -368,16 +372,19 @@ static void put_port(struct netlink *n, const struct link_port *p, unsigned mast
 /* On a network of ours, frames for the workspace go to this port because the host says so, not because it was heard there. */
 static void put_hardware_address(struct netlink *n, unsigned index, const unsigned char mac[static 6])
 {
-	const struct ndmsg header = { .ndm_family = AF_BRIDGE, .ndm_ifindex = (int)index, .ndm_state = NUD_NOARP, .ndm_flags = NTF_MASTER };
+	const struct ndmsg header = { .ndm_family = AF_BRIDGE, .ndm_ifindex = (int)index, .ndm_state = NUD_NOARP,
+				      .ndm_flags = NTF_MASTER };
 
-	netlink_begin(n, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, "tell the bridge where an address is", &header, sizeof header);
+	netlink_begin(n, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, "tell the bridge where an address is", &header,
+		      sizeof header);
 	netlink_put(n, NDA_LLADDR, mac, 6);
 }
 
 /* What a frame of it may reach is settled first, then it comes up. */
 static void put_port_up(struct netlink *n, const struct link_port *p, unsigned index)
 {
-	const struct ifinfomsg header = { .ifi_index = (int)index }, up = { .ifi_index = (int)index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
+	const struct ifinfomsg header = { .ifi_index = (int)index }, up = { .ifi_index = (int)index, .ifi_flags = IFF_UP,
+									    .ifi_change = IFF_UP };
 	unsigned char mac[6];
 	bool known = p->isolated && p->mac && read_mac(p->mac, mac);
 
@@ -406,14 +413,16 @@ static void put_vlan(struct netlink *n, unsigned index, uint16_t type, const cha
 	netlink_end(n, spec);
 }
 
-/* The port leaves the bridge's default VLAN for its own. Turning the filtering on would change what the site's other ports reach. */
+/* The port leaves the bridge's default VLAN for its own. Turning the filtering on would change what the site's other ports
+ * reach. */
 static int join_vlan(struct netlink *n, const struct link_port *p, unsigned index, struct err *e)
 {
 	if (!p->vlan)
 		return 0;
 	const struct link_found bridge = link_find(p->bridge);
 	if (!bridge.filters) {
-		(void)err_set(e, ERR_UNSUPPORTED, "bridge %s does not filter VLANs, so a port cannot be in VLAN %u", p->bridge, p->vlan);
+		(void)err_set(e, ERR_UNSUPPORTED, "bridge %s does not filter VLANs, so a port cannot be in VLAN %u", p->bridge,
+			      p->vlan);
 		return err_hint(e, "set vlan_filtering on it, or name a bridge that is connected to the VLAN alone");
 	}
 	if (bridge.pvid && bridge.pvid != p->vlan)
@@ -465,7 +474,8 @@ static int make_ports(struct netlink *n, const struct link_port *ports, size_t c
 	int r;
 
 	for (size_t i = 0; i < count; i++) {
-		if ((r = find_bridge(&ports[i], &master, e)) < 0 || (link_index(ports[i].port) && (r = link_remove(ports[i].port, e)) < 0))
+		if ((r = find_bridge(&ports[i], &master, e)) < 0 ||
+		    (link_index(ports[i].port) && (r = link_remove(ports[i].port, e)) < 0))
 			return r;
 		put_port(n, &ports[i], master, namespace_fd);
 	}
@@ -553,7 +563,8 @@ int link_port_join(const struct link_port *p, struct err *e)
 
 static int open_queue(const struct link_port *p, unsigned queues, int *ret_fd, struct err *e)
 {
-	struct ifreq request = { .ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (queues > 1 ? IFF_MULTI_QUEUE : 0)) };
+	struct ifreq request = { .ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR |
+						      (queues > 1 ? IFF_MULTI_QUEUE : 0)) };
 	own_fd int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 
 	if (fd < 0)

@@ -3,10 +3,12 @@
 #define NETWORK_LINK_H
 
 /*
- * Interfaces: bridges of our own, and the cables from them to workspaces. Everything is found again by its name and may be made twice.
+ * Interfaces: bridges of our own, and the cables from them to workspaces. Everything is found again by its name and may be made
+ * twice.
  *
- * A port is made with its other end directly in the workspace's network namespace and dies with that; it is isolated from the other
- * ports of its bridge before it is up, so that frames only go between a workspace and the host, which routes (docs/decisions/0070).
+ * A port is made with its other end directly in the workspace's network namespace and dies with that; it is isolated from the
+ * other ports of its bridge before it is up, so that frames only go between a workspace and the host, which routes
+ * (docs/decisions/0070).
  */
 
 #include <net/if.h>
@@ -58,17 +60,17 @@ struct link_found link_find(const char *name);
 typedef void link_seen(void *data, const struct link_found *link);
 int link_survey(link_seen *seen, void *data, struct err *e) must_check;
 
-/* Cables into the namespace, configured and up at both ends; on failure none of them is left. A port of that name from an earlier
- * run, whose namespace the kernel has not taken apart yet, is replaced. */
+/* Cables into the namespace, configured and up at both ends; on failure none of them is left. A port of that name from an
+ * earlier run, whose namespace the kernel has not taken apart yet, is replaced. */
 int link_ports_make(const struct link_port *ports, size_t count, int namespace_fd, struct err *e) must_check;
 
-/* A port that is there, a cable's or a tap, becomes (again) what it was made as: in its bridge, apart from others, up. What is inside does
- * not notice. */
+/* A port that is there, a cable's or a tap, becomes (again) what it was made as: in its bridge, apart from others, up. What is
+ * inside does not notice. */
 int link_port_join(const struct link_port *p, struct err *e) must_check;
 
 #define LINK_QUEUES_MOST 16
-/* A port that is a tap device with this many queues, for a machine; what is inside is not configured. Each descriptor is one queue
- * (with virtio-net headers); the device is gone with the last of them. */
+/* A port that is a tap device with this many queues, for a machine; what is inside is not configured. Each descriptor is one
+ * queue (with virtio-net headers); the device is gone with the last of them. */
 int link_tap_make(const struct link_port *p, unsigned queues, int *ret_fds, struct err *e) must_check;
 
 /* The names of the interfaces here that begin with `prefix`. A negative answer of `each` ends it. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. EC2's tree is built as one flat object from path to text; a path that is a prefix of others is a folder, whose
- * listing follows from them. So there is one table of what is known, and no walk for each form of request.
+ * Theory of operation. EC2's tree is built as one flat object from path to text; a path that is a prefix of others is a folder,
+ * whose listing follows from them. So there is one table of what is known, and no walk for each form of request.
  */
 #include "network/metadata.h"
 
@@ -55,7 +55,8 @@ static int parse_line(const char *line, size_t length, struct metadata_request *
 											    { "PUT ", METADATA_PUT } };
 	size_t i = 0;
 
-	while (i < ARRAY_SIZE(methods) && (length < strlen(methods[i].word) || memcmp(line, methods[i].word, strlen(methods[i].word)) != 0))
+	while (i < ARRAY_SIZE(methods) &&
+	       (length < strlen(methods[i].word) || memcmp(line, methods[i].word, strlen(methods[i].word)) != 0))
 		i++;
 	const char *version = length > 9 ? line + length - 9 : NULL;
 	if (i == ARRAY_SIZE(methods))
@@ -64,7 +65,8 @@ static int parse_line(const char *line, size_t length, struct metadata_request *
 		return err_set(e, ERR_INVALID, "not HTTP/1.x");
 	r->method = methods[i].method;
 	const char *path = line + strlen(methods[i].word);
-	return path > version ? err_set(e, ERR_INVALID, "no path") : parse_path(path, (size_t)(version - path), r->path, sizeof r->path, e);
+	return path > version ? err_set(e, ERR_INVALID, "no path") :
+				parse_path(path, (size_t)(version - path), r->path, sizeof r->path, e);
 }
 
 static bool is_header(const char *line, size_t length, const char *name, const char **ret_value, size_t *ret_length)
@@ -128,7 +130,8 @@ int metadata_parse(const char *bytes, size_t length, struct metadata_request *re
 		return length > METADATA_HEAD_MOST ? err_set(e, ERR_TOO_LARGE, "the request's head is too long") : 0;
 	for (const char *line = bytes; line <= end;) {
 		const char *stop = memmem(line, (size_t)(end + 2 - line), "\r\n", 2);
-		int f = first ? parse_line(line, (size_t)(stop - line), &r, e) : parse_header(line, (size_t)(stop - line), &r, e);
+		int f = first ? parse_line(line, (size_t)(stop - line), &r, e) :
+				parse_header(line, (size_t)(stop - line), &r, e);
 		if (f < 0)
 			return f;
 		first = false;
@@ -263,15 +266,16 @@ static json_t *openstack_data(const json_t *identity)
 		(void)json_object_set(keys, name, item);
 		(void)json_array_append_new(list, json_pack("{s:s, s:s, s:O}", "name", name, "type", "ssh", "data", item));
 	}
-	return json_pack("{s:O?, s:O?, s:O?, s:o, s:o, s:i, s:s}", "uuid", json_object_get(identity, "id"), "name", json_object_get(identity, "name"),
-			 "hostname", json_object_get(identity, "hostname"), "public_keys", keys, "keys", list, "launch_index", 0,
-			 "availability_zone", "carrel");
+	return json_pack("{s:O?, s:O?, s:O?, s:o, s:o, s:i, s:s}", "uuid", json_object_get(identity, "id"), "name",
+			 json_object_get(identity, "name"), "hostname", json_object_get(identity, "hostname"), "public_keys",
+			 keys, "keys", list, "launch_index", 0, "availability_zone", "carrel");
 }
 
 static void add_route(json_t *network, const char *gateway, const char *any)
 {
 	if (gateway)
-		(void)json_object_set_new(network, "routes", json_pack("[{s:s, s:s, s:s}]", "network", any, "netmask", any, "gateway", gateway));
+		(void)json_object_set_new(network, "routes",
+					  json_pack("[{s:s, s:s, s:s}]", "network", any, "netmask", any, "gateway", gateway));
 }
 
 static json_t *openstack_network(const json_t *identity)
@@ -281,32 +285,37 @@ static json_t *openstack_network(const json_t *identity)
 	size_t i;
 
 	json_array_foreach(interfaces_of(identity), i, item) {
-		static const struct { const char *key, *type, *gateway, *any; } families[] = { { "ipv4", "ipv4", "gateway4", "0.0.0.0" },
-											       { "ipv6", "ipv6", "gateway6", "::" } };
+		static const struct {
+			const char *key, *type, *gateway, *any;
+		} families[] = { { "ipv4", "ipv4", "gateway4", "0.0.0.0" }, { "ipv6", "ipv6", "gateway6", "::" } };
 		const char *device = text_of(item, "device");
-		(void)json_array_append_new(links, json_pack("{s:s?, s:s, s:s?, s:O?}", "id", device, "type", "phy", "ethernet_mac_address",
-							     text_of(item, "mac"), "mtu", json_object_get(item, "mtu")));
+		(void)json_array_append_new(links, json_pack("{s:s?, s:s, s:s?, s:O?}", "id", device, "type", "phy",
+							     "ethernet_mac_address", text_of(item, "mac"), "mtu",
+							     json_object_get(item, "mtu")));
 		for (size_t f = 0; f < ARRAY_SIZE(families); f++) {
 			if (!text_of(item, families[f].key))
 				continue;
-			json_t *network = json_pack("{s:s?, s:s?, s:s, s:s?, s:s?}", "id", text_of(item, "network"), "link", device, "type",
-						    families[f].type, "ip_address", text_of(item, families[f].key), "network_id",
-						    text_of(item, "network"));
+			json_t *network = json_pack("{s:s?, s:s?, s:s, s:s?, s:s?}", "id", text_of(item, "network"), "link",
+						    device, "type", families[f].type, "ip_address",
+						    text_of(item, families[f].key), "network_id", text_of(item, "network"));
 			add_route(network, i == 0 ? text_of(item, families[f].gateway) : NULL, families[f].any);
 			(void)json_array_append_new(networks, network);
 		}
 		if (i == 0 && text_of(item, "gateway4"))
-			(void)json_array_append_new(services, json_pack("{s:s, s:s}", "type", "dns", "address", text_of(item, "gateway4")));
+			(void)json_array_append_new(services, json_pack("{s:s, s:s}", "type", "dns", "address",
+									text_of(item, "gateway4")));
 	}
 	return json_pack("{s:o, s:o, s:o}", "links", links, "networks", networks, "services", services);
 }
 
 /* --- answers --- */
 
-static void respond(struct str *out, unsigned status, const char *reason, const char *type, const char *body, size_t length, bool head)
+static void respond(struct str *out, unsigned status, const char *reason, const char *type, const char *body, size_t length,
+		    bool head)
 {
-	str_printf(out, "HTTP/1.1 %u %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\nServer: carrel\r\n\r\n", status, reason,
-		   type, length);
+	str_printf(out,
+		   "HTTP/1.1 %u %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\nServer: carrel\r\n\r\n",
+		   status, reason, type, length);
 	if (!head)
 		str_add(out, body, length);
 }
@@ -332,8 +341,9 @@ static void refuse(struct str *out, unsigned status, const char *reason)
 /* The part behind "/VERSION/", "" for the version itself; NULL: it is not a version that is served. */
 static const char *behind_version(const char *path)
 {
-	static const char *const versions[] = { "latest",	"1.0",	      "2008-02-01", "2009-04-04", "2011-01-01", "2014-02-25", "2016-09-02",
-						"2018-09-24", "2019-10-01", "2020-10-27", "2021-03-23" };
+	static const char *const versions[] = { "latest",     "1.0",        "2008-02-01", "2009-04-04",
+						"2011-01-01", "2014-02-25", "2016-09-02", "2018-09-24",
+						"2019-10-01", "2020-10-27", "2021-03-23" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(versions); i++) {
 		size_t n = strlen(versions[i]);
@@ -345,7 +355,8 @@ static const char *behind_version(const char *path)
 
 static void answer_ec2(const char *path, const json_t *identity, bool head, struct str *out)
 {
-	const char *user_data = text_of(identity, "user-data"), *inner = str_starts(path, "meta-data") ? path + strlen("meta-data") : NULL;
+	const char *user_data = text_of(identity, "user-data"),
+		   *inner = str_starts(path, "meta-data") ? path + strlen("meta-data") : NULL;
 	struct str listing = { 0 };
 
 	if (!*path)
@@ -368,8 +379,8 @@ static void answer_ec2(const char *path, const json_t *identity, bool head, stru
 
 static void answer_openstack(const char *path, const json_t *identity, bool head, struct str *out)
 {
-	static const char *const versions[] = { "latest", "2012-08-10", "2013-10-17", "2015-10-15", "2016-06-30", "2016-10-06", "2017-02-22",
-						"2018-08-27" };
+	static const char *const versions[] = { "latest",     "2012-08-10", "2013-10-17", "2015-10-15",
+						"2016-06-30", "2016-10-06", "2017-02-22", "2018-08-27" };
 	const char *file = strchr(path, '/');
 	bool known = false;
 
@@ -396,7 +407,8 @@ static void answer_openstack(const char *path, const json_t *identity, bool head
 		refuse(out, 404, "Not Found");
 }
 
-static void answer_put(const struct metadata_request *r, uint64_t attachment, const struct metadata_key *key, uint64_t now_s, struct str *out)
+static void answer_put(const struct metadata_request *r, uint64_t attachment, const struct metadata_key *key, uint64_t now_s,
+		       struct str *out)
 {
 	char token[TOKEN_LENGTH + 1];
 
@@ -414,13 +426,14 @@ static void answer_put(const struct metadata_request *r, uint64_t attachment, co
 	}
 	make_token(key, attachment, now_s + r->ttl, token);
 	str_printf(out,
-		   "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-aws-ec2-metadata-token-ttl-seconds: %u\r\nContent-Length: %d\r\n"
+		   "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-aws-ec2-metadata-token-ttl-seconds: %u\r\nContent-Length: "
+		   "%d\r\n"
 		   "Connection: close\r\nServer: carrel\r\n\r\n%s",
 		   r->ttl, TOKEN_LENGTH, token);
 }
 
-void metadata_answer(const struct metadata_request *r, const json_t *identity, uint64_t attachment, const struct metadata_key *key,
-		     uint64_t now_s, struct str *ret_response)
+void metadata_answer(const struct metadata_request *r, const json_t *identity, uint64_t attachment,
+		     const struct metadata_key *key, uint64_t now_s, struct str *ret_response)
 {
 	bool head = r->method == METADATA_HEAD;
 	const char *ec2 = behind_version(r->path);
@@ -454,12 +467,17 @@ json_t *metadata_identity(const struct assignment *a, size_t which)
 			network_address(all[i].ipv4, ipv4);
 		if (all[i].ipv6)
 			network_address(all[i].ipv6, ipv6);
-		(void)json_array_append_new(interfaces, json_pack("{s:s, s:s, s:s, s:s*, s:s*}", "device", all[i].device, "network", all[i].network,
-								  "mac", all[i].mac, "ipv4", *ipv4 ? ipv4 : NULL, "ipv6", *ipv6 ? ipv6 : NULL));
+		(void)json_array_append_new(interfaces, json_pack("{s:s, s:s, s:s, s:s*, s:s*}", "device", all[i].device,
+								  "network", all[i].network, "mac", all[i].mac, "ipv4",
+								  *ipv4 ? ipv4 : NULL, "ipv6", *ipv6 ? ipv6 : NULL));
 	}
 	for (size_t i = 0; i < a->spec->ssh_keys.count; i++)
 		(void)json_array_append_new(keys, json_string(a->spec->ssh_keys.items[i]));
-	return json_pack("{s:s, s:s, s:s, s:s*, s:s*, s:I, s:o, s:o}", "id", a->id, "name", a->spec->name ? a->spec->name : a->id, "hostname",
-			 a->spec->host_name ? a->spec->host_name : a->spec->name ? a->spec->name : a->id, "image", a->image->digest, "user-data",
-			 a->spec->user_data, "which", (json_int_t)which, "interfaces", interfaces, "ssh-keys", keys);
+	return json_pack("{s:s, s:s, s:s, s:s*, s:s*, s:I, s:o, s:o}", "id", a->id, "name",
+			 a->spec->name ? a->spec->name : a->id, "hostname",
+			 a->spec->host_name ? a->spec->host_name :
+			 a->spec->name      ? a->spec->name :
+					      a->id,
+			 "image", a->image->digest, "user-data", a->spec->user_data, "which", (json_int_t)which, "interfaces",
+			 interfaces, "ssh-keys", keys);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carrel-metadata: answers what workspaces ask at the metadata address (network/metadata_server.h). Descriptor 3 brings one message for
- * each connection: the attachment's number, the connection, and a file with the identity of whoever is at its other end. It has no
- * network of its own and no files, and ends with the agent.
+ * carrel-metadata: answers what workspaces ask at the metadata address (network/metadata_server.h). Descriptor 3 brings one
+ * message for each connection: the attachment's number, the connection, and a file with the identity of whoever is at its other
+ * end. It has no network of its own and no files, and ends with the agent.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -93,7 +93,8 @@ static void answer(struct connection *c, const struct metadata_key *key)
 	if (r > 0)
 		metadata_answer(&request, c->identity, c->number, key, (uint64_t)now(CLOCK_REALTIME), &c->out);
 	else if (r < 0)
-		str_printf(&c->out, "HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
+		str_printf(&c->out,
+			   "HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
 			   e.kind == ERR_METHOD ? "405 Method Not Allowed" : "400 Bad Request", strlen(e.message), e.message);
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A connection's mark is read from the kernel's connection tracking (ctnetlink: linux/netfilter/nfnetlink_conntrack.h),
- * by the tuple of its answers, since its destination was changed on the way here. Connection and identity go to the child as two
- * descriptors with the number, in one message; the child owns them then. What it does not take at once it does not get: the message is
- * sent without waiting, and the connection closes.
+ * Theory of operation. A connection's mark is read from the kernel's connection tracking (ctnetlink:
+ * linux/netfilter/nfnetlink_conntrack.h), by the tuple of its answers, since its destination was changed on the way here.
+ * Connection and identity go to the child as two descriptors with the number, in one message; the child owns them then. What it
+ * does not take at once it does not get: the message is sent without waiting, and the connection closes.
  */
 #include "network/metadata_server.h"
 
@@ -100,11 +100,13 @@ static uint32_t whose(struct metadata_server *s, int connection)
 	struct sockaddr_in6 here = { 0 }, there = { 0 };
 	socklen_t here_size = sizeof here, there_size = sizeof there;
 
-	if (getsockname(connection, (struct sockaddr *)&here, &here_size) < 0 || getpeername(connection, (struct sockaddr *)&there, &there_size) < 0)
+	if (getsockname(connection, (struct sockaddr *)&here, &here_size) < 0 ||
+	    getpeername(connection, (struct sockaddr *)&there, &there_size) < 0)
 		return 0;
 	bool four = IN6_IS_ADDR_V4MAPPED(&there.sin6_addr);
 	struct tuple answers = { .family = four ? AF_INET : AF_INET6, .from = here.sin6_addr.s6_addr + (four ? 12 : 0),
-				 .to = there.sin6_addr.s6_addr + (four ? 12 : 0), .from_port = here.sin6_port, .to_port = there.sin6_port };
+				 .to = there.sin6_addr.s6_addr + (four ? 12 : 0), .from_port = here.sin6_port,
+				 .to_port = there.sin6_port };
 	return read_mark(s, &answers);
 }
 
@@ -207,11 +209,13 @@ static int make_sockets(struct metadata_server *s, struct err *e)
 	return 0;
 }
 
-int metadata_server_new(struct loop *l, metadata_lookup_fn *lookup, void *data, struct metadata_server **ret_server, struct err *e)
+int metadata_server_new(struct loop *l, metadata_lookup_fn *lookup, void *data, struct metadata_server **ret_server,
+			struct err *e)
 {
 	struct metadata_server *s = mem_alloc(sizeof *s);
 
-	*s = (struct metadata_server){ .loop = l, .lookup = lookup, .data = data, .listener = -1, .netlink = -1, .child = -1, .pidfd = -1 };
+	*s = (struct metadata_server){ .loop = l, .lookup = lookup, .data = data, .listener = -1, .netlink = -1, .child = -1,
+				       .pidfd = -1 };
 	int r = make_sockets(s, e);
 	if (r < 0) {
 		metadata_server_free(s);

@@ -76,10 +76,13 @@ int names_config(const struct names *n, struct str *ret_config, struct err *e)
 	struct str s = { 0 };
 
 	if (w->kind == NETWORK_BRIDGE)
-		return err_set(e, ERR_UNSUPPORTED, "network %s: a bridge of the site has the site's own DHCP and names", w->name);
-	str_puts(&s, "keep-in-foreground\nno-hosts\nno-poll\npid-file\nlog-facility=-\nquiet-dhcp\nquiet-dhcp6\nquiet-ra\nuser=nobody\ngroup=nogroup\n");
+		return err_set(e, ERR_UNSUPPORTED, "network %s: a bridge of the site has the site's own DHCP and names",
+			       w->name);
+	str_puts(&s, "keep-in-foreground\nno-hosts\nno-poll\npid-file\nlog-facility=-\nquiet-dhcp\nquiet-dhcp6\nquiet-ra\n"
+		     "user=nobody\ngroup=nogroup\n");
 	str_printf(&s, "interface=%s\nexcept-interface=lo\nbind-dynamic\nport=%d\n", n->bridge, NAMES_PORT);
-	str_printf(&s, "domain=%s\nlocal=/%s/\ndomain-needed\nbogus-priv\ncache-size=1000\nno-ping\ndhcp-authoritative\n", zone, zone);
+	str_printf(&s, "domain=%s\nlocal=/%s/\ndomain-needed\nbogus-priv\ncache-size=1000\nno-ping\ndhcp-authoritative\n", zone,
+		   zone);
 	str_puts(&s, "hostsdir=/data/hosts\ndhcp-hostsdir=/data/dhcp\ndhcp-leasefile=/data/leases\n");
 	str_printf(&s, "dhcp-option=option:mtu,%" PRIu64 "\ndhcp-option=option:domain-search,%s\n", w->mtu, zone);
 	if (w->ipv4)
@@ -112,7 +115,8 @@ static uint64_t start_time(pid_t pid)
 	if (fs_read_file(AT_FDCWD, path, 4096, &stat, NULL) < 0)
 		return 0;
 	const char *at = strrchr(str_text(&stat), ')');
-	if (!at || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &time) != 1)
+	if (!at ||
+	    sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &time) != 1)
 		return 0;
 	return time;
 }
@@ -129,7 +133,8 @@ static int find(const char *folder, enum process which)
 	unsigned long long times[2] = { 0, 0 };
 
 	if (fs_read_file(AT_FDCWD, path, 128, &text, NULL) < 0 ||
-	    sscanf(str_text(&text), "%d %llu %d %llu", &pids[0], &times[0], &pids[1], &times[1]) != 4 || pids[which] <= 1 || !times[which])
+	    sscanf(str_text(&text), "%d %llu %d %llu", &pids[0], &times[0], &pids[1], &times[1]) != 4 || pids[which] <= 1 ||
+	    !times[which])
 		return -1;
 	int pid = pids[which];
 	unsigned long long time = times[which];
@@ -174,7 +179,8 @@ static int end(const char *folder, struct err *e)
 static int write_pids(const char *folder, pid_t dnsmasq, pid_t front, struct err *e)
 {
 	own_str char *path = mem_printf("%s/pid", folder);
-	own_str char *text = mem_printf("%d %" PRIu64 " %d %" PRIu64 "\n", (int)dnsmasq, start_time(dnsmasq), (int)front, front ? start_time(front) : 0);
+	own_str char *text = mem_printf("%d %" PRIu64 " %d %" PRIu64 "\n", (int)dnsmasq, start_time(dnsmasq), (int)front,
+					front ? start_time(front) : 0);
 
 	return fs_write_file(AT_FDCWD, path, text, strlen(text), 0600, false, e);
 }
@@ -202,7 +208,8 @@ static bool serves(const char *gateway)
 
 	if (!is_four && inet_pton(AF_INET6, gateway, &six.sin6_addr) != 1)
 		return true;
-	return fd >= 0 && connect(fd, is_four ? (struct sockaddr *)&four : (struct sockaddr *)&six, is_four ? sizeof four : sizeof six) == 0;
+	return fd >= 0 && connect(fd, is_four ? (struct sockaddr *)&four : (struct sockaddr *)&six,
+				  is_four ? sizeof four : sizeof six) == 0;
 }
 
 /* It has bound its sockets, or dropped out, when it has read the configuration: a child that ends at once is an error here. */
@@ -216,8 +223,10 @@ static int begin(const char *folder, const struct names *n, struct err *e)
 	for (size_t i = 0; i < ARRAY_SIZE(pools); i++)
 		if (pools[i])
 			network_gateway(pools[i], gateways[count++], &length);
-	const char *const argv[] = { program, folder, network_zone(n->network, zone), count > 0 ? gateways[0] : NULL, count > 1 ? gateways[1] : NULL,
-				     NULL };
+	const char *const argv[] = {
+		program, folder, network_zone(n->network, zone), count > 0 ? gateways[0] : NULL, count > 1 ? gateways[1] : NULL,
+		NULL
+	};
 	own_fd int log = open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	struct proc_fd fds[] = { { 0, -1 }, { 1, log }, { 2, log } };
 	struct proc_spawn how = { .argv = argv, .fds = fds, .fd_count = 3, .new_session = true };
@@ -241,7 +250,8 @@ static int begin(const char *folder, const struct names *n, struct err *e)
 		reap(pidfd);
 		(void)!fs_read_file(AT_FDCWD, log_path, FILE_MOST, &said, NULL);
 		int length_said = (int)strcspn(str_text(&said), "\n");
-		return err_set(e, ERR_INTERNAL, "dnsmasq ended at once: %.*s", length_said < 300 ? length_said : 300, str_text(&said));
+		return err_set(e, ERR_INTERNAL, "dnsmasq ended at once: %.*s", length_said < 300 ? length_said : 300,
+			       str_text(&said));
 	}
 	pid_t front = 0;
 	for (int waited = 0; r == 0 && waited < STOP_MS && (front = read_front(folder)) == 0; waited += 10)
@@ -331,7 +341,8 @@ static void add_lease(struct str *s, const struct member *m, const struct member
 
 int names_put(const char *folder, const struct names *n, const struct member *m, struct err *e)
 {
-	own_str char *hosts = mem_printf("%s/data/hosts/%s", folder, m->id), *dhcp = mem_printf("%s/data/dhcp/%s", folder, m->id);
+	own_str char *hosts = mem_printf("%s/data/hosts/%s", folder, m->id),
+		     *dhcp = mem_printf("%s/data/dhcp/%s", folder, m->id);
 	own_strbuf struct str names = { 0 }, leases = { 0 };
 	const struct member_address *a = m->addresses.items;
 	char buffer[80];

@@ -3,13 +3,15 @@
 #define NETWORK_NAMES_H
 
 /*
- * Names and addresses told to workspaces: one dnsmasq for each network of this host, which answers on that network's bridge and nowhere
- * else. It hands out exactly the addresses that the service decided (DHCPv4, DHCPv6, router advertisements with the prefix off-link, as
- * all traffic goes by the host), and knows the workspaces of its network by NAME.ZONE.
+ * Names and addresses told to workspaces: one dnsmasq for each network of this host, which answers on that network's bridge and
+ * nowhere else. It hands out exactly the addresses that the service decided (DHCPv4, DHCPv6, router advertisements with the
+ * prefix off-link, as all traffic goes by the host), and knows the workspaces of its network by NAME.ZONE.
  *
- * It is started through carrel-names, which takes everything from it but its folder and its sockets, and outlives the agent. A folder:
+ * It is started through carrel-names, which takes everything from it but its folder and its sockets, and outlives the agent. A
+ * folder:
  *   config        what it was started with
- *   pid           "PID STARTTIME PID STARTTIME" of it and of the front before it (names_front.h), so that a number used again is not
+ *   pid           "PID STARTTIME PID STARTTIME" of it and of the front before it (names_front.h), so that a number used again
+ *                 is not
  *                 mistaken for one of them
  *   front         the front's number, as it says itself when it listens
  *   log           what both said

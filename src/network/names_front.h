@@ -3,9 +3,9 @@
 #define NETWORK_NAMES_FRONT_H
 
 /*
- * The process before a network's dnsmasq that lets everybody ask for what they may: of each query it reads the question, asks the
- * agent (who asks is known by the address, which the filter has proven), and hands the query on unchanged, or answers that there is no
- * such name. dnsmasq answers at NAMES_PORT of the same addresses, where the filter lets no workspace.
+ * The process before a network's dnsmasq that lets everybody ask for what they may: of each query it reads the question, asks
+ * the agent (who asks is known by the address, which the filter has proven), and hands the query on unchanged, or answers that
+ * there is no such name. dnsmasq answers at NAMES_PORT of the same addresses, where the filter lets no workspace.
  */
 
 #include "base/err.h"

@@ -61,9 +61,9 @@ static int enter_root(const char *folder, struct err *e)
 	static const char *const libraries[] = { "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin" };
 	static const char *const files[] = { "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/ld.so.cache" };
 	static const char *const devices[] = { "/dev/null", "/dev/urandom" };
-	own_str char *root = mem_printf("%s/root", folder), *data = mem_printf("%s/data", folder), *etc = mem_printf("%s/etc", root),
-		      *dev = mem_printf("%s/dev", root),
-		      *config = mem_printf("%s/config", folder);
+	own_str char *root = mem_printf("%s/root", folder), *data = mem_printf("%s/data", folder),
+		     *etc = mem_printf("%s/etc", root), *dev = mem_printf("%s/dev", root),
+		     *config = mem_printf("%s/config", folder);
 
 	if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return err_errno(e, errno, "take namespaces of its own");
@@ -93,8 +93,9 @@ static int enter_root(const char *folder, struct err *e)
 static int drop_capabilities(struct err *e)
 {
 	/* What dnsmasq keeps by itself when it becomes nobody, and what that takes. */
-	static const uint64_t kept = UINT64_C(1) << CAP_NET_ADMIN | UINT64_C(1) << CAP_NET_RAW | UINT64_C(1) << CAP_NET_BIND_SERVICE |
-				     UINT64_C(1) << CAP_SETUID | UINT64_C(1) << CAP_SETGID;
+	static const uint64_t kept = UINT64_C(1) << CAP_NET_ADMIN | UINT64_C(1) << CAP_NET_RAW |
+				     UINT64_C(1) << CAP_NET_BIND_SERVICE | UINT64_C(1) << CAP_SETUID |
+				     UINT64_C(1) << CAP_SETGID;
 
 	for (unsigned cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
 		if (!(kept >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
@@ -109,11 +110,12 @@ static int drop_capabilities(struct err *e)
 
 static int forbid_calls(struct err *e)
 {
-	static const char *const calls[] = { "mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "fsopen", "fsmount",
-					     "mount_setattr", "setns", "unshare", "ptrace", "process_vm_readv", "process_vm_writev", "bpf",
-					     "perf_event_open", "userfaultfd", "init_module", "finit_module", "delete_module", "kexec_load",
-					     "kexec_file_load", "reboot", "swapon", "swapoff", "add_key", "keyctl", "request_key", "acct",
-					     "io_uring_setup", "settimeofday", "clock_settime", "adjtimex", "sethostname", "mknod", "mknodat" };
+	static const char *const calls[] = { "mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "fsopen",
+					     "fsmount", "mount_setattr", "setns", "unshare", "ptrace", "process_vm_readv",
+					     "process_vm_writev", "bpf", "perf_event_open", "userfaultfd", "init_module",
+					     "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot",
+					     "swapon", "swapoff", "add_key", "keyctl", "request_key", "acct", "io_uring_setup",
+					     "settimeofday", "clock_settime", "adjtimex", "sethostname", "mknod", "mknodat" };
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
 	int r = filter ? 0 : -ENOMEM;
 

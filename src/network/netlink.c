@@ -82,7 +82,8 @@ void netlink_begin(struct netlink *n, uint16_t type, uint16_t flags, const char 
 	if (!n->length)
 		n->first = n->sequence + 1;
 	n->request = room(n, sizeof *n->request);
-	*n->request = (struct nlmsghdr){ .nlmsg_type = type, .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | flags), .nlmsg_seq = ++n->sequence };
+	*n->request = (struct nlmsghdr){ .nlmsg_type = type, .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | flags),
+					 .nlmsg_seq = ++n->sequence };
 	n->names[n->sequence % ARRAY_SIZE(n->names)] = what;
 	netlink_raw(n, header, header_length);
 }

@@ -3,8 +3,8 @@
 #define NETWORK_NETLINK_H
 
 /*
- * Requests to the kernel's rtnetlink (RFC 3549; linux/rtnetlink.h), many in one message. The library for it has no static form, and
- * carrel-run is linked statically.
+ * Requests to the kernel's rtnetlink (RFC 3549; linux/rtnetlink.h), many in one message. The library for it has no static form,
+ * and carrel-run is linked statically.
  *
  *   netlink_begin, netlink_put..., netlink_nest/netlink_end    one request after the other, none is sent yet
  *   netlink_run                                                sends all and collects one answer for each
@@ -33,7 +33,8 @@ int netlink_open(struct netlink *n, int namespace_fd, struct err *e) must_check;
 void netlink_close(struct netlink *n);
 
 /* `what` names it in errors and must live until netlink_run. `header` is the fixed part behind the message's header. */
-void netlink_begin(struct netlink *n, uint16_t type, uint16_t flags, const char *what, const void *header, size_t header_length);
+void netlink_begin(struct netlink *n, uint16_t type, uint16_t flags, const char *what, const void *header,
+		   size_t header_length);
 void netlink_put(struct netlink *n, uint16_t type, const void *bytes, size_t length);
 void netlink_text(struct netlink *n, uint16_t type, const char *text);
 void netlink_u32(struct netlink *n, uint16_t type, uint32_t value);

@@ -3,8 +3,8 @@
 #define NETWORK_QUESTION_H
 
 /*
- * What somebody asks a name server (RFC 1035, 4.1), as far as it decides whether they may: one question of class IN. And how the
- * process that reads it (names_front.h) puts it to the agent, which knows who may talk to whom: messages of one size.
+ * What somebody asks a name server (RFC 1035, 4.1), as far as it decides whether they may: one question of class IN. And how
+ * the process that reads it (names_front.h) puts it to the agent, which knows who may talk to whom: messages of one size.
  */
 
 #include <netinet/in.h>
@@ -16,8 +16,8 @@
 #define QUESTION_MOST 4096     /* longest query that is looked at */
 #define QUESTION_NAME_SIZE 256 /* of a name as text */
 
-/* In small letters, without the last dot; bytes that no host name has are '?'. 0, or -EINVAL: not a query of that kind. ret_end: where the
- * question ends. */
+/* In small letters, without the last dot; bytes that no host name has are '?'. 0, or -EINVAL: not a query of that kind.
+ * ret_end: where the question ends. */
 int question_parse(const unsigned char *bytes, size_t length, char ret_name[static QUESTION_NAME_SIZE], size_t *ret_end);
 
 enum names_kind {

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A scheduler sees what it shares out only when all of it comes by one place, so each direction has one: an intermediate
- * functional block, a device whose queue is a hierarchical token bucket with a class for each port, and which gives packets back to
- * where they came from. A port's packets are redirected to it where they leave for the workspace (clsact, egress) and where they
- * come from it (ingress):
+ * Theory. A scheduler sees what it shares out only when all of it comes by one place, so each direction has one: an
+ * intermediate functional block, a device whose queue is a hierarchical token bucket with a class for each port, and which
+ * gives packets back to where they came from. A port's packets are redirected to it where they leave for the workspace (clsact,
+ * egress) and where they come from it (ingress):
  *
  *   port, clsact      bpf: skb->priority = minor of the class, whatever the workspace wrote there; action mirred: to the block
  *   block, root HTB   bpf: class = skb->priority, which is cleared: it means nothing to the host's own queues
  *     1:1             rate = all that there is
  *       1:MINOR       rate = the guarantee, ceil = the most; below it fq_codel, or a short queue where the kernel has none
  *
- * Two programs of five instructions take the place of classifiers that many kernels lack (matchall, fw, skbedit), and HTB finds the
- * class by number: the cost does not grow with the ports. The rules of the filter are untouched: what comes from a workspace passes the
- * block before the bridge sees it, what goes to one after.
+ * Two programs of five instructions take the place of classifiers that many kernels lack (matchall, fw, skbedit), and HTB finds
+ * the class by number: the cost does not grow with the ports. The rules of the filter are untouched: what comes from a
+ * workspace passes the block before the bridge sees it, what goes to one after.
  *
- * Nothing is read back. An agent that is new builds a second pair of blocks (names end in a or b), turns the ports over one by one -
- * replacing a filter is atomic - and removes the first pair.
+ * Nothing is read back. An agent that is new builds a second pair of blocks (names end in a or b), turns the ports over one by
+ * one - replacing a filter is atomic - and removes the first pair.
  *
  * Unused guarantees are lent, to whoever wants, in equal shares (the quantum is the same for all).
  *
@@ -149,10 +149,11 @@ static int load_classify(int *ret_fd, struct err *e)
 
 /* --- requests --- */
 
-static void begin(struct netlink *n, uint16_t type, uint16_t flags, const char *what, unsigned index, uint32_t handle, uint32_t parent,
-		  uint32_t info)
+static void begin(struct netlink *n, uint16_t type, uint16_t flags, const char *what, unsigned index, uint32_t handle,
+		  uint32_t parent, uint32_t info)
 {
-	struct tcmsg t = { .tcm_family = AF_UNSPEC, .tcm_ifindex = (int)index, .tcm_handle = handle, .tcm_parent = parent, .tcm_info = info };
+	struct tcmsg t = { .tcm_family = AF_UNSPEC, .tcm_ifindex = (int)index, .tcm_handle = handle, .tcm_parent = parent,
+			   .tcm_info = info };
 
 	netlink_begin(n, type, flags, what, &t, sizeof t);
 }
@@ -176,13 +177,17 @@ static uint32_t burst(uint64_t rate_bytes)
 
 static struct tc_ratespec spec(uint64_t rate_bytes)
 {
-	return (struct tc_ratespec){ .linklayer = TC_LINKLAYER_ETHERNET, .rate = rate_bytes < UINT32_MAX ? (uint32_t)rate_bytes : UINT32_MAX };
+	return (struct tc_ratespec){ .linklayer = TC_LINKLAYER_ETHERNET,
+				     .rate = rate_bytes < UINT32_MAX ? (uint32_t)rate_bytes : UINT32_MAX };
 }
 
-static void put_class(struct netlink *n, unsigned block, uint32_t class, uint32_t parent, uint64_t least_bits, uint64_t most_bits)
+static void put_class(struct netlink *n, unsigned block, uint32_t class, uint32_t parent, uint64_t least_bits,
+		      uint64_t most_bits)
 {
-	uint64_t rate = least_bits / 8 > LEAST_BYTES ? least_bits / 8 : LEAST_BYTES, ceil = most_bits / 8 > rate ? most_bits / 8 : rate;
-	struct tc_htb_opt o = { .rate = spec(rate), .ceil = spec(ceil), .buffer = burst(rate), .cbuffer = burst(ceil), .quantum = QUANTUM };
+	uint64_t rate = least_bits / 8 > LEAST_BYTES ? least_bits / 8 : LEAST_BYTES,
+		 ceil = most_bits / 8 > rate ? most_bits / 8 : rate;
+	struct tc_htb_opt o = { .rate = spec(rate), .ceil = spec(ceil), .buffer = burst(rate), .cbuffer = burst(ceil),
+				.quantum = QUANTUM };
 
 	begin(n, RTM_NEWTCLASS, MAKE, "make a class of traffic", block, class, parent, 0);
 	struct nlattr *options = begin_options(n, "htb");
@@ -196,7 +201,9 @@ static void put_class(struct netlink *n, unsigned block, uint32_t class, uint32_
 static void put_queue(struct netlink *n, bool fair, unsigned block, uint32_t minor, uint64_t most_bits)
 {
 	uint64_t bytes = most_bits / 8 / 1000 * QUEUE_MS;
-	struct tc_fifo_qopt fifo = { .limit = bytes < QUEUE_BYTES_LEAST ? QUEUE_BYTES_LEAST : bytes > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)bytes };
+	struct tc_fifo_qopt fifo = { .limit = bytes < QUEUE_BYTES_LEAST ? QUEUE_BYTES_LEAST :
+					      bytes > UINT32_MAX / 2    ? UINT32_MAX / 2 :
+									  (uint32_t)bytes };
 
 	begin(n, RTM_NEWQDISC, MAKE, "make a queue", block, minor << 16, ROOT_HANDLE | minor, 0);
 	netlink_text(n, TCA_KIND, fair ? "fq_codel" : "bfifo");
@@ -212,7 +219,8 @@ static void put_filter(struct netlink *n, unsigned index, uint32_t parent, int p
 	netlink_text(n, TCA_BPF_NAME, "carrel");
 	if (redirect_to) {
 		struct tc_mirred m = { .eaction = TCA_EGRESS_REDIR, .action = TC_ACT_STOLEN, .ifindex = redirect_to };
-		struct nlattr *actions = netlink_nest(n, TCA_BPF_ACT | NLA_F_NESTED), *first = netlink_nest(n, 1 | NLA_F_NESTED);
+		struct nlattr *actions = netlink_nest(n, TCA_BPF_ACT | NLA_F_NESTED),
+			      *first = netlink_nest(n, 1 | NLA_F_NESTED);
 		netlink_text(n, TCA_ACT_KIND, "mirred");
 		struct nlattr *parameters = netlink_nest(n, TCA_ACT_OPTIONS | NLA_F_NESTED);
 		netlink_put(n, TCA_MIRRED_PARMS, &m, sizeof m);
@@ -223,7 +231,10 @@ static void put_filter(struct netlink *n, unsigned index, uint32_t parent, int p
 	netlink_end(n, options);
 }
 
-static uint32_t hook(int direction) { return TC_H_MAKE(TC_H_CLSACT, direction == SHAPE_IN ? TC_H_MIN_EGRESS : TC_H_MIN_INGRESS); }
+static uint32_t hook(int direction)
+{
+	return TC_H_MAKE(TC_H_CLSACT, direction == SHAPE_IN ? TC_H_MIN_EGRESS : TC_H_MIN_INGRESS);
+}
 
 /* --- blocks --- */
 
@@ -291,7 +302,8 @@ static int make_pair(struct shaper *s, uint64_t total_bits, struct err *e)
 	char name[IF_NAMESIZE];
 	own_fd int program = -1;
 
-	block_name(s, 'a', SHAPE_OUT, name); /* the last that is made: without it the pair is half, and nothing is redirected to it */
+	/* the last that is made: without it the pair is half, and nothing is redirected to it */
+	block_name(s, 'a', SHAPE_OUT, name);
 	char generation = index_of(s, name) ? 'b' : 'a';
 	int r = remove_pair(s, generation, e);
 	if (r >= 0)
@@ -360,14 +372,16 @@ static int remove_classes(struct shaper *s, const struct shape_class *c, const b
 {
 	for (int d = 0; d < SHAPE_DIRECTIONS; d++)
 		if (which[d])
-			begin(&s->link, RTM_DELTCLASS, 0, "remove a class of traffic", s->blocks[d], ROOT_HANDLE | c->minor, 0, 0);
+			begin(&s->link, RTM_DELTCLASS, 0, "remove a class of traffic", s->blocks[d], ROOT_HANDLE | c->minor, 0,
+			      0);
 	return netlink_run(&s->link, ENOENT, e);
 }
 
 static bool same(const struct shape_class *a, const struct shape_class *b)
 {
 	return a->index == b->index && memcmp(a->used, b->used, sizeof a->used) == 0 &&
-	       memcmp(a->least_bits, b->least_bits, sizeof a->least_bits) == 0 && memcmp(a->most_bits, b->most_bits, sizeof a->most_bits) == 0;
+	       memcmp(a->least_bits, b->least_bits, sizeof a->least_bits) == 0 &&
+	       memcmp(a->most_bits, b->most_bits, sizeof a->most_bits) == 0;
 }
 
 /* `had` NULL: the port had nothing. What it had in a direction that it does not use any more goes. */
@@ -384,7 +398,8 @@ static int change_port(struct shaper *s, const struct shape_class *had, struct s
 	if (r < 0 || (r = put_port(s, c, e)) < 0)
 		return r;
 	for (int d = 0; d < SHAPE_DIRECTIONS; d++)
-		if ((unused[d] = had && had->used[d] && !c->used[d]) && had->index == c->index && (r = free_hook(s, c->index, d, e)) < 0)
+		if ((unused[d] = had && had->used[d] && !c->used[d]) && had->index == c->index &&
+		    (r = free_hook(s, c->index, d, e)) < 0)
 			return r;
 	return had ? remove_classes(s, had, unused, e) : 0;
 }

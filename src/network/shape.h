@@ -3,14 +3,15 @@
 #define NETWORK_SHAPE_H
 
 /*
- * Bandwidth of the workspaces of one host: what each may use at most, and what it gets when all want everything. The same for veth and
- * tap; docs/decisions/0071.
+ * Bandwidth of the workspaces of one host: what each may use at most, and what it gets when all want everything. The same for
+ * veth and tap; docs/decisions/0071.
  *
  *   plan   pure: the host's ports and their rates -> one class for each port and direction
  *   apply  makes the kernel have it: only what differs from the last call
  *
- * A most is kept whatever the host's own link can do. A guarantee is a share of that link, so its speed must be known; once one port
- * of a direction has a guarantee, all ports go by the scheduler of that direction, as one that does not could take everything.
+ * A most is kept whatever the host's own link can do. A guarantee is a share of that link, so its speed must be known; once one
+ * port of a direction has a guarantee, all ports go by the scheduler of that direction, as one that does not could take
+ * everything.
  */
 
 #include <stdbool.h>
@@ -48,14 +49,15 @@ struct shape_plan {
 };
 
 /* A port that was in `before` (NULL: none) keeps its minor. ERR_NO_CAPACITY when more was guaranteed than there is. */
-int shape_plan(const struct shape_intent *intent, const struct shape_plan *before, struct shape_plan *ret_plan, struct err *e) must_check;
+int shape_plan(const struct shape_intent *intent, const struct shape_plan *before, struct shape_plan *ret_plan,
+	       struct err *e) must_check;
 void shape_plan_text(const struct shape_plan *plan, struct str *out); /* one line for each class */
 void shape_plan_done(struct shape_plan *plan);
 
 struct shaper;
 
-/* Nothing is touched yet. The first shape_apply builds everything anew beside what an earlier process left, moves the ports over, and
- * takes the old away: nothing is let through unshaped and hardly a packet is lost. */
+/* Nothing is touched yet. The first shape_apply builds everything anew beside what an earlier process left, moves the ports
+ * over, and takes the old away: nothing is let through unshaped and hardly a packet is lost. */
 struct shaper *shaper_new(void);
 void shaper_free(struct shaper *s); /* the rates stay in force */
 /* Says in the error which part the kernel lacks (ERR_UNSUPPORTED). */

@@ -41,12 +41,13 @@ static int add_up(const struct shape_intent *intent, bool ret_guaranteed[SHAPE_D
 		}
 		ret_guaranteed[d] = sum > 0;
 		if (sum && !intent->link_bits) {
-			(void)err_set(e, ERR_UNSUPPORTED, "a guaranteed rate is a share of the host's link, and the speed of that is not known");
+			(void)err_set(e, ERR_UNSUPPORTED,
+				      "a guaranteed rate is a share of the host's link, and the speed of that is not known");
 			return err_hint(e, "say it in the configuration of the host");
 		}
 		if (sum > intent->link_bits)
-			return err_set(e, ERR_NO_CAPACITY, "%" PRIu64 " bit/s are guaranteed %s, the host's link has %" PRIu64, sum, words[d],
-				       intent->link_bits);
+			return err_set(e, ERR_NO_CAPACITY, "%" PRIu64 " bit/s are guaranteed %s, the host's link has %" PRIu64,
+				       sum, words[d], intent->link_bits);
 	}
 	return 0;
 }
@@ -66,7 +67,8 @@ static void fill(struct shape_class *c, const struct shape_port *p, const bool g
 	}
 }
 
-/* Numbers of classes have 16 bits, those of attachments more: a port keeps what it has, a new one takes the lowest that is free. */
+/* Numbers of classes have 16 bits, those of attachments more: a port keeps what it has, a new one takes the lowest that is
+ * free. */
 static int give_minors(struct shape_plan *plan, const struct shape_plan *before, struct err *e)
 {
 	own_str uint8_t *taken = mem_alloc(MINOR_LAST + 1);
@@ -85,7 +87,8 @@ static int give_minors(struct shape_plan *plan, const struct shape_plan *before,
 		while (next <= MINOR_LAST && taken[next])
 			next++;
 		if (next > MINOR_LAST)
-			return err_set(e, ERR_NO_CAPACITY, "more than %d interfaces with rates on one host", MINOR_LAST - MINOR_FIRST + 1);
+			return err_set(e, ERR_NO_CAPACITY, "more than %d interfaces with rates on one host",
+				       MINOR_LAST - MINOR_FIRST + 1);
 		c->minor = next++;
 	}
 	return 0;
@@ -127,8 +130,8 @@ void shape_plan_text(const struct shape_plan *plan, struct str *out)
 		const struct shape_class *c = &plan->classes[i];
 		for (int d = 0; d < SHAPE_DIRECTIONS; d++)
 			if (c->used[d])
-				str_printf(out, "%s %s 1:%x least %" PRIu64 " most %" PRIu64 "\n", c->port, words[d], c->minor, c->least_bits[d],
-					   c->most_bits[d]);
+				str_printf(out, "%s %s 1:%x least %" PRIu64 " most %" PRIu64 "\n", c->port, words[d], c->minor,
+					   c->least_bits[d], c->most_bits[d]);
 	}
 }
 

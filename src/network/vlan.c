@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The kernel's VLAN device tags what leaves by it and gets what comes with the tag; a bridge of ours joins it with the ports. There
- * is one such device for a VLAN on an interface, so one that the site made is not taken: its addresses would stop working.
+ * Theory. The kernel's VLAN device tags what leaves by it and gets what comes with the tag; a bridge of ours joins it with the
+ * ports. There is one such device for a VLAN on an interface, so one that the site made is not taken: its addresses would stop
+ * working.
  *
- * The host is not on that VLAN: the bridge has no address, and what is sent to its hardware address would be routed by the host all
- * the same (ip-sysctl.rst: addresses belong to the host, not to the interface). IPv4 is therefore kept out by the reverse path, which leads
- * nowhere from a bridge without address, IPv6 by being turned off.
+ * The host is not on that VLAN: the bridge has no address, and what is sent to its hardware address would be routed by the host
+ * all the same (ip-sysctl.rst: addresses belong to the host, not to the interface). IPv4 is therefore kept out by the reverse
+ * path, which leads nowhere from a bridge without address, IPv6 by being turned off.
  */
 #include "network/vlan.h"
 
@@ -136,16 +137,21 @@ static int refuse(const struct vlan *v, unsigned parent, bool bridge, struct err
 	struct search s = { .parent = parent, .vlan = v->id };
 
 	if (!vlan_supported()) {
-		(void)(bridge ? err_set(e, ERR_UNSUPPORTED, "bridge %s does not filter VLANs and this kernel has no VLAN devices, so nothing can be in VLAN %u",
+		(void)(bridge ? err_set(e, ERR_UNSUPPORTED, "bridge %s does not filter VLANs and this kernel has no VLAN "
+							    "devices, so nothing can be in VLAN %u",
 					v->parent, v->id)
-			      : err_set(e, ERR_UNSUPPORTED, "interface %s is no bridge and this kernel has no VLAN devices, so nothing can be in VLAN %u",
+			      : err_set(e, ERR_UNSUPPORTED, "interface %s is no bridge and this kernel has no VLAN devices, so "
+			      "nothing can be in VLAN %u",
 					v->parent, v->id));
-		return err_hint(e, "load the module 8021q, set vlan_filtering on a bridge, or name a bridge that is connected to the VLAN alone");
+		return err_hint(e, "load the module 8021q, set vlan_filtering on a bridge, or name a bridge that is connected "
+				   "to the VLAN alone");
 	}
 	bool listed = link_list("", compare, &s, NULL) == 0;
 	if (listed && str_starts(s.name, "crv") && !str_eq(s.name, v->device)) {
-		(void)err_set(e, ERR_CONFLICT, "another network of this host is on VLAN %u of %s already (%s)", v->id, v->parent, s.name);
-		return err_hint(e, "connect the workspace to that network; only a bridge that filters VLANs carries several on one");
+		(void)err_set(e, ERR_CONFLICT, "another network of this host is on VLAN %u of %s already (%s)", v->id,
+			      v->parent, s.name);
+		return err_hint(e, "connect the workspace to that network; only a bridge that filters VLANs carries several on "
+				   "one");
 	}
 	if (listed && *s.name && !str_eq(s.name, v->device)) {
 		(void)err_set(e, ERR_CONFLICT, "VLAN %u of %s is interface %s of the site already", v->id, v->parent, s.name);
@@ -179,7 +185,8 @@ int vlan_make(const struct vlan *v, struct err *e)
 	int r = 0;
 
 	if (parent.mtu < v->mtu) {
-		(void)err_set(e, ERR_INVALID, "packets of %u bytes do not fit VLAN %u of %s, which takes %u", v->mtu, v->id, v->parent, parent.mtu);
+		(void)err_set(e, ERR_INVALID, "packets of %u bytes do not fit VLAN %u of %s, which takes %u", v->mtu, v->id,
+			      v->parent, parent.mtu);
 		return err_hint(e, "create the network with --mtu %u", parent.mtu);
 	}
 	if (!device.there && (r = make_device(v, index, e)) < 0 && refuse(v, index, parent.bridge, e) == -EIO)

@@ -3,8 +3,8 @@
 #define NETWORK_VLAN_H
 
 /*
- * A VLAN of the site that no bridge of its filters: a VLAN device on the site's interface, in a bridge of ours without address, where
- * the ports are. Both are found again by their names; they go by link_remove, the bridge first.
+ * A VLAN of the site that no bridge of its filters: a VLAN device on the site's interface, in a bridge of ours without address,
+ * where the ports are. Both are found again by their names; they go by link_remove, the bridge first.
  */
 
 #include <stdbool.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A workspace has at most one job on the workers. `consider` starts one when there may be something to do; the
- * job (task_converge) decides what. Events that arrive while it runs - a new wish, the end of the runner, a timer - are flags that
- * the next job takes with it, so none is lost and none is handled twice.
+ * Theory of operation. A workspace has at most one job on the workers. `consider` starts one when there may be something to do;
+ * the job (task_converge) decides what. Events that arrive while it runs - a new wish, the end of the runner, a timer - are
+ * flags that the next job takes with it, so none is lost and none is handled twice.
  *
  * The end of a runner is the end of file on the connection to it, whoever started it: this agent or one before.
  *
@@ -208,8 +208,8 @@ static void drop_workspace(struct workspace *w)
 	free(w);
 }
 
-/* The agent's own trouble, like a full disk under its records. What had not begun fails at once, with the reason, until there is a newer
- * wish; what runs is told about and tried again. */
+/* The agent's own trouble, like a full disk under its records. What had not begun fails at once, with the reason, until there
+ * is a newer wish; what runs is told about and tried again. */
 static void after_failure(struct workspace *w)
 {
 	struct report *report = w->record->truth.report;
@@ -252,7 +252,8 @@ static void job_done(void *data)
 	agent_publish(w);
 	if (t->report->state == STATE_SUSPENDED) {
 		leave_runner(w);
-		w->again |= w->record->wish.wish == WISH_RUNNING && t->gave_up != w->record->wish.generation; /* under another engine */
+		/* under another engine */
+		w->again |= w->record->wish.wish == WISH_RUNNING && t->gave_up != w->record->wish.generation;
 	}
 	connect_runner(w);
 	if (!w->job_failed && t->restart_waits && !w->timer)
@@ -284,9 +285,11 @@ static bool has_work(const struct workspace *w)
 	const struct record *r = w->record;
 	struct task_view view = { .wish = &r->wish, .truth = &r->truth, .runner_gone = w->gone, .restart_due = w->restart_due,
 				  .grown = r->truth.report->generation == r->wish.generation };
-	bool untidy = r->untidy && (r->truth.report->state == STATE_RUNNING || r->truth.report->state == STATE_PAUSED) && !suspend_is_there(r);
+	bool untidy = r->untidy && (r->truth.report->state == STATE_RUNNING || r->truth.report->state == STATE_PAUSED) &&
+		      !suspend_is_there(r);
 
-	return w->next.id || untidy || r->unsaved || r->restoring || r->truth.report->generation != r->wish.generation || task_next(&view) != TASK_NONE;
+	return w->next.id || untidy || r->unsaved || r->restoring || r->truth.report->generation != r->wish.generation ||
+	       task_next(&view) != TASK_NONE;
 }
 
 void agent_consider(struct workspace *w)
@@ -357,7 +360,10 @@ void agent_assign(struct agent *a, struct assignment *wish)
 
 	if (!w && id_valid(wish->id))
 		w = agent_add(a, record_new(a->node->workspaces, wish->id));
-	uint64_t known = !w ? UINT64_MAX : w->next.id ? w->next.generation : w->record->wish.id ? w->record->wish.generation : 0;
+	uint64_t known = !w                 ? UINT64_MAX :
+			 w->next.id         ? w->next.generation :
+			 w->record->wish.id ? w->record->wish.generation :
+					      0;
 	if (w)
 		w->wished = true;
 	if (w && w->record->lost_wish) {
@@ -486,10 +492,12 @@ int agent_borrow(struct agent *a, const char *id, bool suspended, struct record 
 		return err_hint(e, "try again in a moment");
 	}
 	if (report->state == STATE_SUSPENDED && !suspended) {
-		(void)err_set(e, ERR_CONFLICT, "the workspace is suspended: what its memory knows of its files is not in its volumes");
+		(void)err_set(e, ERR_CONFLICT,
+			      "the workspace is suspended: what its memory knows of its files is not in its volumes");
 		return err_hint(e, "carrel resume, then copy; or throw its memory away: carrel stop --discard-memory");
 	}
-	if (report->state != STATE_STOPPED && report->state != STATE_PREPARED && !(suspended && report->state == STATE_SUSPENDED))
+	if (report->state != STATE_STOPPED && report->state != STATE_PREPARED &&
+	    !(suspended && report->state == STATE_SUSPENDED))
 		return err_set(e, ERR_CONFLICT, "the workspace is %s and has no files yet", state_names[report->state]);
 	w->busy = true;
 	*ret_record = w->record;

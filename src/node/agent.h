@@ -23,7 +23,8 @@ struct agent_events {
 };
 
 /* Loads all records, adopts runners that live, takes away what belongs to nobody, and goes on where it was. */
-int agent_new(struct node *n, const struct agent_events *events, void *data, struct agent **ret_agent, struct err *e) must_check;
+int agent_new(struct node *n, const struct agent_events *events, void *data, struct agent **ret_agent,
+	      struct err *e) must_check;
 void agent_free(struct agent *a); /* after workers_free: nothing is under way; workspaces go on running */
 
 /* A wish; takes its content. Older generations than the one known are ignored. */
@@ -44,8 +45,9 @@ bool agent_exit_status(struct agent *a, const char *id, uint64_t *ret_status);
 /* What a suspend would come to: suspend.h. Answered when nothing else is done with the workspace. */
 typedef void agent_check_fn(void *data, json_t *question, json_t *answer); /* takes the answer */
 void agent_suspend_check(struct agent *a, const char *id, const json_t *to, json_t *question, agent_check_fn *done, void *data);
-/* The record of a workspace that has volumes and no process, for a copy: the agent leaves it alone until it is given back, and then does
- * what was wished meanwhile. ERR_PRECONDITION while it is being worked on, ERR_CONFLICT when it was never prepared. */
+/* The record of a workspace that has volumes and no process, for a copy: the agent leaves it alone until it is given back, and
+ * then does what was wished meanwhile. ERR_PRECONDITION while it is being worked on, ERR_CONFLICT when it was never
+ * prepared. */
 int agent_borrow(struct agent *a, const char *id, bool suspended, struct record **ret_record, struct err *e) must_check;
 void agent_give_back(struct agent *a, const char *id);
 

@@ -45,7 +45,8 @@ static void refill_done(void *data)
 	if (a->refill_blanks)
 		a->blanks_due_ms = 0;
 	if (a->blanks_due_ms && !a->refill_timer)
-		a->refill_timer = loop_add_timer(a->node->loop, a->blanks_due_ms > now ? a->blanks_due_ms - now : 1, refill_now, a);
+		a->refill_timer = loop_add_timer(a->node->loop, a->blanks_due_ms > now ? a->blanks_due_ms - now : 1, refill_now,
+						 a);
 }
 
 void agent_refill(struct agent *a)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a suspend or a resume would come to: asked by the service, found out by a worker while nothing else is done with the workspace. */
+/* What a suspend or a resume would come to: asked by the service, found out by a worker while nothing else is done with the
+ * workspace. */
 #include <stdlib.h>
 
 #include "base/mem.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A level: a suspended workspace whose memory is plain, and has rested long enough, has it packed. One at a time, by a
- * process on all processors that gives way to others, beside the jobs: the workspace is not busy with it, and whatever shall be done with it
- * ends the packing first. Only the last step, which takes a moment, is a job.
+ * Theory of operation. A level: a suspended workspace whose memory is plain, and has rested long enough, has it packed. One at
+ * a time, by a process on all processors that gives way to others, beside the jobs: the workspace is not busy with it, and
+ * whatever shall be done with it ends the packing first. Only the last step, which takes a moment, is a job.
  */
 #include <errno.h>
 #include <sys/epoll.h>

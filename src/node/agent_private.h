@@ -2,7 +2,8 @@
 #ifndef NODE_AGENT_PRIVATE_H
 #define NODE_AGENT_PRIVATE_H
 
-/* What agent.c, which works on workspaces, shares with agent_start.c, which finds them again, and agent_ahead.c. Loop thread only. */
+/* What agent.c, which works on workspaces, shares with agent_start.c, which finds them again, and agent_ahead.c. Loop thread
+ * only. */
 
 #include "base/loop.h"
 #include "node/agent.h"

@@ -133,7 +133,8 @@ static void find_runner(struct workspace *w)
 		w->gone = true;
 		return;
 	}
-	if (report->state == STATE_SUSPENDING) /* the runner goes on when its agent goes; if it ends instead, it is reaped as suspended */
+	/* the runner goes on when its agent goes; if it ends instead, it is reaped as suspended */
+	if (report->state == STATE_SUSPENDING)
 		report->state = status.paused ? STATE_PAUSED : STATE_RUNNING;
 	r->untidy = true; /* what it came from may still be there, if it came from memory */
 	agent_watch(w, control);
@@ -176,7 +177,8 @@ static void load_one(struct agent *a, const char *id)
 	if (record_load(a->node->workspaces, id, &r, &e) < 0)
 		return; /* there was nothing */
 	if (r->trouble)
-		log_error(r->trouble, "workspace %s: %s", id, r->lost_wish ? "waits for the service's copy of its wish" : "it is as was wished, or has ended");
+		log_error(r->trouble, "workspace %s: %s", id,
+			  r->lost_wish ? "waits for the service's copy of its wish" : "it is as was wished, or has ended");
 	struct workspace *w = agent_add(a, r);
 	if (r->lost_wish)
 		mark_ids(w);

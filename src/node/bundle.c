@@ -204,7 +204,8 @@ static bool is_left_out(const json_t *request, const char *digest)
 	return false;
 }
 
-static int add_stored(struct bundle_job *j, const struct work *w, const json_t *request, enum bundle_kind kind, const char *digest, struct err *e)
+static int add_stored(struct bundle_job *j, const struct work *w, const json_t *request, enum bundle_kind kind,
+		      const char *digest, struct err *e)
 {
 	struct digest d;
 	char hex[DIGEST_HEX_SIZE];
@@ -212,7 +213,8 @@ static int add_stored(struct bundle_job *j, const struct work *w, const json_t *
 
 	if (r < 0)
 		return r;
-	own_str char *path = mem_printf("%s/%s/sha256/%s", w->node->config.store, kind == BUNDLE_BLOB ? "blobs" : "partitions", digest_hex(&d, hex));
+	own_str char *path = mem_printf("%s/%s/sha256/%s", w->node->config.store, kind == BUNDLE_BLOB ? "blobs" : "partitions",
+					digest_hex(&d, hex));
 	r = add_file(j, kind, digest, path, false, e);
 	if (r == 0 && kind == BUNDLE_PARTITION && is_left_out(request, digest)) {
 		struct bundle_stream *s = (struct bundle_stream *)j->header.streams.items + (j->count - 1);
@@ -236,7 +238,8 @@ static int add_image(struct bundle_job *j, const struct work *w, const json_t *r
 		return r;
 	json_t *manifest = json_loadb(text.bytes, text.length, 0, NULL);
 	const char *config = json_string_value(json_object_get(json_object_get(manifest, "config"), "digest"));
-	r = config ? add_stored(j, w, request, BUNDLE_BLOB, config, e) : err_set(e, ERR_CORRUPT, "image %s has no configuration", image->digest);
+	r = config ? add_stored(j, w, request, BUNDLE_BLOB, config, e) :
+		     err_set(e, ERR_CORRUPT, "image %s has no configuration", image->digest);
 	json_decref(manifest);
 	for (size_t i = 0; r == 0 && i < image->partitions.count; i++)
 		if (!bundle_stream_find(&j->header, BUNDLE_PARTITION, partitions[i].digest, NULL))
@@ -257,14 +260,16 @@ static int add_volumes(struct bundle_job *j, const struct work *w, struct err *e
 
 static int add_snapshot(struct bundle_job *j, const struct work *w, const struct assignment_snapshot *s, struct err *e)
 {
-	struct assignment_snapshot *list = mem_grow_array(j->header.snapshots.items, j->header.snapshots.count + 1, sizeof *list);
+	struct assignment_snapshot *list = mem_grow_array(j->header.snapshots.items, j->header.snapshots.count + 1,
+							  sizeof *list);
 	struct disk_volume v = { 0 };
 	int r = 0;
 
 	list[j->header.snapshots.count] = (struct assignment_snapshot){ mem_strdup(s->id), mem_strdup(s->name) };
 	j->header.snapshots = (struct objects){ list, j->header.snapshots.count + 1 };
 	for (size_t i = 0; r == 0 && disk_next_volume(w->record, w->node->kept, i, &v); i++) {
-		own_str char *name = mem_printf("%s/%s", s->id, v.name), *path = mem_printf("%s/snapshots/%s.ext4", w->record->folder, name);
+		own_str char *name = mem_printf("%s/%s", s->id, v.name),
+			     *path = mem_printf("%s/snapshots/%s.ext4", w->record->folder, name);
 		if (fs_exists(AT_FDCWD, path))
 			r = add_file(j, BUNDLE_SNAPSHOT, name, path, false, e);
 	}
@@ -370,7 +375,8 @@ static int check_disks(const struct record *r, const char *format, struct err *e
 	while (export_format_names[number] && !str_eq(export_format_names[number], format))
 		number++;
 	if (!export_format_names[number] || number < EXPORT_RAW)
-		return err_set(e, ERR_INVALID, "a workspace's disk has no format '%.60s': it is qcow2, vmdk, ova or raw", format);
+		return err_set(e, ERR_INVALID, "a workspace's disk has no format '%.60s': it is qcow2, vmdk, ova or raw",
+			       format);
 	if (r->truth.report->state == STATE_SUSPENDED) {
 		(void)err_set(e, ERR_CONFLICT, "the workspace is suspended: what its disk holds goes with its memory");
 		return err_hint(e, "export the whole workspace, or resume and stop it");
@@ -446,7 +452,8 @@ static int check_kept(const char *path, const char *name, struct err *e)
 	own_fd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	uint8_t mounted[4] = { 0 };
 
-	if (fd < 0 || pread(fd, mounted, sizeof mounted, 1024 + 0x2c) != sizeof mounted || (mounted[0] | mounted[1] | mounted[2] | mounted[3]) == 0)
+	if (fd < 0 || pread(fd, mounted, sizeof mounted, 1024 + 0x2c) != sizeof mounted ||
+	    (mounted[0] | mounted[1] | mounted[2] | mounted[3]) == 0)
 		return 0;
 	(void)err_set(e, ERR_CONFLICT, "the kept volume %s holds data already", name);
 	return err_hint(e, "carrel volume rm %s, or import it as another user", name);
@@ -533,7 +540,8 @@ static int check_target(const struct record *r, struct err *e)
 {
 	if (r->truth.report->state == STATE_PREPARED && r->truth.report->run == 0)
 		return 0;
-	return err_set(e, ERR_CONFLICT, "a bundle is imported into a new workspace, and this one is %s", state_names[r->truth.report->state]);
+	return err_set(e, ERR_CONFLICT, "a bundle is imported into a new workspace, and this one is %s",
+		       state_names[r->truth.report->state]);
 }
 
 /* Whether the files that are there are of this very bundle; else they are begun anew, and from then on they are. */
@@ -544,7 +552,8 @@ static int note_header(const struct work *w, struct bundle_job *j, const char *t
 
 	if (begin)
 		return j->goes_on ? 0 : fs_write_file(AT_FDCWD, path, text, strlen(text), 0600, true, e);
-	j->goes_on = fs_read_file(AT_FDCWD, path, BUNDLE_HEADER_MOST * 2, &before, NULL) == 0 && str_eq(str_text(&before), text);
+	j->goes_on = fs_read_file(AT_FDCWD, path, BUNDLE_HEADER_MOST * 2, &before, NULL) == 0 &&
+		     str_eq(str_text(&before), text);
 	if (!j->goes_on && unlink(path) < 0 && errno != ENOENT)
 		return err_errno(e, errno, "remove %s", path);
 	return 0;

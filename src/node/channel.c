@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. Connecting blocks (a unix socket, or TCP later), so it is a job of the workers; all else happens on the loop.
- * After the upgrade the agent says hello with its facts, all reports and the kept volumes; the service answers with all assignments.
- * A service that does not read makes the socket congested: reports are then not queued one by one, but all of them are sent anew when
- * it has drained - levels need no queue.
+ * Theory of operation. Connecting blocks (a unix socket, or TCP later), so it is a job of the workers; all else happens on the
+ * loop. After the upgrade the agent says hello with its facts, all reports and the kept volumes; the service answers with all
+ * assignments. A service that does not read makes the socket congested: reports are then not queued one by one, but all of them
+ * are sent anew when it has drained - levels need no queue.
  */
 #include "node/channel.h"
 
@@ -216,7 +216,8 @@ static void on_remove_volume(struct channel *c, json_t *message)
 	struct err e = { 0 };
 
 	if (name && kept_remove(c->node, (uint64_t)owner, name, &e) < 0 && e.kind != ERR_NOT_FOUND)
-		send_json(c, json_pack("{s:s, s:I, s:s, s:o}", "type", "volume-error", "owner", owner, "name", name, "error", err_to_json(&e)));
+		send_json(c, json_pack("{s:s, s:I, s:s, s:o}", "type", "volume-error", "owner", owner, "name", name, "error",
+				       err_to_json(&e)));
 	send_volumes(c);
 }
 
@@ -357,11 +358,12 @@ static void connect_done(void *data)
 	}
 	c->complained = false;
 	c->delay_ms = FIRST_DELAY_MS;
-	c->ws = ws_new(c->node->loop, TAKE_FD(c->fd), WS_CLIENT, MESSAGE_MOST, c->early.bytes, c->early.length, &ws_handlers, c);
+	c->ws = ws_new(c->node->loop, TAKE_FD(c->fd), WS_CLIENT, MESSAGE_MOST, c->early.bytes, c->early.length, &ws_handlers,
+		       c);
 	str_done(&c->early);
 	log_info("connected to the service at %s", c->node->config.service);
-	send_json(c, json_pack("{s:s, s:i, s:s, s:s, s:o}", "type", "hello", "protocol", 1, "version", CARREL_VERSION, "boot-id", boot_id(),
-			       "facts", TAKE(c->facts)));
+	send_json(c, json_pack("{s:s, s:i, s:s, s:s, s:o}", "type", "hello", "protocol", 1, "version", CARREL_VERSION,
+			       "boot-id", boot_id(), "facts", TAKE(c->facts)));
 	send_all(c);
 }
 

@@ -3,8 +3,9 @@
 #define NODE_CHANNEL_H
 
 /*
- * The host channel: one WebSocket to carreld at /v1/hosts/NAME/channel. Everything said on it is a level, so a connection that breaks
- * is opened again (after 50 ms, doubling to 2 s) and both sides say everything once more. Without a service the agent goes on.
+ * The host channel: one WebSocket to carreld at /v1/hosts/NAME/channel. Everything said on it is a level, so a connection that
+ * breaks is opened again (after 50 ms, doubling to 2 s) and both sides say everything once more. Without a service the agent
+ * goes on.
  */
 
 #include "node/agent.h"

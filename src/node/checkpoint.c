@@ -35,7 +35,8 @@ static void learn(const char *program)
 	const char *last = strstr(known.error.message, ": ");
 	own_str char *why = mem_strdup(last ? last + 2 : known.error.message);
 	if (known.result >= 0)
-		(void)snprintf(known.version, sizeof known.version, "%.*s", (int)strcspn(str_text(&said), "\n"), str_text(&said));
+		(void)snprintf(known.version, sizeof known.version, "%.*s", (int)strcspn(str_text(&said), "\n"),
+			       str_text(&said));
 	else
 		known.result = err_set(&known.error, ERR_UNSUPPORTED, "%s does not work here: %s", program, why);
 	if (known.result < 0)
@@ -52,7 +53,8 @@ int checkpoint_probe(char ret_version[CHECKPOINT_VERSION_SIZE], struct err *e)
 		return err_hint(e, "%s", CHECKPOINT_PROGRAM_HINT);
 	}
 	(void)pthread_mutex_lock(&lock);
-	if (!known.program || !str_eq(known.program, program) || memcmp(&known.changed, &st.st_mtim, sizeof known.changed) != 0) {
+	if (!known.program || !str_eq(known.program, program) ||
+	    memcmp(&known.changed, &st.st_mtim, sizeof known.changed) != 0) {
 		learn(program);
 		free(known.program);
 		known.program = mem_strdup(program);
@@ -70,7 +72,8 @@ bool checkpoint_reads(const char *version, const char *wrote)
 {
 	unsigned mine[3] = { 0 }, theirs[3] = { 0 };
 
-	if (sscanf(version, "%u.%u.%u", &mine[0], &mine[1], &mine[2]) < 1 || sscanf(wrote, "%u.%u.%u", &theirs[0], &theirs[1], &theirs[2]) < 1)
+	if (sscanf(version, "%u.%u.%u", &mine[0], &mine[1], &mine[2]) < 1 ||
+	    sscanf(wrote, "%u.%u.%u", &theirs[0], &theirs[1], &theirs[2]) < 1)
 		return false;
 	for (size_t i = 0; i < ARRAY_SIZE(mine); i++)
 		if (mine[i] != theirs[i])
@@ -81,7 +84,9 @@ bool checkpoint_reads(const char *version, const char *wrote)
 char *checkpoint_features(void)
 {
 	own_strbuf struct str text = { 0 };
-	const char *line = fs_read_file(AT_FDCWD, "/proc/cpuinfo", 4 << 20, &text, NULL) < 0 ? NULL : strstr(str_text(&text), "\nflags");
+	const char *line = fs_read_file(AT_FDCWD, "/proc/cpuinfo", 4 << 20, &text, NULL) < 0 ?
+				   NULL :
+				   strstr(str_text(&text), "\nflags");
 
 	if (!line)
 		line = text.length ? strstr(str_text(&text), "\nFeatures") : NULL; /* aarch64 */

@@ -2,7 +2,8 @@
 #ifndef NODE_CHECKPOINT_H
 #define NODE_CHECKPOINT_H
 
-/* What CRIU of this host can do. Found by doing it, with a time-out, and remembered until the program changes. From any thread. */
+/* What CRIU of this host can do. Found by doing it, with a time-out, and remembered until the program changes. From any
+ * thread. */
 
 #include <stdbool.h>
 
@@ -10,7 +11,8 @@
 
 #define CHECKPOINT_VERSION_SIZE 32
 
-/* Writes and makes again a small process with what workspaces have (a socket, a pipe, a timer). ERR_UNSUPPORTED says what went wrong. */
+/* Writes and makes again a small process with what workspaces have (a socket, a pipe, a timer). ERR_UNSUPPORTED says what went
+ * wrong. */
 int checkpoint_probe(char ret_version[CHECKPOINT_VERSION_SIZE], struct err *e) must_check;
 /* A CRIU of this version reads what that one wrote: it is not older. */
 bool checkpoint_reads(const char *version, const char *wrote);

@@ -88,7 +88,8 @@ static void await(int fd)
 void clone_tell(const struct work *w)
 {
 	const struct record *r = w->record;
-	own_str char *run = mem_printf("%s/%s", w->node->runs, r->id), *number = mem_printf("%" PRIu64, r->wish.origin ? r->wish.origin->number : 1);
+	own_str char *run = mem_printf("%s/%s", w->node->runs, r->id),
+		     *number = mem_printf("%" PRIu64, r->wish.origin ? r->wish.origin->number : 1);
 	const char *const command[] = { "/bin/sh", "-c", hooks, number, r->wish.spec->name, NULL };
 	const struct runner_exec what = { .command = command, .user = "0" };
 	struct runner_status status = { 0 };

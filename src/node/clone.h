@@ -3,9 +3,9 @@
 #define NODE_CLONE_H
 
 /*
- * A clone on this host: its volumes and its memory begin as copies of a snapshot of another workspace (assignment.h, origin). Volumes are copied
- * block by block, or shared where the file system can; the memory is a link of the snapshot's file, which stays as it is: QEMU maps
- * it privately. What has the memory of another is suspended, and then resumed like anything that is.
+ * A clone on this host: its volumes and its memory begin as copies of a snapshot of another workspace (assignment.h, origin).
+ * Volumes are copied block by block, or shared where the file system can; the memory is a link of the snapshot's file, which
+ * stays as it is: QEMU maps it privately. What has the memory of another is suspended, and then resumed like anything that is.
  */
 
 #include "node/steps.h"

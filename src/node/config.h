@@ -10,7 +10,8 @@
 struct config {
 	char *state, *run, *name, *service, *cgroup, *store;
 	unsigned log_level, mount, guest_volumes, memory;
-	uint64_t first_id, id_ranges, workers, blanks, blank_bytes, ahead, keep_mounted_ms, boot_ms, memory_after_ms, template_bytes;
+	uint64_t first_id, id_ranges, workers, blanks, blank_bytes, ahead, keep_mounted_ms, boot_ms, memory_after_ms,
+		template_bytes;
 	uint64_t link_bits; /* a second, of the host's link; 0: what its device says */
 	bool clean, facts;
 };

@@ -19,7 +19,8 @@ struct directory {
 };
 
 void directory_done(struct directory *d);
-/* One message "networks" of the service: {"full", "networks", "members", "gone", "gone-networks"}. All of it or, on failure, nothing. */
+/* One message "networks" of the service: {"full", "networks", "members", "gone", "gone-networks"}. All of it or, on failure,
+ * nothing. */
 int directory_take(struct directory *d, json_t *message, struct err *e) must_check;
 /* As a full message; a new reference. */
 json_t *directory_encode(const struct directory *d);

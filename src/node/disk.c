@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The order of files is the order of the image's partitions; what is the same for all workspaces of an image (partitions, firmware)
- * is opened for reading only, what is a workspace's own is locked as any volume is. The seed is made anew for each start, as networks may
- * have changed, and kept beside the machine's memory: one that goes on from there has the seed that it was started with, for its guest may
- * have mounted it.
+ * Theory. The order of files is the order of the image's partitions; what is the same for all workspaces of an image
+ * (partitions, firmware) is opened for reading only, what is a workspace's own is locked as any volume is. The seed is made
+ * anew for each start, as networks may have changed, and kept beside the machine's memory: one that goes on from there has the
+ * seed that it was started with, for its guest may have mounted it.
  */
 #include "node/disk.h"
 
@@ -39,7 +39,8 @@ char *disk_file_path(const struct record *r, size_t number, const char **ret_nam
 {
 	const struct image *image = r->wish.image;
 	const char *name = disk_is_one(&r->wish) && r->wish.spec ?
-				   machine_disk_name(r->wish.spec->machine, image->machine, image->partitions.count, number) : NULL;
+				   machine_disk_name(r->wish.spec->machine, image->machine, image->partitions.count, number) :
+				   NULL;
 
 	if (!name)
 		return NULL;
@@ -88,7 +89,8 @@ int disk_check_variables(uint64_t bytes, struct err *e)
 	}
 	if ((uint64_t)st.st_size == bytes)
 		return 0;
-	return err_set(e, ERR_UNSUPPORTED, "UEFI's variables have %" PRIu64 " bytes, and this host's UEFI keeps %" PRIu64, bytes, (uint64_t)st.st_size);
+	return err_set(e, ERR_UNSUPPORTED, "UEFI's variables have %" PRIu64 " bytes, and this host's UEFI keeps %" PRIu64,
+		       bytes, (uint64_t)st.st_size);
 }
 
 static uint64_t least_bytes(const struct record *r, size_t number)
@@ -149,8 +151,8 @@ static int open_firmware(int *ret_fd, struct err *e)
 
 int disk_open_files(const struct record *r, struct isolate_disk *ret_disk, struct err *e)
 {
-	struct isolate_disk d = { .others = mem_alloc_array(r->wish.image->partitions.count + 1, sizeof *d.others), .firmware = -1,
-				  .variables = -1, .seed = -1, .is_one = true };
+	struct isolate_disk d = { .others = mem_alloc_array(r->wish.image->partitions.count + 1, sizeof *d.others),
+				  .firmware = -1, .variables = -1, .seed = -1, .is_one = true };
 	size_t disks = r->wish.image->partitions.count;
 	char *path;
 	int done = 0;
@@ -218,9 +220,9 @@ static json_t *interface_config(const struct launch_interface *f)
 	if (f->zone)
 		(void)json_array_append_new(search, json_string(f->zone));
 	/* gateway4 and gateway6 are understood by all of cloud-init's writers, routes to ::/0 not by ifupdown's */
-	return json_pack("{s:{s:s}, s:s, s:i, s:b, s:b, s:o, s:s*, s:s*, s:{s:o, s:o}}", "match", "macaddress", f->mac, "set-name", f->device, "mtu",
-			 (int)f->mtu, "dhcp4", 0, "dhcp6", 0, "addresses", addresses, "gateway4", f->gateway4, "gateway6", f->gateway6, "nameservers",
-			 "addresses", servers, "search", search);
+	return json_pack("{s:{s:s}, s:s, s:i, s:b, s:b, s:o, s:s*, s:s*, s:{s:o, s:o}}", "match", "macaddress", f->mac,
+			 "set-name", f->device, "mtu", (int)f->mtu, "dhcp4", 0, "dhcp6", 0, "addresses", addresses, "gateway4",
+			 f->gateway4, "gateway6", f->gateway6, "nameservers", "addresses", servers, "search", search);
 }
 
 static char *network_config(const struct isolate_parts *parts)

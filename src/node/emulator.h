@@ -3,8 +3,8 @@
 #define NODE_EMULATOR_H
 
 /*
- * What a QEMU of this host says of itself. It is asked once for each file that is its program, and again when that was replaced: what was
- * handed out before stays as it was until its last holder lets it go. From any thread.
+ * What a QEMU of this host says of itself. It is asked once for each file that is its program, and again when that was
+ * replaced: what was handed out before stays as it was until its last holder lets it go. From any thread.
  */
 
 #include "base/err.h"

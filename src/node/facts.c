@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Each fact is a row of the table: a name, a test that fills `detail`, and the hint that is shown when it fails. Tests ask the kernel
- * by doing the harmless beginning of the real thing (open a file system context, ask a flag of an own file), since version numbers
- * say little about what a distribution or a sandbox allows.
+ * Each fact is a row of the table: a name, a test that fills `detail`, and the hint that is shown when it fails. Tests ask the
+ * kernel by doing the harmless beginning of the real thing (open a file system context, ask a flag of an own file), since
+ * version numbers say little about what a distribution or a sandbox allows.
  */
 #include "node/facts.h"
 
@@ -89,7 +89,8 @@ static bool test_mount_api(const struct node *n, struct str *detail)
 		str_printf(detail, "%s", strerrordesc_np(errno));
 		return false;
 	}
-	/* A wrong user namespace is refused with EINVAL or EBADF by a kernel that knows the call, ENOSYS by one that does not. */
+	/* A wrong user namespace is refused with EINVAL or EBADF by a kernel that knows the call, ENOSYS by one that does
+	 * not. */
 	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = 0 };
 	if (syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0 && errno == ENOSYS) {
 		str_puts(detail, "mount_setattr is missing");
@@ -146,11 +147,14 @@ static bool test_loop(const struct node *n, struct str *detail)
 
 static bool test_cgroups(const struct node *n, struct str *detail)
 {
-	bool v2 = fs_exists(AT_FDCWD, "/sys/fs/cgroup/cgroup.controllers"), memory = fs_exists(AT_FDCWD, "/sys/fs/cgroup/memory/cgroup.procs");
+	bool v2 = fs_exists(AT_FDCWD, "/sys/fs/cgroup/cgroup.controllers"),
+	     memory = fs_exists(AT_FDCWD, "/sys/fs/cgroup/memory/cgroup.procs");
 	bool hybrid = fs_exists(AT_FDCWD, "/sys/fs/cgroup/unified/cgroup.procs");
 
 	(void)n;
-	str_puts(detail, v2 ? "version 2" : memory ? hybrid ? "version 1, with a version 2 tree beside it" : "version 1" : "none found");
+	str_puts(detail, v2     ? "version 2" :
+			 memory ? hybrid ? "version 1, with a version 2 tree beside it" : "version 1" :
+				  "none found");
 	return v2 || memory;
 }
 
@@ -283,14 +287,14 @@ json_t *facts_read(const struct node *n)
 	for (size_t i = 0; i < ARRAY_SIZE(facts); i++) {
 		own_strbuf struct str detail = { 0 };
 		bool ok = facts[i].test(n, &detail);
-		(void)json_array_append_new(items, json_pack("{s:s, s:b, s:s, s:s, s:s}", "name", facts[i].name, "ok", ok, "need",
-							     facts[i].required ? "required" : "optional", "detail", str_text(&detail),
-							     "hint", ok ? "" : facts[i].hint));
+		(void)json_array_append_new(items, json_pack("{s:s, s:b, s:s, s:s, s:s}", "name", facts[i].name, "ok", ok,
+							     "need", facts[i].required ? "required" : "optional", "detail",
+							     str_text(&detail), "hint", ok ? "" : facts[i].hint));
 	}
 	facts_add_engines(items, n);
 	facts_add_foreign_rules(items);
 	facts_add_short_way(items);
 	(void)uname(&u);
-	return json_pack("{s:s, s:s, s:o, s:o, s:o}", "kernel", u.release, "machine", u.machine, "routes", facts_routes(), "items", items, "resume",
-			 facts_resume());
+	return json_pack("{s:s, s:s, s:o, s:o, s:o}", "kernel", u.release, "machine", u.machine, "routes", facts_routes(),
+			 "items", items, "resume", facts_resume());
 }

@@ -2,7 +2,8 @@
 #ifndef NODE_FACTS_H
 #define NODE_FACTS_H
 
-/* What this host can do, for `carrel doctor`: a list of facts, each tried and not guessed, with what to do about those missing. */
+/* What this host can do, for `carrel doctor`: a list of facts, each tried and not guessed, with what to do about those
+ * missing. */
 
 #include <jansson.h>
 

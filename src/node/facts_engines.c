@@ -19,8 +19,8 @@ static void add(json_t *items, const char *name, int result, const char *detail,
 {
 	bool ok = result >= 0;
 
-	(void)json_array_append_new(items, json_pack("{s:s, s:b, s:s, s:s, s:s}", "name", name, "ok", ok, "need", "optional", "detail",
-						     ok ? detail : e->message, "hint", ok ? "" : e->hint));
+	(void)json_array_append_new(items, json_pack("{s:s, s:b, s:s, s:s, s:s}", "name", name, "ok", ok, "need", "optional",
+						     "detail", ok ? detail : e->message, "hint", ok ? "" : e->hint));
 }
 
 static void add_foreign(json_t *items, const struct machine_board *board)
@@ -50,7 +50,11 @@ static void add_processor(json_t *items, const struct machine_board *here, bool 
 	struct processor p = { 0 };
 	struct err e = { 0 };
 	int r = processor_choose(here->architecture, NULL, kvm, processor_here(), 1, &p, &e);
-	own_str char *detail = mem_printf("%s%s%s", p.level ? p.level : p.model ? p.model : "", p.level ? ": " : "", p.level ? p.model : "");
+	own_str char *detail = mem_printf("%s%s%s",
+					  p.level ? p.level :
+					  p.model ? p.model :
+						    "",
+					  p.level ? ": " : "", p.level ? p.model : "");
 
 	add(items, kvm ? "processor-kvm" : "processor-emulator", r, detail, &e);
 	processor_done(&p);

@@ -26,7 +26,8 @@ static void add_ipv4(const char *table, json_t *list)
 	for (const char *line = strchr(table, '\n'); line && line[1]; line = strchr(line + 1, '\n')) {
 		char device[32], text[INET_ADDRSTRLEN];
 		unsigned destination, mask;
-		if (sscanf(line + 1, "%31s %x %*s %*s %*s %*s %*s %x", device, &destination, &mask) != 3 || !mask || !is_foreign(device))
+		if (sscanf(line + 1, "%31s %x %*s %*s %*s %*s %*s %x", device, &destination, &mask) != 3 || !mask ||
+		    !is_foreign(device))
 			continue;
 		struct in_addr address = { destination };
 		unsigned length = (unsigned)__builtin_popcount(mask), first = ntohl(destination) >> 16;
@@ -43,7 +44,8 @@ static void add_ipv6(const char *table, json_t *list)
 		char digits[33], device[32], text[INET6_ADDRSTRLEN];
 		unsigned char bytes[16];
 		unsigned length, byte;
-		if (sscanf(line, "%32s %x %*s %*s %*s %*s %*s %*s %*s %31s", digits, &length, device) != 3 || strlen(digits) != 32 || !length)
+		if (sscanf(line, "%32s %x %*s %*s %*s %*s %*s %*s %*s %31s", digits, &length, device) != 3 ||
+		    strlen(digits) != 32 || !length)
 			continue;
 		for (int i = 0; i < 16; i++)
 			bytes[i] = sscanf(digits + 2 * i, "%2x", &byte) == 1 ? (unsigned char)byte : 0;
@@ -71,8 +73,9 @@ void facts_add_foreign_rules(json_t *items)
 	int count = filter_facts(found, FOREIGN_MOST, NULL);
 
 	for (int i = 0; i < count && i < FOREIGN_MOST; i++)
-		(void)json_array_append_new(items, json_pack("{s:s, s:b, s:s, s:s, s:s}", "name", "foreign-rules", "ok", 0, "need", "optional",
-							     "detail", found[i].what, "hint", found[i].advice));
+		(void)json_array_append_new(items,
+					    json_pack("{s:s, s:b, s:s, s:s, s:s}", "name", "foreign-rules", "ok", 0, "need",
+						      "optional", "detail", found[i].what, "hint", found[i].advice));
 }
 
 void facts_add_short_way(json_t *items)
@@ -80,7 +83,8 @@ void facts_add_short_way(json_t *items)
 	struct err e = { 0 };
 	bool ok = fast_probe(&e) >= 0;
 
-	(void)json_array_append_new(items, json_pack("{s:s, s:b, s:s, s:s, s:s}", "name", "short-way", "ok", ok, "need", "optional", "detail",
-						     ok ? "packets of allowed connections between workspaces skip bridge and routing" : e.message, "hint",
-						     ok ? "" : e.hint));
+	(void)json_array_append_new(
+		items, json_pack("{s:s, s:b, s:s, s:s, s:s}", "name", "short-way", "ok", ok, "need", "optional", "detail",
+				 ok ? "packets of allowed connections between workspaces skip bridge and routing" : e.message,
+				 "hint", ok ? "" : e.hint));
 }

@@ -6,7 +6,8 @@
 
 #include <jansson.h>
 
-/* Prefixes of this host's routes but the default, link-local, multicast and those by our own bridges: pools must not overlap them. */
+/* Prefixes of this host's routes but the default, link-local, multicast and those by our own bridges: pools must not overlap
+ * them. */
 json_t *facts_routes(void);
 /* One item for each rule of another program that drops our packets, as in facts.h. */
 void facts_add_foreign_rules(json_t *items);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Since Linux 6.7 a user namespace can have a binfmt_misc of its own: each workspace then registers what it needs and nobody else
- * sees it. On older kernels the host's own is asked, where `carrel doctor --fix` registers for everybody. Which of the two a kernel is
- * for is found out by doing it, once.
+ * Theory. Since Linux 6.7 a user namespace can have a binfmt_misc of its own: each workspace then registers what it needs and
+ * nobody else sees it. On older kernels the host's own is asked, where `carrel doctor --fix` registers for everybody. Which of
+ * the two a kernel is for is found out by doing it, once.
  */
 #include "node/foreign.h"
 
@@ -35,8 +35,8 @@ static bool own_in_namespaces;
 
 static void try_namespace(void)
 {
-	static const char *const argv[] = { "/usr/bin/unshare", "--user", "--map-root-user", "--mount", "/bin/mount", "-t", "binfmt_misc", "none",
-					    "/tmp", NULL };
+	static const char *const argv[] = { "/usr/bin/unshare", "--user", "--map-root-user", "--mount", "/bin/mount", "-t",
+					    "binfmt_misc", "none", "/tmp", NULL };
 	struct err ignored;
 
 	own_in_namespaces = proc_run(argv, 4096, NULL, &ignored) >= 0;
@@ -55,12 +55,15 @@ int foreign_check(const struct machine_board *board, struct err *e)
 	if (board == machine_board_here() || registered(board))
 		return 0;
 	if (access(board->user_program, X_OK) < 0) {
-		(void)err_set(e, ERR_UNSUPPORTED, "programs of %s do not run here: %s is missing", board->machine, board->user_program);
+		(void)err_set(e, ERR_UNSUPPORTED, "programs of %s do not run here: %s is missing", board->machine,
+			      board->user_program);
 		return err_hint(e, "install qemu-user-static");
 	}
 	if (workspaces_register())
 		return 0;
-	(void)err_set(e, ERR_UNSUPPORTED, "programs of %s do not run here: this kernel has no binfmt_misc for namespaces (Linux 6.7)", board->machine);
+	(void)err_set(e, ERR_UNSUPPORTED,
+		      "programs of %s do not run here: this kernel has no binfmt_misc for namespaces (Linux 6.7)",
+		      board->machine);
 	return err_hint(e, "register it for the whole host, as root: carrel doctor --fix");
 }
 

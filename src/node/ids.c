@@ -53,7 +53,8 @@ int ids_take(struct ids *i, uint64_t *ret_first_id, struct err *e)
 
 static bool find(const struct ids *i, uint64_t first_id, uint64_t *ret_at)
 {
-	if (first_id < i->first_id || (first_id - i->first_id) % IDS_PER_RANGE || (first_id - i->first_id) / IDS_PER_RANGE >= i->ranges)
+	if (first_id < i->first_id || (first_id - i->first_id) % IDS_PER_RANGE ||
+	    (first_id - i->first_id) / IDS_PER_RANGE >= i->ranges)
 		return false;
 	*ret_at = (first_id - i->first_id) / IDS_PER_RANGE;
 	return true;

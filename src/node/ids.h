@@ -3,9 +3,9 @@
 #define NODE_IDS_H
 
 /*
- * Ranges of 65536 user and group ids. Each workspace has one of its own while it has volumes or processes, and no range is ever given
- * twice at a time. Who has which is kept in the workspaces' records (truth.json); this table is filled from them at start. The
- * range given back longest ago is given out last, so that ids are reused late. Any thread.
+ * Ranges of 65536 user and group ids. Each workspace has one of its own while it has volumes or processes, and no range is ever
+ * given twice at a time. Who has which is kept in the workspaces' records (truth.json); this table is filled from them at
+ * start. The range given back longest ago is given out last, so that ids are reused late. Any thread.
  */
 
 #include <stdbool.h>

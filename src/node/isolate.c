@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. The cgroups of a workspace are found by its id, its runner by its run folder; nothing is remembered here but
- * the host's cgroup layout. So every call may be repeated, and works for what another agent made.
+ * Theory of operation. The cgroups of a workspace are found by its id, its runner by its run folder; nothing is remembered here
+ * but the host's cgroup layout. So every call may be repeated, and works for what another agent made.
  */
 #include "node/isolate.h"
 
@@ -53,10 +53,12 @@ static bool is_native(const struct assignment *a)
 }
 
 /* *ret_notice: what the user should know about the choice, or NULL. */
-static int choose_engine(const struct node *n, const struct assignment *a, const struct engine **ret_engine, char **ret_notice, struct err *e)
+static int choose_engine(const struct node *n, const struct assignment *a, const struct engine **ret_engine, char **ret_notice,
+			 struct err *e)
 {
 	struct engine_host host = { .programs = runs_programs(a->image) };
-	const struct machine_board *board = a->image->architecture ? machine_board(a->image->architecture) : machine_board_here();
+	const struct machine_board *board = a->image->architecture ? machine_board(a->image->architecture) :
+								     machine_board_here();
 	struct err why = { 0 };
 	bool automatic = a->spec->engine == ENGINE_AUTO && isolate_is_machine(a);
 
@@ -80,13 +82,17 @@ static int find_machine(const struct node *n, const struct assignment *a, const 
 			struct launch_machine *host, struct err *e)
 {
 	struct digest kernel;
-	struct machine_wanted wanted = { .architecture = a->image->architecture ? a->image->architecture : machine_board_here()->architecture,
-					 .kernel = &kernel, .kernel_fd = parts ? parts->kernel_fd : -1, .kvm = l->engine == &engine_kvm,
+	struct machine_wanted wanted = { .architecture = a->image->architecture ? a->image->architecture :
+										  machine_board_here()->architecture,
+					 .kernel = &kernel,
+					 .kernel_fd = parts ? parts->kernel_fd : -1,
+					 .kvm = l->engine == &engine_kvm,
 					 .cpu = a->spec->machine ? a->spec->machine->cpu : NULL };
 
 	if (!a->kernel && !a->image->machine) { /* disks bring their own */
 		(void)err_set(e, ERR_UNSUPPORTED, "the site has no kernel for machines of %s", wanted.architecture);
-		return err_hint(e, "carrel kernel import linux-%s debian:bookworm --arch %s", wanted.architecture, wanted.architecture);
+		return err_hint(e, "carrel kernel import linux-%s debian:bookworm --arch %s", wanted.architecture,
+				wanted.architecture);
 	}
 	int r = a->kernel ? digest_parse(a->kernel->digest, &kernel, e) : 0;
 	if (!a->kernel)
@@ -108,7 +114,8 @@ const char *isolate_engine_name(const struct node *n, const struct assignment *a
 
 bool isolate_ran_as_machine(const struct report *r)
 {
-	return r->engine && (str_eq(r->engine, spec_engine_names[ENGINE_EMULATOR]) || str_eq(r->engine, spec_engine_names[ENGINE_KVM]));
+	return r->engine &&
+	       (str_eq(r->engine, spec_engine_names[ENGINE_EMULATOR]) || str_eq(r->engine, spec_engine_names[ENGINE_KVM]));
 }
 
 int isolate_can_start(struct node *n, const struct assignment *a, struct err *e)
@@ -127,8 +134,8 @@ static char *run_folder(const struct node *n, const char *id) { return mem_print
 static void plan_done_at(struct enforce_plan *p) { enforce_plan_done(p); }
 #define own_plan __attribute__((cleanup(plan_done_at)))
 
-static int make_plan(const struct node *n, const char *name, const struct assignment *a, uint64_t first_id, struct enforce_plan *ret_plan,
-		     struct err *e)
+static int make_plan(const struct node *n, const char *name, const struct assignment *a, uint64_t first_id,
+		     struct enforce_plan *ret_plan, struct err *e)
 {
 	struct enforce_limits limits = { 0 };
 
@@ -138,7 +145,8 @@ static int make_plan(const struct node *n, const char *name, const struct assign
 		limits.kvm = isolate_is_machine(a) && a->spec->engine != ENGINE_EMULATOR;
 		if (isolate_is_machine(a)) {
 			limits.processors = machine_processors(wanted.cpu_milli, MACHINE_PROCESSORS_MOST);
-			limits.memory_bytes = machine_memory(machine_memory_wish(wanted.memory_bytes, a->image ? a->image->machine : NULL)) +
+			limits.memory_bytes = machine_memory(machine_memory_wish(wanted.memory_bytes,
+										 a->image ? a->image->machine : NULL)) +
 					      MACHINE_ALLOWANCE;
 		}
 	}
@@ -226,7 +234,8 @@ static void fill_volumes(const struct isolate_parts *parts, struct launch_volume
 			l->root_mount = v->mount.mount_fd >= 0 ? &v->mount : NULL;
 		}
 		else
-			volumes[l->volume_count++] = (struct launch_volume){ v->spec->name, v->fd, v->spec->mount, v->spec->read_only };
+			volumes[l->volume_count++] = (struct launch_volume){ v->spec->name, v->fd, v->spec->mount,
+									     v->spec->read_only };
 	}
 	l->volumes = volumes;
 }
@@ -242,7 +251,8 @@ static struct launch make_launch(const struct assignment *a, const struct enforc
 		.first_id = (uint32_t)first_id,
 		.root_fd = -1,
 		.run = a->run,
-		.cgroups = { (const char *const *)plan->v1, plan->v2, plan->freeze_path, plan->freeze_text, plan->thaw_text, plan->processors },
+		.cgroups = { (const char *const *)plan->v1, plan->v2, plan->freeze_path, plan->freeze_text, plan->thaw_text,
+			     plan->processors },
 		.held = a->held,
 		.throw_away = a->spec->remove_on_exit,
 	};
@@ -267,7 +277,9 @@ int isolate_launch(struct node *n, const struct assignment *a, uint64_t first_id
 		r = make_run_folder(run, e);
 	if (r < 0)
 		return r;
-	l->cgroups = (struct launch_cgroups){ (const char *const *)plan.v1, plan.v2, plan.freeze_path, plan.freeze_text, plan.thaw_text, plan.processors };
+	l->cgroups = (struct launch_cgroups){
+		(const char *const *)plan.v1, plan.v2, plan.freeze_path, plan.freeze_text, plan.thaw_text, plan.processors
+	};
 	l->run_dir = run;
 	return engine_launch(l, &result, e);
 }
@@ -287,8 +299,8 @@ static const char *began_of(const struct launch *l, const struct isolate_parts *
 }
 
 /* One try. -EBADMSG: the template that it began from is of no use; -ESTALE: that may be so, or the host was busy. */
-static int try_launch(struct node *n, const struct record *r, const struct isolate_parts *parts, struct launch *l, struct launch_machine *host,
-		      bool templates, struct launch_result *ret_result, struct err *e)
+static int try_launch(struct node *n, const struct record *r, const struct isolate_parts *parts, struct launch *l,
+		      struct launch_machine *host, bool templates, struct launch_result *ret_result, struct err *e)
 {
 	struct launch_memory memory = { .folder_fd = -1, .state_fd = -1 };
 	own_str char *notice = NULL;
@@ -328,7 +340,8 @@ static int launch_with_templates(struct node *n, const struct record *r, const s
 		if (done == 0) {
 			err_clear(e); /* nothing failed in the end */
 			templates_fail(n->templates, l, of_no_use);
-			set_text(&r->truth.report->notice, mem_printf("it was booted: going on from a template failed (%s)", why.message));
+			set_text(&r->truth.report->notice,
+				 mem_printf("it was booted: going on from a template failed (%s)", why.message));
 		}
 	} else if (done == 0 && l->engine->machine) {
 		if (str_eq(r->truth.report->began, "boot"))
@@ -339,8 +352,8 @@ static int launch_with_templates(struct node *n, const struct record *r, const s
 	return done;
 }
 
-int isolate_start(struct node *n, const struct record *r, struct isolate_parts *parts, bool paused, bool maintenance, uint64_t *ret_pid,
-		  struct err *e)
+int isolate_start(struct node *n, const struct record *r, struct isolate_parts *parts, bool paused, bool maintenance,
+		  uint64_t *ret_pid, struct err *e)
 {
 	own_plan struct enforce_plan plan = { 0 };
 	own_str char *run = run_folder(n, r->id), *log_folder = record_path(r, "log"), *log = record_path(r, "log/output");
@@ -476,7 +489,8 @@ int isolate_stop(struct node *n, const struct record *r, uint64_t timeout_ms, st
 	return done == -EHOSTUNREACH ? 0 : done; /* gone already: the connection tells */
 }
 
-int isolate_connect_machine(struct node *n, const char *id, const struct launch_interface *interfaces, size_t count, struct err *e)
+int isolate_connect_machine(struct node *n, const char *id, const struct launch_interface *interfaces, size_t count,
+			    struct err *e)
 {
 	own_str char *run = run_folder(n, id);
 	return runner_connect(run, interfaces, count, e);
@@ -559,7 +573,8 @@ int isolate_freeze_volumes(struct node *n, const struct record *r, bool freeze, 
 	return done;
 }
 
-int isolate_grow_volume(struct node *n, const struct record *r, const struct isolate_volume *v, uint64_t size_bytes, struct err *e)
+int isolate_grow_volume(struct node *n, const struct record *r, const struct isolate_volume *v, uint64_t size_bytes,
+			struct err *e)
 {
 	own_str char *run = run_folder(n, r->id);
 	own_fd int mount_fd = -1, loop_fd = -1;
@@ -614,7 +629,8 @@ json_t *isolate_plan(const struct node *n, const struct assignment *a)
 	struct err e = { 0 };
 
 	for (size_t i = 0; i < a->image->partitions.count; i++)
-		lowers[i] = mem_printf("%s/%s", n->partitions, strchr(partitions[i].digest, ':') ? strchr(partitions[i].digest, ':') + 1 : "");
+		lowers[i] = mem_printf("%s/%s", n->partitions,
+				       strchr(partitions[i].digest, ':') ? strchr(partitions[i].digest, ':') + 1 : "");
 	for (size_t i = 0; i < a->spec->volumes.count; i++)
 		volumes[i] = (struct launch_volume){ specs[i].name, -1, specs[i].mount, specs[i].read_only };
 	int r = make_plan(n, a->id, a, n->config.first_id, &plan, &e);

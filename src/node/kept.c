@@ -29,9 +29,10 @@ static void list_owner(const struct node *n, const char *owner, json_t *list)
 		int fd = -1;
 		bool in_use = volume_open(path, &fd, NULL) < 0;
 		own_close(&fd);
-		(void)json_array_append_new(list, json_pack("{s:I, s:o, s:I, s:I, s:b}", "owner", (json_int_t)uid, "name",
-							    json_stringn(entry->d_name, strlen(entry->d_name) - strlen(".ext4")), "size",
-							    (json_int_t)size, "used", (json_int_t)used, "in-use", in_use));
+		(void)json_array_append_new(list,
+					    json_pack("{s:I, s:o, s:I, s:I, s:b}", "owner", (json_int_t)uid, "name",
+						      json_stringn(entry->d_name, strlen(entry->d_name) - strlen(".ext4")),
+						      "size", (json_int_t)size, "used", (json_int_t)used, "in-use", in_use));
 	}
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. The log is a chain of files, LOG.3 (oldest) to LOG; rotation renames. The reader holds one of them open and knows
- * it by its inode, so a rotation does not disturb it: at the end of a file it looks where in the chain that file is now, and the
- * next one is where it goes on. A record that is not whole yet is read again later; bytes that are no record are skipped up to the
- * next mark.
+ * Theory of operation. The log is a chain of files, LOG.3 (oldest) to LOG; rotation renames. The reader holds one of them open
+ * and knows it by its inode, so a rotation does not disturb it: at the end of a file it looks where in the chain that file is
+ * now, and the next one is where it goes on. A record that is not whole yet is read again later; bytes that are no record are
+ * skipped up to the next mark.
  */
 #include "node/logs.h"
 
@@ -120,7 +120,8 @@ static void find_tail(struct logs *l, size_t lines, struct place *ret_place)
 		while (read_record(l, &h))
 			for (uint32_t i = 0; i < h.length; i++) {
 				if (at_start)
-					ring[seen++ % lines] = (struct place){ age, l->at - (off_t)sizeof h - (off_t)h.length, i };
+					ring[seen++ % lines] = (struct place){ age, l->at - (off_t)sizeof h - (off_t)h.length,
+									       i };
 				at_start = l->record[1 + i] == '\n';
 			}
 		*ret_place = (struct place){ age, l->at, 0 };
@@ -228,12 +229,13 @@ static void on_notify(void *data, uint32_t events)
 	logs_go_on(l);
 }
 
-struct logs *logs_new(struct loop *loop, const char *path, const struct logs_request *request, struct ws *ws, bool (*live)(void *data),
-		      void (*end)(void *data), void *data)
+struct logs *logs_new(struct loop *loop, const char *path, const struct logs_request *request, struct ws *ws,
+		      bool (*live)(void *data), void (*end)(void *data), void *data)
 {
 	struct logs *l = mem_alloc(sizeof *l);
 
-	*l = (struct logs){ .loop = loop, .path = mem_strdup(path), .request = *request, .ws = ws, .live = live, .end = end, .data = data };
+	*l = (struct logs){ .loop = loop, .path = mem_strdup(path), .request = *request, .ws = ws, .live = live, .end = end,
+			    .data = data };
 	l->fd = l->notify_fd = -1;
 	own_str char *folder = mem_strndup(path, (size_t)(strrchr(path, '/') - path));
 	if (request->follow)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. Each QEMU is asked once which boards it knows; the newest version is taken, since an alias would mean another
- * machine after an upgrade. Kernel and initramfs are functions of the kernel partition and of carrel-init, named by digests, so
- * they are made once and stay right when either changes. A try that failed is made again: what was missing may be there now.
+ * Theory of operation. Each QEMU is asked once which boards it knows; the newest version is taken, since an alias would mean
+ * another machine after an upgrade. Kernel and initramfs are functions of the kernel partition and of carrel-init, named by
+ * digests, so they are made once and stay right when either changes. A try that failed is made again: what was missing may be
+ * there now.
  */
 #include "node/machine.h"
 

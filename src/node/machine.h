@@ -3,8 +3,8 @@
 #define NODE_MACHINE_H
 
 /*
- * What this host has for virtual machines: QEMU for one processor or another with its newest board, and the files made from kernel
- * partitions in STATE/node/machines. Found at first use. From any thread.
+ * What this host has for virtual machines: QEMU for one processor or another with its newest board, and the files made from
+ * kernel partitions in STATE/node/machines. Found at first use. From any thread.
  */
 
 #include "base/hash.h"
@@ -24,8 +24,10 @@ struct machine_wanted {
 	const char *cpu;            /* processor that is wished; NULL: the pool's baseline */
 };
 
-/* For struct launch, but for partition_fds; what it names lives as long as `m`. ERR_UNSUPPORTED says what is missing, and what to do. */
-int machines_host(struct machines *m, const struct machine_wanted *wanted, struct launch_machine *ret_host, struct err *e) must_check;
+/* For struct launch, but for partition_fds; what it names lives as long as `m`. ERR_UNSUPPORTED says what is missing, and what
+ * to do. */
+int machines_host(struct machines *m, const struct machine_wanted *wanted, struct launch_machine *ret_host,
+		  struct err *e) must_check;
 /* QEMU for machines of this processor is here, or what to install. */
 int machines_check(const struct machine_board *board, struct err *e) must_check;
 

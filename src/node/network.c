@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. One lock guards directory, locals and what is known to be made; whoever holds it may talk to the kernel, which
- * takes a millisecond for one workspace. A start goes through alone (networks_attach: bridge, elements, names); everything else - the
- * service's messages, newer wishes, the regular look at the kernel - only notes that something changed and leaves the work to one job,
- * so that a hundred changes are one application of the rules.
+ * Theory of operation. One lock guards directory, locals and what is known to be made; whoever holds it may talk to the kernel,
+ * which takes a millisecond for one workspace. A start goes through alone (networks_attach: bridge, elements, names);
+ * everything else - the service's messages, newer wishes, the regular look at the kernel - only notes that something changed
+ * and leaves the work to one job, so that a hundred changes are one application of the rules.
  *
  * Networks whose last workspace left keep bridge and dnsmasq for a while, as the next one costs less then.
  */
@@ -203,7 +203,10 @@ static void keep_first(int r, struct err *one, int *first, struct err *e)
 }
 
 /* For `carrel why`. */
-static void note_problem(struct local *l, int r, const struct err *e) { (void)snprintf(l->problem, sizeof l->problem, "%s", r < 0 ? e->message : ""); }
+static void note_problem(struct local *l, int r, const struct err *e)
+{
+	(void)snprintf(l->problem, sizeof l->problem, "%s", r < 0 ? e->message : "");
+}
 
 static int follow_links(struct networks *s, struct local *l, struct err *e)
 {
@@ -217,7 +220,8 @@ static int follow_links(struct networks *s, struct local *l, struct err *e)
 	return r;
 }
 
-/* What fails for one workspace or network (a bridge of the site that is gone) does not hold up the others; no port is made without rules. */
+/* What fails for one workspace or network (a bridge of the site that is gone) does not hold up the others; no port is made
+ * without rules. */
 static int work_all(struct networks *s, struct err *e)
 {
 	struct err one;
@@ -307,7 +311,8 @@ static void job_run(void *data)
 	(void)pthread_mutex_unlock(&s->lock);
 	if (r == 0)
 		r = network_connect_machines(s, NULL, &e);
-	s->failed = r < 0 && strncmp(s->said, e.message, sizeof s->said - 1) != 0; /* the same again is neither news nor urgent: the next look tries it */
+	/* the same again is neither news nor urgent: the next look tries it */
+	s->failed = r < 0 && strncmp(s->said, e.message, sizeof s->said - 1) != 0;
 	(void)snprintf(s->said, sizeof s->said, "%s", r < 0 ? e.message : "");
 	if (s->failed)
 		log_error(&e, "networks");

@@ -3,9 +3,10 @@
 #define NODE_NETWORK_H
 
 /*
- * The networks of this host: what the service decides about them (directory.h) meets bridges (network/link.h), rules (network/filter.h),
- * addresses and names (network/names.h) and the metadata address. A workspace that has attachments is a `local` from before its ports
- * exist until after they are gone; rules, names and metadata follow from directory and locals, and are made anew whenever one changes.
+ * The networks of this host: what the service decides about them (directory.h) meets bridges (network/link.h), rules
+ * (network/filter.h), addresses and names (network/names.h) and the metadata address. A workspace that has attachments is a
+ * `local` from before its ports exist until after they are gone; rules, names and metadata follow from directory and locals,
+ * and are made anew whenever one changes.
  *
  * What is made on the host carries the instance: four hex digits from the agent's state folder and name.
  */

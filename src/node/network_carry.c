@@ -121,8 +121,8 @@ int network_look_after_carried(struct networks *s, struct err *e)
 	return r;
 }
 
-int network_carry_of(struct networks *s, const struct attachment *a, const struct network **ret_network, struct carried **ret_carried,
-		     struct err *e)
+int network_carry_of(struct networks *s, const struct attachment *a, const struct network **ret_network,
+		     struct carried **ret_carried, struct err *e)
 {
 	const struct network *w = *ret_network = map_get(&s->directory.networks, a->network);
 

@@ -39,14 +39,17 @@ static const char *name_server(const struct network *w, bool ipv6)
 	return NULL;
 }
 
-/* What stands in one is its own. The default route goes by the first interface; on a bridge of the site IPv6's comes by advertisement. */
-static void fill_interface(const struct network *w, const struct carried *c, const struct attachment *a, bool first, struct launch_interface *out)
+/* What stands in one is its own. The default route goes by the first interface; on a bridge of the site IPv6's comes by
+ * advertisement. */
+static void fill_interface(const struct network *w, const struct carried *c, const struct attachment *a, bool first,
+			   struct launch_interface *out)
 {
 	char zone[80];
 	bool ours = w->kind != NETWORK_BRIDGE;
 
-	*out = (struct launch_interface){ .port = mem_strdup(a->port), .bridge = mem_strdup(c->bridge), .device = mem_strdup(a->device),
-					  .mac = mem_strdup(a->mac), .mtu = (uint32_t)w->mtu, .isolated = ours, .vlan = c->vlan ? 0 : (uint16_t)w->vlan,
+	*out = (struct launch_interface){ .port = mem_strdup(a->port), .bridge = mem_strdup(c->bridge),
+					  .device = mem_strdup(a->device), .mac = mem_strdup(a->mac), .mtu = (uint32_t)w->mtu,
+					  .isolated = ours, .vlan = c->vlan ? 0 : (uint16_t)w->vlan,
 					  .ipv4 = copy_or_null(a->ipv4), .ipv6 = copy_or_null(a->ipv6) };
 	out->gateway4 = first && a->ipv4 ? gateway_or_null(w->ipv4) : NULL;
 	if (!ours) {
@@ -61,8 +64,8 @@ static void fill_interface(const struct network *w, const struct carried *c, con
 	out->pool6 = !first && a->ipv6 ? copy_or_null(w->ipv6) : NULL;
 }
 
-int network_list_interfaces(struct networks *s, const struct assignment *a, struct launch_interface **ret_list, size_t *ret_count,
-			    struct err *e)
+int network_list_interfaces(struct networks *s, const struct assignment *a, struct launch_interface **ret_list,
+			    size_t *ret_count, struct err *e)
 {
 	const struct attachment *all = a->attachments.items;
 	struct launch_interface *list = *ret_list = mem_alloc_array(a->attachments.count + 1, sizeof *list);
@@ -96,9 +99,10 @@ static struct link_port port_of(const struct local *l, const struct launch_inter
 {
 	uint32_t number = (uint32_t)strtoul(f->device + strcspn(f->device, "0123456789"), NULL, 10);
 
-	return (struct link_port){ .port = f->port, .bridge = f->bridge, .owner = l->wish.id, .device = f->device, .mac = f->mac,
-				   .index = LINK_INSIDE_FIRST + number, .mtu = f->mtu, .isolated = f->isolated, .vlan = f->vlan,
-				   .ipv4 = f->ipv4, .ipv6 = f->ipv6, .gateway4 = f->gateway4, .gateway6 = f->gateway6, .pool6 = f->pool6 };
+	return (struct link_port){ .port = f->port, .bridge = f->bridge, .owner = l->wish.id, .device = f->device,
+				   .mac = f->mac, .index = LINK_INSIDE_FIRST + number, .mtu = f->mtu, .isolated = f->isolated,
+				   .vlan = f->vlan, .ipv4 = f->ipv4, .ipv6 = f->ipv6, .gateway4 = f->gateway4,
+				   .gateway6 = f->gateway6, .pool6 = f->pool6 };
 }
 
 int network_rejoin(struct networks *s, const struct local *l, size_t attachment, struct err *e)

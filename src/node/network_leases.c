@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. On a bridge of the site without a pool of ours, the site's DHCP says which address a workspace has. The kernel's filter lets the
- * workspace use what it was given the moment it is given (network/filter_site.c); here it is learned, so that rules of others can name the
- * workspace, and taken back when its time is over, when the server refuses it, or when it is given back: whoever kept it would be
- * taken for the next one who gets it.
+ * Theory. On a bridge of the site without a pool of ours, the site's DHCP says which address a workspace has. The kernel's
+ * filter lets the workspace use what it was given the moment it is given (network/filter_site.c); here it is learned, so that
+ * rules of others can name the workspace, and taken back when its time is over, when the server refuses it, or when it is given
+ * back: whoever kept it would be taken for the next one who gets it.
  *
- * Two sources: the filter's set, which also knows what was given while no agent ran (without its time, until it is renewed), and the frames
- * themselves (network/lease.h). They are read once a second and at most so many, so a workspace that sends more of them costs nothing but
- * its own lease: what was lost may have been a return. Nobody ends the lease of another: a return counts by its holder alone, on his port,
- * of his hardware address and an address that he has; only the server does, when it gives the address to the next one.
+ * Two sources: the filter's set, which also knows what was given while no agent ran (without its time, until it is renewed),
+ * and the frames themselves (network/lease.h). They are read once a second and at most so many, so a workspace that sends more
+ * of them costs nothing but its own lease: what was lost may have been a return. Nobody ends the lease of another: a return
+ * counts by its holder alone, on his port, of his hardware address and an address that he has; only the server does, when it
+ * gives the address to the next one.
  *
  * An address is named in rules only if nothing else of the site is called so: none of a pool, none that another one has, too.
  */
@@ -144,12 +145,15 @@ static void name(const struct networks *s, struct learned *l, const unsigned cha
 	l->look = s->lease_look;
 }
 
-/* The server gave it to somebody else. What both were given since the last look has no order: nobody is named by it until one asks again. */
+/* The server gave it to somebody else. What both were given since the last look has no order: nobody is named by it until one
+ * asks again. */
 static void end_elsewhere(struct networks *s, const struct learned *mine)
 {
 	for (size_t i = 0; i < s->learned.capacity; i++) {
 		struct learned *l = s->learned.entries[i].key ? s->learned.entries[i].value : NULL;
-		struct lease_held *h = l && l != mine && str_eq(l->bridge, mine->bridge) && l->vlan == mine->vlan ? held_of(l, mine->address) : NULL;
+		struct lease_held *h = l && l != mine && str_eq(l->bridge, mine->bridge) && l->vlan == mine->vlan ?
+					       held_of(l, mine->address) :
+					       NULL;
 		bool named = h && is_named(l, h->address);
 		if (!h || (named && l->look == s->lease_look))
 			continue;
@@ -194,7 +198,8 @@ static void hear(struct networks *s, struct learned *l)
 	if (r == -ENETDOWN)
 		l->fd = -1;
 	if (r == -ENOBUFS && *l->text) {
-		log_warn("port %s sends more DHCP than is listened to: its address %s is taken back until it asks again", l->port, l->text);
+		log_warn("port %s sends more DHCP than is listened to: its address %s is taken back until it asks again",
+			 l->port, l->text);
 		l->over = true;
 	}
 	if (l->timed && *l->text && now_ms() >= l->end_ms)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Each network's names process (network/names_front.h) asks us for each query: who it is comes as an address, which the filter has
- * proven. What is answered follows from the same words as the rules for packets, at that moment, so there is nothing to be told when
- * they change. We connect to it, again when it or we were started anew; until then it holds its questions back.
+ * Theory. Each network's names process (network/names_front.h) asks us for each query: who it is comes as an address, which the
+ * filter has proven. What is answered follows from the same words as the rules for packets, at that moment, so there is nothing
+ * to be told when they change. We connect to it, again when it or we were started anew; until then it holds its questions back.
  *
- * A name, or whose an address is, is told when either of the two may connect to the other by any service. Names outside are for those that may
- * go there: otherwise a query would carry out what packets may not.
+ * A name, or whose an address is, is told when either of the two may connect to the other by any service. Names outside are for
+ * those that may go there: otherwise a query would carry out what packets may not.
  */
 #include "node/network_private.h"
 
@@ -37,7 +37,8 @@ static const struct member_address *address_on(const struct member *m, const cha
 	const struct member_address *a = m->addresses.items;
 
 	for (size_t i = 0; i < m->addresses.count; i++)
-		if ((!network || str_eq(a[i].network, network)) && (!text || str_eq(a[i].ipv4, text) || str_eq(a[i].ipv6, text)))
+		if ((!network || str_eq(a[i].network, network)) &&
+		    (!text || str_eq(a[i].ipv4, text) || str_eq(a[i].ipv6, text)))
 			return &a[i];
 	return NULL;
 }
@@ -65,11 +66,12 @@ static bool talk(struct networks *s, const struct member *a, const struct member
 	for (size_t i = 0; i < 2; i++) {
 		const struct local *l = map_get(&s->locals, both[i].id);
 		if (l)
-			workspaces[locals++] = (struct filter_workspace){ l->wish.id, l->wish.spec, l->wish.attachments.items, l->wish.attachments.count,
-									  l->wish.owner_uid };
+			workspaces[locals++] = (struct filter_workspace){ l->wish.id, l->wish.spec, l->wish.attachments.items,
+									  l->wish.attachments.count, l->wish.owner_uid };
 	}
-	const struct filter_intent intent = { .instance = s->instance, .networks = networks, .network_count = count, .members = both, .member_count = 2,
-					      .workspaces = workspaces, .workspace_count = locals };
+	const struct filter_intent intent = { .instance = s->instance, .networks = networks, .network_count = count,
+					      .members = both, .member_count = 2, .workspaces = workspaces,
+					      .workspace_count = locals };
 	return filter_may_talk(&intent, a->id, b->id, network) || filter_may_talk(&intent, b->id, a->id, network);
 }
 
@@ -113,7 +115,8 @@ static bool find_server(const struct networks *s, const char *network, const str
 	return inet_pton(six ? AF_INET6 : AF_INET, gateway, d->server.bytes) == 1;
 }
 
-static enum names_verdict decide(struct networks *s, const char *voice, const struct names_question *q, struct names_decision *d)
+static enum names_verdict decide(struct networks *s, const char *voice, const struct names_question *q,
+				 struct names_decision *d)
 {
 	char text[NETWORK_ADDRESS_SIZE], label[QUESTION_NAME_SIZE];
 	const char *network = voice;

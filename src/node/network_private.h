@@ -113,25 +113,26 @@ int network_sweep_vlans(struct networks *s, struct err *e) must_check; /* what n
 int network_clean_vlans(const char *instance, struct err *e) must_check;
 
 /* Networks of an assignment are carried here, and what its launch needs of them; freed like isolate_parts. */
-int network_list_interfaces(struct networks *s, const struct assignment *a, struct launch_interface **ret_list, size_t *ret_count,
-			    struct err *e) must_check;
+int network_list_interfaces(struct networks *s, const struct assignment *a, struct launch_interface **ret_list,
+			    size_t *ret_count, struct err *e) must_check;
 
 /* network_carry.c. Its bridge is there, and who answers on it. */
 int network_carry(struct networks *s, const struct network *w, struct carried **ret_carried, struct err *e) must_check;
 /* The network of an attachment is carried. */
-int network_carry_of(struct networks *s, const struct attachment *a, const struct network **ret_network, struct carried **ret_carried,
-		     struct err *e) must_check;
+int network_carry_of(struct networks *s, const struct attachment *a, const struct network **ret_network,
+		     struct carried **ret_carried, struct err *e) must_check;
 /* All networks of a workspace that was found running. */
 int network_carry_all(struct networks *s, const struct local *l, struct err *e) must_check;
 /* Names follow the directory; networks that nobody used for long, or that are no more, go. */
 int network_look_after_carried(struct networks *s, struct err *e) must_check;
 
-/* network_interfaces.c, above, and: those of a workspace that runs. Made after the rules were applied, so that a new port meets its own. */
+/* network_interfaces.c, above, and: those of a workspace that runs. Made after the rules were applied, so that a new port meets
+ * its own. */
 int network_compare_links(struct networks *s, struct local *l, struct err *e) must_check;
 int network_remove_links(const struct assignment *before, const struct assignment *now, struct err *e) must_check;
 
-/* network_machine.c. Tells the runners of machines that are due - of one, or with id NULL of all - which interfaces these shall have.
- * Without the lock: QEMU takes its time. */
+/* network_machine.c. Tells the runners of machines that are due - of one, or with id NULL of all - which interfaces these shall
+ * have. Without the lock: QEMU takes its time. */
 int network_connect_machines(struct networks *s, const char *id, struct err *e) must_check;
 
 /* network_names.c, on the loop's thread. Opens what is missing. */

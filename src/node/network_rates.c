@@ -25,7 +25,8 @@ static struct shape_intent intent_of(const struct networks *s, struct shape_port
 	size_t count = 0;
 
 	for (size_t i = 0; i < s->locals.capacity; i++)
-		count += s->locals.entries[i].key ? ((const struct local *)s->locals.entries[i].value)->wish.attachments.count : 0;
+		count += s->locals.entries[i].key ? ((const struct local *)s->locals.entries[i].value)->wish.attachments.count :
+						    0;
 	struct shape_port *ports = *ret_ports = mem_alloc_array(count + 1, sizeof *ports);
 	struct shape_intent intent = { .instance = s->instance, .link_bits = bits ? bits : shape_link_bits(), .ports = ports };
 	for (size_t i = 0; i < s->locals.capacity; i++) {

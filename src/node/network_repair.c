@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What somebody else took away: found at the regular look, and made again. A port whose other end or namespace went is made anew; one that is there, but in
- * no bridge, or down, is put right where it is, so that neither a program inside nor a machine notices more than a pause.
+ * What somebody else took away: found at the regular look, and made again. A port whose other end or namespace went is made
+ * anew; one that is there, but in no bridge, or down, is put right where it is, so that neither a program inside nor a machine
+ * notices more than a pause.
  */
 #include <stdlib.h>
 
@@ -59,7 +60,8 @@ static void join(struct networks *s, struct local *l, size_t i)
 
 	int r = network_rejoin(s, l, i, &e);
 	if (r == 0)
-		log_warn("port %s of workspace %s was taken out of its network by somebody else and is connected again", a->port, l->wish.id);
+		log_warn("port %s of workspace %s was taken out of its network by somebody else and is connected again",
+			 a->port, l->wish.id);
 	else
 		log_error(&e, "workspace %s", l->wish.id);
 }
@@ -72,7 +74,8 @@ void network_miss_ports(struct networks *s)
 	for (size_t i = 0; i < s->locals.capacity && p.count; i++) {
 		struct local *l = s->locals.entries[i].key ? s->locals.entries[i].value : NULL;
 		const struct attachment *a = l ? l->wish.attachments.items : NULL;
-		for (size_t j = 0; l && l->pid && !l->held && !l->machine_due && !l->machine_busy && j < l->wish.attachments.count; j++) {
+		for (size_t j = 0;
+		     l && l->pid && !l->held && !l->machine_due && !l->machine_busy && j < l->wish.attachments.count; j++) {
 			const struct link_found *f = map_get(&p.by_name, a[j].port);
 			const struct carried *c = map_get(&s->carried, a[j].network);
 			unsigned bridge = c ? link_index(c->bridge) : 0;

@@ -71,7 +71,9 @@ void intent_make(struct networks *s, struct intent *out)
 			const char **learned = out->learned + at * NETWORK_INTERFACES;
 			for (size_t j = 0; j < a->attachments.count && j < NETWORK_INTERFACES; j++)
 				learned[j] = network_learned(s, ((const struct attachment *)a->attachments.items)[j].port);
-			out->workspaces[at++] = (struct filter_workspace){ a->id, a->spec, a->attachments.items, a->attachments.count, a->owner_uid, learned };
+			out->workspaces[at++] = (struct filter_workspace){
+				a->id, a->spec, a->attachments.items, a->attachments.count, a->owner_uid, learned
+			};
 		}
 	out->intent.workspace_count = at;
 	out->intent.instance = s->instance;
@@ -116,7 +118,8 @@ static void add_fast(const struct fast_table *t, const char *port, struct device
 	c->in_packets += f ? f->packets : 0;
 }
 
-static json_t *interfaces_of(const struct networks *s, const struct assignment *a, const char *table, const struct fast_table *fast)
+static json_t *interfaces_of(const struct networks *s, const struct assignment *a, const char *table,
+			     const struct fast_table *fast)
 {
 	const struct attachment *all = a->attachments.items;
 	json_t *list = json_array();
@@ -128,10 +131,12 @@ static json_t *interfaces_of(const struct networks *s, const struct assignment *
 			continue;
 		add_fast(fast, all[i].port, &c);
 		(void)json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:I}", "port", all[i].port, "in-bytes",
-								    (json_int_t)c.in_bytes, "in-packets", (json_int_t)c.in_packets, "out-bytes",
-								    (json_int_t)c.out_bytes, "out-packets", (json_int_t)c.out_packets));
+							    (json_int_t)c.in_bytes, "in-packets", (json_int_t)c.in_packets,
+							    "out-bytes", (json_int_t)c.out_bytes, "out-packets",
+							    (json_int_t)c.out_packets));
 		if (learned)
-			(void)json_object_set_new(json_array_get(list, json_array_size(list) - 1), "ipv4", json_string(learned));
+			(void)json_object_set_new(json_array_get(list, json_array_size(list) - 1), "ipv4",
+						  json_string(learned));
 	}
 	return list;
 }
@@ -143,8 +148,9 @@ static json_t *drops_of(const struct filter_counts *counts, const char *id)
 	for (size_t i = 0; i < counts->count; i++) {
 		const struct filter_count *c = &counts->items[i];
 		if (str_eq(c->workspace, id) && !c->allowed && c->packets)
-			(void)json_array_append_new(list, json_pack("{s:s, s:s, s:I}", "rule", c->rule, "side", filter_side_names[c->side],
-								    "packets", (json_int_t)c->packets));
+			(void)json_array_append_new(list,
+						    json_pack("{s:s, s:s, s:I}", "rule", c->rule, "side",
+							      filter_side_names[c->side], "packets", (json_int_t)c->packets));
 	}
 	return list;
 }
@@ -166,9 +172,11 @@ json_t *network_read_traffic(struct networks *s)
 	for (size_t i = 0; i < s->locals.capacity; i++)
 		if (s->locals.entries[i].key) {
 			const struct local *l = s->locals.entries[i].value;
-			json_t *interfaces = interfaces_of(s, &l->wish, str_text(&table), &fast), *drops = drops_of(&counts, l->wish.id);
-			(void)json_array_append_new(items, json_pack("{s:s, s:o, s:o, s:s}", "workspace", l->wish.id, "interfaces", interfaces, "dropped",
-								     drops, "problem", l->problem));
+			json_t *interfaces = interfaces_of(s, &l->wish, str_text(&table), &fast),
+			       *drops = drops_of(&counts, l->wish.id);
+			(void)json_array_append_new(items,
+						    json_pack("{s:s, s:o, s:o, s:s}", "workspace", l->wish.id, "interfaces",
+							      interfaces, "dropped", drops, "problem", l->problem));
 		}
 	filter_counts_done(&counts);
 	free(fast.items);
@@ -219,7 +227,8 @@ static void meet(const struct networks *s, struct filter_end *from, struct filte
 
 static int judge(struct networks *s, json_t *message, struct filter_verdict *ret_verdict, struct err *e)
 {
-	const char *from = json_string_value(json_object_get(message, "from")), *to = json_string_value(json_object_get(message, "to")),
+	const char *from = json_string_value(json_object_get(message, "from")),
+		   *to = json_string_value(json_object_get(message, "to")),
 		   *service = json_string_value(json_object_get(message, "service"));
 	struct rule_service wanted;
 	struct intent i;
@@ -249,10 +258,10 @@ json_t *networks_judge(struct networks *s, json_t *message)
 	int r = judge(s, message, &v, &e);
 	(void)pthread_mutex_unlock(&s->lock);
 	if (r < 0)
-		return json_pack("{s:s, s:O?, s:{s:s, s:s, s:s}}", "type", "judged", "id", id, "error", "kind", err_kind_name(e.kind), "message",
-				 e.message, "hint", e.hint);
-	return json_pack("{s:s, s:O?, s:b, s:s, s:s, s:s}", "type", "judged", "id", id, "allowed", v.allowed, "rule", v.rule, "side",
-			 filter_side_names[v.side], "workspace", v.workspace);
+		return json_pack("{s:s, s:O?, s:{s:s, s:s, s:s}}", "type", "judged", "id", id, "error", "kind",
+				 err_kind_name(e.kind), "message", e.message, "hint", e.hint);
+	return json_pack("{s:s, s:O?, s:b, s:s, s:s, s:s}", "type", "judged", "id", id, "allowed", v.allowed, "rule", v.rule,
+			 "side", filter_side_names[v.side], "workspace", v.workspace);
 }
 
 json_t *networks_plan(const struct node *n, const struct assignment *a)
@@ -262,11 +271,14 @@ json_t *networks_plan(const struct node *n, const struct assignment *a)
 
 	(void)n;
 	for (size_t i = 0; i < a->attachments.count; i++)
-		(void)json_array_append_new(lines, json_sprintf("%s on network %s by port %s: %s%s%s, hardware address %s", all[i].device, all[i].network,
-								all[i].port, all[i].ipv4 ? all[i].ipv4 : "", all[i].ipv4 && all[i].ipv6 ? ", " : "",
-								all[i].ipv6 ? all[i].ipv6 : "", all[i].mac));
+		(void)json_array_append_new(lines,
+					    json_sprintf("%s on network %s by port %s: %s%s%s, hardware address %s",
+							 all[i].device, all[i].network, all[i].port,
+							 all[i].ipv4 ? all[i].ipv4 : "", all[i].ipv4 && all[i].ipv6 ? ", " : "",
+							 all[i].ipv6 ? all[i].ipv6 : "", all[i].mac));
 	if (!a->attachments.count)
-		(void)json_array_append_new(lines, json_string(a->spec->network == NETWORK_HOST ? "the host's network" :
-												  "own network namespace, loopback only"));
+		(void)json_array_append_new(lines, json_string(a->spec->network == NETWORK_HOST ?
+								       "the host's network" :
+								       "own network namespace, loopback only"));
 	return lines;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What networks of kind bridge join: the site's bridge, which is only looked at, or a VLAN. A bridge that filters VLANs keeps ports apart
- * itself; above any other interface of the site a VLAN device is made, and a bridge of ours joins it with the ports. Which of the two it is
- * was decided when the first port came: a bridge of ours that is there stays the way.
+ * What networks of kind bridge join: the site's bridge, which is only looked at, or a VLAN. A bridge that filters VLANs keeps
+ * ports apart itself; above any other interface of the site a VLAN device is made, and a bridge of ours joins it with the
+ * ports. Which of the two it is was decided when the first port came: a bridge of ours that is there stays the way.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -24,7 +24,10 @@ static void device_of(const char *bridge, char ret_device[static NETWORK_DEVICE_
 	(void)snprintf(ret_device, NETWORK_DEVICE_LENGTH + 1, DEVICE "%s", bridge + PREFIX);
 }
 
-static bool is_ours(const char *name) { return str_starts(name, "crn") || str_starts(name, BRIDGE) || str_starts(name, DEVICE); }
+static bool is_ours(const char *name)
+{
+	return str_starts(name, "crn") || str_starts(name, BRIDGE) || str_starts(name, DEVICE);
+}
 
 static int make_vlan(const struct networks *s, const struct network *w, struct carried *c, const char *bridge, struct err *e)
 {
@@ -48,12 +51,15 @@ int network_join_site(struct networks *s, const struct network *w, struct carrie
 
 	(void)snprintf(bridge, sizeof bridge, BRIDGE "%s%" PRIx64, s->instance, w->number & 0xffffff);
 	if (!found.there) {
-		(void)err_set(e, ERR_NOT_FOUND, "network %s: this host has no %s %s of the site", w->name, w->vlan ? "interface" : "bridge", w->bridge);
+		(void)err_set(e, ERR_NOT_FOUND, "network %s: this host has no %s %s of the site", w->name,
+			      w->vlan ? "interface" : "bridge", w->bridge);
 		return err_hint(e, "make it, or start the workspace on a host that has it");
 	}
 	if (is_ours(w->bridge) || (!found.bridge && !w->vlan)) {
 		(void)err_set(e, ERR_INVALID, "network %s: interface %s is not a bridge of the site", w->name, w->bridge);
-		return is_ours(w->bridge) ? -EINVAL : err_hint(e, "put it into a bridge and name that; only a VLAN (--vlan) may be on any interface");
+		return is_ours(w->bridge) ?
+			       -EINVAL :
+			       err_hint(e, "put it into a bridge and name that; only a VLAN (--vlan) may be on any interface");
 	}
 	if (w->vlan && (!found.filters || link_index(bridge)))
 		return make_vlan(s, w, c, bridge, e);

@@ -2,7 +2,8 @@
 #ifndef NODE_NODE_H
 #define NODE_NODE_H
 
-/* What all parts of the agent share. Set up by main before threads start and constant from then on; the parts lock for themselves. */
+/* What all parts of the agent share. Set up by main before threads start and constant from then on; the parts lock for
+ * themselves. */
 
 #include "node/config.h"
 #include "node/ids.h"

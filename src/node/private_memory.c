@@ -46,7 +46,8 @@ struct reading {
 	char *theirs, *ours; /* AT_ONCE pages each */
 };
 
-/* A run of pages that are QEMU's own, no more than AT_ONCE. What is the same already is not written: it would have to reach the disk. */
+/* A run of pages that are QEMU's own, no more than AT_ONCE. What is the same already is not written: it would have to reach the
+ * disk. */
 static int copy_run(const struct reading *r, uint64_t at, uint64_t offset, size_t pages, struct err *e)
 {
 	size_t length = pages * PAGE;
@@ -95,7 +96,8 @@ static int copy_mappings(struct reading *r, FILE *maps, ino_t base, struct err *
 	char line[512], private;
 
 	while (fgets(line, sizeof line, maps)) {
-		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*c%*c%*c%c %" SCNx64 " %*s %" SCNu64, &start, &end, &private, &offset, &inode) != 5 ||
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*c%*c%*c%c %" SCNx64 " %*s %" SCNu64, &start, &end, &private,
+			   &offset, &inode) != 5 ||
 		    inode != base || private != 'p')
 			continue;
 		int done = copy_mapping(r, start, end, offset, e);
@@ -129,7 +131,8 @@ int private_memory_update(int folder, pid_t qemu, int to, struct err *e)
 	pagemap = open_of(qemu, "pagemap");
 	if (!maps || !pagemap)
 		return err_errno(e, errno, "look into QEMU's process");
-	struct reading r = { .pid = qemu, .pagemap = fileno(pagemap), .to = to, .theirs = pages, .ours = pages + (size_t)AT_ONCE * PAGE };
+	struct reading r = { .pid = qemu, .pagemap = fileno(pagemap), .to = to, .theirs = pages,
+			     .ours = pages + (size_t)AT_ONCE * PAGE };
 	return copy_mappings(&r, maps, st.st_ino, e);
 }
 

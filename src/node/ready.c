@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. Runners, and volumes of up to READY_KINDS kinds, under one lock. Taking is a matter of microseconds. Filling is
- * done by the agent's idle worker, one thing at a time and outside the lock; only it adds, so what it saw missing is still missing when
- * it is done.
+ * Theory of operation. Runners, and volumes of up to READY_KINDS kinds, under one lock. Taking is a matter of microseconds.
+ * Filling is done by the agent's idle worker, one thing at a time and outside the lock; only it adds, so what it saw missing is
+ * still missing when it is done.
  *
- * A volume's life: made (a blank, attached and mounted) -> ready -> lent -> used -> ready again, or dropped from anywhere. While it is
- * lent the workspace has a second mount of it and we keep the first, so its end unmounts nothing. That is for volumes that are
- * thrown away only; any other is handed over altogether.
+ * A volume's life: made (a blank, attached and mounted) -> ready -> lent -> used -> ready again, or dropped from anywhere.
+ * While it is lent the workspace has a second mount of it and we keep the first, so its end unmounts nothing. That is for
+ * volumes that are thrown away only; any other is handed over altogether.
  *
- * Used again means: emptied, and nothing of its past can be reached. `upper` and `work` are removed and made anew, and if a single inode
- * is then in use that was not when the file system was new - somebody outside holds a file of the last workspace open, by whatever
- * way it got there - the volume is dropped. So is one that holds much: making a new one is faster than emptying it. Blocks that were
- * freed cannot be read by way of the file system, which is all that a workspace sees.
+ * Used again means: emptied, and nothing of its past can be reached. `upper` and `work` are removed and made anew, and if a
+ * single inode is then in use that was not when the file system was new - somebody outside holds a file of the last workspace
+ * open, by whatever way it got there - the volume is dropped. So is one that holds much: making a new one is faster than
+ * emptying it. Blocks that were freed cannot be read by way of the file system, which is all that a workspace sees.
  *
  * The file is called ready-ID.ext4.new beside the blanks while it is here: whoever opens that folder next removes it, for after
  * a crash of the machine a volume that was mounted without barriers is not worth having.
@@ -212,7 +212,8 @@ static void give(struct volume *v, int *ret_fd, struct volume_mount *ret_mount)
 	close_volume(v);
 }
 
-bool ready_volume(struct ready *r, uint64_t size_bytes, bool throw_away, const char *path, int *ret_fd, struct volume_mount *ret_mount)
+bool ready_volume(struct ready *r, uint64_t size_bytes, bool throw_away, const char *path, int *ret_fd,
+		  struct volume_mount *ret_mount)
 {
 	struct volume *old;
 
@@ -385,7 +386,8 @@ static int add_volume(struct ready *r, const struct kind *k, struct err *e)
 {
 	struct volume *v = mem_alloc(sizeof *v);
 
-	*v = (struct volume){ .path = new_path(r), .fd = -1, .mount = { -1, -1 }, .size_bytes = k->size_bytes, .throw_away = k->throw_away };
+	*v = (struct volume){ .path = new_path(r), .fd = -1, .mount = { -1, -1 }, .size_bytes = k->size_bytes,
+			      .throw_away = k->throw_away };
 	int done = volume_make(r->pool, VOLUME_ROOT, k->size_bytes, v->path, e);
 	if (done >= 0)
 		done = volume_open(v->path, &v->fd, e);

@@ -34,11 +34,13 @@ static const struct field truth_fields[] = {
 	{ "boot-id", FIELD_TEXT, T(boot_id), "boot of the machine in which it was last started" },
 	{ "restart-waits", FIELD_BOOL, T(restart_waits), "the restart policy will start it again after a pause" },
 	{ "failed-starts", FIELD_NUMBER, T(failed_starts), "restarts in a row; decides the length of the pause" },
-	{ "stands-since", FIELD_NUMBER, T(stands_since_ms), "milliseconds of Unix time; it stands still since, to go on under another engine" },
+	{ "stands-since", FIELD_NUMBER, T(stands_since_ms),
+	  "milliseconds of Unix time; it stands still since, to go on under another engine" },
 	{ "gave-up", FIELD_NUMBER, T(gave_up), "generation in which a snapshot, restore, growth, pause or resume failed" },
 	{ 0 },
 };
-const struct shape truth_shape = { "node-truth", sizeof(struct truth), truth_fields, "The agent's record of one workspace.", .open = true };
+const struct shape truth_shape = { "node-truth", sizeof(struct truth), truth_fields, "The agent's record of one workspace.",
+				   .open = true };
 
 #define JSON_MOST (UINT64_C(8) << 20)
 
@@ -199,7 +201,8 @@ void record_presume(struct record *r)
 	r->unsaved = true;
 }
 
-static int save_json(struct record *r, const char *name, const struct shape *shape, const void *value, bool durable, struct err *e)
+static int save_json(struct record *r, const char *name, const struct shape *shape, const void *value, bool durable,
+		     struct err *e)
 {
 	if (!r->on_disk) {
 		int made = fs_mkdirs(r->folder, 0700, e);
@@ -213,7 +216,10 @@ static int save_json(struct record *r, const char *name, const struct shape *sha
 	return fs_write_file(AT_FDCWD, path, text, strlen(text), 0600, durable, e);
 }
 
-int record_save_wish(struct record *r, struct err *e) { return save_json(r, "assignment.json", &assignment_shape, &r->wish, false, e); }
+int record_save_wish(struct record *r, struct err *e)
+{
+	return save_json(r, "assignment.json", &assignment_shape, &r->wish, false, e);
+}
 
 int record_save_truth(struct record *r, struct err *e)
 {

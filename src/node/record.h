@@ -6,11 +6,12 @@
  * What the agent knows about one workspace, on disk at STATE/node/workspaces/ID/ (docs/formats/node-state.md):
  *   assignment.json   the newest wish of the service, so that the agent needs no service to go on
  *   truth.json        struct truth, replaced after each action
- *   journal           "begin STEP" lines: what may have effects that truth.json does not tell of; emptied when truth.json was written
+ *   journal           "begin STEP" lines: what may have effects that truth.json does not tell of; emptied when truth.json was
+ *                     written
  *   volumes/  snapshots/SID/  log/
  *
- * Writing is atomic. The count of restores is synced, for a restore that happens once more takes what was written since; all else is not: it
- * can be had again, or happens once more without harm (docs/decisions/0045).
+ * Writing is atomic. The count of restores is synced, for a restore that happens once more takes what was written since; all
+ * else is not: it can be had again, or happens once more without harm (docs/decisions/0045).
  */
 
 #include <stdbool.h>
@@ -50,11 +51,11 @@ struct record {
 extern const struct shape truth_shape;
 
 struct record *record_new(const char *folder, const char *id);
-/* ERR_NOT_FOUND: the agent ended before it had written anything, and what there was is removed now. Files that cannot be read are told
- * by lost_wish and lost_truth, and left alone. */
+/* ERR_NOT_FOUND: the agent ended before it had written anything, and what there was is removed now. Files that cannot be read
+ * are told by lost_wish and lost_truth, and left alone. */
 int record_load(const char *folder, const char *id, struct record **ret_record, struct err *e) must_check;
-/* For a truth that was lost, the wish being known: what was wished for has happened once - it is not started or restored again by itself -
- * and if it was running, it may still be. */
+/* For a truth that was lost, the wish being known: what was wished for has happened once - it is not started or restored again
+ * by itself - and if it was running, it may still be. */
 void record_presume(struct record *r);
 void record_free(struct record *r);
 
@@ -74,7 +75,8 @@ void record_clear_error(struct record *r);
 int record_read_snapshots(struct record *r, struct err *e) must_check;
 
 /* Paths; the caller frees. */
-char *record_volume_path(const struct record *r, const char *kept_folder, const struct spec_volume *v); /* v NULL: the root volume */
+/* v NULL: the root volume */
+char *record_volume_path(const struct record *r, const char *kept_folder, const struct spec_volume *v);
 char *record_path(const struct record *r, const char *inner);
 
 /* This boot of the machine, as the kernel names it. */

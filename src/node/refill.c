@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Both helpers are workspaces of this agent's own, in maintenance, made of the workspace's image and with the volume in question as a data
- * volume at PLACE; so what confines workspaces confines them, and files go by the tar that copies go by. The reader is a machine; what its kernel
- * does to the file system happens to a copy. What it sends is believed as much as what a user copies in: it is unpacked by a
- * process with the workspace's own rights, in a root of its own.
+ * Theory. Both helpers are workspaces of this agent's own, in maintenance, made of the workspace's image and with the volume in
+ * question as a data volume at PLACE; so what confines workspaces confines them, and files go by the tar that copies go by. The
+ * reader is a machine; what its kernel does to the file system happens to a copy. What it sends is believed as much as what a
+ * user copies in: it is unpacked by a process with the workspace's own rights, in a root of its own.
  *
  *   copied -> both stand -> files are over -> the writer has unmounted -> renamed
  *
- * The root volume's files are those of `upper` (tree_take_volume), with whiteouts and overlay's attributes as they are. Ids of the helpers come from the
- * workspace's, so an agent that begins after one that was killed finds what that one left, and takes it away first.
+ * The root volume's files are those of `upper` (tree_take_volume), with whiteouts and overlay's attributes as they are. Ids of
+ * the helpers come from the workspace's, so an agent that begins after one that was killed finds what that one left, and takes
+ * it away first.
  */
 #include "node/refill.h"
 
@@ -62,21 +63,25 @@ static void make_id(const char *of, const char *what, char out[ID_SIZE])
 }
 
 /* The workspace's image and kernel, and nothing else of its wish. */
-static int make_wish(const struct record *of, const char *id, bool machine, uint64_t bytes, struct assignment *ret_wish, struct err *e)
+static int make_wish(const struct record *of, const char *id, bool machine, uint64_t bytes, struct assignment *ret_wish,
+		     struct err *e)
 {
 	json_t *all = encode(&assignment_shape, &of->wish);
 	json_t *wish = json_pack("{s:s, s:i, s:s, s:O, s:O*, s:I}", "id", id, "generation", 1, "wish", "prepared", "image",
-				 json_object_get(all, "image"), "kernel", json_object_get(all, "kernel"), "owner", (json_int_t)of->wish.owner_uid);
+				 json_object_get(all, "image"), "kernel", json_object_get(all, "kernel"), "owner",
+				 (json_int_t)of->wish.owner_uid);
 	json_t *spec = json_pack("{s:s, s:O, s:s, s:s, s:s, s:{s:I, s:I}, s:[{s:s, s:s, s:I}]}", "name", id, "image",
-				 json_object_get(json_object_get(all, "spec"), "image"), "network", "none", "engine", machine ? "auto" : "workspace",
-				 "isolation", machine ? "machine" : "namespace", "resources", "disk", (json_int_t)SCRATCH_BYTES, "memory",
-				 (json_int_t)READER_BYTES, "volumes", "name", VOLUME, "mount", PLACE, "size", (json_int_t)bytes);
+				 json_object_get(json_object_get(all, "spec"), "image"), "network", "none", "engine",
+				 machine ? "auto" : "workspace", "isolation", machine ? "machine" : "namespace", "resources",
+				 "disk", (json_int_t)SCRATCH_BYTES, "memory", (json_int_t)READER_BYTES, "volumes", "name",
+				 VOLUME, "mount", PLACE, "size", (json_int_t)bytes);
 
 	(void)json_object_set_new(wish, "spec", spec);
 	own_str char *text = json_dumps(wish, JSON_COMPACT);
 	json_decref(all);
 	json_decref(wish);
-	return text ? decode_text(text, strlen(text), "a helper", &assignment_shape, ret_wish, e) : err_set(e, ERR_INTERNAL, "a helper has no wish");
+	return text ? decode_text(text, strlen(text), "a helper", &assignment_shape, ret_wish, e) :
+		      err_set(e, ERR_INTERNAL, "a helper has no wish");
 }
 
 static int helper_make(struct helper *h, const struct work *of, const char *what, bool machine, uint64_t bytes, struct err *e)
@@ -115,7 +120,8 @@ static int set_timeouts(int fd, struct err *e)
 
 	if (fs_set_blocking(fd, true, e) < 0)
 		return -e->number;
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &longest, sizeof longest) < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &longest, sizeof longest) < 0)
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &longest, sizeof longest) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &longest, sizeof longest) < 0)
 		return err_errno(e, errno, "set the time for a copy");
 	return 0;
 }
@@ -135,7 +141,8 @@ static int copy_files(struct helper *reader, struct helper *writer, uint64_t byt
 		r = set_timeouts(input, e);
 	if (r < 0)
 		return r;
-	struct refill_limits limits = { .until_ms = loop_now_ms() + (CHECK_SECONDS + bytes / SLOWEST) * 1000, .bytes = 2 * bytes + HEADERS };
+	struct refill_limits limits = { .until_ms = loop_now_ms() + (CHECK_SECONDS + bytes / SLOWEST) * 1000,
+					.bytes = 2 * bytes + HEADERS };
 	return refill_pump(output, input, &limits, e);
 }
 
@@ -148,7 +155,8 @@ static int stand(struct helper *h, const char *what, const char *point, struct e
 	return r < 0 ? err_wrap(e, "%s", what) : 0;
 }
 
-static int prepare(struct work *w, struct helper *reader, struct helper *writer, const char *path, bool root, uint64_t *ret_bytes, struct err *e)
+static int prepare(struct work *w, struct helper *reader, struct helper *writer, const char *path, bool root,
+		   uint64_t *ret_bytes, struct err *e)
 {
 	uint64_t bytes = 0, used = 0;
 	own_fd int fd = -1;

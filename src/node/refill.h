@@ -3,15 +3,15 @@
 #define NODE_REFILL_H
 
 /*
- * The strict way from a machine to namespaces (guest-volumes: copied): this host's kernel never mounts what a guest's kernel wrote. A helper
- * machine mounts a copy of the volume and sends its files; a helper of namespaces, with a volume that this host made, takes them. Only then
- * the new volume takes the old one's place.
+ * The strict way from a machine to namespaces (guest-volumes: copied): this host's kernel never mounts what a guest's kernel
+ * wrote. A helper machine mounts a copy of the volume and sends its files; a helper of namespaces, with a volume that this host
+ * made, takes them. Only then the new volume takes the old one's place.
  */
 
 #include "node/steps.h"
 
-/* The volume `path`, which the caller has locked, becomes a new one with the same files; `root`: it is a root volume. After a failure it is as
- * before. */
+/* The volume `path`, which the caller has locked, becomes a new one with the same files; `root`: it is a root volume. After a
+ * failure it is as before. */
 int refill_volume(struct work *w, const char *path, bool root, struct err *e) must_check;
 
 #endif

@@ -36,7 +36,8 @@ static int receive(int fd, char *frame, size_t *ret_length, const char *who, con
 	if (frame[0] != '{')
 		return 1;
 	json_t *answer = json_loadb(frame, (size_t)n, 0, NULL), *error = json_object_get(answer, "error");
-	bool well = json_is_integer(json_object_get(answer, "exit")) && json_integer_value(json_object_get(answer, "exit")) == 0;
+	bool well = json_is_integer(json_object_get(answer, "exit")) &&
+		    json_integer_value(json_object_get(answer, "exit")) == 0;
 	int r = 0;
 	if (!well)
 		r = err_set(e, ERR_CORRUPT, "%s: %s", who, json_string_value(json_object_get(error, "message")) ?

@@ -2,8 +2,8 @@
 #ifndef NODE_REFILL_PUMP_H
 #define NODE_REFILL_PUMP_H
 
-/* Files from the stream of a helper machine to that of a new volume (refill.c). The machine mounts what a guest made and is not trusted: it could trickle or
- * send for ever. */
+/* Files from the stream of a helper machine to that of a new volume (refill.c). The machine mounts what a guest made and is not
+ * trusted: it could trickle or send for ever. */
 
 #include <stdint.h>
 

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A snapshot is a folder SID with the volumes' copies; it is made as SID.new and gets its name when all copies are
- * whole and synced.
+ * Theory of operation. A snapshot is a folder SID with the volumes' copies; it is made as SID.new and gets its name when all
+ * copies are whole and synced.
  *
- * A restore copies each volume of the snapshot to PATH.restored, beside the volume. When all are there, synced with their folders, the
- * journal says "begin restore-N": from then on the restore will happen. The copies are renamed over the volumes, the folders synced,
- * and the truth counts the restore, which empties the journal. Before that line a crash leaves files that the next agent removes;
- * after it the next agent renames what is still beside its volume. A full disk can only end the copying, so it changes nothing.
+ * A restore copies each volume of the snapshot to PATH.restored, beside the volume. When all are there, synced with their
+ * folders, the journal says "begin restore-N": from then on the restore will happen. The copies are renamed over the volumes,
+ * the folders synced, and the truth counts the restore, which empties the journal. Before that line a crash leaves files that
+ * the next agent removes; after it the next agent renames what is still beside its volume. A full disk can only end the
+ * copying, so it changes nothing.
  *
- * A snapshot with memory has a folder as suspend.h describes it, made while the machine stands; a restore puts it beside the workspace's
- * and renames it after the volumes.
+ * A snapshot with memory has a folder as suspend.h describes it, made while the machine stands; a restore puts it beside the
+ * workspace's and renames it after the volumes.
  *
- * The volumes are locked from the first copy to the end of renaming: a kept volume may be in use by another workspace of its owner.
+ * The volumes are locked from the first copy to the end of renaming: a kept volume may be in use by another workspace of its
+ * owner.
  */
 #include "node/snapshot.h"
 
@@ -79,7 +81,8 @@ static int copy_living(struct work *w, const char *folder, bool brief, struct er
 	if (r == 0)
 		r = suspend_machine_update_ram(w, memory, e);
 	suspend_machine_go_on(standing);
-	log_info("workspace %s stood still for %llu ms for a snapshot with memory", w->record->id, (unsigned long long)(loop_now_ms() - begun_ms));
+	log_info("workspace %s stood still for %llu ms for a snapshot with memory", w->record->id,
+		 (unsigned long long)(loop_now_ms() - begun_ms));
 	if (r == 0)
 		r = suspend_machine_finish_copy(w->record, memory, !brief, &m, e);
 	memory_manifest_done(&m);
@@ -93,13 +96,15 @@ static int make_snapshot(struct work *w, const struct assignment_snapshot *wante
 	own_str char *folder = record_path(w->record, "snapshots");
 	own_str char *final = mem_printf("%s/%s", folder, id), *unfinished = mem_printf("%s.new", final);
 	/* a machine that stands has written everything that it was told to (QEMU: vm_stop) */
-	bool paused = w->record->truth.report->state == STATE_PAUSED && !isolate_is_machine(&w->record->wish) && !wanted->memory;
+	bool paused = w->record->truth.report->state == STATE_PAUSED && !isolate_is_machine(&w->record->wish) &&
+		      !wanted->memory;
 	int fault, r = fs_mkdirs(unfinished, 0700, e);
 
 	if (r == 0 && paused)
 		r = isolate_freeze_volumes(w->node, w->record, true, e);
 	if (r == 0 && wanted->memory)
-		r = live ? copy_living(w, unfinished, wanted->brief, e) : err_set(e, ERR_CONFLICT, "the workspace does not run: it has no memory to keep");
+		r = live ? copy_living(w, unfinished, wanted->brief, e) :
+			   err_set(e, ERR_CONFLICT, "the workspace does not run: it has no memory to keep");
 	else if (r == 0)
 		r = copy_all_out(w, unfinished, e);
 	if (paused) {

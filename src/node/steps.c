@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A step is a row of the table below. `do` may find that it was done already (after a crash, or because the
- * workspace starts again) and then only fills in what later steps need: open volumes, mount points. `undo` may find nothing to do.
- * So a row needs no memory of its own; the journal only tells a restarted agent that an interrupted action may have left something.
+ * Theory of operation. A step is a row of the table below. `do` may find that it was done already (after a crash, or because
+ * the workspace starts again) and then only fills in what later steps need: open volumes, mount points. `undo` may find nothing
+ * to do. So a row needs no memory of its own; the journal only tells a restarted agent that an interrupted action may have left
+ * something.
  *
- * What a failed action undoes is what this very action made: a start that fails takes limits and runner away and leaves volumes,
- * which may hold a user's data from earlier runs; a first preparation that fails takes its volumes and ids away too. A workspace that failed is
- * prepared again when it is asked for again: that is no first preparation.
+ * What a failed action undoes is what this very action made: a start that fails takes limits and runner away and leaves
+ * volumes, which may hold a user's data from earlier runs; a first preparation that fails takes its volumes and ids away too. A
+ * workspace that failed is prepared again when it is asked for again: that is no first preparation.
  */
 #include "node/steps.h"
 
@@ -155,9 +156,10 @@ static json_t *stage_plan(const struct node *n, const struct assignment *a)
 	for (size_t i = 0; i < a->image->partitions.count; i++) {
 		const char *colon = strchr(partitions[i].digest, ':');
 		const char *hex = colon ? colon + 1 : "";
-		json_t *line = isolate_is_machine(a) ? json_sprintf("take %s/partitions/sha256/%s as a disk", n->config.store, hex) :
-						       json_sprintf("mount %s/partitions/sha256/%s (erofs, read-only) at %s/%s",
-								    n->config.store, hex, n->partitions, hex);
+		json_t *line = isolate_is_machine(a) ?
+				       json_sprintf("take %s/partitions/sha256/%s as a disk", n->config.store, hex) :
+				       json_sprintf("mount %s/partitions/sha256/%s (erofs, read-only) at %s/%s",
+						    n->config.store, hex, n->partitions, hex);
 		(void)json_array_append_new(lines, line);
 	}
 	if (isolate_is_machine(a) && a->kernel)
@@ -231,7 +233,8 @@ static int trust_volume(struct work *w, const char *path, const char *name, stru
 	}
 	if (r < 0) {
 		(void)err_wrap(e, "a machine wrote volume %s, and it is not mounted here", name);
-		return err_hint(e, "its data is untouched: carrel move it back to the engine it ran under, and copy what is needed out with carrel cp");
+		return err_hint(e, "its data is untouched: carrel move it back to the engine it ran under, and copy what is "
+				   "needed out with carrel cp");
 	}
 	if (how != GUEST_VOLUMES_COPIED) /* else another file is there now, which no guest has written */
 		r = volume_set_of_guest(fd, false, e);
@@ -326,8 +329,9 @@ static int volumes_run(struct work *w, struct err *e)
 		return r;
 	w->parts.volumes = mem_alloc_array(wanted->count + 1, sizeof *w->parts.volumes);
 	for (size_t i = 0; i <= wanted->count && r == 0; i++, w->parts.volume_count++)
-		r = i == 0 && disk_is_one(&w->record->wish) ? disk_run(w, &w->parts.volumes[i], e) :
-							      volume_run(w, i == 0 ? NULL : &specs[i - 1], &w->parts.volumes[i], e);
+		r = i == 0 && disk_is_one(&w->record->wish) ?
+			    disk_run(w, &w->parts.volumes[i], e) :
+			    volume_run(w, i == 0 ? NULL : &specs[i - 1], &w->parts.volumes[i], e);
 	return r;
 }
 
@@ -350,9 +354,11 @@ static json_t *volumes_plan(const struct node *n, const struct assignment *a)
 	json_t *lines = json_array();
 	char size[16];
 
-	(void)json_array_append_new(lines, json_sprintf("root volume of %s", str_bytes(size, sizeof size, wanted_bytes(a, NULL))));
+	(void)json_array_append_new(lines,
+				    json_sprintf("root volume of %s", str_bytes(size, sizeof size, wanted_bytes(a, NULL))));
 	for (size_t i = 0; i < a->spec->volumes.count; i++)
-		(void)json_array_append_new(lines, json_sprintf("%s volume %s of %s for %s%s", volumes[i].keep ? "kept" : "new", volumes[i].name,
+		(void)json_array_append_new(lines, json_sprintf("%s volume %s of %s for %s%s", volumes[i].keep ? "kept" : "new",
+								volumes[i].name,
 								str_bytes(size, sizeof size, wanted_bytes(a, &volumes[i])),
 								volumes[i].mount, volumes[i].read_only ? ", read-only" : ""));
 	(void)n;
@@ -397,8 +403,10 @@ static int launch_undo(struct work *w, struct err *e) { return isolate_undo(w->n
 static const struct step steps[] = {
 	{ "stage", IN(STAGE) | IN(START), stage_run, stage_undo, true, "unmount partitions that nobody uses", stage_plan },
 	{ "ids", IN(PREPARE) | IN(START), ids_run, ids_undo, false, "give the range back", ids_plan },
-	{ "volumes", IN(PREPARE) | IN(START), volumes_run, volumes_undo, false, "remove volumes that are not kept", volumes_plan },
-	{ "network", IN(START), network_run, network_undo, true, "take rules and names away; the ports go with the namespace", networks_plan },
+	{ "volumes", IN(PREPARE) | IN(START), volumes_run, volumes_undo, false, "remove volumes that are not kept",
+	  volumes_plan },
+	{ "network", IN(START), network_run, network_undo, true, "take rules and names away; the ports go with the namespace",
+	  networks_plan },
 	{ "limits", IN(START), limits_run, limits_undo, true, "remove the cgroups", isolate_limits_plan },
 	{ "launch", IN(START), launch_run, launch_undo, true, "kill runner and processes", isolate_plan },
 };
@@ -422,7 +430,8 @@ static int run_step(struct work *w, const struct step *s, struct err *e)
 int steps_do(struct work *w, enum action action, const char **ret_step, struct err *e)
 {
 	own_str char *volumes = record_path(w->record, "volumes");
-	bool first = action != ACTION_START && !fs_exists(AT_FDCWD, volumes); /* else they may hold a user's data, whatever state it is in */
+	/* else they may hold a user's data, whatever state it is in */
+	bool first = action != ACTION_START && !fs_exists(AT_FDCWD, volumes);
 	size_t at;
 	int r = 0;
 
@@ -460,7 +469,8 @@ int steps_undo_all(struct work *w, struct err *e)
 	int r = 0, fault;
 
 	for (size_t at = ARRAY_SIZE(steps); at-- > 0 && r == 0;) {
-		own_str char *before = mem_printf("%s-undo-begin", steps[at].name), *after = mem_printf("%s-undo-end", steps[at].name);
+		own_str char *before = mem_printf("%s-undo-begin", steps[at].name),
+			     *after = mem_printf("%s-undo-end", steps[at].name);
 		w->step = steps[at].name;
 		if ((fault = fault_point(before)))
 			return err_errno(e, fault, "undo %s", steps[at].name);
@@ -557,7 +567,7 @@ json_t *steps_plan(const struct node *n, const struct assignment *a)
 	json_t *list = json_array();
 
 	for (size_t at = 0; at < ARRAY_SIZE(steps); at++)
-		(void)json_array_append_new(list, json_pack("{s:s, s:o, s:s}", "step", steps[at].name, "do", steps[at].plan(n, a), "undo",
-							    steps[at].undo_text));
+		(void)json_array_append_new(list, json_pack("{s:s, s:o, s:s}", "step", steps[at].name, "do",
+							    steps[at].plan(n, a), "undo", steps[at].undo_text));
 	return json_pack("{s:o}", "steps", list);
 }

@@ -3,8 +3,8 @@
 #define NODE_STEPS_H
 
 /*
- * Deploying is one straight line of steps: stage, ids, volumes, network, limits, launch. The table in steps.c names for each what
- * it does, what undoes it, and in which actions it takes part. Each step is safe to repeat and journalled before it runs.
+ * Deploying is one straight line of steps: stage, ids, volumes, network, limits, launch. The table in steps.c names for each
+ * what it does, what undoes it, and in which actions it takes part. Each step is safe to repeat and journalled before it runs.
  */
 
 #include "node/isolate.h"
@@ -24,8 +24,8 @@ struct work {
 	uint64_t progress_done, progress_total;
 };
 
-/* Does the steps of ACTION_STAGE, ACTION_PREPARE or ACTION_START in order. On failure what this call did is undone backwards, *ret_step
- * names the step, and the error is the step's. */
+/* Does the steps of ACTION_STAGE, ACTION_PREPARE or ACTION_START in order. On failure what this call did is undone backwards,
+ * *ret_step names the step, and the error is the step's. */
 int steps_do(struct work *w, enum action action, const char **ret_step, struct err *e) must_check;
 /* Undoes all steps, last first: for removal. Volumes that are kept stay. */
 int steps_undo_all(struct work *w, struct err *e) must_check;

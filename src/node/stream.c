@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. The request (what to execute, which path) comes with the news of the stream. A worker opens the WebSocket to
- * the service, then one opens the runner's socket (either may block). From there on the loop relays:
- *   runner -> client: read one message, send it; when the WebSocket is congested the runner's socket is not read until it drained.
- *   client -> runner: send one message; when the socket is full the message is kept, the WebSocket paused, and both go on when the
+ * Theory of operation. The request (what to execute, which path) comes with the news of the stream. A worker opens the
+ * WebSocket to the service, then one opens the runner's socket (either may block). From there on the loop relays:
+ *   runner -> client: read one message, send it; when the WebSocket is congested the runner's socket is not read until it
+ *   drained.
+ *   client -> runner: send one message; when the socket is full the message is kept, the WebSocket paused, and both go on when
+ *   the
  *   socket can be written.
  * A request that fails is answered with the text {"error":{...}} and a close, as the runner itself would.
  *
@@ -133,13 +135,18 @@ void stream_close_all(void)
 
 /* --- opening: on a worker --- */
 
-static unsigned number_of(const json_t *request, const char *key) { return (unsigned)json_integer_value(json_object_get(request, key)); }
+static unsigned number_of(const json_t *request, const char *key)
+{
+	return (unsigned)json_integer_value(json_object_get(request, key));
+}
+
 static bool bool_of(const json_t *request, const char *key) { return json_is_true(json_object_get(request, key)); }
 static const char *text_of(const json_t *request, const char *key) { return json_string_value(json_object_get(request, key)); }
 
 static int open_exec(struct stream *s, const char *run, struct err *e)
 {
-	json_t *command = json_object_get(s->request, "command"), *environment = json_object_get(s->request, "environment"), *value;
+	json_t *command = json_object_get(s->request, "command"), *environment = json_object_get(s->request, "environment"),
+	       *value;
 	size_t count = json_array_size(command), i, filled = 0;
 	const char *key;
 
@@ -206,7 +213,8 @@ static void runner_job(void *data)
 	struct stream *s = data;
 
 	if (is_bundle(s)) {
-		(void)!(str_eq(s->kind, "export") ? bundle_export : bundle_import)(&s->work, s->request, &s->runner_fd, &s->bundle, &s->why);
+		(void)!(str_eq(s->kind, "export") ? bundle_export : bundle_import)(&s->work, s->request, &s->runner_fd,
+										   &s->bundle, &s->why);
 		return;
 	}
 	if (s->work.record && steps_maintain(&s->work, &s->why) < 0)
@@ -290,7 +298,8 @@ static void read_runner(struct stream *s)
 		ssize_t n = recv(s->runner_fd, buffer, sizeof buffer, MSG_DONTWAIT);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
-		if (n < 0 && errno == ECONNRESET) /* it left input unread: told once, before the messages that are still there */
+		/* it left input unread: told once, before the messages that are still there */
+		if (n < 0 && errno == ECONNRESET)
 			continue;
 		if (n <= 0) {
 			finish(s);
@@ -372,7 +381,9 @@ static void open_logs(struct stream *s)
 {
 	struct logs_request request = {
 		.follow = bool_of(s->request, "follow"),
-		.tail = json_is_integer(json_object_get(s->request, "tail")) ? json_integer_value(json_object_get(s->request, "tail")) : -1,
+		.tail = json_is_integer(json_object_get(s->request, "tail")) ?
+				json_integer_value(json_object_get(s->request, "tail")) :
+				-1,
 		.since_ms = (uint64_t)json_integer_value(json_object_get(s->request, "since_ms")),
 	};
 	own_str char *path = mem_printf("%s/log/output", s->folder);
@@ -466,7 +477,8 @@ static void open_done(void *data)
 	}
 	s->next = streams;
 	streams = s;
-	s->ws = ws_new(s->node->loop, TAKE_FD(s->ws_fd), WS_CLIENT, RUNNER_TEXTS_LONGEST, s->early.bytes, s->early.length, &ws_handlers, s);
+	s->ws = ws_new(s->node->loop, TAKE_FD(s->ws_fd), WS_CLIENT, RUNNER_TEXTS_LONGEST, s->early.bytes, s->early.length,
+		       &ws_handlers, s);
 	str_done(&s->early);
 	begin(s);
 }

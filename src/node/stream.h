@@ -3,9 +3,9 @@
 #define NODE_STREAM_H
 
 /*
- * Streams: attach, console, exec, copies and logs. The service asks for one on the host channel; the agent opens a WebSocket of its
- * own for it at /v1/hosts/NAME/streams/STREAM. Frames are relayed between that and the runner's socket, unchanged. Whoever does not
- * read stops the other: nothing is buffered without bound.
+ * Streams: attach, console, exec, copies and logs. The service asks for one on the host channel; the agent opens a WebSocket of
+ * its own for it at /v1/hosts/NAME/streams/STREAM. Frames are relayed between that and the runner's socket, unchanged. Whoever
+ * does not read stops the other: nothing is buffered without bound.
  */
 
 #include <jansson.h>

@@ -4,8 +4,10 @@
  *
  *   save     the engine stops the workspace and writes its files
  *   digests  of what is small; they are synced, and so is the folder
- *   commit   the runner renames the manifest and ends. It, and not the agent, because the rename and the end of the processes must
- *            not come apart: a runner that dies before the rename leaves no state, and one that dies after it leaves no workspace
+ *   commit   the runner renames the manifest and ends. It, and not the agent, because the rename and the end of the processes
+ *            must
+ *            not come apart: a runner that dies before the rename leaves no state, and one that dies after it leaves no
+ *            workspace
  *
  * Until the commit every failure is answered by going on. An agent that dies is noticed by the runner, which goes on as well.
  */
@@ -94,7 +96,8 @@ uint64_t suspend_bytes(const struct record *r, const struct memory_manifest *m)
 	struct stat st;
 
 	for (size_t i = 0; i < m->files.count; i++) {
-		own_str char *name = memory_file_place(&files[i]), *path = mem_printf("%s/" MEMORY_FOLDER "/%s", r->folder, name);
+		own_str char *name = memory_file_place(&files[i]),
+			     *path = mem_printf("%s/" MEMORY_FOLDER "/%s", r->folder, name);
 		uint64_t most = memory_file_stored(&files[i]);
 		if (lstat(path, &st) == 0)
 			sum += (uint64_t)st.st_blocks * 512 < most ? (uint64_t)st.st_blocks * 512 : most;
@@ -123,8 +126,8 @@ static int check_file(int folder, const struct memory_file *f, bool whole, struc
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_errno(e, errno, "open the memory state's file %s", name);
 	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != memory_file_stored(f))
-		return err_set(e, ERR_CORRUPT, "the memory state's file %s has %lld bytes, not %llu", name, (long long)st.st_size,
-			       (unsigned long long)memory_file_stored(f));
+		return err_set(e, ERR_CORRUPT, "the memory state's file %s has %lld bytes, not %llu", name,
+			       (long long)st.st_size, (unsigned long long)memory_file_stored(f));
 	if (f->packed) /* a check reads it all; a resume does it while it unpacks */
 		return whole ? suspend_pack_check(folder, f, e) : 0;
 	if (!f->digest && !f->sparse)
@@ -133,7 +136,8 @@ static int check_file(int folder, const struct memory_file *f, bool whole, struc
 	if (r == 0)
 		r = digest_parse(f->digest ? f->digest : f->sparse, &wanted, e);
 	if (r == 0 && memcmp(&d, &wanted, sizeof d) != 0)
-		r = err_set(e, ERR_CORRUPT, "the memory state's file %s is damaged: its bytes are not those that were written", f->name);
+		r = err_set(e, ERR_CORRUPT, "the memory state's file %s is damaged: its bytes are not those that were written",
+			    f->name);
 	return r;
 }
 
@@ -178,9 +182,12 @@ int suspend_verify(struct node *n, const struct record *r, bool whole, struct me
 	done = memory_check_workspace(&m, r->id, &partitions, r->truth.report->restore, e);
 	texts_done(&partitions);
 	/* What CRIU wrote is CRIU's to read, whichever engine it comes from. */
-	const struct suspend_engine *engine = m.kind == MEMORY_CRIU && r->wish.spec->travels ? &suspend_workspace : find_engine(spec_engine_names[m.engine]);
+	const struct suspend_engine *engine = m.kind == MEMORY_CRIU && r->wish.spec->travels ?
+						      &suspend_workspace :
+						      find_engine(spec_engine_names[m.engine]);
 	if (done == 0 && !engine)
-		done = err_set(e, ERR_UNSUPPORTED, "this host cannot resume memory of the engine '%s'", spec_engine_names[m.engine]);
+		done = err_set(e, ERR_UNSUPPORTED, "this host cannot resume memory of the engine '%s'",
+			       spec_engine_names[m.engine]);
 	if (done == 0)
 		done = engine->host(n, &m, &host, e);
 	if (done == 0)
@@ -199,7 +206,8 @@ int suspend_verify(struct node *n, const struct record *r, bool whole, struct me
 
 static int add_volume(const struct record *r, const char *path, const char *name, struct memory_manifest *m, struct err *e)
 {
-	struct memory_volume *volumes = mem_grow_array(m->volumes.items, m->volumes.count + 1, sizeof *volumes), *v = &volumes[m->volumes.count];
+	struct memory_volume *volumes = mem_grow_array(m->volumes.items, m->volumes.count + 1, sizeof *volumes),
+			     *v = &volumes[m->volumes.count];
 	uint64_t used;
 
 	*v = (struct memory_volume){ .name = mem_strdup(name), .generation = r->truth.report->restore };
@@ -215,9 +223,12 @@ int suspend_begin_manifest(const struct work *w, struct memory_manifest *m, stru
 	char *path;
 	int done = 0;
 
-	*m = (struct memory_manifest){ .format = MEMORY_FORMAT, .workspace = mem_strdup(r->id), .run = r->truth.report->run,
+	*m = (struct memory_manifest){ .format = MEMORY_FORMAT,
+				       .workspace = mem_strdup(r->id),
+				       .run = r->truth.report->run,
 				       .taken_ms = unix_ms(),
-				       .architecture = mem_strdup(r->wish.image->architecture ? r->wish.image->architecture : "amd64") };
+				       .architecture = mem_strdup(r->wish.image->architecture ? r->wish.image->architecture :
+												"amd64") };
 	partitions_of(r, &m->partitions);
 	for (size_t i = 0; i <= r->wish.spec->volumes.count && done == 0; i++) {
 		const struct spec_volume *v = i ? &specs[i - 1] : NULL;
@@ -267,7 +278,8 @@ int suspend_connection_commit(struct work *w, int folder, void *saved, struct er
 	return r;
 }
 
-static int save_and_commit(struct work *w, const struct suspend_engine *engine, int folder, struct memory_manifest *m, struct err *e)
+static int save_and_commit(struct work *w, const struct suspend_engine *engine, int folder, struct memory_manifest *m,
+			   struct err *e)
 {
 	void *saved = NULL;
 	int fault, r = engine->save(w, folder, m, &saved, e);
@@ -280,7 +292,8 @@ static int save_and_commit(struct work *w, const struct suspend_engine *engine, 
 	if (r == 0 && (fault = fault_point("suspend-commit")))
 		r = err_errno(e, fault, "suspend");
 	if (r == 0)
-		return engine->commit(w, folder, saved, e); /* after a failure nobody knows: nothing that a manifest may name goes */
+		/* after a failure nobody knows: nothing that a manifest may name goes */
+		return engine->commit(w, folder, saved, e);
 	engine->abort(w, saved);
 	suspend_pack_clean(w->record);
 	return r;
@@ -336,7 +349,8 @@ int suspend_add_digests(int folder, struct memory_manifest *m, struct err *e)
 		if (has_digest(&files[i]))
 			continue;
 		own_fd int fd = openat(folder, files[i].name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-		done = fd < 0 ? err_errno(e, errno, "open the memory state's file %s", files[i].name) : sparse_hash_fd(fd, &d, e);
+		done = fd < 0 ? err_errno(e, errno, "open the memory state's file %s", files[i].name) :
+				sparse_hash_fd(fd, &d, e);
 		if (done == 0)
 			files[i].sparse = mem_strdup(digest_text(&d, text));
 	}
@@ -381,8 +395,8 @@ int suspend_discard(const struct record *r, struct err *e)
 	return fs_remove_tree(AT_FDCWD, path, e);
 }
 
-/* What a run has in the folder while it lives. Of namespaces only what CRIU said, for people; of a machine not the state that it was
- * loaded from. */
+/* What a run has in the folder while it lives. Of namespaces only what CRIU said, for people; of a machine not the state that
+ * it was loaded from. */
 static bool is_in_use(const char *name, bool machine)
 {
 	static const char *const of_machine[] = { MEMORY_RAM, MEMORY_BASE, MEMORY_SEED, MEMORY_MACHINE };
@@ -444,18 +458,20 @@ static json_t *list_of(const struct texts *t)
 }
 
 /* Of one that is suspended: what its memory can go on under. */
-static int check_resting(struct node *n, const struct record *r, const struct assignment *to, struct memory_manifest *m, struct err *e)
+static int check_resting(struct node *n, const struct record *r, const struct assignment *to, struct memory_manifest *m,
+			 struct err *e)
 {
 	int done = suspend_verify(n, r, true, m, e);
 
 	if (done == 0 && to && m->kind != MEMORY_CRIU)
-		done = err_set(e, ERR_CONFLICT, "it is suspended with its whole machine, which only the engine '%s' resumes", spec_engine_names[m->engine]);
+		done = err_set(e, ERR_CONFLICT, "it is suspended with its whole machine, which only the engine '%s' resumes",
+			       spec_engine_names[m->engine]);
 	return done == 0 && to ? isolate_can_start(n, to, e) : done;
 }
 
 /* Of one that lives, and is written by CRIU or by QEMU. */
-static int check_living(struct node *n, const struct record *r, const struct assignment *to, struct suspend_facts *facts, struct memory_manifest *m,
-			struct err *e)
+static int check_living(struct node *n, const struct record *r, const struct assignment *to, struct suspend_facts *facts,
+			struct memory_manifest *m, struct err *e)
 {
 	const struct suspend_engine *engine = NULL;
 	int done = suspend_engine_of(r, &engine, e);
@@ -485,7 +501,8 @@ static const char *way(const struct record *r, const struct assignment *to)
 	if (from_machine == to_machine)
 		return from_machine ? "from one machine into another" : "it is there";
 	return from_machine ? "out of its machine into namespaces: CRIU writes it inside, and makes it again here" :
-			      "out of namespaces into a machine that is made ready before: CRIU writes it here, and makes it again inside";
+			      "out of namespaces into a machine that is made ready before: CRIU writes it here, and makes it "
+			      "again inside";
 }
 
 json_t *suspend_check(struct node *n, const struct record *r, const struct assignment *to)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A workspace departs from its machine: carrel-inner has CRIU write it to the luggage while the machine lives, the machine stands still, and
- * what is on the luggage becomes a memory state as namespaces leave one. The commit ends the machine; before it, all go on at any failure.
+ * A workspace departs from its machine: carrel-inner has CRIU write it to the luggage while the machine lives, the machine
+ * stands still, and what is on the luggage becomes a memory state as namespaces leave one. The commit ends the machine; before
+ * it, all go on at any failure.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -3,8 +3,8 @@
 #define NODE_TASK_H
 
 /*
- * What the agent does with one workspace: task_next is the whole decision, pure; task_converge does one task after the other until
- * wish and truth agree or something has to be waited for.
+ * What the agent does with one workspace: task_next is the whole decision, pure; task_converge does one task after the other
+ * until wish and truth agree or something has to be waited for.
  */
 
 #include "node/steps.h"
@@ -43,8 +43,8 @@ uint64_t task_restart_delay_ms(uint64_t failed);
 /* The restart policy: shall a run that ended with this status start again? */
 bool task_wants_restart(const struct assignment *a, const struct truth *t, uint64_t exit_status);
 
-/* Works until nothing is to be done; truth, also a failure, is saved. `runner_gone` and `restart_due` as above. An error is the agent's
- * own (its records cannot be written): try again later. */
+/* Works until nothing is to be done; truth, also a failure, is saved. `runner_gone` and `restart_due` as above. An error is the
+ * agent's own (its records cannot be written): try again later. */
 int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err *e) must_check;
 
 #endif

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A template's name is a digest over everything that its memory depends on: QEMU's command line, the digests of
- * kernel and initramfs (with carrel-init), the program file of QEMU and its version, and under KVM the host's kernel and processor. What
- * changes makes another name, so none is ever stale; the old one is used no more and goes when room is needed.
+ * Theory of operation. A template's name is a digest over everything that its memory depends on: QEMU's command line, the
+ * digests of kernel and initramfs (with carrel-init), the program file of QEMU and its version, and under KVM the host's kernel
+ * and processor. What changes makes another name, so none is ever stale; the old one is used no more and goes when room is
+ * needed.
  *
- * A folder is a memory state as model/memory.h describes it, of a machine without a workspace. It is made as HEX.new and renamed when it is whole;
- * HEX.new that is found at the start is of an agent that died. Its digests are checked once in the life of an agent, at the first use; then
- * the files are known by inode, length and times, since nobody but root can write to them.
+ * A folder is a memory state as model/memory.h describes it, of a machine without a workspace. It is made as HEX.new and
+ * renamed when it is whole; HEX.new that is found at the start is of an agent that died. Its digests are checked once in the
+ * life of an agent, at the first use; then the files are known by inode, length and times, since nobody but root can write to
+ * them.
  *
  * A machine gets a hard link of the memory file into its own folder: templates come and go without a look at who uses them.
  */
@@ -112,8 +114,8 @@ int template_name(const struct launch *l, char out[DIGEST_HEX_SIZE], struct err 
 		r = err_errno(e, errno, "%s", program);
 	if (r < 0)
 		return r;
-	own_str char *file = mem_printf("%s %s %lld %lld.%09ld", program, q->version, (long long)st.st_size, (long long)st.st_mtim.tv_sec,
-					st.st_mtim.tv_nsec);
+	own_str char *file = mem_printf("%s %s %lld %lld.%09ld", program, q->version, (long long)st.st_size,
+					(long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
 	add_text(h, FORMAT);
 	add_text(h, words);
 	add_text(h, file);
@@ -274,12 +276,14 @@ bool templates_take(struct templates *t, const struct launch *l, const char *bas
 	struct err e;
 
 	*ret_notice = NULL;
-	if (!t->node->config.template_bytes || !template_fits(l) || template_name(l, name, &e) < 0 || !fs_exists(AT_FDCWD, t->shim))
+	if (!t->node->config.template_bytes || !template_fits(l) || template_name(l, name, &e) < 0 ||
+	    !fs_exists(AT_FDCWD, t->shim))
 		return false;
 	int r = take(t, name, base, m, &e);
 	if (r < 0) {
 		log_error(&e, "template %s: it is not used", name);
-		*ret_notice = mem_printf("it was booted: the template of such machines was damaged (%s) and has been removed", e.message);
+		*ret_notice = mem_printf("it was booted: the template of such machines was damaged (%s) and has been removed",
+					 e.message);
 		template_remove(t, name);
 	}
 	return r > 0;
@@ -325,7 +329,8 @@ void templates_want(struct templates *t, const struct launch *l)
 	own_str char *path = mem_printf("%s/%s", t->folder, w.name);
 	template_wish_fill(&w, l);
 	(void)pthread_mutex_lock(&t->lock);
-	bool known = !template_failures_allow(t->failures, w.name, loop_now_ms()) || fs_exists(AT_FDCWD, path) || t->want_count == TEMPLATE_WANTS_MOST;
+	bool known = !template_failures_allow(t->failures, w.name, loop_now_ms()) || fs_exists(AT_FDCWD, path) ||
+		     t->want_count == TEMPLATE_WANTS_MOST;
 	for (size_t i = 0; i < t->want_count; i++)
 		known |= str_eq(t->wants[i].name, w.name);
 	if (!known)

@@ -3,8 +3,9 @@
 #define NODE_TEMPLATE_FAILURE_H
 
 /*
- * Templates that machines did not go on from. One whose state QEMU does not load is not made again while the agent lives. Any other failure may be
- * the host's, which was busy: the first is forgiven; with the second, and no success in between, it goes and is not made for a while.
+ * Templates that machines did not go on from. One whose state QEMU does not load is not made again while the agent lives. Any
+ * other failure may be the host's, which was busy: the first is forgiven; with the second, and no success in between, it goes
+ * and is not made for a while.
  */
 
 #include <stdbool.h>

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A template is made by a runner like any workspace's, under an id and in groups of its own: the machine boots without disks until
- * carrel-init waits, is suspended by the runner's own conversation, and its memory folder becomes the template. An agent that dies
- * meanwhile leaves a run folder of an id that it does not know, and a folder HEX.new: the next one takes both away.
+ * Theory. A template is made by a runner like any workspace's, under an id and in groups of its own: the machine boots without
+ * disks until carrel-init waits, is suspended by the runner's own conversation, and its memory folder becomes the template. An
+ * agent that dies meanwhile leaves a run folder of an id that it does not know, and a folder HEX.new: the next one takes both
+ * away.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +36,8 @@ void template_wish_fill(struct template_wish *w, const struct launch *l)
 	w->host.partition_fds = NULL;
 	w->cpu_milli = wanted.cpu_milli;
 	w->memory_bytes = wanted.memory_bytes;
-	w->system = l->spec->mode == MODE_SYSTEM || (l->spec->mode != MODE_PROGRAM && l->spec->command.count == 0 && l->image->init);
+	w->system = l->spec->mode == MODE_SYSTEM ||
+		    (l->spec->mode != MODE_PROGRAM && l->spec->command.count == 0 && l->image->init);
 }
 
 /* A template on its way. */
@@ -73,9 +75,10 @@ static int boot(struct making *m, struct err *e)
 {
 	own_str char *ram = mem_printf("%s/" MEMORY_RAM, m->path), *log = mem_printf("%s/log", m->path);
 	const struct launch_memory memory = { .path = ram, .folder_fd = -1, .state_fd = -1 };
-	struct launch l = { .engine = m->wish->host.kvm ? &engine_kvm : &engine_emulator, .id = m->id, .name = m->id, .spec = &m->spec,
-			    .image = &m->image, .first_id = (uint32_t)m->first_id, .root_fd = -1, .log_path = log,
-			    .host_machine = &m->wish->host, .memory = &memory, .run = 1, .makes_template = true };
+	struct launch l = { .engine = m->wish->host.kvm ? &engine_kvm : &engine_emulator, .id = m->id, .name = m->id,
+			    .spec = &m->spec, .image = &m->image, .first_id = (uint32_t)m->first_id, .root_fd = -1,
+			    .log_path = log, .host_machine = &m->wish->host, .memory = &memory, .run = 1,
+			    .makes_template = true };
 
 	return isolate_launch(m->t->node, &m->of, m->first_id, &l, e);
 }
@@ -89,11 +92,13 @@ static int describe(const struct making *m, struct memory_manifest *manifest, st
 
 	if (r < 0)
 		return r;
-	*manifest = (struct memory_manifest){ .format = MEMORY_FORMAT, .kind = MEMORY_QEMU, .engine = host->kvm ? ENGINE_KVM : ENGINE_EMULATOR,
+	*manifest = (struct memory_manifest){ .format = MEMORY_FORMAT, .kind = MEMORY_QEMU,
+					      .engine = host->kvm ? ENGINE_KVM : ENGINE_EMULATOR,
 					      .workspace = mem_strdup(m->id), .run = 1, .taken_ms = unix_ms(),
 					      .architecture = mem_strdup(host->board->architecture),
-					      .program = mem_strdup(strrchr(host->board->program, '/') + 1), .version = mem_strdup(q->version),
-					      .machine = mem_strdup(host->type), .layout = mem_printf("sha256:%s", m->wish->name),
+					      .program = mem_strdup(strrchr(host->board->program, '/') + 1),
+					      .version = mem_strdup(q->version), .machine = mem_strdup(host->type),
+					      .layout = mem_printf("sha256:%s", m->wish->name),
 					      .processors = machine_processors(m->wish->cpu_milli, host->processors),
 					      .memory_bytes = machine_memory(m->wish->memory_bytes) };
 	manifest->files.items = mem_alloc_array(ARRAY_SIZE(names), sizeof(struct memory_file));
@@ -113,7 +118,9 @@ static int keep(struct making *m, struct err *e)
 	own_str char *run = mem_printf("%s/%s", m->t->node->runs, m->id);
 	own_fd int state = openat(m->folder, MEMORY_STATE, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600), connection = -1;
 	struct memory_manifest manifest = { 0 };
-	int r = state < 0 ? err_errno(e, errno, "make the state's file") : runner_suspend(run, m->folder, state, &connection, e), fault;
+	int r = state < 0 ? err_errno(e, errno, "make the state's file") :
+			    runner_suspend(run, m->folder, state, &connection, e),
+	    fault;
 
 	if (r == 0 && (fault = fault_point("template-saved")))
 		r = err_errno(e, fault, "keep");
@@ -138,7 +145,8 @@ static int finish(struct making *m, struct err *e)
 	if (fault)
 		return err_errno(e, fault, "finish");
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
-		if (fchownat(m->folder, files[i], 0, 0, AT_SYMLINK_NOFOLLOW) < 0 || fchmodat(m->folder, files[i], 0444, 0) < 0 ||
+		if (fchownat(m->folder, files[i], 0, 0, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    fchmodat(m->folder, files[i], 0444, 0) < 0 ||
 		    fstatat(m->folder, files[i], &stats[i], AT_SYMLINK_NOFOLLOW) < 0)
 			return err_errno(e, errno, "close %s", files[i]);
 	int r = fs_remove_tree(m->folder, "log", e);
@@ -195,8 +203,8 @@ static int make_one(struct templates *t, const struct template_wish *wish, struc
 	own_str char *path = mem_printf("%s/%s" TEMPLATE_NEW, t->folder, wish->name);
 	struct making m = { .t = t, .wish = wish, .folder = -1, .path = path,
 			    .resources = { .cpu_milli = wish->cpu_milli, .memory_bytes = wish->memory_bytes } };
-	m.spec = (struct spec){ .engine = wish->host.kvm ? ENGINE_KVM : ENGINE_EMULATOR, .mode = wish->system ? MODE_SYSTEM : MODE_PROGRAM,
-				.resources = &m.resources };
+	m.spec = (struct spec){ .engine = wish->host.kvm ? ENGINE_KVM : ENGINE_EMULATOR,
+				.mode = wish->system ? MODE_SYSTEM : MODE_PROGRAM, .resources = &m.resources };
 	m.image.architecture = (char *)(uintptr_t)wish->host.board->architecture;
 	m.of = (struct assignment){ .id = m.id, .spec = &m.spec, .image = &m.image, .run = 1 };
 	int r = make(&m, e);

@@ -3,9 +3,12 @@
  * Theory. A machine whose workspace travels has three more disks:
  *
  *   tools    EROFS, one for kernel, CRIU and our programs together: what carrel-init becomes, and what it works with
- *   luggage  ext4, the machine's to write: its workspace's memory when it departs. Read by us only when the machine stands still, after the
- *            check that volumes of guests pass (store/check.h), and only regular files of a sane name, together no longer than the disk
- *   images   EROFS: the memory that the workspace goes on from; an empty file when it starts. Always there, because a machine that is
+ *   luggage  ext4, the machine's to write: its workspace's memory when it departs. Read by us only when the machine stands
+ *            still, after the
+ *            check that volumes of guests pass (store/check.h), and only regular files of a sane name, together no longer than
+ *            the disk
+ *   images   EROFS: the memory that the workspace goes on from; an empty file when it starts. Always there, because a machine
+ *            that is
  *            suspended as a whole must find the devices that it had
  */
 #include "node/travel.h"
@@ -45,7 +48,8 @@
 
 bool travel_is_wished(const struct assignment *a, bool maintenance)
 {
-	const struct machine_board *here = machine_board_here(), *board = a->image && a->image->architecture ? machine_board(a->image->architecture) : here;
+	const struct machine_board *here = machine_board_here(),
+				   *board = a->image && a->image->architecture ? machine_board(a->image->architecture) : here;
 
 	return a->spec->travels && !maintenance && board == here && !(a->image && a->image->machine);
 }
@@ -66,16 +70,20 @@ int travel_check(struct node *n, const struct record *r, const char *engine, str
 	char version[CHECKPOINT_VERSION_SIZE];
 
 	if (n->config.guest_volumes != GUEST_VOLUMES_CHECKED) {
-		(void)err_set(e, ERR_DENIED, "this host mounts nothing that a machine wrote (guest-volumes: %s), not even its memory",
+		(void)err_set(e, ERR_DENIED,
+			      "this host mounts nothing that a machine wrote (guest-volumes: %s), not even its memory",
 			      n->config.guest_volumes == GUEST_VOLUMES_COPIED ? "copied" : "refused");
 		return err_hint(e, "leave out --live: it is stopped, and started there");
 	}
 	if (!a->spec->travels) {
-		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' was not started to travel", a->spec->name ? a->spec->name : a->id);
-		return err_hint(e, "deploy it with --travels (travels: true), or leave out --live: it is stopped, and started there");
+		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' was not started to travel",
+			      a->spec->name ? a->spec->name : a->id);
+		return err_hint(e, "deploy it with --travels (travels: true), or leave out --live: it is stopped, and started "
+				   "there");
 	}
 	if (!travel_is_wished(a, false))
-		return err_set(e, ERR_UNSUPPORTED, "what boots a disk, or is for another processor, cannot travel to the engine '%s'", engine);
+		return err_set(e, ERR_UNSUPPORTED,
+			       "what boots a disk, or is for another processor, cannot travel to the engine '%s'", engine);
 	return checkpoint_probe(version, e);
 }
 
@@ -147,7 +155,8 @@ static int open_luggage(struct node *n, const struct record *r, int *ret_fd, str
 	return volume_set_of_guest(*ret_fd, true, e);
 }
 
-int travel_prepare(struct node *n, const struct record *r, const struct isolate_parts *parts, struct travel *ret_travel, struct err *e)
+int travel_prepare(struct node *n, const struct record *r, const struct isolate_parts *parts, struct travel *ret_travel,
+		   struct err *e)
 {
 	own_str char *folder = record_path(r, FOLDER), *memory = record_path(r, MEMORY_FOLDER);
 	struct launch_travel *l = &ret_travel->launch;
@@ -155,7 +164,8 @@ int travel_prepare(struct node *n, const struct record *r, const struct isolate_
 	int done = digest_parse(r->wish.kernel ? r->wish.kernel->digest : "", &kernel, e);
 
 	*ret_travel = (struct travel){ .launch = { .tools_fd = -1, .luggage_fd = -1, .images_fd = -1, .folder_fd = -1 } };
-	if (done < 0 || (done = fs_mkdirs(folder, 0700, e)) < 0 || (done = travel_tools(n, &kernel, parts->kernel_fd, &l->tools_fd, e)) < 0 ||
+	if (done < 0 || (done = fs_mkdirs(folder, 0700, e)) < 0 ||
+	    (done = travel_tools(n, &kernel, parts->kernel_fd, &l->tools_fd, e)) < 0 ||
 	    (done = open_luggage(n, r, &l->luggage_fd, e)) < 0 || (done = open_images(r, parts, &l->images_fd, e)) < 0)
 		return done;
 	if (!arrives(parts))
@@ -183,8 +193,9 @@ int travel_ahead(struct work *w, struct err *e)
 	int fault = fault_point("travel-ahead"), r = digest_parse(a->kernel ? a->kernel->digest : "", &kernel, e);
 	if (fault)
 		r = err_errno(e, fault, "make a machine ready");
-	if (r < 0 || (r = mount_take_over(w->node->config.store, &kernel, NULL, NULL, &kernel_fd, e)) < 0 || (r = fs_mkdirs(folder, 0700, e)) < 0 ||
-	    (r = travel_tools(w->node, &kernel, kernel_fd, &tools_fd, e)) < 0 || (r = open_luggage(w->node, w->record, &luggage_fd, e)) < 0)
+	if (r < 0 || (r = mount_take_over(w->node->config.store, &kernel, NULL, NULL, &kernel_fd, e)) < 0 ||
+	    (r = fs_mkdirs(folder, 0700, e)) < 0 || (r = travel_tools(w->node, &kernel, kernel_fd, &tools_fd, e)) < 0 ||
+	    (r = open_luggage(w->node, w->record, &luggage_fd, e)) < 0)
 		return r;
 	return isolate_make_template(w->node, w->record, kernel_fd, e);
 }
@@ -214,12 +225,13 @@ static bool is_sane(const char *name)
 	for (const char *at = name; *at; at++)
 		if (!((*at >= 'a' && *at <= 'z') || (*at >= '0' && *at <= '9') || *at == '-' || *at == '_' || *at == '.'))
 			return false;
-	return name[0] != '.' && strlen(name) < 128 && !str_starts(name, "manifest") && !str_eq(name, MEMORY_RAM) && !str_eq(name, MEMORY_STATE) &&
-	       !str_eq(name, MEMORY_MACHINE);
+	return name[0] != '.' && strlen(name) < 128 && !str_starts(name, "manifest") && !str_eq(name, MEMORY_RAM) &&
+	       !str_eq(name, MEMORY_STATE) && !str_eq(name, MEMORY_MACHINE);
 }
 
 /* *left: bytes that may still come; a guest's file may be one long hole. */
-static int copy_file(int from, int to, const char *name, char *block, uint64_t *left, struct memory_file *ret_file, struct err *e)
+static int copy_file(int from, int to, const char *name, char *block, uint64_t *left, struct memory_file *ret_file,
+		     struct err *e)
 {
 	own_fd int in = open_beneath(from, name, O_RDONLY | O_NONBLOCK);
 	struct stat st;
@@ -265,7 +277,8 @@ static int copy_all(int mount, int folder, uint64_t bytes_most, struct memory_ma
 		if (str_eq(d->d_name, CHECKPOINT_LOG))
 			continue;
 		if (!is_sane(d->d_name) || count == FILES_MOST) {
-			r = err_set(e, ERR_CORRUPT, "the luggage holds %s", count == FILES_MOST ? "too many files" : "something of a strange name");
+			r = err_set(e, ERR_CORRUPT, "the luggage holds %s",
+				    count == FILES_MOST ? "too many files" : "something of a strange name");
 			break;
 		}
 		MEM_PUSH_ROOM(files, count, room);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A machine of ours has no C library, so CRIU brings its own: a bundle as tools/get-criu makes it has them beside the program, of
- * another CRIU the loader tells which they are. They go where the loader looks by itself (ld.so(8)).
+ * Theory. A machine of ours has no C library, so CRIU brings its own: a bundle as tools/get-criu makes it has them beside the
+ * program, of another CRIU the loader tells which they are. They go where the loader looks by itself (ld.so(8)).
  */
 #include "node/travel_tools.h"
 
@@ -98,7 +98,8 @@ static int add_installed(struct tools *t, const char *program, const char *to, s
 
 	if (r < 0)
 		return err_wrap(e, "the libraries of %s", program);
-	for (char *save = NULL, *line = list.length ? strtok_r(list.bytes, "\n", &save) : NULL; line; line = strtok_r(NULL, "\n", &save)) {
+	for (char *save = NULL, *line = list.length ? strtok_r(list.bytes, "\n", &save) : NULL; line;
+	     line = strtok_r(NULL, "\n", &save)) {
 		char *path = strstr(line, "=> /");
 		if (!path)
 			continue;
@@ -124,14 +125,17 @@ static int add_criu(struct tools *t, struct err *e)
 	if (!slash)
 		return err_errno(e, errno, "find %s", program);
 	own_str char *folder = mem_strndup(real, (size_t)(slash - real)), *bundled = mem_printf("%s/criu.bin", folder);
-	return fs_exists(AT_FDCWD, bundled) ? add_bundle(t, folder, e) : add_installed(t, program, "libexec/carrel/criu/criu", e);
+	return fs_exists(AT_FDCWD, bundled) ? add_bundle(t, folder, e) :
+					      add_installed(t, program, "libexec/carrel/criu/criu", e);
 }
 
 static int list_tools(struct tools *t, struct err *e)
 {
 	static const char *const ours[] = { "carrel-inner", "carrel-checkpoint", "carrel-first" };
 	/* CRIU packs tmpfs with them */
-	static const char *const theirs[][2] = { { "/bin/tar", "bin/tar" }, { "/bin/gzip", "libexec/gzip" }, { "/bin/sh", "bin/sh" } };
+	static const char *const theirs[][2] = { { "/bin/tar", "bin/tar" },
+						 { "/bin/gzip", "libexec/gzip" },
+						 { "/bin/sh", "bin/sh" } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
 		add(t, mem_printf("%s/libexec/carrel/%s", fs_prefix(), ours[i]), mem_printf("libexec/carrel/%s", ours[i]));
@@ -154,8 +158,9 @@ static int name_of(const struct tools *t, const struct digest *kernel, char **re
 		struct stat st;
 		if (stat(t->items[i].from, &st) < 0)
 			return err_errno(e, errno, "look at %s", t->items[i].from);
-		own_str char *line = mem_printf("%s %llu %lld.%09ld %llu\n", t->items[i].to, (unsigned long long)st.st_ino, (long long)st.st_mtim.tv_sec,
-						st.st_mtim.tv_nsec, (unsigned long long)st.st_size);
+		own_str char *line = mem_printf("%s %llu %lld.%09ld %llu\n", t->items[i].to, (unsigned long long)st.st_ino,
+						(long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
+						(unsigned long long)st.st_size);
 		hash_add(h, line, strlen(line));
 	}
 	struct digest d = hash_end(h);
@@ -223,7 +228,8 @@ static int put_modules(struct erofs_writer *w, int kernel_fd, struct err *e)
 
 static int write_tools(const struct tools *t, int kernel_fd, int fd, struct err *e)
 {
-	static const char *const folders[] = { "proc", "sys", "dev", "tmp", "run", "cgroup", "scratch", "lib", "lib64", "bin", "modules" };
+	static const char *const folders[] = { "proc",    "sys", "dev",   "tmp", "run",    "cgroup",
+					       "scratch", "lib", "lib64", "bin", "modules" };
 	own_erofs_writer struct erofs_writer *w = erofs_writer_new(fd, 0, &erofs_default_limits);
 	struct erofs_attributes folder = { .mode = S_IFDIR | 0755 };
 	uint64_t size, inodes;

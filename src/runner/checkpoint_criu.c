@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * CRIU as a child that is talked to ("criu swrk"). It gets one socket and, to restore, the other ends of the streams; its standard
- * streams are /dev/null, and what it has to say it writes into a log beside the images.
+ * CRIU as a child that is talked to ("criu swrk"). It gets one socket and, to restore, the other ends of the streams; its
+ * standard streams are /dev/null, and what it has to say it writes into a log beside the images.
  */
 #include "runner/checkpoint_private.h"
 
@@ -159,9 +159,11 @@ int criu_failed(const struct job *j, const struct checkpoint_answer *a, const ch
 	own_strbuf struct str log = { 0 };
 	char line[400];
 
-	if (fs_read_file(j->logs, CHECKPOINT_LOG, LOG_MOST, &log, NULL) >= 0 && checkpoint_log_error(str_text(&log), line, sizeof line))
+	if (fs_read_file(j->logs, CHECKPOINT_LOG, LOG_MOST, &log, NULL) >= 0 &&
+	    checkpoint_log_error(str_text(&log), line, sizeof line))
 		return checkpoint_explain(line, what, e);
-	return err_set(e, ERR_UNSUPPORTED, "CRIU cannot %s the workspace: %s", what, *a->message ? a->message : strerrordesc_np(a->number));
+	return err_set(e, ERR_UNSUPPORTED, "CRIU cannot %s the workspace: %s", what,
+		       *a->message ? a->message : strerrordesc_np(a->number));
 }
 
 int criu_go_on(const struct job *j, struct err *e)

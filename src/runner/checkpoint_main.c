@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carrel-checkpoint: one workspace to disk, or back, by CRIU. A program of its own, so that carrel-run, which stands beside every
- * workspace, has none of it.
+ * carrel-checkpoint: one workspace to disk, or back, by CRIU. A program of its own, so that carrel-run, which stands beside
+ * every workspace, has none of it.
  *
- * The workspace is frozen while it is written, and stays so: whether it ends or goes on is decided by carrel-run when all is on disk.
- * Everything here has a time-out, and everything that is started dies with its parent. CRIU needs root on the host; it runs without
- * network descriptors of ours, in the workspace's cgroup when it restores (what it allocates is the workspace's memory), and reads and
- * writes one folder. checkpoint.c says what is whose.
+ * The workspace is frozen while it is written, and stays so: whether it ends or goes on is decided by carrel-run when all is on
+ * disk. Everything here has a time-out, and everything that is started dies with its parent. CRIU needs root on the host; it
+ * runs without network descriptors of ours, in the workspace's cgroup when it restores (what it allocates is the workspace's
+ * memory), and reads and writes one folder. checkpoint.c says what is whose.
  */
 #include "runner/checkpoint.h"
 
@@ -41,7 +41,8 @@
 #include "runner/checkpoint_private.h"
 #include "runner/network.h"
 
-#define SCRATCH "/tmp" /* exists everywhere, and is covered in a mount namespace of our own; CRIU's own scratch folders are there too */
+/* exists everywhere, and is covered in a mount namespace of our own; CRIU's own scratch folders are there too */
+#define SCRATCH "/tmp"
 #define INPUT_MOST (1 << 20)
 #define CRIU_STREAMS 4 /* descriptors in CRIU: three, and the terminal */
 
@@ -66,7 +67,8 @@ static int raise_loopback(const struct plan *p, struct err *e)
 	return inside_raise_loopback(e);
 }
 
-/* Interfaces come from the plan at a resume. Some kernels put a few of their own into each namespace, which are there again then. */
+/* Interfaces come from the plan at a resume. Some kernels put a few of their own into each namespace, which are there again
+ * then. */
 static bool will_be_there(const struct plan *p, const char *name)
 {
 	if (interface_is_kernels(name))
@@ -85,7 +87,8 @@ static int refuse_interfaces(const struct plan *p, struct err *e)
 	for (struct if_nameindex *i = all; r == 0 && i->if_index; i++) {
 		if (will_be_there(p, i->if_name))
 			continue;
-		(void)err_set(e, ERR_UNSUPPORTED, "the workspace made itself an interface, %s, that could not be made again", i->if_name);
+		(void)err_set(e, ERR_UNSUPPORTED, "the workspace made itself an interface, %s, that could not be made again",
+			      i->if_name);
 		r = err_hint(e, "take it away first (ip link del %s)", i->if_name);
 	}
 	if (all)
@@ -152,8 +155,9 @@ static int note(struct job *j, struct err *e)
 	own_strbuf struct str mounts = { 0 }, record = { 0 };
 	int r = fs_read_file(AT_FDCWD, path, 16 << 20, &mounts, e);
 
-	if (r < 0 || (r = checkpoint_find_mounts(&j->plan, str_text(&mounts), &j->record, e)) < 0 || (r = note_streams(j, e)) < 0 ||
-	    (r = checkpoint_cgroups_read(&j->plan, &j->record, e)) < 0 || (r = save_first(j, e)) < 0)
+	if (r < 0 || (r = checkpoint_find_mounts(&j->plan, str_text(&mounts), &j->record, e)) < 0 ||
+	    (r = note_streams(j, e)) < 0 || (r = checkpoint_cgroups_read(&j->plan, &j->record, e)) < 0 ||
+	    (r = save_first(j, e)) < 0)
 		return r;
 	checkpoint_encode(&j->record, &record);
 	return fs_write_file(CHECKPOINT_FOLDER, CHECKPOINT_RECORD, record.bytes, record.length, 0600, false, e);
@@ -191,7 +195,8 @@ static int dump(struct job *j, struct err *e)
 
 	if (r < 0 || (r = note(j, e)) < 0 || (r = criu_start(j, e)) < 0)
 		return r;
-	struct checkpoint_how how = { .folder_fd = CHECKPOINT_FOLDER, .pid = j->first, .freeze_folder = freezer, .seconds = CHECKPOINT_PATIENCE_S };
+	struct checkpoint_how how = { .folder_fd = CHECKPOINT_FOLDER, .pid = j->first, .freeze_folder = freezer,
+				      .seconds = CHECKPOINT_PATIENCE_S };
 	checkpoint_dump_options(&j->record, &how, &o);
 	if ((r = criu_ask(j, CHECKPOINT_DUMP, &o, e)) < 0 || (r = criu_hear(j, &a, e)) < 0)
 		return r;
@@ -258,8 +263,9 @@ static int make_interfaces(const struct job *j, pid_t first, struct err *e)
 }
 
 /*
- * Images may come from a machine, whose kernel may write anything. Before one byte of the workspace's memory is there, the first process that
- * CRIU made of them stands in namespaces of its own, with the workspace's ids and no others: whatever follows has no rights outside.
+ * Images may come from a machine, whose kernel may write anything. Before one byte of the workspace's memory is there, the
+ * first process that CRIU made of them stands in namespaces of its own, with the workspace's ids and no others: whatever
+ * follows has no rights outside.
  */
 static int check_walls(const struct job *j, pid_t first, struct err *e)
 {
@@ -267,7 +273,8 @@ static int check_walls(const struct job *j, pid_t first, struct err *e)
 	static const char *const maps[] = { "uid_map", "gid_map" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(walls); i++) {
-		own_str char *there = mem_printf("/proc/%d/ns/%s", (int)first, walls[i]), *here = mem_printf("/proc/self/ns/%s", walls[i]);
+		own_str char *there = mem_printf("/proc/%d/ns/%s", (int)first, walls[i]),
+			     *here = mem_printf("/proc/self/ns/%s", walls[i]);
 		struct stat a, b;
 		if (stat(there, &a) < 0 || stat(here, &b) < 0)
 			return err_errno(e, errno, "look at %s", there);
@@ -281,8 +288,8 @@ static int check_walls(const struct job *j, pid_t first, struct err *e)
 		int end = 0, r = fs_read_file(AT_FDCWD, path, 4096, &text, e);
 		if (r < 0)
 			return r;
-		if (sscanf(str_text(&text), "%llu %llu %llu%n", &inside, &outside, &count, &end) != 3 || inside || outside != j->plan.first_id ||
-		    count != 65536 || !str_eq(str_text(&text) + end, "\n"))
+		if (sscanf(str_text(&text), "%llu %llu %llu%n", &inside, &outside, &count, &end) != 3 || inside ||
+		    outside != j->plan.first_id || count != 65536 || !str_eq(str_text(&text) + end, "\n"))
 			return err_set(e, ERR_DENIED, "the memory state is of users that are not the workspace's");
 	}
 	return 0;
@@ -302,8 +309,8 @@ static int set_up(struct job *j, pid_t first, struct err *e)
 	return checkpoint_tree_complete(&j->tree, first, e);
 }
 
-/* Everybody is there and stands still. The memory state is used up now: what moves may change the volumes. CRIU does not ask whether this
- * worked, so a failure here ends them all. */
+/* Everybody is there and stands still. The memory state is used up now: what moves may change the volumes. CRIU does not ask
+ * whether this worked, so a failure here ends them all. */
 static int let_go(const struct job *j, struct err *e)
 {
 	const struct plan *p = &j->plan;
@@ -361,7 +368,8 @@ static int hand_over(struct job *j, struct err *e)
 	return message_send(CHECKPOINT_SOCKET, MESSAGE_PREPARED, NULL, fds, (size_t)count, e);
 }
 
-/* The first process reads the images as root of the workspace, who is nobody here. Only this folder's parents keep others out. */
+/* The first process reads the images as root of the workspace, who is nobody here. Only this folder's parents keep others
+ * out. */
 static int open_images(struct err *e)
 {
 	own_dir DIR *dir = fdopendir(openat(CHECKPOINT_FOLDER, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -382,13 +390,16 @@ static int restore(struct job *j, struct err *e)
 	struct checkpoint_answer a = { 0 };
 	int r = read_record(j, e);
 
-	j->tree = (struct checkpoint_tree){ .plan = &j->plan, .record = &j->record, .volumes = j->volumes, .volume_count = j->volume_count,
-					    .folder = CHECKPOINT_FOLDER, .scratch = SCRATCH, .terminal = -1, .terminal_peer = -1 };
-	if (r < 0 || (!j->inside && (r = open_images(e)) < 0) || (r = checkpoint_tree_prepare(&j->tree, e)) < 0 || (r = make_streams(j, e)) < 0 ||
-	    (r = checkpoint_cgroups_make(&j->plan, &j->record, e)) < 0 || (r = criu_start(j, e)) < 0)
+	j->tree = (struct checkpoint_tree){ .plan = &j->plan, .record = &j->record, .volumes = j->volumes,
+					    .volume_count = j->volume_count, .folder = CHECKPOINT_FOLDER, .scratch = SCRATCH,
+					    .terminal = -1, .terminal_peer = -1 };
+	if (r < 0 || (!j->inside && (r = open_images(e)) < 0) || (r = checkpoint_tree_prepare(&j->tree, e)) < 0 ||
+	    (r = make_streams(j, e)) < 0 || (r = checkpoint_cgroups_make(&j->plan, &j->record, e)) < 0 ||
+	    (r = criu_start(j, e)) < 0)
 		return r;
-	struct checkpoint_how how = { .folder_fd = CHECKPOINT_FOLDER, .scratch = SCRATCH, .seconds = CHECKPOINT_PATIENCE_S, .terminal = CRIU_STREAMS + 3,
-				      .work_fd = j->inside ? j->logs : 0, .streams = { CRIU_STREAMS, CRIU_STREAMS + 1, CRIU_STREAMS + 2 } };
+	struct checkpoint_how how = { .folder_fd = CHECKPOINT_FOLDER, .scratch = SCRATCH, .seconds = CHECKPOINT_PATIENCE_S,
+				      .terminal = CRIU_STREAMS + 3, .work_fd = j->inside ? j->logs : 0,
+				      .streams = { CRIU_STREAMS, CRIU_STREAMS + 1, CRIU_STREAMS + 2 } };
 	checkpoint_restore_options(&j->record, &how, &o);
 	if ((r = criu_ask(j, CHECKPOINT_RESTORE, &o, e)) < 0)
 		return r;
@@ -421,8 +432,9 @@ static int read_plan(struct job *j, struct err *e)
 
 int main(int argc, char **argv)
 {
-	static struct job j = { .folder = CHECKPOINT_FOLDER, .logs = CHECKPOINT_FOLDER, .ours = { -1, -1, -1 }, .theirs = { -1, -1, -1 },
-				.criu = -1, .criu_pidfd = -1, .tree = { .terminal = -1, .terminal_peer = -1 } };
+	static struct job j = { .folder = CHECKPOINT_FOLDER, .logs = CHECKPOINT_FOLDER, .ours = { -1, -1, -1 },
+				.theirs = { -1, -1, -1 }, .criu = -1, .criu_pidfd = -1,
+				.tree = { .terminal = -1, .terminal_peer = -1 } };
 	struct err e = { 0 };
 
 	log_init("carrel-checkpoint", LOG_INFO);
@@ -436,12 +448,15 @@ int main(int argc, char **argv)
 	(void)signal(SIGPIPE, SIG_IGN);
 	j.kind = str_eq(argv[1], "dump") ? JOB_DUMP : JOB_RESTORE;
 	uint64_t number = 0;
-	int r = str_to_u64(argv[2], INT32_MAX, &number) < 0 ? err_set(&e, ERR_INVALID, "%s is no number", argv[2]) : read_plan(&j, &e);
+	int r = str_to_u64(argv[2], INT32_MAX, &number) < 0 ? err_set(&e, ERR_INVALID, "%s is no number", argv[2]) :
+							      read_plan(&j, &e);
 	if (j.kind == JOB_DUMP)
 		j.first = (pid_t)number;
-	else if (r >= 0 && j.inside && (j.logs = open("/run", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) /* the images cannot be written to */
+	/* the images cannot be written to */
+	else if (r >= 0 && j.inside && (j.logs = open("/run", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
 		r = err_errno(&e, errno, "open /run");
-	for (j.volume_count = 0; j.kind == JOB_RESTORE && j.volume_count < number && j.volume_count < BIRTH_VOLUMES_MOST; j.volume_count++)
+	for (j.volume_count = 0; j.kind == JOB_RESTORE && j.volume_count < number && j.volume_count < BIRTH_VOLUMES_MOST;
+	     j.volume_count++)
 		j.volumes[j.volume_count] = (struct volume_mount){ CHECKPOINT_VOLUMES + (int)j.volume_count, -1 };
 	if (r >= 0)
 		r = j.kind == JOB_DUMP ? dump(&j, &e) : restore(&j, &e);

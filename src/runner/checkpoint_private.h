@@ -32,7 +32,8 @@ struct job {
 
 /* Starts it, in the workspace's cgroups as seen from there. For a try it is our child, else our parent's. */
 int criu_start(struct job *j, struct err *e) must_check;
-int criu_ask(const struct job *j, enum checkpoint_request what, struct checkpoint_options *o, struct err *e) must_check; /* takes `o` */
+/* takes `o` */
+int criu_ask(const struct job *j, enum checkpoint_request what, struct checkpoint_options *o, struct err *e) must_check;
 int criu_go_on(const struct job *j, struct err *e) must_check;
 int criu_hear(const struct job *j, struct checkpoint_answer *ret_answer, struct err *e) must_check;
 /* What CRIU wrote about its failure becomes the sentence; `what`: "suspend". Returns as err_set. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Whether CRIU works with this kernel is not a matter of versions: it is tried, with what workspaces have and CRIU has failed on - a
- * listening socket, a pipe, a timer - and with one process, so that it takes some hundredths of a second.
+ * Whether CRIU works with this kernel is not a matter of versions: it is tried, with what workspaces have and CRIU has failed
+ * on - a listening socket, a pipe, a timer - and with one process, so that it takes some hundredths of a second.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -63,7 +63,11 @@ static void common(const struct job *j, struct checkpoint_options *o)
 	static const struct {
 		const char *name;
 		int64_t number;
-	} numbers[] = { { "log_level", 2 }, { "tcp_established", 1 }, { "manage_cgroups_mode", 0 }, { "network_lock", 3 }, { "timeout", LONGEST_S } };
+	} numbers[] = { { "log_level", 2 },
+			{ "tcp_established", 1 },
+			{ "manage_cgroups_mode", 0 },
+			{ "network_lock", 3 },
+			{ "timeout", LONGEST_S } };
 
 	*o = (struct checkpoint_options){ 0 };
 	checkpoint_options_number(o, "images_dir_fd", j->folder);
@@ -72,7 +76,8 @@ static void common(const struct job *j, struct checkpoint_options *o)
 	checkpoint_options_text(o, "log_file", mem_strdup(CHECKPOINT_LOG), 0);
 }
 
-static int ask(struct job *j, enum checkpoint_request what, struct checkpoint_options *o, struct checkpoint_answer *a, struct err *e)
+static int ask(struct job *j, enum checkpoint_request what, struct checkpoint_options *o, struct checkpoint_answer *a,
+	       struct err *e)
 {
 	int r = criu_start(j, e);
 
@@ -105,7 +110,8 @@ static int try(struct job *j, struct err *e)
 	checkpoint_options_number(&o, "rst_sibling", 1);
 	if ((r = ask(j, CHECKPOINT_RESTORE, &o, &a, e)) < 0)
 		return r;
-	r = waitpid(a.pid, NULL, WNOHANG) == 0 ? 0 : err_set(e, ERR_UNSUPPORTED, "a process that CRIU made again does not live");
+	r = waitpid(a.pid, NULL, WNOHANG) == 0 ? 0 :
+						 err_set(e, ERR_UNSUPPORTED, "a process that CRIU made again does not live");
 	(void)kill(a.pid, SIGKILL);
 	(void)waitpid(a.pid, NULL, 0);
 	return r;
@@ -113,7 +119,8 @@ static int try(struct job *j, struct err *e)
 
 int checkpoint_try(const char *folder)
 {
-	struct job j = { .kind = JOB_TRY, .criu = -1, .criu_pidfd = -1, .theirs = { -1, -1, -1 }, .tree = { .terminal_peer = -1 } };
+	struct job j = { .kind = JOB_TRY, .criu = -1, .criu_pidfd = -1, .theirs = { -1, -1, -1 },
+			 .tree = { .terminal_peer = -1 } };
 	own_str char *place = mem_printf("%s/carrel-checkpoint-XXXXXX", folder);
 	struct checkpoint_answer version = { 0 };
 	struct err e = { 0 };

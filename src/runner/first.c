@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * carrel-first PID: the first process of a program's workspace, beside the program (process PID, its child; 0: none). It reaps whoever
- * is left to it, hands signals on, and ends as the program does; without a program, on SIGTERM.
+ * carrel-first PID: the first process of a program's workspace, beside the program (process PID, its child; 0: none). It reaps
+ * whoever is left to it, hands signals on, and ends as the program does; without a program, on SIGTERM.
  *
- * It was executed inside the workspace, from a file that is mounted there, so nothing of it - file, memory, credentials - belongs to
- * the host: that is what lets the whole workspace be written to disk and read back (docs/decisions/0110). There is one beside
- * every program, so it brings no C library: two pages of its own, and no question to the processor about its features, which a hypervisor
- * answers slowly. All signals are blocked when it starts.
+ * It was executed inside the workspace, from a file that is mounted there, so nothing of it - file, memory, credentials -
+ * belongs to the host: that is what lets the whole workspace be written to disk and read back (docs/decisions/0110). There is
+ * one beside every program, so it brings no C library: two pages of its own, and no question to the processor about its
+ * features, which a hypervisor answers slowly. All signals are blocked when it starts.
  */
 #include <signal.h>
 #include <sys/syscall.h>
@@ -19,7 +19,10 @@ static long call(long number, long a, long b, long c, long d, long f)
 	register long r10 __asm__("r10") = d;
 	register long r8 __asm__("r8") = f;
 
-	__asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8) : "rcx", "r11", "memory");
+	__asm__ volatile("syscall"
+			 : "=a"(result)
+			 : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+			 : "rcx", "r11", "memory");
 	return result;
 #elif defined(__aarch64__)
 	register long x8 __asm__("x8") = number;

@@ -2,8 +2,8 @@
 #ifndef RUNNER_LOGFILE_H
 #define RUNNER_LOGFILE_H
 
-/* The log of a workspace's output: docs/formats/log.md. A log that cannot be written never stops the workspace. The file is made
- * by the first write. */
+/* The log of a workspace's output: docs/formats/log.md. A log that cannot be written never stops the workspace. The file is
+ * made by the first write. */
 
 #include <stddef.h>
 #include <stdint.h>

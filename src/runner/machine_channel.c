@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The channel is a socket between QEMU and this process. QEMU takes bytes from it only when the guest has opened its port, so
- * what is sent before that waits: in the socket, then in `unsent`, which holds no more than the first messages and the input that
- * guests gave credit for. A session number is drawn when the channel is made; frames of other sessions are passed over.
+ * Theory. The channel is a socket between QEMU and this process. QEMU takes bytes from it only when the guest has opened its
+ * port, so what is sent before that waits: in the socket, then in `unsent`, which holds no more than the first messages and the
+ * input that guests gave credit for. A session number is drawn when the channel is made; frames of other sessions are passed
+ * over.
  *
- * A guest may send for ever what nobody asked for: other sessions' frames, answers to no request, credit that is full, noise. None of it is
- * kept, and more than IDLE_MOST of it in IDLE_MS is read IDLE_MS later, so that it takes no processor time either. What flows in open
- * streams is held by their credit.
+ * A guest may send for ever what nobody asked for: other sessions' frames, answers to no request, credit that is full, noise.
+ * None of it is kept, and more than IDLE_MOST of it in IDLE_MS is read IDLE_MS later, so that it takes no processor time
+ * either. What flows in open streams is held by their credit.
  */
 #include "runner/machine_channel.h"
 
@@ -101,12 +102,13 @@ void channel_send(struct channel *c, enum guest_type type, uint32_t number, cons
 	flush(c);
 }
 
-void channel_request(struct channel *c, enum guest_type type, const void *payload, size_t length, uint64_t deadline_ms, channel_done_fn *done,
-		     void *data)
+void channel_request(struct channel *c, enum guest_type type, const void *payload, size_t length, uint64_t deadline_ms,
+		     channel_done_fn *done, void *data)
 {
 	struct request *q = mem_alloc(sizeof *q);
 
-	*q = (struct request){ .channel = c, .next = c->requests, .number = channel_take_number(c), .done = done, .data = data };
+	*q = (struct request){ .channel = c, .next = c->requests, .number = channel_take_number(c), .done = done,
+			       .data = data };
 	q->timer = loop_add_timer(c->loop, deadline_ms, too_late, q);
 	c->requests = q;
 	channel_send(c, type, q->number, payload, length);

@@ -3,9 +3,9 @@
 #define RUNNER_MACHINE_CHANNEL_H
 
 /*
- * The host's end of a machine's channel (docs/formats/guest.md): requests that are answered in time or given up, and streams that are
- * sessions like any other of the runner's. The guest is not believed: frames nobody waits for are passed over, a stream that sends
- * more than it may is over, and what waits here for a slow reader is bounded by the credit that was given.
+ * The host's end of a machine's channel (docs/formats/guest.md): requests that are answered in time or given up, and streams
+ * that are sessions like any other of the runner's. The guest is not believed: frames nobody waits for are passed over, a
+ * stream that sends more than it may is over, and what waits here for a slow reader is bounded by the credit that was given.
  */
 
 #include "base/loop.h"
@@ -25,14 +25,15 @@ struct channel_events {
 
 /* Takes the socket and says hello. */
 struct channel *channel_new(struct loop *l, int fd, const struct channel_events *events);
-/* Streams that are open end with `why`; requests are answered with it. The end of the socket alone ends nothing: the machine's does. */
+/* Streams that are open end with `why`; requests are answered with it. The end of the socket alone ends nothing: the machine's
+ * does. */
 void channel_end(struct channel *c, const struct err *why);
 void channel_free(struct channel *c);
 
 /* result: 0, of an identity enum guest_told, or a negative errno and *e. Exactly once. */
 typedef void channel_done_fn(void *data, int result, const struct err *e);
-void channel_request(struct channel *c, enum guest_type type, const void *payload, size_t length, uint64_t deadline_ms, channel_done_fn *done,
-		     void *data);
+void channel_request(struct channel *c, enum guest_type type, const void *payload, size_t length, uint64_t deadline_ms,
+		     channel_done_fn *done, void *data);
 /* A signal to the workspace's own program. */
 void channel_signal(struct channel *c, int number);
 

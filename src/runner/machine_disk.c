@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The agent's channel is a line like QEMU's own, without a greeting (engine/qemu/qmp.h). What is written there waits until a guest
- * opens the other end, perhaps for ever; so each program begins with a question that has a short deadline. The agent does not stream: a
- * program's output comes whole when it has ended, which is asked for again and again, ever more slowly.
+ * Theory. The agent's channel is a line like QEMU's own, without a greeting (engine/qemu/qmp.h). What is written there waits
+ * until a guest opens the other end, perhaps for ever; so each program begins with a question that has a short deadline. The
+ * agent does not stream: a program's output comes whole when it has ended, which is asked for again and again, ever more
+ * slowly.
  *
  *   asked -> started -> ended -> its output is passed on -> the session ends
  *
@@ -258,8 +259,8 @@ static void agent_is_there(struct exec *x, int result, struct qmp_value value, c
 		return;
 	}
 	(void)err_set(&mine, ERR_UNAVAILABLE,
-		      "no program can be run in it: the machine boots a disk of its own, and no agent answers there (install qemu-guest-agent in it, "
-		      "or use carrel console and carrel display)");
+		      "no program can be run in it: the machine boots a disk of its own, and no agent answers there (install "
+		      "qemu-guest-agent in it, or use carrel console and carrel display)");
 	exec_end(x, &mine);
 }
 
@@ -322,7 +323,8 @@ static int open_ways(struct exec *x, struct session_streams *ret_streams, struct
 		x->ways[i].fd = fds[i][1];
 		x->ways[i].exec = x;
 	}
-	*ret_streams = (struct session_streams){ .pidfd = -1, .input = -1, .output = fds[0][0], .errors = fds[1][0], .terminal = -1 };
+	*ret_streams = (struct session_streams){ .pidfd = -1, .input = -1, .output = fds[0][0], .errors = fds[1][0],
+						 .terminal = -1 };
 	return 0;
 }
 
@@ -381,7 +383,8 @@ static void viewer_left(void *other)
 	session_end(v->session, 0);
 }
 
-int machine_disk_display(struct machine_disk *d, struct qmp *q, const struct session_options *how, struct session **ret_session, struct err *e)
+int machine_disk_display(struct machine_disk *d, struct qmp *q, const struct session_options *how, struct session **ret_session,
+			 struct err *e)
 {
 	unsigned number = d->viewer_number++;
 	own_str char *name = mem_printf("{\"fdname\":\"viewer%u\"}", number);

@@ -3,8 +3,8 @@
 #define RUNNER_MACHINE_DISK_H
 
 /*
- * What is different with a machine that boots a disk as it is: nobody of ours is inside. It is stopped by its power button, programs run in
- * it when the guest has QEMU's agent (qemu-ga), and its screen is shown to viewers. The guest is not believed.
+ * What is different with a machine that boots a disk as it is: nobody of ours is inside. It is stopped by its power button,
+ * programs run in it when the guest has QEMU's agent (qemu-ga), and its screen is shown to viewers. The guest is not believed.
  */
 
 #include "base/loop.h"
@@ -24,12 +24,13 @@ void machine_disk_free(struct machine_disk *d);
 void machine_disk_stop(struct machine_disk *d, struct qmp *q);
 /* Of a guest that slept: its agent, if there is one, is told to look at the board's clock. */
 void machine_disk_set_clock(struct machine_disk *d);
-/* The guest's agent, if there is one, writes out and freezes the file systems; done in time in any case, with -ETIMEDOUT or what it said. */
+/* The guest's agent, if there is one, writes out and freezes the file systems; done in time in any case, with -ETIMEDOUT or
+ * what it said. */
 void machine_disk_freeze(struct machine_disk *d, void (*done)(void *data, int result, const struct err *e), void *data);
 /* Nothing to do if it was not frozen by this process, but for `anyway`. */
 void machine_disk_thaw(struct machine_disk *d, bool anyway);
-/* A program by the guest's agent: user, directory, command and environment as in a request of kind RUNNER_EXEC. What cannot be known
- * at once - whether there is an agent - is the session's end. */
+/* A program by the guest's agent: user, directory, command and environment as in a request of kind RUNNER_EXEC. What cannot be
+ * known at once - whether there is an agent - is the session's end. */
 int machine_disk_exec(struct machine_disk *d, const struct runner_request *q, const char *const *texts, size_t count,
 		      const struct session_options *how, struct session **ret_session, struct err *e) must_check;
 /* One viewer: the session's bytes are RFB (RFC 6143) without a password. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. What a machine says, and what follows from it. Things end in one order: the guest tells how the program ended when its volumes
- * are unmounted, the machine is killed (nothing is left that could be lost), QEMU's pidfd says that the disks are free, and then the
- * runner tells the agent. A machine that dies without a word ends its sessions with 137, as a killed program does.
+ * Theory. What a machine says, and what follows from it. Things end in one order: the guest tells how the program ended when
+ * its volumes are unmounted, the machine is killed (nothing is left that could be lost), QEMU's pidfd says that the disks are
+ * free, and then the runner tells the agent. A machine that dies without a word ends its sessions with 137, as a killed program
+ * does.
  *
  * The guest is not believed: it can end its own workspace, and say with which status; nothing else follows from what it says.
  */
@@ -116,7 +117,8 @@ static void qemu_ended(void *data, uint32_t events)
 		own_str char *lines = machine_words_last(&m->tail);
 		(void)err_set(&e, ERR_INTERNAL, "QEMU ended (%s %d) before the workspace ran; it said last: %s",
 			      info.si_code == CLD_EXITED ? "status" : "signal", info.si_status, lines);
-		m->unloadable = info.si_code == CLD_EXITED && machine_memory_busy(m->memory); /* newer ones end when a state is not theirs */
+		/* newer ones end when a state is not theirs */
+		m->unloadable = info.si_code == CLD_EXITED && machine_memory_busy(m->memory);
 		machine_close_fd(&m->pidfd);
 		machine_settle_badly(m, &e);
 		return;
@@ -165,7 +167,8 @@ static void processor_failed(struct machine *m)
 {
 	struct err e;
 
-	(void)err_set(&e, ERR_UNAVAILABLE, "the machine's processor met something that this host cannot run (QEMU: internal-error)");
+	(void)err_set(&e, ERR_UNAVAILABLE,
+		      "the machine's processor met something that this host cannot run (QEMU: internal-error)");
 	(void)err_hint(&e, "use the engine emulator");
 	log_error(&e, "workspace %s", m->runner->plan.id);
 	machine_settle_badly(m, &e);
@@ -268,7 +271,8 @@ static void guest_arrived(struct machine *m)
 
 	if (m->settled || m->went || !m->plan.arrives)
 		return;
-	int fault = fault_point("runner.arrived"), r = fault ? err_errno(&e, fault, "arrive") : suspend_take_manifest(m->folder, &e);
+	int fault = fault_point("runner.arrived"),
+	    r = fault ? err_errno(&e, fault, "arrive") : suspend_take_manifest(m->folder, &e);
 	if (r < 0) {
 		machine_settle_badly(m, &e);
 		return;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. QEMU calls it a migration: capabilities, a descriptor (getfd takes it, the migration uses it up), the command, and an event when
- * it is over. The commands are sent together; the first that fails is the result, and so is the event or the time-out. What comes after
- * the result is passed over.
+ * Theory. QEMU calls it a migration: capabilities, a descriptor (getfd takes it, the migration uses it up), the command, and an
+ * event when it is over. The commands are sent together; the first that fails is the result, and so is the event or the
+ * time-out. What comes after the result is passed over.
  *
- * The event of a save comes from a thread of QEMU's that has still something to do: until it is at the end the machine is in the state
- * "finish-migrate", and QEMU refuses to let it go on. Nothing tells of that end, so the state is asked for until it is another one.
+ * The event of a save comes from a thread of QEMU's that has still something to do: until it is at the end the machine is in
+ * the state "finish-migrate", and QEMU refuses to let it go on. Nothing tells of that end, so the state is asked for until it
+ * is another one.
  */
 #include "runner/machine_memory.h"
 
@@ -19,7 +20,7 @@
 
 #define STATE_MS 20000 /* some 10 ms are usual */
 #define AGAIN_MS 2
-#define CAPABILITIES                                                                                                                 \
+#define CAPABILITIES                                                                                                           \
 	"{\"capabilities\":[{\"capability\":\"x-ignore-shared\",\"state\":true},{\"capability\":\"events\",\"state\":true}]}"
 
 struct machine_memory {

@@ -3,8 +3,8 @@
 #define RUNNER_MACHINE_MEMORY_H
 
 /*
- * A machine's device state into a file and out of one. The memory itself is a file already and stays where it is (x-ignore-shared), so
- * what is written here has a few hundred KiB.
+ * A machine's device state into a file and out of one. The memory itself is a file already and stays where it is
+ * (x-ignore-shared), so what is written here has a few hundred KiB.
  */
 
 #include "engine/qemu/qmp.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Each place on the machine's bus is free, taken, or leaving: the tap is gone at once and for good (netdev_del), whatever the
- * guest does, but its device leaves only when the guest lets it go, which QEMU tells by an event. Who wants the place waits for that. A
- * guest that was booting may have missed the request, so it is repeated whenever somebody asks again.
+ * Theory. Each place on the machine's bus is free, taken, or leaving: the tap is gone at once and for good (netdev_del),
+ * whatever the guest does, but its device leaves only when the guest lets it go, which QEMU tells by an event. Who wants the
+ * place waits for that. A guest that was booting may have missed the request, so it is repeated whenever somebody asks again.
  *
  * A port that somebody deleted on the host is out of order inside although QEMU still has it: it is plugged out and in again.
  *
@@ -62,7 +62,8 @@ struct machine_network *machine_network_new(const struct plan *host, const struc
 {
 	struct machine_network *n = mem_alloc(sizeof *n);
 
-	*n = (struct machine_network){ .host = host, .queues = { (unsigned)machine->queues, machine->vhost != 0, machine->e1000 != 0 },
+	*n = (struct machine_network){ .host = host,
+				       .queues = { (unsigned)machine->queues, machine->vhost != 0, machine->e1000 != 0 },
 				       .fixed = machine->fixed_links != 0 };
 	for (size_t i = 0; i < MACHINE_LINKS_MOST; i++)
 		n->places[i].network = n;
@@ -200,7 +201,8 @@ static void configure(struct change *c)
 	guest_encode(&guest_identity_shape, &what, &payload);
 	machine_links_inside_done(&what.interfaces);
 	if (any)
-		channel_request(c->channel, GUEST_IDENTITY, payload.bytes, payload.length, GUEST_MS, wait ? configured : NULL, wait ? c : NULL);
+		channel_request(c->channel, GUEST_IDENTITY, payload.bytes, payload.length, GUEST_MS, wait ? configured : NULL,
+				wait ? c : NULL);
 	if (!any || !wait)
 		finish(c);
 }
@@ -290,7 +292,8 @@ static void plug_missing(struct change *c)
 		if (c->network->places[link.place].port) /* the same: others were plugged out */
 			continue;
 		if (c->network->fixed) {
-			(void)err_set(&c->error, ERR_UNSUPPORTED, "a machine of this kind takes a new interface (%s) at its next start",
+			(void)err_set(&c->error, ERR_UNSUPPORTED,
+				      "a machine of this kind takes a new interface (%s) at its next start",
 				      one[INTERFACE_DEVICE]);
 			break;
 		}
@@ -351,8 +354,8 @@ static const char **copy_texts(const char *const *texts, char **ret_bytes)
 	return list;
 }
 
-void machine_network_set(struct machine_network *n, struct qmp *q, struct channel *channel, const char *const *interfaces, bool guest_runs,
-			 channel_done_fn *done, void *data)
+void machine_network_set(struct machine_network *n, struct qmp *q, struct channel *channel, const char *const *interfaces,
+			 bool guest_runs, channel_done_fn *done, void *data)
 {
 	struct err e;
 
@@ -367,7 +370,8 @@ void machine_network_set(struct machine_network *n, struct qmp *q, struct channe
 	c->wanted = copy_texts(interfaces, &c->texts);
 	c->plugged = mem_alloc_array(machine_link_count(interfaces) * INTERFACE_TEXTS + 1, sizeof *c->plugged);
 	for (size_t i = 0; i < MACHINE_LINKS_MOST; i++)
-		if (n->places[i].leaving || (n->places[i].port && (!wants(interfaces, n->places[i].port) || !link_index(n->places[i].port))))
+		if (n->places[i].leaving ||
+		    (n->places[i].port && (!wants(interfaces, n->places[i].port) || !link_index(n->places[i].port))))
 			plug_out(n, q, i);
 	if (must_wait(c))
 		c->patience = loop_add_timer(channel_loop(channel), LEAVE_MS, out_of_patience, c);
@@ -380,7 +384,8 @@ void machine_network_event(struct machine_network *n, const char *name, struct q
 	char device[32] = "";
 	uint64_t place;
 
-	if (strcmp(name, "DEVICE_DELETED") != 0 || !qmp_text(value, "device", device, sizeof device) || !str_starts(device, DEVICE_PREFIX) ||
+	if (strcmp(name, "DEVICE_DELETED") != 0 || !qmp_text(value, "device", device, sizeof device) ||
+	    !str_starts(device, DEVICE_PREFIX) ||
 	    str_to_u64(device + strlen(DEVICE_PREFIX), MACHINE_LINKS_MOST - 1, &place) < 0)
 		return;
 	left(&n->places[place]);

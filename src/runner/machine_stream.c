@@ -5,9 +5,9 @@
  *   guest -> DATA -> pipe -> session      credit is given back when the pipe has taken all that was sent
  *   session -> pipe -> DATA -> guest      the pipe is read while there is credit
  *
- * So a slow client stops its session, the session its pipe, the pipe the credit, and that the program inside. `waiting` holds at most
- * the credit that was given. The guest's CLOSE ends the session when everything before it has been passed on, and the stream is
- * freed before that: a session that is over has nothing behind it.
+ * So a slow client stops its session, the session its pipe, the pipe the credit, and that the program inside. `waiting` holds
+ * at most the credit that was given. The guest's CLOSE ends the session when everything before it has been passed on, and the
+ * stream is freed before that: a session that is over has nothing behind it.
  */
 #include "runner/machine_channel.h"
 
@@ -158,7 +158,8 @@ static void take_data(struct stream *s, const struct guest_frame *f)
 {
 	struct err e;
 
-	if (f->length < 1 || f->length > GUEST_DATA_LONGEST || f->length > s->window || f->payload[0] < 1 || f->payload[0] > 2) {
+	if (f->length < 1 || f->length > GUEST_DATA_LONGEST || f->length > s->window || f->payload[0] < 1 ||
+	    f->payload[0] > 2) {
 		(void)err_set(&e, ERR_CORRUPT, "the machine sent more than it may");
 		channel_send(s->channel, GUEST_CLOSE, s->number, NULL, 0);
 		stream_end(s, 255, &e);
@@ -332,8 +333,9 @@ struct session *channel_open(struct channel *c, const struct guest_open *o, cons
 	struct session_options options = *how;
 	struct str payload = { 0 };
 
-	*s = (struct stream){ .channel = c, .next = *channel_streams(c), .number = channel_take_number(c), .window = GUEST_WINDOW,
-			      .credit = GUEST_WINDOW, .input = -1, .ways = { { .stream = s, .fd = -1 }, { .stream = s, .fd = -1 } } };
+	*s = (struct stream){ .channel = c, .next = *channel_streams(c), .number = channel_take_number(c),
+			      .window = GUEST_WINDOW, .credit = GUEST_WINDOW, .input = -1,
+			      .ways = { { .stream = s, .fd = -1 }, { .stream = s, .fd = -1 } } };
 	options.streams = (struct session_streams){ -1, -1, -1, -1, -1 };
 	if (make_ends(s, o, &options.streams, e) < 0) {
 		way_close(&s->ways[0]);

@@ -50,9 +50,12 @@ int machine_words_identity(const struct guest_bytes *of, struct str *out, struct
 
 struct guest_open machine_words_open(const struct runner_request *q, const char *const *texts, size_t count)
 {
-	struct guest_open o = { .kind = q->kind == RUNNER_EXEC ? GUEST_EXEC : q->kind == RUNNER_COPY_IN ? GUEST_COPY_IN : GUEST_COPY_OUT,
-				.terminal = (q->flags & RUNNER_TERMINAL) != 0, .input = (q->flags & RUNNER_INPUT) != 0, .rows = q->rows,
-				.columns = q->columns, .user = nothing, .directory = nothing, .path = nothing };
+	struct guest_open o = { .kind = q->kind == RUNNER_EXEC	  ? GUEST_EXEC :
+					q->kind == RUNNER_COPY_IN ? GUEST_COPY_IN :
+								    GUEST_COPY_OUT,
+				.terminal = (q->flags & RUNNER_TERMINAL) != 0, .input = (q->flags & RUNNER_INPUT) != 0,
+				.rows = q->rows, .columns = q->columns, .user = nothing, .directory = nothing,
+				.path = nothing };
 
 	if (q->kind == RUNNER_EXEC) {
 		o.user = (char *)(uintptr_t)texts[0];

@@ -17,12 +17,14 @@ static const char *or_null(const char *text) { return *text ? text : NULL; }
 
 static struct link_port read_port(const char *const *at, const char *owner, size_t number)
 {
-	return (struct link_port){ .port = at[INTERFACE_PORT], .bridge = at[INTERFACE_BRIDGE], .owner = owner, .device = at[INTERFACE_DEVICE],
-				   .mac = or_null(at[INTERFACE_MAC]), .index = LINK_INSIDE_FIRST + (uint32_t)number,
-				   .mtu = (uint32_t)strtoul(at[INTERFACE_MTU], NULL, 10), .isolated = at[INTERFACE_ISOLATED][0] == '1',
-				   .ipv4 = or_null(at[INTERFACE_IPV4]), .ipv6 = or_null(at[INTERFACE_IPV6]),
-				   .gateway4 = or_null(at[INTERFACE_GATEWAY4]), .gateway6 = or_null(at[INTERFACE_GATEWAY6]),
-				   .pool6 = or_null(at[INTERFACE_POOL6]), .vlan = (uint16_t)strtoul(at[INTERFACE_VLAN], NULL, 10) };
+	return (struct link_port){ .port = at[INTERFACE_PORT], .bridge = at[INTERFACE_BRIDGE], .owner = owner,
+				   .device = at[INTERFACE_DEVICE], .mac = or_null(at[INTERFACE_MAC]),
+				   .index = LINK_INSIDE_FIRST + (uint32_t)number,
+				   .mtu = (uint32_t)strtoul(at[INTERFACE_MTU], NULL, 10),
+				   .isolated = at[INTERFACE_ISOLATED][0] == '1', .ipv4 = or_null(at[INTERFACE_IPV4]),
+				   .ipv6 = or_null(at[INTERFACE_IPV6]), .gateway4 = or_null(at[INTERFACE_GATEWAY4]),
+				   .gateway6 = or_null(at[INTERFACE_GATEWAY6]), .pool6 = or_null(at[INTERFACE_POOL6]),
+				   .vlan = (uint16_t)strtoul(at[INTERFACE_VLAN], NULL, 10) };
 }
 
 static int read_interfaces(const struct plan *p, struct link_port *ports, size_t *ret_count, struct err *e)

@@ -32,8 +32,8 @@ int request_decode(char *bytes, size_t length, struct request *ret_request, stru
 	memcpy(&q.head, bytes, sizeof q.head);
 	bytes[length] = '\0';
 	if (q.head.version != RUNNER_VERSION || q.head.size != sizeof q.head || q.head.texts_length != length - sizeof q.head)
-		return err_set(e, ERR_INVALID, "a request of version %u for runners of version %u, or of a wrong length", q.head.version,
-			       RUNNER_VERSION);
+		return err_set(e, ERR_INVALID, "a request of version %u for runners of version %u, or of a wrong length",
+			       q.head.version, RUNNER_VERSION);
 	split(bytes + sizeof q.head, q.head.texts_length, &q);
 	if (q.head.kind == RUNNER_EXEC && (q.count < 3 || q.head.commands == 0 || q.head.commands > q.count - 2)) {
 		request_done(&q);

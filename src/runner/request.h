@@ -16,7 +16,8 @@ struct request {
 	size_t count;
 };
 
-/* `bytes` has room for one more than `length`, a NUL, and must stay. RUNNER_EXEC has user, folder and at least one word of a command. */
+/* `bytes` has room for one more than `length`, a NUL, and must stay. RUNNER_EXEC has user, folder and at least one word of a
+ * command. */
 int request_decode(char *bytes, size_t length, struct request *ret_request, struct err *e) must_check;
 void request_done(struct request *q);
 

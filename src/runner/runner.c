@@ -2,14 +2,15 @@
 /*
  * carrel-run: one process per workspace, from its start to its end.
  *
- * The agent executes it once, with a socket as descriptor 3. That process is the nursery: for each socket that it is sent it forks a
- * runner, which costs a tenth of executing one (a static program's start asks the processor for its features, which a hypervisor
- * answers slowly) and shares its relocated pages. It ends with the agent; runners are no one's children then.
+ * The agent executes it once, with a socket as descriptor 3. That process is the nursery: for each socket that it is sent it
+ * forks a runner, which costs a tenth of executing one (a static program's start asks the processor for its features, which a
+ * hypervisor answers slowly) and shares its relocated pages. It ends with the agent; runners are no one's children then.
  *
- * A runner may wait long for something to do. It takes the plan and then the mounted volumes from the socket, makes the workspace,
- * and answers. From then on it needs nobody: it holds the terminal or pipes, writes the log, serves run.sock (control.c), and when
- * the first process ends it writes how into the status file and leaves. Everything that the workspace has in the kernel hangs on
- * this process and on the first one of the workspace: killed, they leave nothing but files in the run folder.
+ * A runner may wait long for something to do. It takes the plan and then the mounted volumes from the socket, makes the
+ * workspace, and answers. From then on it needs nobody: it holds the terminal or pipes, writes the log, serves run.sock
+ * (control.c), and when the first process ends it writes how into the status file and leaves. Everything that the workspace has
+ * in the kernel hangs on this process and on the first one of the workspace: killed, they leave nothing but files in the run
+ * folder.
  *
  * States: starting -> running <-> paused, any -> stopping -> ended. A workspace that is to start paused is `paused` before its
  * program was executed; resuming lets it go.
@@ -75,8 +76,9 @@ static void write_status(struct runner *r)
 	str_printf(&text,
 		   "{\"state\":\"%s\",\"exit_status\":%d,\"pid\":%d,\"runner_pid\":%d,\"run\":%llu,\"started_ms\":%llu,"
 		   "\"ended_ms\":%llu,\"killed_for_memory\":%s,\"maintenance\":%s}\n",
-		   names[s->state], s->exit_status, s->pid, s->runner_pid, (unsigned long long)s->run, (unsigned long long)s->started_ms,
-		   (unsigned long long)s->ended_ms, s->killed_for_memory ? "true" : "false", s->maintenance ? "true" : "false");
+		   names[s->state], s->exit_status, s->pid, s->runner_pid, (unsigned long long)s->run,
+		   (unsigned long long)s->started_ms, (unsigned long long)s->ended_ms, s->killed_for_memory ? "true" : "false",
+		   s->maintenance ? "true" : "false");
 	if (fs_write_file(AT_FDCWD, RUNNER_STATUS_FILE, text.bytes, text.length, 0600, false, &e) < 0)
 		log_error(&e, "workspace %s", r->plan.id);
 }
@@ -120,7 +122,8 @@ static void leave(void *data)
 		loop_stop(r->loop);
 }
 
-/* The agent hears that this process is gone before the kernel takes a root volume apart, which takes longer than all that is left. */
+/* The agent hears that this process is gone before the kernel takes a root volume apart, which takes longer than all that is
+ * left. */
 static void leave_volumes(struct runner *r)
 {
 	control_close(r);
@@ -132,8 +135,8 @@ void runner_ended(struct runner *r, int status)
 	r->status.exit_status = status;
 	r->status.ended_ms = now_ms();
 	r->status.killed_for_memory = killed_for_memory(&r->plan);
-	/* Whoever hears of the end may use or remove the volumes; clients heard of it before. What is thrown away may only be removed,
-	 * which goes while it is still mounted: that ends with this process. */
+	/* Whoever hears of the end may use or remove the volumes; clients heard of it before. What is thrown away may only be
+	 * removed, which goes while it is still mounted: that ends with this process. */
 	if (!(r->plan.flags & PLAN_THROW_AWAY))
 		birth_close_volumes(&r->birth);
 	runner_set_state(r, RUNNER_ENDED);
@@ -224,7 +227,8 @@ static int tell_init(struct runner *r, struct err *e)
 	if (number)
 		return session_signal(r->session, number, e);
 	static const char *const shutdown[] = { "/sbin/init", "0", NULL };
-	struct enter n = { .plan = &r->plan, .init = r->birth.pid, .init_pidfd = r->birth.pidfd, .argv = shutdown, .user = "0", .directory = "/" };
+	struct enter n = { .plan = &r->plan, .init = r->birth.pid, .init_pidfd = r->birth.pidfd, .argv = shutdown, .user = "0",
+			   .directory = "/" };
 	int result = enter_workspace(&n, e);
 	if (result < 0)
 		return result;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Output flows pipe -> log and clients, input flows client -> pipe, and neither side has a queue of more than one message:
- * what cannot be passed on stops the side it came from. So memory is bounded whatever program and clients do.
+ * Theory. Output flows pipe -> log and clients, input flows client -> pipe, and neither side has a queue of more than one
+ * message: what cannot be passed on stops the side it came from. So memory is bounded whatever program and clients do.
  *
  *   output: a source is watched while no client has an unsent frame (patient) - see output_wanted().
  *   input:  a client is watched while its last frame was written whole - see input_wanted().
@@ -67,7 +67,10 @@ static char chunk[1 + CHUNK];
 
 static void pump(void *data, uint32_t events);
 
-static int input_fd(const struct session *s) { return s->how.streams.terminal >= 0 ? s->how.streams.terminal : s->how.streams.input; }
+static int input_fd(const struct session *s)
+{
+	return s->how.streams.terminal >= 0 ? s->how.streams.terminal : s->how.streams.input;
+}
 
 /* --- clients --- */
 
@@ -479,7 +482,8 @@ static void client_ready(void *data, uint32_t events)
 
 	if ((events & EPOLLOUT) && c->unsent.length) {
 		bool only_last = s->over && c->unsent.length == 1;
-		if (!only_last && send(c->fd, c->unsent.bytes, c->unsent.length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == EAGAIN)
+		if (!only_last && send(c->fd, c->unsent.bytes, c->unsent.length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
+		    errno == EAGAIN)
 			return;
 		str_clear(&c->unsent);
 		if (s->over) {

@@ -5,9 +5,9 @@
 /*
  * One program whose streams we hold - the workspace's own, one of exec, or a copy - and the clients that watch it.
  *
- * A session that waits for its clients (`patient`) reads no further output while a client's socket is full: the program feels it. One
- * that does not (a system's console) drops what a slow client cannot take. It ends when the program has ended and its pipes are
- * read empty; then each client gets the last message and `done` is called.
+ * A session that waits for its clients (`patient`) reads no further output while a client's socket is full: the program feels
+ * it. One that does not (a system's console) drops what a slow client cannot take. It ends when the program has ended and its
+ * pipes are read empty; then each client gets the last message and `done` is called.
  */
 
 #include <stdbool.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. saving -> saved -> committed, and from each but the last back to life: when the state cannot be written, when the agent hangs
- * up, when the manifest cannot be put in its place. The rename is the point of no return, so nothing that may fail follows it: the machine
- * is killed, and if this process should die first, the machine dies with it.
+ * Theory. saving -> saved -> committed, and from each but the last back to life: when the state cannot be written, when the
+ * agent hangs up, when the manifest cannot be put in its place. The rename is the point of no return, so nothing that may fail
+ * follows it: the machine is killed, and if this process should die first, the machine dies with it.
  */
 #include "runner/suspend.h"
 
@@ -139,7 +139,8 @@ void suspend_begin(struct runner *r, int fd, bool departs, int folder, int state
 {
 	struct suspend *s = mem_alloc(sizeof *s);
 	struct err e = { 0 };
-	bool can = r->machine && !r->suspending && (r->status.state == RUNNER_RUNNING || (r->status.state == RUNNER_PAUSED && r->released));
+	bool can = r->machine && !r->suspending &&
+		   (r->status.state == RUNNER_RUNNING || (r->status.state == RUNNER_PAUSED && r->released));
 	int fault = fault_point("runner.suspend");
 
 	if (!r->machine || departs)
@@ -168,7 +169,8 @@ void suspend_begin(struct runner *r, int fd, bool departs, int folder, int state
 		(void)close(state);
 	int result = fault ? err_errno(&e, fault, "suspend") :
 		     r->machine && !r->released ?
-			     err_set(&e, ERR_CONFLICT, "the machine stands before its first instruction: it has no memory yet") :
+			     err_set(&e, ERR_CONFLICT,
+				     "the machine stands before its first instruction: it has no memory yet") :
 			     err_set(&e, ERR_CONFLICT, "the workspace cannot be suspended in this state");
 	answer(r, fd, result, &e);
 	(void)close(fd);

@@ -3,9 +3,9 @@
 #define SERVICE_CARRY_H
 
 /*
- * Workspaces that come in a bundle. Such a one is deployed empty, with a label that says of which bundle, and the label goes when the host has all
- * of it. Until then it cannot be used. What the host finds wrong with the bundle removes the workspace; an import that only broke off - also by the
- * end of this service - goes on when it is asked for again, within a day.
+ * Workspaces that come in a bundle. Such a one is deployed empty, with a label that says of which bundle, and the label goes
+ * when the host has all of it. Until then it cannot be used. What the host finds wrong with the bundle removes the workspace;
+ * an import that only broke off - also by the end of this service - goes on when it is asked for again, within a day.
  */
 
 #include "service/views.h"

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Two levels meet here. Outwards: the newest wish of a workspace goes to its host once it is committed and whenever the host
- * (re)connects. Inwards: each report replaces the truth, whatever came before; a step that the state table does not know is counted
- * and believed, for a host that was away may have passed several states. When the truth has the wish's generation and nothing is
- * left to do, the operation under way ends.
+ * Theory. Two levels meet here. Outwards: the newest wish of a workspace goes to its host once it is committed and whenever the
+ * host (re)connects. Inwards: each report replaces the truth, whatever came before; a step that the state table does not know
+ * is counted and believed, for a host that was away may have passed several states. When the truth has the wish's generation
+ * and nothing is left to do, the operation under way ends.
  */
 #include <string.h>
 
@@ -77,7 +77,8 @@ static void end_operation(struct service *s, struct workspace *w, struct db_batc
 		if (w->truth.error || !unsuspended)
 			failure_of(w, &failure);
 		else
-			(void)err_set(&failure, ERR_CONFLICT, "the workspace ended before it was suspended (%s)", state_names[w->truth.state]);
+			(void)err_set(&failure, ERR_CONFLICT, "the workspace ended before it was suspended (%s)",
+				      state_names[w->truth.state]);
 		converge_withdraw(w, o, b);
 		json_decref(o->result);
 		o->result = NULL;
@@ -134,7 +135,8 @@ void converge_report(struct service *s, struct host *h, struct report *r, struct
 		if (r->state == STATE_REMOVED)
 			(void)json_array_append_new(forget, json_string(r->id));
 		else
-			log_warn("host %s reports workspace %s, which is not in the database; it is left alone", h->name, r->id);
+			log_warn("host %s reports workspace %s, which is not in the database; it is left alone", h->name,
+				 r->id);
 		return;
 	}
 	bool changed = !w->reported || w->truth.state != r->state || w->truth.run != r->run;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What hosts can do: each that is connected is asked to look anew, since what it lacked may have been installed a second ago. */
+/* What hosts can do: each that is connected is asked to look anew, since what it lacked may have been installed a second
+ * ago. */
 #include "service/doctor.h"
 
 #include <stdlib.h>
@@ -25,10 +26,13 @@ static void reply(struct request *r)
 	json_t *hosts = json_array();
 
 	for (struct host *h = r->service->hosts; h; h = h->next)
-		(void)json_array_append_new(hosts, json_pack("{s:s, s:b, s:O}", "name", h->name, "connected", host_connected(h), "facts", h->facts));
-	request_reply_json(r, 200, json_pack("{s:s, s:{s:i, s:I, s:I}, s:o}", "version", CARREL_VERSION, "database", "schema", db_schema_version(),
-					     "commits", (json_int_t)counters.commits, "commit_microseconds",
-					     (json_int_t)(counters.commits ? counters.commit_us / counters.commits : 0), "hosts", hosts));
+		(void)json_array_append_new(hosts, json_pack("{s:s, s:b, s:O}", "name", h->name, "connected", host_connected(h),
+							     "facts", h->facts));
+	request_reply_json(r, 200,
+			   json_pack("{s:s, s:{s:i, s:I, s:I}, s:o}", "version", CARREL_VERSION, "database", "schema",
+				     db_schema_version(), "commits", (json_int_t)counters.commits, "commit_microseconds",
+				     (json_int_t)(counters.commits ? counters.commit_us / counters.commits : 0), "hosts",
+				     hosts));
 }
 
 static void end(struct look *l)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. An event is part of the batch whose change it tells, so it is seen exactly when the change is durable. Followers keep a
- * position and read the database from there when something was committed; nothing is queued for a slow one.
+ * Theory. An event is part of the batch whose change it tells, so it is seen exactly when the change is durable. Followers keep
+ * a position and read the database from there when something was committed; nothing is queued for a slow one.
  */
 #include "service/event.h"
 
@@ -45,7 +45,9 @@ const struct shape event_shape = { "event", sizeof(struct event_view), fields, "
 int events_load(struct service *s, struct err *e)
 {
 	int r = db_event_last(s->db, &s->events.last_seq, e);
-	s->events.trimmed_seq = s->events.last_seq > (int64_t)s->config.events_kept ? s->events.last_seq - (int64_t)s->config.events_kept : 0;
+	s->events.trimmed_seq = s->events.last_seq > (int64_t)s->config.events_kept ?
+					s->events.last_seq - (int64_t)s->config.events_kept :
+					0;
 	return r < 0 ? r : 0;
 }
 
@@ -75,8 +77,8 @@ static json_t *event_to_json(const struct db_event *v)
 }
 
 /* Up to `limit` events behind *position into `each`. */
-static int read_events(struct service *s, int64_t *position, uint64_t owner, uint64_t limit, void (*each)(void *data, json_t *event),
-		       void *data, struct err *e)
+static int read_events(struct service *s, int64_t *position, uint64_t owner, uint64_t limit,
+		       void (*each)(void *data, json_t *event), void *data, struct err *e)
 {
 	own_db_rows struct db_rows *rows = NULL;
 	int r = db_event_query(s->db, *position, owner, limit, &rows, e), count = 0;
@@ -98,7 +100,8 @@ static void add_text(void *data, json_t *event)
 	struct follower *f = data;
 	own_str char *text = json_dumps(event, JSON_COMPACT);
 
-	str_printf(&f->pending, "id: %lld\nevent: %s\ndata: %s\n\n", (long long)json_integer_value(json_object_get(event, "seq")),
+	str_printf(&f->pending, "id: %lld\nevent: %s\ndata: %s\n\n",
+		   (long long)json_integer_value(json_object_get(event, "seq")),
 		   json_string_value(json_object_get(event, "kind")), text);
 	json_decref(event);
 }
@@ -155,7 +158,8 @@ static void follow(struct request *r, int64_t after, uint64_t owner)
 {
 	struct follower *f = mem_alloc(sizeof *f);
 
-	*f = (struct follower){ .service = r->service, .request = r, .position = after, .owner_uid = owner, .next = r->service->events.followers };
+	*f = (struct follower){ .service = r->service, .request = r, .position = after, .owner_uid = owner,
+				.next = r->service->events.followers };
 	str_puts(&f->pending, ": carrel events\n\n");
 	r->service->events.followers = f;
 	f->heartbeat = loop_add_timer(r->service->loop, HEARTBEAT_MS, heartbeat, f);

@@ -7,9 +7,10 @@
 #include "service/request.h"
 
 handler_fn handle_version, handle_openapi, handle_doctor, handle_metrics;
-handler_fn handle_workspaces_list, handle_workspaces_create, handle_workspace_show, handle_workspace_change, handle_workspace_remove;
-handler_fn handle_workspace_start, handle_workspace_stop, handle_workspace_restart, handle_workspace_pause, handle_workspace_resume,
-	handle_workspace_suspend, handle_workspace_move, handle_workspace_clone;
+handler_fn handle_workspaces_list, handle_workspaces_create, handle_workspace_show, handle_workspace_change,
+	handle_workspace_remove;
+handler_fn handle_workspace_start, handle_workspace_stop, handle_workspace_restart, handle_workspace_pause,
+	handle_workspace_resume, handle_workspace_suspend, handle_workspace_move, handle_workspace_clone;
 handler_fn handle_workspace_why, handle_workspace_stream;
 handler_fn handle_snapshots_list, handle_snapshot_create, handle_snapshot_remove, handle_snapshot_restore;
 handler_fn handle_volumes_list, handle_volume_remove;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A host keeps one WebSocket open. After its hello it gets all its assignments, afterwards each that changes. Its messages are
- * decoded strictly where we act on them and openly where hosts may know more than we do. One message of reports is one batch.
+ * Theory. A host keeps one WebSocket open. After its hello it gets all its assignments, afterwards each that changes. Its
+ * messages are decoded strictly where we act on them and openly where hosts may know more than we do. One message of reports is
+ * one batch.
  */
 #include "service/host.h"
 
@@ -126,7 +127,8 @@ static void send_all(struct host *h)
 		w->sent_generation = w->wish.generation;
 		(void)json_array_append_new(items, encode(&assignment_shape, &w->wish));
 	}
-	/* Never authoritative: a row is deleted only after its host has told that nothing is left, so what we do not know is not ours. */
+	/* Never authoritative: a row is deleted only after its host has told that nothing is left, so what we do not know is
+	 * not ours. */
 	host_send(h, json_pack("{s:s, s:b, s:b, s:o}", "type", "assignments", "full", 1, "authoritative", 0, "items", items));
 }
 
@@ -242,7 +244,8 @@ static uint64_t number(json_t *m, const char *key)
 /* {"kind","message","hint"} as a host tells it. */
 static void host_error(const json_t *error, const char *otherwise, struct err *ret_error)
 {
-	const char *kind = json_string_value(json_object_get(error, "kind")), *text = json_string_value(json_object_get(error, "message"));
+	const char *kind = json_string_value(json_object_get(error, "kind")),
+		   *text = json_string_value(json_object_get(error, "message"));
 	const char *hint = json_string_value(json_object_get(error, "hint"));
 
 	(void)err_set(ret_error, err_kind_from_name(kind ? kind : ""), "%s", text ? text : otherwise);
@@ -252,7 +255,8 @@ static void host_error(const json_t *error, const char *otherwise, struct err *r
 
 static void on_progress(struct host *h, json_t *m)
 {
-	const char *id = json_string_value(json_object_get(m, "workspace")), *step = json_string_value(json_object_get(m, "step"));
+	const char *id = json_string_value(json_object_get(m, "workspace")),
+		   *step = json_string_value(json_object_get(m, "step"));
 	struct workspace *w = id ? workspace_by_id(h->service, id) : NULL;
 
 	if (w && w->operation && step)
@@ -356,7 +360,8 @@ int host_plan(struct host *h, const struct assignment *a, struct request *r, str
 	uint64_t id = ask_later(h, r);
 
 	(void)e;
-	host_send(h, json_pack("{s:s, s:I, s:o}", "type", "plan", "id", (json_int_t)id, "assignment", encode(&assignment_shape, a)));
+	host_send(h, json_pack("{s:s, s:I, s:o}", "type", "plan", "id", (json_int_t)id, "assignment",
+			       encode(&assignment_shape, a)));
 	return 0;
 }
 
@@ -379,9 +384,10 @@ static void channel_message(void *data, bool text, const char *bytes, size_t len
 	static const struct {
 		const char *type;
 		void (*act)(struct host *h, json_t *message);
-	} messages[] = { { "hello", on_hello },	  { "reports", on_reports }, { "progress", on_progress },	  { "facts", on_facts },
-			 { "volumes", on_volumes }, { "planned", on_planned }, { "suspend-checked", on_planned }, { "answered", on_planned },
-			 { "volume-error", on_volume_error },			 { "traffic", network_on_traffic }, { "judged", network_on_judged } };
+	} messages[] = { { "hello", on_hello },	  { "reports", on_reports }, { "progress", on_progress },
+			 { "facts", on_facts }, { "volumes", on_volumes }, { "planned", on_planned },
+			 { "suspend-checked", on_planned }, { "answered", on_planned }, { "volume-error", on_volume_error },
+			 { "traffic", network_on_traffic }, { "judged", network_on_judged } };
 	struct host *h = data;
 	json_t *m = text ? json_loadb(bytes, length, 0, NULL) : NULL;
 	const char *type = json_string_value(json_object_get(m, "type"));
@@ -462,7 +468,8 @@ static const struct field host_fields[] = {
 	{ "facts", FIELD_JSON, H(facts), "what it found out about itself", .required = true },
 	{ 0 },
 };
-const struct shape host_shape = { "host", sizeof(struct host_view), host_fields, "A machine that runs workspaces.", .open = true };
+const struct shape host_shape = { "host", sizeof(struct host_view), host_fields, "A machine that runs workspaces.",
+				  .open = true };
 
 int handle_hosts_list(struct request *r, struct err *e)
 {
@@ -474,8 +481,8 @@ int handle_hosts_list(struct request *r, struct err *e)
 		size_t count = 0;
 		for (size_t i = 0; i < r->service->workspaces.count; i++)
 			count += str_eq(r->service->workspaces.items[i]->host, h->name);
-		json_t *json = json_pack("{s:s, s:b, s:I, s:O}", "name", h->name, "connected", host_connected(h), "workspaces", (json_int_t)count,
-					 "facts", h->facts);
+		json_t *json = json_pack("{s:s, s:b, s:I, s:O}", "name", h->name, "connected", host_connected(h), "workspaces",
+					 (json_int_t)count, "facts", h->facts);
 		if (h->version)
 			(void)json_object_set_new(json, "version", json_string(h->version));
 		if (seen)

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. An image is a row: name, digest, owner, JSON. Its bytes are in the store, which the programs of import and export write and
- * read; this file moves bytes between connections and their pipes and keeps the rows.
+ * Theory. An image is a row: name, digest, owner, JSON. Its bytes are in the store, which the programs of import and export
+ * write and read; this file moves bytes between connections and their pipes and keeps the rows.
  *
- * An import is an operation. Its upload goes from the connection into a pipe; when the pipe is full the connection is suspended, so
- * an upload takes no memory here however fast it comes. The import's pins in the store are given back only after the row is
- * committed (or nothing came of it), so collecting garbage - in idle moments after an image or a workspace went away - never takes
- * what a row is about to name.
+ * An import is an operation. Its upload goes from the connection into a pipe; when the pipe is full the connection is
+ * suspended, so an upload takes no memory here however fast it comes. The import's pins in the store are given back only after
+ * the row is committed (or nothing came of it), so collecting garbage - in idle moments after an image or a workspace went away
+ * - never takes what a row is about to name.
  *
- * What is collected: whatever no image and no workspace in memory names. A workspace keeps the partitions of its image though the
- * image was removed.
+ * What is collected: whatever no image and no workspace in memory names. A workspace keeps the partitions of its image though
+ * the image was removed.
  */
 #include "service/images.h"
 
@@ -73,7 +73,8 @@ static int not_found(struct service *s, const char *reference, struct err *e)
 			str_printf(&names, "%s%s", names.length ? ", " : "", row.name);
 		}
 	(void)err_set(e, ERR_NOT_FOUND, "there is no image '%.100s'", reference);
-	return names.length ? err_hint(e, "there are: %s", str_text(&names)) : err_hint(e, "import one: carrel image import NAME SOURCE");
+	return names.length ? err_hint(e, "there are: %s", str_text(&names)) :
+			      err_hint(e, "import one: carrel image import NAME SOURCE");
 }
 
 int images_resolve(struct service *s, const char *reference, struct image *ret_image, struct err *e)
@@ -218,8 +219,10 @@ const struct shape image_view_shape = { "image-view", sizeof(struct image_view),
 static json_t *view(const struct image *i)
 {
 	own_str char *created = service_time_text(i->created_ms);
-	const struct image_view v = { i->name, i->digest, i->architecture ? i->architecture : i->name, created, i->init, i->size_bytes,
-				      i->owner_uid, i->partitions, i->run, i->machine };
+	const struct image_view v = { i->name,      i->digest,     i->architecture ? i->architecture : i->name,
+				      created,      i->init,       i->size_bytes,
+				      i->owner_uid, i->partitions, i->run,
+				      i->machine };
 	return encode(&image_view_shape, &v);
 }
 

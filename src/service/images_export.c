@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The answer of an export is what the program writes into a pipe, and an operation tells how far it is (header Carrel-Operation).
- * The answer ends well only when the program said that it is complete; otherwise the connection breaks, so that half an archive is not
- * taken for a whole one.
+ * Theory. The answer of an export is what the program writes into a pipe, and an operation tells how far it is (header
+ * Carrel-Operation). The answer ends well only when the program said that it is complete; otherwise the connection breaks, so
+ * that half an archive is not taken for a whole one.
  *
- * The operation ends once: done when the last byte was handed out, failed or cancelled at the program's word, cancelled when the reader
- * went away - whichever comes first. It is not resumed: docs/decisions/0050.
+ * The operation ends once: done when the last byte was handed out, failed or cancelled at the program's word, cancelled when
+ * the reader went away - whichever comes first. It is not resumed: docs/decisions/0050.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -54,8 +54,10 @@ static void end(struct sending *x, const struct err *failure)
 		return;
 	struct db_batch *b = db_batch_new();
 	if (!failure && x->sockets)
-		result = json_pack("{s:[o]}", "warnings", json_sprintf("%llu %s left out: a tar has no form for sockets, and programs make them anew",
-								       (unsigned long long)x->sockets, x->sockets == 1 ? "socket was" : "sockets were"));
+		result = json_pack("{s:[o]}", "warnings",
+				   json_sprintf("%llu %s left out: a tar has no form for sockets, and programs make them anew",
+						(unsigned long long)x->sockets,
+						x->sockets == 1 ? "socket was" : "sockets were"));
 	operation_end(x->service, b, o, failure, result);
 	db_submit(x->service->db, b, x->service->loop, committed, x->service);
 }
@@ -183,7 +185,8 @@ static int start(struct request *r, const struct image *image, enum export_forma
 	x->pipe_fd = TAKE_FD(reading);
 	x->readable = loop_add_fd(r->service->loop, x->pipe_fd, 0, on_readable, x);
 	begin(x, image);
-	request_reply_stream(r, image->machine && format != EXPORT_OVA ? "application/octet-stream" : "application/x-tar", read_some, sending_free, x);
+	request_reply_stream(r, image->machine && format != EXPORT_OVA ? "application/octet-stream" : "application/x-tar",
+			     read_some, sending_free, x);
 	return 0;
 }
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. One job is one operation. Its ends come in any order: the upload has come whole or broke off; the import ended well or not.
+ * Theory. One job is one operation. Its ends come in any order: the upload has come whole or broke off; the import ended well
+ * or not.
  * - An upload that broke off cancels the import before its pipe is closed, so half an archive is never taken for a whole one.
- * - An import that failed early is answered at once, when its end is stored, and the rest of the upload is not read. One that had all it
+ * - An import that failed early is answered at once, when its end is stored, and the rest of the upload is not read. One that
+ *   had all it
  *   needs drops what follows.
  * - The job goes when the import has ended, its row is committed (or nothing came of it), and no request points to it.
  */
@@ -129,7 +131,8 @@ static void settle(struct image_job *j, const struct err *failure)
 /* Only now may the pins go: the row names the image. */
 static void recorded(void *data, const struct err *failure) { settle(data, failure); }
 
-/* An import takes its time, and somebody else may have taken the name meanwhile: the row is put only when it is free or ours. */
+/* An import takes its time, and somebody else may have taken the name meanwhile: the row is put only when it is free or
+ * ours. */
 static void record(struct image_job *j, struct image *image)
 {
 	struct db_batch *b = db_batch_new();
@@ -147,7 +150,8 @@ static void record(struct image_job *j, struct image *image)
 	db_image_put(b, &row, j->admin);
 	if (j->image.kernel && j->admin && kernels_imported(j->service, b, &j->image, &e) < 0)
 		log_error(&e, "kernel %s", j->name);
-	event_add(j->service, b, j->image.kernel ? "kernel.imported" : "image.imported", j->name, j->owner_uid, json_pack("{s:s}", "digest", j->image.digest));
+	event_add(j->service, b, j->image.kernel ? "kernel.imported" : "image.imported", j->name, j->owner_uid,
+		  json_pack("{s:s}", "digest", j->image.digest));
 	db_submit(j->service->db, b, j->service->loop, recorded, j);
 	free(text);
 	json_decref(json);
@@ -160,8 +164,8 @@ static void on_progress(void *data, const struct import_progress *p)
 
 	/* while an upload comes, this side knows best how much there is of it */
 	if (o)
-		operation_progress(o, p->step, p->total_bytes || p->done_bytes ? p->done_bytes : j->received_bytes, p->total_bytes,
-				   p->reused_bytes);
+		operation_progress(o, p->step, p->total_bytes || p->done_bytes ? p->done_bytes : j->received_bytes,
+				   p->total_bytes, p->reused_bytes);
 }
 
 static void on_done(void *data, const struct err *failure, struct image *image)
@@ -250,15 +254,18 @@ struct image_add {
 };
 #define A(member) offsetof(struct image_add, member)
 static const struct field add_fields[] = {
-	{ "name", FIELD_TEXT, A(name), "name[:tag] that it gets", .required = true, .check = name_check_image, .example = "debian:12" },
+	{ "name", FIELD_TEXT, A(name), "name[:tag] that it gets", .required = true, .check = name_check_image,
+	  .example = "debian:12" },
 	{ "source", FIELD_TEXT, A(source), "docker://host[:port]/name[:tag|@digest]", .required = true,
 	  .example = "docker://docker.io/library/debian:12" },
-	{ "architecture", FIELD_TEXT, A(architecture), "processor; the service's own when absent", .max = 64, .example = "arm64" },
+	{ "architecture", FIELD_TEXT, A(architecture), "processor; the service's own when absent", .max = 64,
+	  .example = "arm64" },
 	{ "user", FIELD_TEXT, A(user), "user name for the registry", .max = 1024 },
 	{ "password", FIELD_TEXT, A(password), "password or token for the registry; kept nowhere", .max = 65536 },
 	{ 0 },
 };
-const struct shape image_add_shape = { "image-add", sizeof(struct image_add), add_fields, "An image to fetch from a registry." };
+const struct shape image_add_shape = { "image-add", sizeof(struct image_add), add_fields,
+				       "An image to fetch from a registry." };
 
 static int check_name(struct request *r, const char *name, bool kernel, struct err *e)
 {
@@ -281,7 +288,8 @@ static int job_start(struct request *r, const char *name, struct import_request 
 	struct service *s = r->service;
 	struct image_job *j = mem_alloc(sizeof *j);
 
-	*j = (struct image_job){ .service = s, .name = mem_strdup(name), .owner_uid = r->who.uid, .admin = r->who.admin, .pipe_fd = -1 };
+	*j = (struct image_job){ .service = s, .name = mem_strdup(name), .owner_uid = r->who.uid, .admin = r->who.admin,
+				 .pipe_fd = -1 };
 	q->store = s->images->store_path;
 	q->limits = s->config.import;
 	int result = import_start(s->loop, q, &events, j, &j->import, e);
@@ -381,7 +389,8 @@ static int choose_machine(struct request *r, struct image_machine *ret_machine, 
 
 static int start_upload(struct request *r, const char *name, bool kernel, struct err *e)
 {
-	static const char *const formats[] = { "tar", "oci", "disk", "raw", NULL }, *const inits[] = { "detect", "yes", "no", NULL };
+	static const char *const formats[] = { "tar", "oci", "disk", "raw", NULL }, *const inits[] = { "detect", "yes", "no",
+												       NULL };
 	const char *format = request_query(r, "format"), *init = request_query(r, "init");
 	struct image_machine machine = { 0 };
 	unsigned chosen = kernel ? IMPORT_KERNEL : IMPORT_TAR, chosen_init = IMPORT_INIT_DETECT;
@@ -402,7 +411,8 @@ static int start_upload(struct request *r, const char *name, bool kernel, struct
 	(void)fcntl(pair[1], F_SETPIPE_SZ, 1 << 20);
 	own_fd int reading = pair[0], writing = pair[1];
 	struct import_request q = { .format = chosen, .input_fd = reading, .reference = request_query(r, "tag"),
-				    .architecture = request_query(r, "architecture"), .init = chosen_init, .machine = &machine };
+				    .architecture = request_query(r, "architecture"), .init = chosen_init,
+				    .machine = &machine };
 	result = fs_set_blocking(writing, false, e);
 	if (result == 0)
 		result = job_start(r, name, &q, &j, e);

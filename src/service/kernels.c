@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A kernel is an image whose one partition is a kernel partition (docs/formats/kernel.md): it is imported, kept, collected,
- * exported and fetched from registries as images are, and names are shared with them. What is special is told by image.kernel, its
- * release. The default of a processor is one row of the site's table, "kernel-ARCHITECTURE".
+ * Theory. A kernel is an image whose one partition is a kernel partition (docs/formats/kernel.md): it is imported, kept,
+ * collected, exported and fetched from registries as images are, and names are shared with them. What is special is told by
+ * image.kernel, its release. The default of a processor is one row of the site's table, "kernel-ARCHITECTURE".
  */
 #include "service/kernels.h"
 
@@ -101,7 +101,8 @@ int kernels_choose(struct service *s, struct workspace *w, struct err *e)
 	if (name && (r = resolve(s, name, &kernel, e)) < 0)
 		return r;
 	if (name && w->wish.image->architecture && !str_eq(kernel.architecture, w->wish.image->architecture)) {
-		r = err_set(e, ERR_INVALID, "kernel '%s' is for %s, the image for %s", kernel.name, kernel.architecture, w->wish.image->architecture);
+		r = err_set(e, ERR_INVALID, "kernel '%s' is for %s, the image for %s", kernel.name, kernel.architecture,
+			    w->wish.image->architecture);
 		image_done(&kernel);
 		return r;
 	}
@@ -137,7 +138,8 @@ static const struct field view_fields[] = {
 	{ "name", FIELD_TEXT, V(name), "name", .required = true },
 	{ "release", FIELD_TEXT, V(release), "as uname(1) tells it", .required = true },
 	{ "architecture", FIELD_TEXT, V(architecture), "processor, as OCI names it", .required = true },
-	{ "default", FIELD_BOOL, V(is_default), "machines of this processor boot it when nothing else is asked for", .required = true },
+	{ "default", FIELD_BOOL, V(is_default), "machines of this processor boot it when nothing else is asked for",
+	  .required = true },
 	{ "digest", FIELD_TEXT, V(digest), "digest of the manifest", .required = true },
 	{ "partition", FIELD_TEXT, V(partition), "digest of the kernel partition", .required = true },
 	{ "size", FIELD_NUMBER, V(size_bytes), "bytes of the partition", .required = true },
@@ -155,8 +157,10 @@ static int view(struct service *s, const struct image *k, json_t **ret_json, str
 
 	if (r < 0)
 		return r;
-	const struct kernel_view v = { k->name, k->digest, p->digest, k->kernel, k->architecture, created, chosen && str_eq(chosen, k->name),
-				       k->size_bytes, k->owner_uid };
+	const struct kernel_view v = {
+		k->name,       k->digest,   p->digest, k->kernel, k->architecture, created, chosen && str_eq(chosen, k->name),
+		k->size_bytes, k->owner_uid
+	};
 	*ret_json = encode(&kernel_view_shape, &v);
 	return 0;
 }
@@ -248,7 +252,8 @@ int handle_kernel_default(struct request *r, struct err *e)
 	own_str char *key = default_key(kernel.architecture);
 	struct db_batch *b = db_batch_new();
 	db_site_put(b, key, kernel.name);
-	event_add(r->service, b, "kernel.default", kernel.name, r->who.uid, json_pack("{s:s}", "architecture", kernel.architecture));
+	event_add(r->service, b, "kernel.default", kernel.name, r->who.uid,
+		  json_pack("{s:s}", "architecture", kernel.architecture));
 	db_submit(r->service->db, b, r->service->loop, chosen, r);
 	image_done(&kernel);
 	return 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Each request that moves a workspace becomes a new wish with a new generation, and an operation that ends when the host
- * reports that generation as reached (converge.c). What a request may ask for depends on the wish before it, not on the moment's
- * truth, so that two requests in a row do not race with the host.
+ * Theory. Each request that moves a workspace becomes a new wish with a new generation, and an operation that ends when the
+ * host reports that generation as reached (converge.c). What a request may ask for depends on the wish before it, not on the
+ * moment's truth, so that two requests in a row do not race with the host.
  */
 #include "service/lifecycle.h"
 
@@ -118,20 +118,23 @@ static int refuse_suspended(const struct workspace *w, struct err *e)
 /* With its memory: what runs goes over at once, and what CRIU suspended goes on there at its resume. */
 static int live_check(const struct workspace *w, struct err *e)
 {
-	bool suspended = w->truth.state == STATE_SUSPENDED && holds_memory(w), by_criu = w->truth.engine && str_eq(w->truth.engine, "workspace");
+	bool suspended = w->truth.state == STATE_SUSPENDED && holds_memory(w),
+	     by_criu = w->truth.engine && str_eq(w->truth.engine, "workspace");
 
 	if (!w->wish.spec->travels) {
 		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' was not started to travel", w->name);
-		return err_hint(e, "deploy it with --travels, or leave out --live: it is stopped, and started on the other engine");
+		return err_hint(e, "deploy it with --travels, or leave out --live: it is stopped, and started on the other "
+				   "engine");
 	}
 	if (suspended && !by_criu) {
-		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is suspended with its whole machine, which only that engine resumes", w->name);
+		(void)err_set(e, ERR_CONFLICT,
+			      "workspace '%s' is suspended with its whole machine, which only that engine resumes", w->name);
 		return err_hint(e, "carrel resume %s, then move it", w->name);
 	}
 	if (suspended || (w->wish.wish == WISH_RUNNING && w->truth.state == STATE_RUNNING && w->truth.run >= w->wish.run))
 		return 0;
-	(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: only what runs, or is suspended, has memory that can be moved", w->name,
-		      state_names[w->truth.state]);
+	(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: only what runs, or is suspended, has memory that can be moved",
+		      w->name, state_names[w->truth.state]);
 	return err_hint(e, w->truth.state == STATE_PAUSED ? "carrel resume %s, then move it" : "leave out --live", w->name);
 }
 
@@ -244,9 +247,10 @@ static int check_move(struct request *r, struct workspace *w, const struct move_
 	if (!to->live)
 		return err_set(e, ERR_INVALID, "a check is about a live move");
 	if (move_check(w, to, &why) < 0) {
-		request_reply_json(r, 200, json_pack("{s:s, s:s, s:s*, s:s*, s:s}", "level", "volumes", "reason", why.message, "hint",
-						     why.hint[0] ? why.hint : NULL, "engine", w->truth.engine, "to",
-						     spec_engine_names[to->engine]));
+		request_reply_json(r, 200,
+				   json_pack("{s:s, s:s, s:s*, s:s*, s:s}", "level", "volumes", "reason", why.message, "hint",
+					     why.hint[0] ? why.hint : NULL, "engine", w->truth.engine, "to",
+					     spec_engine_names[to->engine]));
 		return 0;
 	}
 	struct assignment_kernel *kernel = TAKE(w->wish.kernel);
@@ -262,7 +266,8 @@ static int check_move(struct request *r, struct workspace *w, const struct move_
 	return result;
 }
 
-/* Stopped there and started here: a newer run, in the order of the host's one line. What does not live is started here next time. */
+/* Stopped there and started here: a newer run, in the order of the host's one line. What does not live is started here next
+ * time. */
 int handle_workspace_move(struct request *r, struct err *e)
 {
 	const struct move_request *body = r->value;
@@ -311,7 +316,8 @@ int handle_workspace_pause(struct request *r, struct err *e)
 		return result;
 	if (!wants_life(w)) {
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is not running (%s)", w->name, state_names[w->truth.state]);
-		return err_hint(e, "only a running workspace can be paused: carrel %s %s", holds_memory(w) ? "resume" : "start", w->name);
+		return err_hint(e, "only a running workspace can be paused: carrel %s %s", holds_memory(w) ? "resume" : "start",
+				w->name);
 	}
 	if (w->wish.wish == WISH_PAUSED) {
 		commit_done(r, w, "pause");
@@ -377,7 +383,8 @@ void lifecycle_follow_memory(struct service *s, struct workspace *w)
 	bool wishes_life = w->wish.wish == WISH_RUNNING || w->wish.wish == WISH_PAUSED;
 	bool kept = state == STATE_SUSPENDED && wishes_life && w->truth.run >= w->wish.run;
 
-	if (!w->truth.error || w->truth.generation != w->wish.generation || !((lives && w->wish.wish == WISH_SUSPENDED) || kept))
+	if (!w->truth.error || w->truth.generation != w->wish.generation ||
+	    !((lives && w->wish.wish == WISH_SUSPENDED) || kept))
 		return;
 	struct change *c = change_new(s, NULL);
 	(void)snprintf(c->workspace, sizeof c->workspace, "%s", w->id);
@@ -430,8 +437,8 @@ int lifecycle_cancel(struct request *r, struct operation *o, struct err *e)
 
 	if (!w || w->operation != o)
 		return err_set(e, ERR_CONFLICT, "the operation has ended already");
-	bool starts = str_eq(o->kind, "deploy") || str_eq(o->kind, "start") || str_eq(o->kind, "restart") || str_eq(o->kind, "resume") ||
-		      (str_eq(o->kind, "move") && wants_life(w));
+	bool starts = str_eq(o->kind, "deploy") || str_eq(o->kind, "start") || str_eq(o->kind, "restart") ||
+		      str_eq(o->kind, "resume") || (str_eq(o->kind, "move") && wants_life(w));
 	if (!starts) {
 		(void)err_set(e, ERR_CONFLICT, "'%s' cannot be cancelled", o->kind);
 		return err_hint(e, "wait for its end, then ask for the opposite");
@@ -465,7 +472,8 @@ static void linger_over(void *data)
 void lifecycle_remove_ended(struct service *s, struct workspace *w)
 {
 	bool ended_run = w->truth.state == STATE_STOPPED && w->truth.run > 0;
-	bool never_ran = w->truth.state == STATE_FAILED && w->wish.held && w->was_attached; /* who waited for it was told the reason */
+	/* who waited for it was told the reason */
+	bool never_ran = w->truth.state == STATE_FAILED && w->wish.held && w->was_attached;
 
 	if (!w->wish.spec->remove_on_exit || w->wish.wish == WISH_REMOVED || w->attached || !(ended_run || never_ran))
 		return;
@@ -496,7 +504,8 @@ static int find_resting(struct request *r, struct workspace **ret_workspace, con
 	if (restore && holds_memory(w))
 		return refuse_suspended(w, e);
 	if (!paused && (wants_life(w) || state_is_live(state))) {
-		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: volumes are %s while nothing writes to them", w->name, state_names[state], verb);
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: volumes are %s while nothing writes to them", w->name,
+			      state_names[state], verb);
 		return err_hint(e, restore ? "carrel stop %s" : "carrel pause %s, or stop it", w->name);
 	}
 	if (w->truth.state < STATE_PREPARED)

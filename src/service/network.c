@@ -108,7 +108,9 @@ static int load_site(struct service *s, struct err *e)
 
 	while (r >= 0 && (r = db_next(rows, e)) > 0) {
 		const char *key = db_text(rows, 0), *value = db_text(rows, 1);
-		uint64_t *number = str_eq(key, "network") ? &all->last_network : str_eq(key, "attachment") ? &all->last_attachment : NULL;
+		uint64_t *number = str_eq(key, "network")    ? &all->last_network :
+				   str_eq(key, "attachment") ? &all->last_attachment :
+							       NULL;
 		if (number && str_to_u64(value, UINT32_MAX, number) < 0)
 			return err_set(e, ERR_CORRUPT, "database: site: %s is '%s'", key, value);
 		if (str_eq(key, "id"))

@@ -4,9 +4,11 @@
 
 /*
  * Networks of the site, who has which of their addresses, and groups. Guarantees:
- * - an address, a MAC and a number are with one workspace at a time, also across crashes: what is in memory follows the rows, and the
+ * - an address, a MAC and a number are with one workspace at a time, also across crashes: what is in memory follows the rows,
+ *   and the
  *   rows refuse a second holder;
- * - a workspace keeps its addresses until it leaves the network or is removed; then they rest (setting address-rest), and only a
+ * - a workspace keeps its addresses until it leaves the network or is removed; then they rest (setting address-rest), and only
+ *   a
  *   workspace of the same name and owner gets them back at once;
  * - numbers of networks and attachments are never given again.
  */
@@ -62,7 +64,8 @@ void network_users(const struct service *s, const struct net *n, const struct id
 /* The network 'default' for a spec that names none, when the site has it. */
 void network_preset(const struct service *s, struct spec *spec);
 /* Brings the attachments of `w` to what its spec lists: all of it in the batch and in memory, or, on failure, nothing. */
-int network_attach(struct service *s, const struct identity *who, struct workspace *w, struct db_batch *b, struct err *e) must_check;
+int network_attach(struct service *s, const struct identity *who, struct workspace *w, struct db_batch *b,
+		   struct err *e) must_check;
 void network_release(struct service *s, struct workspace *w, struct db_batch *b); /* all of them */
 void network_reload(struct service *s, const char *workspace); /* memory back to the rows */
 void network_sync(struct service *s, struct workspace *w);     /* the attachments of the assignment follow */
@@ -82,7 +85,8 @@ int network_choose_pools(const struct service *s, struct network *n, bool ipv6, 
 
 int groups_load(struct service *s, struct err *e) must_check;
 int group_check(const struct request *r, const struct spec *old, const struct spec *spec, struct err *e) must_check;
-void group_join(struct service *s, uint64_t owner_uid, const struct spec *spec, struct db_batch *b); /* makes those that are new */
+/* makes those that are new */
+void group_join(struct service *s, uint64_t owner_uid, const struct spec *spec, struct db_batch *b);
 
 /* --- network_channel.c: what hosts are told and tell --- */
 
@@ -98,7 +102,7 @@ json_t *network_traffic(const struct workspace *w);
 json_t *network_interfaces(const struct workspace *w);
 void network_metrics(struct service *s, struct str *text);
 
-extern const struct shape network_view_shape, network_create_shape, group_view_shape, group_change_shape, judge_shape, judged_shape,
-	traffic_shape, interface_view_shape;
+extern const struct shape network_view_shape, network_create_shape, group_view_shape, group_change_shape, judge_shape,
+	judged_shape, traffic_shape, interface_view_shape;
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Each host knows the whole directory of the site: all of it after its hello, then every change as it is committed. What was
- * told of a workspace is kept as text, so that only what differs is told again. A member is told before the assignment that needs it.
+ * Theory. Each host knows the whole directory of the site: all of it after its hello, then every change as it is committed.
+ * What was told of a workspace is kept as text, so that only what differs is told again. A member is told before the assignment
+ * that needs it.
  *
  * Inwards come counters and drops (levels, the newest counts, kept in memory only) and the answers of a host's judge.
  */
@@ -46,7 +47,8 @@ static json_t *member_of(const struct workspace *w)
 
 	for (size_t i = 0; i < w->wish.attachments.count; i++) {
 		char text[NETWORK_ADDRESS_SIZE];
-		json_t *one = json_pack("{s:s, s:I, s:s}", "network", a[i].network, "number", (json_int_t)a[i].number, "mac", a[i].mac);
+		json_t *one = json_pack("{s:s, s:I, s:s}", "network", a[i].network, "number", (json_int_t)a[i].number, "mac",
+					a[i].mac);
 		const char *const keys[] = { "ipv4", "ipv6" }, *const values[] = { ipv4_of(w, &a[i]), a[i].ipv6 };
 		for (int j = 0; j < 2; j++) {
 			if (!values[j])
@@ -58,8 +60,8 @@ static json_t *member_of(const struct workspace *w)
 	}
 	for (size_t i = 0; i < w->wish.spec->groups.count; i++)
 		(void)json_array_append_new(groups, json_string(w->wish.spec->groups.items[i]));
-	return json_pack("{s:s, s:s, s:I, s:o, s:o}", "id", w->id, "name", w->name, "owner", (json_int_t)w->owner_uid, "groups", groups,
-			 "addresses", addresses);
+	return json_pack("{s:s, s:s, s:I, s:o, s:o}", "id", w->id, "name", w->name, "owner", (json_int_t)w->owner_uid, "groups",
+			 groups, "addresses", addresses);
 }
 
 static json_t *directory(bool full, const char *key, json_t *items)
@@ -184,7 +186,8 @@ json_t *network_interfaces(const struct workspace *w)
 json_t *network_traffic(const struct workspace *w)
 {
 	json_t *dropped = json_object_get(w->traffic, "dropped");
-	return json_pack("{s:o, s:o}", "interfaces", network_interfaces(w), "dropped", json_is_array(dropped) ? json_incref(dropped) : json_array());
+	return json_pack("{s:o, s:o}", "interfaces", network_interfaces(w), "dropped",
+			 json_is_array(dropped) ? json_incref(dropped) : json_array());
 }
 
 struct interface_view {
@@ -204,8 +207,8 @@ static const struct field interface_fields[] = {
 	{ "rates", FIELD_OBJECT, I(rates), "bandwidth", .shape = &network_rates_shape },
 	{ 0 },
 };
-const struct shape interface_view_shape = { "interface-view", sizeof(struct interface_view), interface_fields, "An interface of a workspace.",
-					    .open = true };
+const struct shape interface_view_shape = { "interface-view", sizeof(struct interface_view), interface_fields,
+					    "An interface of a workspace.", .open = true };
 
 struct traffic_view {
 	struct objects interfaces;
@@ -213,12 +216,13 @@ struct traffic_view {
 };
 #define T(member) offsetof(struct traffic_view, member)
 static const struct field traffic_fields[] = {
-	{ "interfaces", FIELD_OBJECTS, T(interfaces), "its interfaces, with the counters that the host told last", .required = true,
-	  .shape = &interface_view_shape },
+	{ "interfaces", FIELD_OBJECTS, T(interfaces), "its interfaces, with the counters that the host told last",
+	  .required = true, .shape = &interface_view_shape },
 	{ "dropped", FIELD_JSON, T(dropped), "what was dropped: rule, packets and the time of the last", .required = true },
 	{ 0 },
 };
-const struct shape traffic_shape = { "traffic", sizeof(struct traffic_view), traffic_fields, "What passed and what was dropped.", .open = true };
+const struct shape traffic_shape = { "traffic", sizeof(struct traffic_view), traffic_fields,
+				     "What passed and what was dropped.", .open = true };
 
 int handle_workspace_traffic(struct request *r, struct err *e)
 {
@@ -241,8 +245,8 @@ static void count_interfaces(struct service *s, struct str *text, const char *ke
 			for (char *c = name; *c; c++)
 				*c = *c == '-' ? '_' : *c;
 			if (json_is_integer(counter))
-				str_printf(text, "carrel_interface_%s_total{workspace=\"%s\",network=\"%s\"} %lld\n", name, w->name, a[j].network,
-					   (long long)json_integer_value(counter));
+				str_printf(text, "carrel_interface_%s_total{workspace=\"%s\",network=\"%s\"} %lld\n", name,
+					   w->name, a[j].network, (long long)json_integer_value(counter));
 		}
 	}
 }
@@ -264,7 +268,8 @@ void network_metrics(struct service *s, struct str *text)
 		own_str char *name = mem_strdup(counters[i].key);
 		for (char *c = name; *c; c++)
 			*c = *c == '-' ? '_' : *c;
-		str_printf(text, "# TYPE carrel_interface_%s counter\n# HELP carrel_interface_%s %s\n", name, name, counters[i].help);
+		str_printf(text, "# TYPE carrel_interface_%s counter\n# HELP carrel_interface_%s %s\n", name, name,
+			   counters[i].help);
 		count_interfaces(s, text, counters[i].key);
 	}
 	str_puts(text, "# TYPE carrel_dropped_packets counter\n# HELP carrel_dropped_packets Packets that rules dropped.\n");
@@ -276,7 +281,8 @@ void network_metrics(struct service *s, struct str *text)
 			sum += json_integer_value(json_object_get(item, "packets"));
 		}
 		if (sum)
-			str_printf(text, "carrel_dropped_packets_total{workspace=\"%s\"} %lld\n", s->workspaces.items[i]->name, (long long)sum);
+			str_printf(text, "carrel_dropped_packets_total{workspace=\"%s\"} %lld\n", s->workspaces.items[i]->name,
+				   (long long)sum);
 	}
 }
 
@@ -327,7 +333,8 @@ void network_on_judged(struct host *h, json_t *m)
 	loop_remove(j->timer);
 	if (error) {
 		struct err e;
-		const char *kind = json_string_value(json_object_get(error, "kind")), *text = json_string_value(json_object_get(error, "message"));
+		const char *kind = json_string_value(json_object_get(error, "kind")),
+			   *text = json_string_value(json_object_get(error, "message"));
 		(void)err_set(&e, err_kind_from_name(kind ? kind : ""), "%s", text ? text : "the host could not judge");
 		request_fail(j->request, &e);
 	} else {
@@ -347,10 +354,11 @@ static int check_service(const char *text, struct err *e)
 	struct rule_service ignored;
 	return rule_parse_service(text, &ignored, e);
 }
+
 static const struct field judge_fields[] = {
 	{ "to", FIELD_TEXT, offsetof(struct judge_request, to), "workspace, address, or wan", .required = true, .max = 64 },
-	{ "service", FIELD_TEXT, offsetof(struct judge_request, service), "tcp/PORT, udp/PORT or icmp", .required = true, .max = 64,
-	  .check = check_service },
+	{ "service", FIELD_TEXT, offsetof(struct judge_request, service), "tcp/PORT, udp/PORT or icmp", .required = true,
+	  .max = 64, .check = check_service },
 	{ 0 },
 };
 const struct shape judge_shape = { "judge", sizeof(struct judge_request), judge_fields, "A connection that might be opened." };
@@ -367,7 +375,8 @@ static const struct field judged_fields[] = {
 	{ "message", FIELD_TEXT, J(message), "the same for people" },
 	{ 0 },
 };
-const struct shape judged_shape = { "judged", sizeof(struct judged_view), judged_fields, "Whether a connection passes, and why.", .open = true };
+const struct shape judged_shape = { "judged", sizeof(struct judged_view), judged_fields,
+				    "Whether a connection passes, and why.", .open = true };
 
 /* An address, or "wan" for any of it. */
 static bool is_outside(const char *text)
@@ -396,7 +405,7 @@ int handle_judge(struct request *r, struct err *e)
 	*j = (struct judged){ .id = ++last_id, .request = r, .service = r->service, .next = waiting };
 	waiting = j;
 	j->timer = loop_add_timer(r->service->loop, JUDGE_WAIT_MS, too_late, j);
-	host_send(h, json_pack("{s:s, s:I, s:s, s:s, s:s}", "type", "judge", "id", (json_int_t)j->id, "from", from ? from->id : r->params[0], "to",
-			       to ? to->id : body->to, "service", body->service));
+	host_send(h, json_pack("{s:s, s:I, s:s, s:s, s:s}", "type", "judge", "id", (json_int_t)j->id, "from",
+			       from ? from->id : r->params[0], "to", to ? to->id : body->to, "service", body->service));
 	return 0;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Who is in a group stands in the workspaces' specs; a group itself is only a name with an owner. It is made when a workspace
- * names it first. Its owner, those it is shared with and administrators put workspaces in; taking one's own workspace out is
- * everybody's right.
+ * Theory. Who is in a group stands in the workspaces' specs; a group itself is only a name with an owner. It is made when a
+ * workspace names it first. Its owner, those it is shared with and administrators put workspaces in; taking one's own workspace
+ * out is everybody's right.
  */
 #include <string.h>
 
@@ -83,7 +83,8 @@ int group_check(const struct request *r, const struct spec *old, const struct sp
 		fresh += !g;
 		if (!g || listed(old, name) || may_put(g, &r->who))
 			continue;
-		(void)err_set(e, ERR_DENIED, "group '%s' belongs to user %llu: only its owner, those it is shared with and administrators put workspaces in",
+		(void)err_set(e, ERR_DENIED, "group '%s' belongs to user %llu: only its owner, those it is shared with and "
+					     "administrators put workspaces in",
 			      name, (unsigned long long)g->owner_uid);
 		return err_hint(e, "ask for: carrel group share %s %u; or choose another name", name, r->who.uid);
 	}
@@ -122,13 +123,15 @@ static const struct field group_fields[] = {
 	{ "created", FIELD_TEXT, G(created), "when it was used first", .required = true },
 	{ 0 },
 };
-const struct shape group_view_shape = { "group", sizeof(struct group_view), group_fields, "Workspaces that rules name together.", .open = true };
+const struct shape group_view_shape = { "group", sizeof(struct group_view), group_fields,
+					"Workspaces that rules name together.", .open = true };
 
 struct group_change {
 	json_t *shared;
 };
 static const struct field change_fields[] = {
-	{ "shared", FIELD_JSON, offsetof(struct group_change, shared), "list of user ids that replaces the one before", .required = true },
+	{ "shared", FIELD_JSON, offsetof(struct group_change, shared), "list of user ids that replaces the one before",
+	  .required = true },
 	{ 0 },
 };
 const struct shape group_change_shape = { "group-change", sizeof(struct group_change), change_fields, "Who may use a group." };
@@ -147,8 +150,8 @@ static json_t *to_json(const struct service *s, const struct group *g, const str
 		else
 			hidden++;
 	}
-	json_t *json = json_pack("{s:s, s:I, s:O, s:o, s:I}", "name", g->name, "owner", (json_int_t)g->owner_uid, "shared", g->shared, "workspaces",
-				 names, "hidden", hidden);
+	json_t *json = json_pack("{s:s, s:I, s:O, s:o, s:I}", "name", g->name, "owner", (json_int_t)g->owner_uid, "shared",
+				 g->shared, "workspaces", names, "hidden", hidden);
 	own_str char *created = service_time_text(g->created_ms);
 	(void)json_object_set_new(json, "created", json_string(created ? created : ""));
 	return json;

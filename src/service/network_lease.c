@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A lease is one attachment: it is in use (found by its place, "ID/eth0"), or it rests (found by network, owner and name, and
- * in a queue by the time of its release). Both hold their addresses in the pool and their MAC. The row goes into the batch that
- * carries the workspace's row, so a crash leaves both or none. What a failed batch leaves in memory is dropped and read anew
- * (network_reload); should that ever miss something, the UNIQUE columns refuse the batch that would give an address twice.
+ * Theory. A lease is one attachment: it is in use (found by its place, "ID/eth0"), or it rests (found by network, owner and
+ * name, and in a queue by the time of its release). Both hold their addresses in the pool and their MAC. The row goes into the
+ * batch that carries the workspace's row, so a crash leaves both or none. What a failed batch leaves in memory is dropped and
+ * read anew (network_reload); should that ever miss something, the UNIQUE columns refuse the batch that would give an address
+ * twice.
  *
- * Addresses are given lowest first: they are short, and a range of them is easy to name in rules of the site. The rest before reuse
- * keeps a new workspace from getting what was meant for the old one.
+ * Addresses are given lowest first: they are short, and a range of them is easy to name in rules of the site. The rest before
+ * reuse keeps a new workspace from getting what was meant for the old one.
  */
 #include <string.h>
 
@@ -126,13 +127,15 @@ int network_leases_load(struct service *s, const char *workspace, struct err *e)
 		db_attachment_row(rows, &row);
 		struct net *n = by_number(s, row.network);
 		if (!n)
-			return err_set(e, ERR_CORRUPT, "database: attachment %llu is on no network", (unsigned long long)row.number);
+			return err_set(e, ERR_CORRUPT, "database: attachment %llu is on no network",
+				       (unsigned long long)row.number);
 		if (map_get(&s->networks->by_mac, row.mac)) /* it is there */
 			continue;
 		struct lease *l = mem_alloc(sizeof *l);
 		l->net = n;
-		l->at = (struct attachment){ .network = mem_strdup(n->def.name), .number = row.number, .device = mem_strdup(row.device),
-					     .port = mem_strdup(row.port), .mac = mem_strdup(row.mac), .ipv4 = mem_strdup(row.ipv4),
+		l->at = (struct attachment){ .network = mem_strdup(n->def.name), .number = row.number,
+					     .device = mem_strdup(row.device), .port = mem_strdup(row.port),
+					     .mac = mem_strdup(row.mac), .ipv4 = mem_strdup(row.ipv4),
 					     .ipv6 = mem_strdup(row.ipv6) };
 		(void)snprintf(l->workspace, sizeof l->workspace, "%s", row.workspace);
 		l->owner_uid = row.owner_uid;
@@ -191,11 +194,11 @@ void network_sync(struct service *s, struct workspace *w)
 		const struct spec_interface *wanted = l ? interface_of(w->wish.spec, l->at.network) : NULL;
 		if (!l)
 			continue;
+		struct network_rates *rates = wanted && wanted->rates ? mem_dup(wanted->rates, sizeof *rates) : NULL;
 		items[count++] = (struct attachment){ .network = mem_strdup(l->at.network), .number = l->at.number,
 						      .device = mem_strdup(l->at.device), .port = mem_strdup(l->at.port),
 						      .mac = mem_strdup(l->at.mac), .ipv4 = mem_strdup(l->at.ipv4),
-						      .ipv6 = mem_strdup(l->at.ipv6),
-						      .rates = wanted && wanted->rates ? mem_dup(wanted->rates, sizeof *wanted->rates) : NULL };
+						      .ipv6 = mem_strdup(l->at.ipv6), .rates = rates };
 	}
 	w->wish.attachments = (struct objects){ items, count };
 }
@@ -228,14 +231,16 @@ static bool fits(const struct spec_interface *wanted, const struct lease *l)
 	       (!wanted->mac || strcasecmp(wanted->mac, l->at.mac) == 0);
 }
 
-static struct lease *own_rest(const struct service *s, const struct workspace *w, const struct net *n, const struct spec_interface *wanted)
+static struct lease *own_rest(const struct service *s, const struct workspace *w, const struct net *n,
+			      const struct spec_interface *wanted)
 {
 	own_str char *key = rest_key(n, w->owner_uid, w->name);
 	struct lease *l = map_get(&s->networks->by_rest, key);
 	return l && fits(wanted, l) ? l : NULL;
 }
 
-static int tell_holder(const struct service *s, const struct identity *who, const struct lease *l, const char *what, struct err *e)
+static int tell_holder(const struct service *s, const struct identity *who, const struct lease *l, const char *what,
+		       struct err *e)
 {
 	const struct workspace *holder = workspace_by_id((struct service *)(uintptr_t)s, l->workspace);
 	uint64_t now = service_now_ms(), until = l->released_ms + s->config.address_rest_ms;
@@ -276,12 +281,14 @@ static bool is_free(const struct pool *p, uint64_t number)
 	return taken;
 }
 
-static int tell_exhausted(const struct service *s, const struct identity *who, const struct net *n, const struct pool *p, struct err *e)
+static int tell_exhausted(const struct service *s, const struct identity *who, const struct net *n, const struct pool *p,
+			  struct err *e)
 {
 	own_strbuf struct str users = { 0 };
 
 	network_users(s, n, who, &users);
-	(void)err_set(e, ERR_NO_CAPACITY, "network '%s' has no free address: pool %s has room for %llu, %zu are in use (%s), %zu rest", n->def.name,
+	(void)err_set(e, ERR_NO_CAPACITY,
+		      "network '%s' has no free address: pool %s has room for %llu, %zu are in use (%s), %zu rest", n->def.name,
 		      p->prefix, (unsigned long long)p->room, n->used, users.length ? users.bytes : "nobody", n->resting);
 	return err_hint(e, "remove workspaces or disconnect them, or create a larger network");
 }
@@ -306,7 +313,8 @@ static int check_family(const struct service *s, const struct identity *who, con
 		return 0;
 	if (l)
 		return tell_holder(s, who, l, asked, e);
-	return err_set(e, ERR_CONFLICT, "%s is reserved in network '%s' (its own address, the gateway's, the broadcast address, or by its list)",
+	return err_set(e, ERR_CONFLICT,
+		       "%s is reserved in network '%s' (its own address, the gateway's, the broadcast address, or by its list)",
 		       asked, n->def.name);
 }
 
@@ -329,13 +337,15 @@ static int check_interface(const struct service *s, const struct identity *who, 
 	if (wanted->mac) {
 		char lower[18] = "";
 		for (size_t i = 0; i < sizeof lower - 1 && wanted->mac[i]; i++)
-			lower[i] = (char)(wanted->mac[i] >= 'A' && wanted->mac[i] <= 'F' ? wanted->mac[i] + 32 : wanted->mac[i]);
+			lower[i] = (char)(wanted->mac[i] >= 'A' && wanted->mac[i] <= 'F' ? wanted->mac[i] + 32 :
+											   wanted->mac[i]);
 		mac = map_get(&s->networks->by_mac, lower);
 	}
 	if (mac && mac != mine)
 		return tell_holder(s, who, mac, wanted->mac, e);
 	if (mac) /* it goes to rest with its old address */
-		return err_set(e, ERR_CONFLICT, "%s belongs to this workspace's interface %s: disconnect it first", wanted->mac, mac->at.device);
+		return err_set(e, ERR_CONFLICT, "%s belongs to this workspace's interface %s: disconnect it first", wanted->mac,
+			       mac->at.device);
 	int r = check_family(s, who, n, false, wanted->ipv4, NULL, e);
 	return r < 0 ? r : check_family(s, who, n, true, wanted->ipv6, NULL, e);
 }
@@ -406,7 +416,8 @@ static char *choose_mac(const struct service *s, const char *asked)
 		char random[ID_SIZE];
 		id_new(random);
 		char *mac = asked ? mem_strdup(asked) :
-				    mem_printf("02:%.2s:%.2s:%.2s:%.2s:%.2s", random, random + 2, random + 4, random + 6, random + 8);
+				    mem_printf("02:%.2s:%.2s:%.2s:%.2s:%.2s", random, random + 2, random + 4, random + 6,
+					       random + 8);
 		for (char *c = mac; *c; c++)
 			if (*c >= 'A' && *c <= 'F')
 				*c = (char)(*c + ('a' - 'A'));
@@ -419,9 +430,10 @@ static char *choose_mac(const struct service *s, const char *asked)
 static void store(const struct lease *l, struct db_batch *b)
 {
 	const struct attachment *a = &l->at;
-	db_attachment_insert(b, &(struct db_attachment){ .number = a->number, .network = l->net->def.number, .owner_uid = l->owner_uid,
-							 .workspace = l->workspace, .name = l->name, .device = a->device, .port = a->port,
-							 .mac = a->mac, .ipv4 = a->ipv4, .ipv6 = a->ipv6 });
+	db_attachment_insert(b, &(struct db_attachment){ .number = a->number, .network = l->net->def.number,
+							 .owner_uid = l->owner_uid, .workspace = l->workspace, .name = l->name,
+							 .device = a->device, .port = a->port, .mac = a->mac, .ipv4 = a->ipv4,
+							 .ipv6 = a->ipv6 });
 }
 
 static void take(struct service *s, const struct workspace *w, const struct spec_interface *wanted, struct db_batch *b)

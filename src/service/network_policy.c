@@ -45,7 +45,8 @@ static void read_ipv4(struct route_list *l)
 	while (f && fgets(line, sizeof line, f)) {
 		if (sscanf(line, "%31s %x %*x %*x %*d %*d %*d %x", device, &destination, &mask) != 3 || is_ours(device))
 			continue;
-		own_str char *prefix = mem_printf("%s/%d", inet_ntop(AF_INET, &destination, address, sizeof address), __builtin_popcount(mask));
+		own_str char *prefix = mem_printf("%s/%d", inet_ntop(AF_INET, &destination, address, sizeof address),
+						  __builtin_popcount(mask));
 		own_str char *from = mem_printf("interface %s", device);
 		add_route(l, prefix, from);
 	}
@@ -59,7 +60,8 @@ static void read_ipv6(struct route_list *l)
 
 	while (f && fgets(line, sizeof line, f)) {
 		unsigned char bytes[16];
-		if (sscanf(line, "%32s %x %*s %*s %*s %*s %*s %*s %*s %31s", hex, &length, device) != 3 || str_eq(device, "lo") || is_ours(device))
+		if (sscanf(line, "%32s %x %*s %*s %*s %*s %*s %*s %*s %31s", hex, &length, device) != 3 ||
+		    str_eq(device, "lo") || is_ours(device))
 			continue;
 		for (int i = 0; i < 16; i++)
 			if (sscanf(hex + 2 * i, "%2hhx", &bytes[i]) != 1)
@@ -92,7 +94,8 @@ static struct route_list routes_of_hosts(const struct service *s)
 
 /* --- pools --- */
 
-static int check_pool(const struct service *s, const struct network *n, const char *pool, const struct route_list *routes, struct err *e)
+static int check_pool(const struct service *s, const struct network *n, const char *pool, const struct route_list *routes,
+		      struct err *e)
 {
 	for (size_t i = 0; pool && i < s->networks->count; i++) {
 		const struct network *other = &s->networks->items[i]->def;
@@ -103,7 +106,8 @@ static int check_pool(const struct service *s, const struct network *n, const ch
 	/* The pool of a bridge is the site's own: the host may well have a route to it. */
 	for (size_t i = 0; pool && n->kind != NETWORK_BRIDGE && i < routes->count; i++)
 		if (prefix_overlaps(pool, routes->items[i].prefix)) {
-			(void)err_set(e, ERR_CONFLICT, "pool %s overlaps the route %s of %s", pool, routes->items[i].prefix, routes->items[i].from);
+			(void)err_set(e, ERR_CONFLICT, "pool %s overlaps the route %s of %s", pool, routes->items[i].prefix,
+				      routes->items[i].from);
 			return err_hint(e, "choose another pool, or leave it out and one is chosen");
 		}
 	return 0;
@@ -116,7 +120,8 @@ int network_check_new(const struct service *s, const struct network *n, struct e
 	if (network_by_name(s, n->name))
 		return err_set(e, ERR_EXISTS, "network '%s' exists", n->name);
 	if (!n->ipv4 && !n->ipv6 && n->kind != NETWORK_BRIDGE) /* there the site's own DHCP gives addresses */
-		return err_set(e, ERR_INVALID, "a network of kind %s names its pools: --ipv4, --ipv6 or both", network_kind_names[n->kind]);
+		return err_set(e, ERR_INVALID, "a network of kind %s names its pools: --ipv4, --ipv6 or both",
+			       network_kind_names[n->kind]);
 	struct route_list routes = routes_of_hosts(s);
 	int r = check_pool(s, n, n->ipv4, &routes, e);
 	if (r == 0)
@@ -211,7 +216,8 @@ int network_choose_pools(const struct service *s, struct network *n, bool ipv6, 
 
 static bool same_port(const struct network_publish *a, const struct network_publish *b)
 {
-	return a->outside == b->outside && a->udp == b->udp && (!a->address[0] || !b->address[0] || str_eq(a->address, b->address));
+	return a->outside == b->outside && a->udp == b->udp &&
+	       (!a->address[0] || !b->address[0] || str_eq(a->address, b->address));
 }
 
 static int check_port(const struct request *r, const struct workspace *w, const struct network_publish *p, struct err *e)
@@ -226,8 +232,10 @@ static int check_port(const struct request *r, const struct workspace *w, const 
 			if (network_parse_publish(theirs->items[j], &its, e) < 0 || !same_port(p, &its))
 				continue;
 			if (!workspace_visible(other, &r->who))
-				return err_set(e, ERR_CONFLICT, "port %u/%s is published by a workspace of another user", p->outside, p->udp ? "udp" : "tcp");
-			return err_set(e, ERR_CONFLICT, "port %u/%s is published by workspace '%s'", p->outside, p->udp ? "udp" : "tcp", other->name);
+				return err_set(e, ERR_CONFLICT, "port %u/%s is published by a workspace of another user",
+					       p->outside, p->udp ? "udp" : "tcp");
+			return err_set(e, ERR_CONFLICT, "port %u/%s is published by workspace '%s'", p->outside,
+				       p->udp ? "udp" : "tcp", other->name);
 		}
 	}
 	return 0;
@@ -266,8 +274,8 @@ static int check_publish(const struct request *r, const struct workspace *w, con
 		result = network_parse_publish(spec->publish.items[i], &p, e);
 		for (size_t j = 0; result == 0 && j < i; j++)
 			if ((result = network_parse_publish(spec->publish.items[j], &other, e)) == 0 && same_port(&p, &other))
-				return err_set(e, ERR_INVALID, "publish: '%s' and '%s' are the same port of the host", spec->publish.items[j],
-					       spec->publish.items[i]);
+				return err_set(e, ERR_INVALID, "publish: '%s' and '%s' are the same port of the host",
+					       spec->publish.items[j], spec->publish.items[i]);
 		bool kept = w && listed(&w->wish.spec->publish, spec->publish.items[i]);
 		if (result == 0 && !kept && p.outside < 1024 && !r->who.admin && config_of(r)->low_ports == WHO_ADMINS) {
 			(void)err_set(e, ERR_DENIED, "port %u of the host is published by administrators only", p.outside);
@@ -295,8 +303,10 @@ int network_check_policy(const struct request *r, const struct workspace *w, con
 		for (size_t j = 0; w && j < w->wish.attachments.count; j++)
 			kept |= str_eq(has[j].network, wanted[i].network);
 		if (n && n->def.kind == NETWORK_BRIDGE && !kept && !r->who.admin && config_of(r)->bridge_networks == WHO_ADMINS)
-			return err_set(e, ERR_DENIED, "network '%s' joins the site's bridge %s: workspaces are connected by administrators only",
-				       n->def.name, n->def.bridge);
+			return err_set(
+				e, ERR_DENIED,
+				"network '%s' joins the site's bridge %s: workspaces are connected by administrators only",
+				n->def.name, n->def.bridge);
 	}
 	return check_publish(r, w, spec, e);
 }

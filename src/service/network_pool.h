@@ -3,9 +3,9 @@
 #define SERVICE_NETWORK_POOL_H
 
 /*
- * The free addresses of one pool, as ascending ranges that do not touch: the lowest is found at once, any other by halving, and a
- * /8 or a /64 that nobody uses is one range. Addresses are counted from the pool's first; of a pool larger than a /64 the first /64 is
- * given out. Never free: the network, the gateway, the broadcast address (IPv4), and what the network reserves.
+ * The free addresses of one pool, as ascending ranges that do not touch: the lowest is found at once, any other by halving, and
+ * a /8 or a /64 that nobody uses is one range. Addresses are counted from the pool's first; of a pool larger than a /64 the
+ * first /64 is given out. Never free: the network, the gateway, the broadcast address (IPv4), and what the network reserves.
  */
 
 #include "model/network.h"

@@ -46,7 +46,8 @@ static const struct field view_fields[] = {
 	{ "created", FIELD_TEXT, V(created), "when it was created", .required = true },
 	{ 0 },
 };
-const struct shape network_view_shape = { "network-view", sizeof(struct network_view), view_fields, "A network of the site.", .open = true };
+const struct shape network_view_shape = { "network-view", sizeof(struct network_view), view_fields, "A network of the site.",
+					  .open = true };
 
 static json_t *to_json(const struct net *n)
 {
@@ -109,7 +110,8 @@ static json_t *with_users(const struct request *r, const struct net *n)
 		for (size_t j = 0; j < w->wish.attachments.count; j++) {
 			if (!str_eq(a[j].network, n->def.name) || !workspace_visible(w, &r->who))
 				continue;
-			json_t *one = json_pack("{s:s, s:s, s:s}", "workspace", w->name, "device", a[j].device, "mac", a[j].mac);
+			json_t *one = json_pack("{s:s, s:s, s:s}", "workspace", w->name, "device", a[j].device, "mac",
+						a[j].mac);
 			if (a[j].ipv4)
 				(void)json_object_set_new(one, "ipv4", json_string(a[j].ipv4));
 			if (a[j].ipv6)
@@ -141,16 +143,20 @@ static int check_pool(const char *text, struct err *e) { return str_eq(text, "no
 static const struct field create_fields[] = {
 	{ "name", FIELD_TEXT, N(name), "name, unique in the site", .required = true, .check = name_check },
 	{ "kind", FIELD_ENUM, N(kind), "kind", .names = network_kind_names },
-	{ "ipv4", FIELD_TEXT, N(ipv4), "IPv4 pool; a free /24 is chosen when missing (kinds nat and isolated); none: no IPv4", .check = check_pool },
-	{ "ipv6", FIELD_TEXT, N(ipv6), "IPv6 pool; a /64 of the site's own prefix when missing (kinds nat and isolated); none: no IPv6",
+	{ "ipv4", FIELD_TEXT, N(ipv4), "IPv4 pool; a free /24 is chosen when missing (kinds nat and isolated); none: no IPv4",
 	  .check = check_pool },
-	{ "reserved", FIELD_TEXTS, N(reserved), "addresses and FIRST-LAST ranges that are not given out", .max = 256, .check = network_check_range },
+	{ "ipv6", FIELD_TEXT, N(ipv6),
+	  "IPv6 pool; a /64 of the site's own prefix when missing (kinds nat and isolated); none: no IPv6",
+	  .check = check_pool },
+	{ "reserved", FIELD_TEXTS, N(reserved), "addresses and FIRST-LAST ranges that are not given out", .max = 256,
+	  .check = network_check_range },
 	{ "zone", FIELD_TEXT, N(zone), "DNS zone of its workspaces; NAME.carrel when missing", .max = 79 },
 	{ "bridge", FIELD_TEXT, N(bridge), "bridge of the site (kind bridge)", .max = NETWORK_DEVICE_LENGTH,
 	  .check = network_check_device },
 	{ "vlan", FIELD_NUMBER, N(vlan), "VLAN on it, or on any other interface of the site", .max = 4094 },
 	{ "mtu", FIELD_NUMBER, N(mtu), "largest packet in bytes", .min = 576, .max = 65521, .preset = 1500 },
-	{ "dns", FIELD_TEXTS, N(dns), "servers for names outside; the host's when missing", .max = 8, .check = network_check_address },
+	{ "dns", FIELD_TEXTS, N(dns), "servers for names outside; the host's when missing", .max = 8,
+	  .check = network_check_address },
 	{ "labels", FIELD_PAIRS, N(labels), "free key-value pairs", .check = name_check_key },
 	{ 0 },
 };
@@ -244,7 +250,8 @@ int handle_networks_create(struct request *r, struct err *e)
 	struct db_batch *b = db_batch_new();
 	db_network_insert(b, &(struct db_network){ n->def.number, n->created_ms, n->def.name, text });
 	db_site_put(b, "network", last);
-	event_add(s, b, "network.created", n->def.name, r->who.uid, json_pack("{s:s}", "kind", network_kind_names[n->def.kind]));
+	event_add(s, b, "network.created", n->def.name, r->who.uid,
+		  json_pack("{s:s}", "kind", network_kind_names[n->def.kind]));
 	commit(r, n->def.name, false, b);
 	return 0;
 }
@@ -262,7 +269,8 @@ int handle_network_remove(struct request *r, struct err *e)
 		return result;
 	if (n->used) {
 		network_users(r->service, n, &r->who, &users);
-		(void)err_set(e, ERR_CONFLICT, "network '%s' is in use by %s", n->def.name, users.length ? users.bytes : "a workspace");
+		(void)err_set(e, ERR_CONFLICT, "network '%s' is in use by %s", n->def.name,
+			      users.length ? users.bytes : "a workspace");
 		return err_hint(e, "disconnect or remove them first: carrel disconnect WORKSPACE %s", n->def.name);
 	}
 	if (n->uncommitted)

@@ -18,12 +18,15 @@ static void add_shape(json_t *schemas, const struct shape *shape)
 		add_shape(schemas, f->shape);
 }
 
-static json_t *reference(const struct shape *shape) { return json_pack("{s:s+}", "$ref", "#/components/schemas/", shape->name); }
+static json_t *reference(const struct shape *shape)
+{
+	return json_pack("{s:s+}", "$ref", "#/components/schemas/", shape->name);
+}
 
 static json_t *list_of(const struct shape *shape)
 {
-	return json_pack("{s:s, s:[s], s:{s:{s:s, s:o}, s:{s:s, s:s}}}", "type", "object", "required", "items", "properties", "items",
-			 "type", "array", "items", reference(shape), "next", "type", "string", "description",
+	return json_pack("{s:s, s:[s], s:{s:{s:s, s:o}, s:{s:s, s:s}}}", "type", "object", "required", "items", "properties",
+			 "items", "type", "array", "items", reference(shape), "next", "type", "string", "description",
 			 "cursor of the next page, for ?after; absent on the last page");
 }
 
@@ -44,17 +47,17 @@ static json_t *success(const struct route *t)
 static json_t *responses(const struct route *t)
 {
 	own_str char *status = mem_printf("%d", t->flags & ROUTE_WEBSOCKET ? 101 : t->status ? t->status : 200);
-	return json_pack("{s:o, s:{s:s, s:{s:{s:{s:s, s:[s], s:{s:{s:s}}}}}}}", status, success(t), "default", "description", "refusal or failure",
-			 "content", "application/json", "schema", "type", "object", "required", "error", "properties", "error", "$ref",
-			 "#/components/schemas/error");
+	return json_pack("{s:o, s:{s:s, s:{s:{s:{s:s, s:[s], s:{s:{s:s}}}}}}}", status, success(t), "default", "description",
+			 "refusal or failure", "content", "application/json", "schema", "type", "object", "required", "error",
+			 "properties", "error", "$ref", "#/components/schemas/error");
 }
 
 static json_t *add_parameter(json_t *list, const char *name, const char *in, const char *doc, bool required, const char *type)
 {
 	json_t *schema = json_pack("{s:s}", "type", type);
 
-	(void)json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:b, s:o}", "name", name, "in", in, "description", doc, "required",
-						    required, "schema", schema));
+	(void)json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:b, s:o}", "name", name, "in", in, "description", doc,
+						    "required", required, "schema", schema));
 	return schema;
 }
 
@@ -80,9 +83,11 @@ static json_t *parameters(const struct route *t)
 	for (const struct parameter *q = t->query; q && q->name; q++)
 		add_query(list, q);
 	if (t->flags & ROUTE_KEY)
-		(void)add_parameter(list, "Idempotency-Key", "header", "a request that is sent again with the same key is done once", false, "string");
+		(void)add_parameter(list, "Idempotency-Key", "header",
+				    "a request that is sent again with the same key is done once", false, "string");
 	if (t->flags & ROUTE_TAG)
-		(void)add_parameter(list, t->need == NEED_READ ? "If-None-Match" : "If-Match", "header", "an ETag that was seen before", false, "string");
+		(void)add_parameter(list, t->need == NEED_READ ? "If-None-Match" : "If-Match", "header",
+				    "an ETag that was seen before", false, "string");
 	return list;
 }
 
@@ -94,11 +99,12 @@ static json_t *operation(const struct route *t)
 
 	for (char *p = id; *p; p++)
 		*p = isalnum((unsigned char)*p) ? (char)tolower((unsigned char)*p) : '-';
-	json = json_pack("{s:s, s:s, s:s, s:o, s:o}", "operationId", id, "summary", t->summary, "x-role", needs[t->need], "parameters",
-			 parameters(t), "responses", responses(t));
+	json = json_pack("{s:s, s:s, s:s, s:o, s:o}", "operationId", id, "summary", t->summary, "x-role", needs[t->need],
+			 "parameters", parameters(t), "responses", responses(t));
 	if (t->request)
-		(void)json_object_set_new(json, "requestBody", json_pack("{s:b, s:{s:{s:o}}}", "required", !(t->flags & ROUTE_OPTIONAL), "content",
-									 "application/json", "schema", reference(t->request)));
+		(void)json_object_set_new(json, "requestBody",
+					  json_pack("{s:b, s:{s:{s:o}}}", "required", !(t->flags & ROUTE_OPTIONAL), "content",
+						    "application/json", "schema", reference(t->request)));
 	return json;
 }
 
@@ -121,7 +127,8 @@ json_t *openapi_document(void)
 		add_shape(schemas, t->request);
 		add_shape(schemas, t->response);
 	}
-	return json_pack("{s:s, s:{s:s, s:s, s:s}, s:o, s:{s:o}}", "openapi", "3.1.0", "info", "title", "Carrel", "version", CARREL_VERSION,
-			 "description", "Workspaces on any machine of a pool. Local access: the unix socket; the peer's credentials decide.",
+	return json_pack("{s:s, s:{s:s, s:s, s:s}, s:o, s:{s:o}}", "openapi", "3.1.0", "info", "title", "Carrel", "version",
+			 CARREL_VERSION, "description",
+			 "Workspaces on any machine of a pool. Local access: the unix socket; the peer's credentials decide.",
 			 "paths", paths, "components", "schemas", schemas);
 }

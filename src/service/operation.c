@@ -48,7 +48,8 @@ static const struct field progress_fields[] = {
 	{ "unit", FIELD_TEXT, P(unit), "bytes", .required = true },
 	{ 0 },
 };
-const struct shape progress_shape = { "progress", sizeof(struct progress_view), progress_fields, "How far an operation is.", .open = true };
+const struct shape progress_shape = { "progress", sizeof(struct progress_view), progress_fields, "How far an operation is.",
+				      .open = true };
 
 struct operation_view {
 	char *id, *kind, *workspace, *image, *step, *created, *ended;
@@ -71,7 +72,8 @@ static const struct field operation_fields[] = {
 	{ "result", FIELD_JSON, O(result), "what came of it" },
 	{ 0 },
 };
-const struct shape operation_shape = { "operation", sizeof(struct operation_view), operation_fields, "Long work.", .open = true };
+const struct shape operation_shape = { "operation", sizeof(struct operation_view), operation_fields, "Long work.",
+				       .open = true };
 
 static json_t *error_members(const struct err *failure)
 {
@@ -87,8 +89,8 @@ json_t *operation_to_json(const struct operation *o)
 	own_str char *ended = service_time_text(o->ended_ms);
 	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:s}, s:s}", "id", o->id, "kind", o->kind,
 				 o->on_image ? "image" : "workspace", o->subject ? o->subject : "", "state",
-				 operation_state_names[o->state], "progress", "done", (json_int_t)o->done, "total", (json_int_t)o->total,
-				 "reused", (json_int_t)o->reused, "unit", "bytes", "created", created);
+				 operation_state_names[o->state], "progress", "done", (json_int_t)o->done, "total",
+				 (json_int_t)o->total, "reused", (json_int_t)o->reused, "unit", "bytes", "created", created);
 	if (o->step && o->state == OPERATION_RUNNING)
 		(void)json_object_set_new(json, "step", json_string(o->step));
 	if (o->state == OPERATION_FAILED || o->state == OPERATION_CANCELLED)
@@ -115,8 +117,9 @@ static void put(const struct operation *o, struct db_batch *b)
 
 	db_operation_put(b, &(struct db_operation){ .seq = o->seq, .id = o->id, .kind = o->kind, .subject = o->subject,
 						    .subject_kind = o->on_image ? "image" : "workspace",
-						    .state = operation_state_names[o->state], .error = error_text, .result = result,
-						    .owner_uid = o->owner_uid, .created_ms = o->created_ms, .ended_ms = o->ended_ms });
+						    .state = operation_state_names[o->state], .error = error_text,
+						    .result = result, .owner_uid = o->owner_uid, .created_ms = o->created_ms,
+						    .ended_ms = o->ended_ms });
 	json_decref(error);
 }
 
@@ -212,7 +215,8 @@ void operation_forget(struct service *s, struct operation *o)
 
 	while (s->operations.items[at] != o)
 		at++;
-	memmove(&s->operations.items[at], &s->operations.items[at + 1], (--s->operations.count - at) * sizeof *s->operations.items);
+	memmove(&s->operations.items[at], &s->operations.items[at + 1],
+		(--s->operations.count - at) * sizeof *s->operations.items);
 	(void)map_remove(&s->operations.by_id, o->id);
 	struct workspace *w = o->on_image || !o->subject ? NULL : workspace_by_id(s, o->subject);
 	if (w && w->operation == o)

@@ -3,9 +3,10 @@
 #define SERVICE_OPERATION_H
 
 /*
- * Operations: long work that can be watched, waited for and cancelled. One of a workspace runs at a time; a newer request on the
- * same workspace replaces it (state cancelled). An operation on a workspace outlives the service: the wish is durable, so the host
- * goes on and the report ends it. Work of the service's own children (images) ends with the service and is told as failed.
+ * Operations: long work that can be watched, waited for and cancelled. One of a workspace runs at a time; a newer request on
+ * the same workspace replaces it (state cancelled). An operation on a workspace outlives the service: the wish is durable, so
+ * the host goes on and the report ends it. Work of the service's own children (images) ends with the service and is told as
+ * failed.
  */
 
 #include "service/service.h"

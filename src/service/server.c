@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. We accept connections ourselves, so that a peer's credentials and its number of connections are known before a byte is
- * read, and hand them to libmicrohttpd, which runs inside our loop: when its epoll descriptor is readable, when its own time-out is
- * due, and after we resumed a connection.
+ * Theory. We accept connections ourselves, so that a peer's credentials and its number of connections are known before a byte
+ * is read, and hand them to libmicrohttpd, which runs inside our loop: when its epoll descriptor is readable, when its own
+ * time-out is due, and after we resumed a connection.
  *
- * A request whose handler did not answer at once is suspended: libmicrohttpd leaves the connection alone until the answer is there.
- * A connection that sends nothing for IDLE_SECONDS while it is not suspended is closed, which ends slow senders; a peer that drips
- * bytes holds one of its own connections, of which each user has a limited number. A stream that was let in has UPLOAD_IDLE_SECONDS:
- * what makes its bytes (mmdebstrap, docker save) may think for minutes.
+ * A request whose handler did not answer at once is suspended: libmicrohttpd leaves the connection alone until the answer is
+ * there. A connection that sends nothing for IDLE_SECONDS while it is not suspended is closed, which ends slow senders; a peer
+ * that drips bytes holds one of its own connections, of which each user has a limited number. A stream that was let in has
+ * UPLOAD_IDLE_SECONDS: what makes its bytes (mmdebstrap, docker save) may think for minutes.
  */
 #include "service/server.h"
 
@@ -70,7 +70,8 @@ static void run(struct server *s)
 
 	(void)MHD_run(s->daemon);
 	loop_remove(s->timer);
-	s->timer = MHD_get_timeout(s->daemon, &wait_ms) == MHD_YES ? loop_add_timer(s->service->loop, wait_ms, run_timer, s) : NULL;
+	s->timer = MHD_get_timeout(s->daemon, &wait_ms) == MHD_YES ? loop_add_timer(s->service->loop, wait_ms, run_timer, s) :
+								     NULL;
 }
 
 static void run_on_event(void *data, uint32_t events)
@@ -112,7 +113,8 @@ static void listen_again(void *data)
 	loop_set_events(s->accepting, EPOLLIN);
 }
 
-/* Without descriptors the socket stays readable: it is left alone for a moment. Who waits there is served when others have gone. */
+/* Without descriptors the socket stays readable: it is left alone for a moment. Who waits there is served when others have
+ * gone. */
 static void accept_failed(struct server *s, int number)
 {
 	struct err e;
@@ -288,7 +290,10 @@ int request_check_match(const struct request *r, json_t *json, const char *what,
 	return err_hint(e, "show it again and decide anew");
 }
 
-void request_reply_nothing(struct request *r) { answer(r, MHD_HTTP_NO_CONTENT, text_response(NULL, 0, MHD_RESPMEM_PERSISTENT, NULL)); }
+void request_reply_nothing(struct request *r)
+{
+	answer(r, MHD_HTTP_NO_CONTENT, text_response(NULL, 0, MHD_RESPMEM_PERSISTENT, NULL));
+}
 
 json_t *error_to_json(const struct err *e)
 {
@@ -302,14 +307,16 @@ void request_fail(struct request *r, const struct err *e)
 	request_reply_json(r, err_kind_http_status(e->kind), error_to_json(e));
 }
 
-/* libmicrohttpd takes no answer while a body comes, so this one goes to the socket by our own hand. Nothing of an earlier answer can be
- * on its way: requests of a connection follow each other. What the peer still sends is refused by the socket, and he reads the answer. */
+/* libmicrohttpd takes no answer while a body comes, so this one goes to the socket by our own hand. Nothing of an earlier
+ * answer can be on its way: requests of a connection follow each other. What the peer still sends is refused by the socket, and
+ * he reads the answer. */
 void request_fail_at_once(struct request *r, const struct err *e)
 {
 	json_t *json = error_to_json(e);
 	own_str char *body = json_dumps(json, JSON_COMPACT);
 	int status = err_kind_http_status(e->kind);
-	own_str char *text = mem_printf("HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", status,
+	own_str char *text = mem_printf("HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: "
+					"application/json\r\nContent-Length: %zu\r\n\r\n%s", status,
 					MHD_get_reason_phrase_for((unsigned)status), strlen(body), body);
 	int fd = MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
 
@@ -363,7 +370,8 @@ void request_reply_stream(struct request *r, const char *type, long (*read)(void
 	struct stream *t = mem_alloc(sizeof *t);
 
 	*t = (struct stream){ r, r->service->server, r->connection, read, free_fn, data, false };
-	struct MHD_Response *response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 32 << 10, stream_read, t, stream_free);
+	struct MHD_Response *response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 32 << 10, stream_read, t,
+									  stream_free);
 	(void)MHD_add_response_header(response, "Content-Type", type);
 	(void)MHD_add_response_header(response, "Cache-Control", "no-store");
 	r->data = t;
@@ -397,8 +405,8 @@ struct upgraded {
 	struct MHD_UpgradeResponseHandle *handle;
 };
 
-static void become_websocket(void *data, struct MHD_Connection *connection, void *request_context, const char *early, size_t early_length,
-		     MHD_socket fd, struct MHD_UpgradeResponseHandle *handle)
+static void become_websocket(void *data, struct MHD_Connection *connection, void *request_context, const char *early,
+			     size_t early_length, MHD_socket fd, struct MHD_UpgradeResponseHandle *handle)
 {
 	struct upgrade *u = data;
 	int own = dup(fd); /* the WebSocket closes its own; libmicrohttpd closes `fd` at request_upgrade_end */
@@ -466,13 +474,15 @@ bool request_flag(const struct request *r, const char *name)
 	return value && (!*value || str_eq(value, "1") || str_eq(value, "true"));
 }
 
-int request_number(const struct request *r, const char *name, uint64_t preset, uint64_t max, uint64_t *ret_number, struct err *e)
+int request_number(const struct request *r, const char *name, uint64_t preset, uint64_t max, uint64_t *ret_number,
+		   struct err *e)
 {
 	const char *value = request_query(r, name);
 
 	*ret_number = preset;
 	if (value && str_to_u64(value, max, ret_number) < 0)
-		return err_set(e, ERR_INVALID, "query parameter '%s' must be a whole number up to %llu", name, (unsigned long long)max);
+		return err_set(e, ERR_INVALID, "query parameter '%s' must be a whole number up to %llu", name,
+			       (unsigned long long)max);
 	return 0;
 }
 
@@ -533,14 +543,16 @@ static void start(struct request *r, const char *method, struct err *e)
 	if (result == 0 && !(r->route->flags & ROUTE_STREAM) && bytes > BODY_MOST)
 		result = err_set(e, ERR_TOO_LARGE, "the body has more than %d bytes", BODY_MOST);
 	bool stream = result == 0 && r->route->flags & ROUTE_STREAM;
-	(void)MHD_set_connection_option(r->connection, MHD_CONNECTION_OPTION_TIMEOUT, (unsigned)(stream ? UPLOAD_IDLE_SECONDS : IDLE_SECONDS));
+	(void)MHD_set_connection_option(r->connection, MHD_CONNECTION_OPTION_TIMEOUT,
+					(unsigned)(stream ? UPLOAD_IDLE_SECONDS : IDLE_SECONDS));
 	if (stream)
 		result = r->route->handle(r, e);
 	if (result < 0)
 		request_fail(r, e);
 }
 
-/* An answer that comes while the body still does is sent when it has come: libmicrohttpd takes none in between. false: no more now. */
+/* An answer that comes while the body still does is sent when it has come: libmicrohttpd takes none in between. false: no more
+ * now. */
 static bool take_body(struct request *r, const char *bytes, size_t length)
 {
 	struct err e;
@@ -568,7 +580,8 @@ void request_body_wake(struct request *r)
 	run_soon(r->service->server);
 }
 
-/* libmicrohttpd may hand over several pieces of a body although the first asked to wait; suspending twice corrupts its lists. */
+/* libmicrohttpd may hand over several pieces of a body although the first asked to wait; suspending twice corrupts its
+ * lists. */
 static void suspend(struct request *r)
 {
 	if (r->suspended)
@@ -577,8 +590,8 @@ static void suspend(struct request *r)
 	MHD_suspend_connection(r->connection);
 }
 
-static enum MHD_Result handle(void *data, struct MHD_Connection *connection, const char *url, const char *method, const char *version,
-			      const char *bytes, size_t *length, void **context)
+static enum MHD_Result handle(void *data, struct MHD_Connection *connection, const char *url, const char *method,
+			      const char *version, const char *bytes, size_t *length, void **context)
 {
 	struct request *r = *context;
 	struct err e;
@@ -669,12 +682,12 @@ int server_start(struct service *s, const char *socket_path, struct server **ret
 		free(v);
 		return -e->number;
 	}
-	v->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE, 0, NULL,
-				     NULL, handle, v, MHD_OPTION_NOTIFY_COMPLETED, end_request, v, MHD_OPTION_NOTIFY_CONNECTION,
-				     note_connection, v, MHD_OPTION_URI_LOG_CALLBACK, begin_request, v, MHD_OPTION_UNESCAPE_CALLBACK,
-				     keep_escapes, v, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MOST,
-				     MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-				     (size_t)(64 << 10), MHD_OPTION_END);
+	v->daemon = MHD_start_daemon(
+		MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE, 0, NULL, NULL, handle,
+		v, MHD_OPTION_NOTIFY_COMPLETED, end_request, v, MHD_OPTION_NOTIFY_CONNECTION, note_connection, v,
+		MHD_OPTION_URI_LOG_CALLBACK, begin_request, v, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, v,
+		MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MOST, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(64 << 10), MHD_OPTION_END);
 	if (!v->daemon) {
 		(void)close(v->listen_fd);
 		free(v);

@@ -46,8 +46,9 @@ int handle_version(struct request *r, struct err *e)
 		(void)json_array_append_new(roles, json_string("user"));
 	if (r->who.viewer)
 		(void)json_array_append_new(roles, json_string("viewer"));
-	request_reply_json(r, 200, json_pack("{s:s, s:i, s:s, s:I, s:o}", "version", CARREL_VERSION, "schema", db_schema_version(), "started",
-					     started, "uid", (json_int_t)r->who.uid, "roles", roles));
+	request_reply_json(r, 200,
+			   json_pack("{s:s, s:i, s:s, s:I, s:o}", "version", CARREL_VERSION, "schema", db_schema_version(),
+				     "started", started, "uid", (json_int_t)r->who.uid, "roles", roles));
 	return 0;
 }
 
@@ -80,7 +81,8 @@ int handle_metrics(struct request *r, struct err *e)
 		str_printf(&text, "carrel_workspaces{state=\"%s\"} %llu\n", state_names[i], (unsigned long long)states[i]);
 	metric(&text, "operations", "gauge", "Operations of the last day by state.");
 	for (int i = 0; operation_state_names[i]; i++)
-		str_printf(&text, "carrel_operations{state=\"%s\"} %llu\n", operation_state_names[i], (unsigned long long)operations[i]);
+		str_printf(&text, "carrel_operations{state=\"%s\"} %llu\n", operation_state_names[i],
+			   (unsigned long long)operations[i]);
 	metric(&text, "host_connected", "gauge", "Whether the agent of a host is connected.");
 	for (struct host *h = s->hosts; h; h = h->next)
 		str_printf(&text, "carrel_host_connected{host=\"%s\"} %d\n", h->name, host_connected(h));
@@ -122,7 +124,8 @@ static json_t *reason_of_progress(const struct workspace *w)
 		return reason("waiting", "the host has the wish and has not begun with it", NULL);
 	str_printf(&text, "step '%s' is under way", step);
 	if (o && o->total)
-		str_printf(&text, ": %s of %s", str_bytes(done, sizeof done, o->done), str_bytes(total, sizeof total, o->total));
+		str_printf(&text, ": %s of %s", str_bytes(done, sizeof done, o->done),
+			   str_bytes(total, sizeof total, o->total));
 	return reason("step", text.bytes, NULL);
 }
 
@@ -132,7 +135,9 @@ static json_t *why(struct service *s, const struct workspace *w)
 	own_strbuf struct str text = { 0 };
 
 	if (w->truth.state == STATE_FAILED || (w->truth.error && workspace_settled(w))) {
-		json_t *json = reason("failed", w->truth.error && w->truth.error->message ? w->truth.error->message : "the host told no reason",
+		json_t *json = reason("failed",
+				      w->truth.error && w->truth.error->message ? w->truth.error->message :
+										  "the host told no reason",
 				      w->truth.error ? w->truth.error->hint : NULL);
 		if (w->truth.error)
 			(void)json_object_set_new(json, "error", error_of_report(w->truth.error));
@@ -148,7 +153,8 @@ static json_t *why(struct service *s, const struct workspace *w)
 	}
 	if (!h || !host_connected(h)) {
 		str_printf(&text, "host %s is not connected", w->host);
-		return reason("host-away", text.bytes, "start carrel-node there; the wish is kept and done as soon as it connects");
+		return reason("host-away", text.bytes,
+			      "start carrel-node there; the wish is kept and done as soon as it connects");
 	}
 	return reason_of_progress(w);
 }
@@ -171,7 +177,8 @@ static const struct field why_fields[] = {
 	{ "operation", FIELD_OBJECT, Y(operation), "the operation under way", .shape = &operation_shape },
 	{ 0 },
 };
-const struct shape why_shape = { "why", sizeof(struct why_view), why_fields, "What a workspace waits for, or why it failed.", .open = true };
+const struct shape why_shape = { "why", sizeof(struct why_view), why_fields, "What a workspace waits for, or why it failed.",
+				 .open = true };
 
 int handle_workspace_why(struct request *r, struct err *e)
 {

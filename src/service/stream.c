@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Theory. A stream joins two WebSockets: the client's, and one that the host's agent opens when it is told of the stream. The
- * client's first message is the request (what to execute, which path); it goes to the host with the news of the stream. All later
- * messages are relayed unchanged. The client's side is not read before the host's is there, and a side whose peer is slow is not read until
- * the peer has drained, so a stream holds a bounded amount of memory.
+ * client's first message is the request (what to execute, which path); it goes to the host with the news of the stream. All
+ * later messages are relayed unchanged. The client's side is not read before the host's is there, and a side whose peer is slow
+ * is not read until the peer has drained, so a stream holds a bounded amount of memory.
  *
- * A stream to a workspace that is still on its way waits for it: `carrel run` attaches before the program starts. Nothing else waits
- * without end: the client's request, the host's side and the closing each have their time, and a workspace that goes takes its streams
- * with it.
+ * A stream to a workspace that is still on its way waits for it: `carrel run` attaches before the program starts. Nothing else
+ * waits without end: the client's request, the host's side and the closing each have their time, and a workspace that goes
+ * takes its streams with it.
  */
 #include <string.h>
 
@@ -41,14 +41,17 @@ struct stream {
 	struct side client, node;
 	json_t *request; /* the client's first message; NULL: it has not come yet */
 	bool counted, told; /* told: the host knows */
-	bool raw;           /* the client speaks without channels, as viewers in a browser do: bytes of channel 0 there, of channel 1 here */
+	/* the client speaks without channels, as viewers in a browser do: bytes of channel 0 there, of channel 1 here */
+	bool raw;
 	bool filled;        /* an import that ended well */
 	bool refused;       /* an import of something that this host does not take */
 	struct loop_source *timer;
 	struct stream *next;
 };
 
-static const char *const kinds[] = { "attach", "console", "exec", "logs", "copy-in", "copy-out", "display", "export", "import" };
+static const char *const kinds[] = {
+	"attach", "console", "exec", "logs", "copy-in", "copy-out", "display", "export", "import"
+};
 
 static bool is_bundle(const char *kind) { return str_eq(kind, "export") || str_eq(kind, "import"); }
 
@@ -150,7 +153,8 @@ static void no_request(void *data)
 {
 	struct stream *t = data;
 	t->timer = NULL;
-	refuse(t, json_pack("{s:s, s:s}", "kind", "timeout", "message", "the stream's first message, its request, did not come"));
+	refuse(t,
+	       json_pack("{s:s, s:s}", "kind", "timeout", "message", "the stream's first message, its request, did not come"));
 }
 
 /* --- the sides --- */
@@ -164,7 +168,8 @@ static void take_request(struct stream *t, bool text, const char *bytes, size_t 
 
 	t->request = text ? json_loadb(bytes, length, 0, NULL) : NULL;
 	if (!json_is_object(t->request)) {
-		refuse(t, json_pack("{s:s, s:s}", "kind", "invalid", "message", "the first message of a stream is a JSON object"));
+		refuse(t,
+		       json_pack("{s:s, s:s}", "kind", "invalid", "message", "the first message of a stream is a JSON object"));
 		return;
 	}
 	loop_remove(TAKE(t->timer));
@@ -196,7 +201,8 @@ static void relay_raw(struct stream *t, struct side *from, bool text, const char
 /* What broke off may go on; what the host found to be wrong will be wrong again. */
 static bool is_refusal(const char *bytes, size_t length)
 {
-	static const enum err_kind kinds_of_it[] = { ERR_CORRUPT, ERR_DENIED, ERR_INVALID, ERR_UNSUPPORTED, ERR_CONFLICT, ERR_TOO_LARGE };
+	static const enum err_kind kinds_of_it[] = { ERR_CORRUPT,     ERR_DENIED,   ERR_INVALID,
+						     ERR_UNSUPPORTED, ERR_CONFLICT, ERR_TOO_LARGE };
 	json_t *message = json_loadb(bytes, length, 0, NULL);
 	const char *kind = json_string_value(json_object_get(json_object_get(message, "error"), "kind"));
 	bool refusal = false;
@@ -230,7 +236,9 @@ static void side_message(void *data, bool text, const char *bytes, size_t length
 	}
 	if (!peer->ws)
 		return;
-	struct workspace *imported = str_eq(t->kind, "import") && text && side == &t->node ? workspace_by_id(t->service, t->workspace) : NULL;
+	struct workspace *imported = str_eq(t->kind, "import") && text && side == &t->node ?
+					     workspace_by_id(t->service, t->workspace) :
+					     NULL;
 	if (imported)
 		watch_import(t, imported, bytes, length);
 	if (t->raw)
@@ -274,7 +282,8 @@ static void client_gone(void *data)
 }
 
 static const struct ws_events side_events = { .message = side_message, .closed = side_closed, .drained = side_drained };
-static const struct ws_events client_events = { .message = side_message, .closed = side_closed, .drained = side_drained, .gone = client_gone };
+static const struct ws_events client_events = { .message = side_message, .closed = side_closed, .drained = side_drained,
+						.gone = client_gone };
 
 /* --- opening --- */
 
@@ -295,7 +304,8 @@ static void advance(struct stream *t, struct workspace *w)
 		return;
 	}
 	if (state == STATE_FAILED && workspace_settled(w) && needs_life) {
-		refuse(t, w->truth.error ? error_of_report(w->truth.error) : json_pack("{s:s, s:s}", "kind", "internal", "message", "failed"));
+		refuse(t, w->truth.error ? error_of_report(w->truth.error) :
+					   json_pack("{s:s, s:s}", "kind", "internal", "message", "failed"));
 		t->told = true;
 		return;
 	}
@@ -303,8 +313,8 @@ static void advance(struct stream *t, struct workspace *w)
 	if (!ready || !h || !host_connected(h))
 		return;
 	t->told = true;
-	host_send(h, json_pack("{s:s, s:s, s:s, s:s, s:O}", "type", "stream", "stream", t->id, "workspace", t->workspace, "kind", t->kind,
-			       "request", t->request));
+	host_send(h, json_pack("{s:s, s:s, s:s, s:s, s:O}", "type", "stream", "stream", t->id, "workspace", t->workspace,
+			       "kind", t->kind, "request", t->request));
 	set_timer(t, PAIR_WAIT_MS, not_paired);
 }
 
@@ -354,7 +364,8 @@ static int check_wish(const struct workspace *w, const char *kind, struct err *e
 	if (w->wish.wish == WISH_REMOVED)
 		return err_set(e, ERR_CONFLICT, "workspace '%s' is being removed", w->name);
 	if (is_bundle(kind) && state_is_live((enum state)w->truth.state)) {
-		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: a bundle is made of one at rest", w->name, state_names[w->truth.state]);
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: a bundle is made of one at rest", w->name,
+			      state_names[w->truth.state]);
 		return err_hint(e, "carrel stop %s, or carrel suspend %s to carry its memory too", w->name, w->name);
 	}
 	if (str_eq(kind, "import")) /* what fills it */
@@ -365,7 +376,10 @@ static int check_wish(const struct workspace *w, const char *kind, struct err *e
 		return 0;
 	if (!alive || w->wish.wish == WISH_PAUSED) {
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is not running (%s)", w->name, state_names[w->truth.state]);
-		return err_hint(e, w->wish.wish == WISH_PAUSED || w->wish.wish == WISH_SUSPENDED ? "carrel resume %s" : "carrel start %s", w->name);
+		return err_hint(e,
+				w->wish.wish == WISH_PAUSED || w->wish.wish == WISH_SUSPENDED ? "carrel resume %s" :
+												"carrel start %s",
+				w->name);
 	}
 	return 0;
 }

@@ -73,7 +73,8 @@ static int parse_parameter(const char *text, size_t length, struct uri *u, struc
 	if (r < 0)
 		return r;
 	if (!*name || u->query.count == URI_QUERY_MOST)
-		return err_set(e, ERR_INVALID, *name ? "the query has too many parameters" : "the query has a parameter without a name");
+		return err_set(e, ERR_INVALID,
+			       *name ? "the query has too many parameters" : "the query has a parameter without a name");
 	if (pairs_get(&u->query, name))
 		return err_set(e, ERR_INVALID, "the query has the parameter '%s' twice", name);
 	pairs_set(&u->query, name, value ? value : "");

@@ -15,7 +15,8 @@ struct uri {
 	struct pairs query; /* in the order of the source; names are unique */
 };
 
-/* Refused: no '/' at the start, empty segments, bad or control bytes (%00 too), more than the limits, a parameter given twice. */
+/* Refused: no '/' at the start, empty segments, bad or control bytes (%00 too), more than the limits, a parameter given
+ * twice. */
 int uri_parse(const char *target, struct uri *ret_uri, struct err *e) must_check;
 void uri_done(struct uri *u);
 

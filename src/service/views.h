@@ -20,8 +20,8 @@ struct carried { /* from another service, in a bundle */
 };
 
 /* Keys of the spec that a change replaces whole, while the workspace runs. */
-enum { CHANGE_NETWORK, CHANGE_NETWORKS, CHANGE_GROUPS, CHANGE_ALLOW, CHANGE_DENY, CHANGE_FROM, CHANGE_ISOLATED, CHANGE_PUBLISH, CHANGE_USER_DATA,
-       CHANGE_SSH_KEYS, CHANGE_COUNT };
+enum { CHANGE_NETWORK, CHANGE_NETWORKS, CHANGE_GROUPS, CHANGE_ALLOW, CHANGE_DENY, CHANGE_FROM, CHANGE_ISOLATED, CHANGE_PUBLISH,
+       CHANGE_USER_DATA, CHANGE_SSH_KEYS, CHANGE_COUNT };
 
 struct change_request {
 	char *name;

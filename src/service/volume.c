@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Kept volumes are on hosts, which tell of them; here is only what they told last. A removal is a message to the host, and its
- * answer waits for the host's next list, or for its refusal: 204 means that the volume and its content are gone.
+ * Theory. Kept volumes are on hosts, which tell of them; here is only what they told last. A removal is a message to the host,
+ * and its answer waits for the host's next list, or for its refusal: 204 means that the volume and its content are gone.
  */
 #include <string.h>
 
@@ -32,7 +32,8 @@ static const struct field volume_fields[] = {
 	{ "workspace", FIELD_TEXT, K(workspace), "id of the workspace that uses it" },
 	{ 0 },
 };
-const struct shape volume_shape = { "kept-volume", sizeof(struct volume_view), volume_fields, "A volume that outlives workspaces.", .open = true };
+const struct shape volume_shape = { "kept-volume", sizeof(struct volume_view), volume_fields,
+				    "A volume that outlives workspaces.", .open = true };
 
 int handle_volumes_list(struct request *r, struct err *e)
 {
@@ -46,8 +47,10 @@ int handle_volumes_list(struct request *r, struct err *e)
 				continue;
 			const char *name = json_string_value(json_object_get(item, "name"));
 			const char *workspace = json_string_value(json_object_get(item, "workspace"));
-			json_t *json = json_pack("{s:s, s:I, s:s, s:I, s:I}", "name", name ? name : "", "owner", (json_int_t)number_of(item, "owner"),
-						 "host", h->name, "size", (json_int_t)number_of(item, "size"), "used", (json_int_t)number_of(item, "used"));
+			json_t *json = json_pack("{s:s, s:I, s:s, s:I, s:I}", "name", name ? name : "", "owner",
+						 (json_int_t)number_of(item, "owner"), "host", h->name, "size",
+						 (json_int_t)number_of(item, "size"), "used",
+						 (json_int_t)number_of(item, "used"));
 			if (workspace)
 				(void)json_object_set_new(json, "workspace", json_string(workspace));
 			(void)json_array_append_new(items, json);
@@ -136,7 +139,8 @@ void volumes_host_gone(struct host *h)
 		next = x->next;
 		if (x->host != h)
 			continue;
-		(void)err_set(&e, ERR_UNAVAILABLE, "host %s went away before it said that volume '%s' is removed", h->name, x->name);
+		(void)err_set(&e, ERR_UNAVAILABLE, "host %s went away before it said that volume '%s' is removed", h->name,
+			      x->name);
 		answer(x, &e);
 	}
 }
@@ -193,7 +197,8 @@ int handle_volume_remove(struct request *r, struct err *e)
 		if (user)
 			return err_set(e, ERR_CONFLICT, "volume '%s' is used by workspace %s", r->params[0], user);
 		if (!host_connected(h))
-			return err_set(e, ERR_UNAVAILABLE, "host %s, where volume '%s' is, is not connected", h->name, r->params[0]);
+			return err_set(e, ERR_UNAVAILABLE, "host %s, where volume '%s' is, is not connected", h->name,
+				       r->params[0]);
 		await_removal(r, h, owner, r->params[0]);
 		return 0;
 	}

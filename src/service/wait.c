@@ -73,7 +73,8 @@ static int parse_states(const char *text, unsigned *ret_states, struct err *e)
 		while (state_names[i] && (strlen(state_names[i]) != length || memcmp(state_names[i], at, length) != 0))
 			i++;
 		if (!state_names[i])
-			return err_set(e, ERR_INVALID, "query parameter 'state': '%.*s' is no state", length < 40 ? (int)length : 40, at);
+			return err_set(e, ERR_INVALID, "query parameter 'state': '%.*s' is no state",
+				       length < 40 ? (int)length : 40, at);
 		states |= 1U << i;
 		at += length + (at[length] == ',');
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. All workspaces stand in memory, in order of creation, with tables by id and by name: a list or a show touches no disk.
- * The JSON that is shown is kept with each workspace until it changes.
+ * Theory. All workspaces stand in memory, in order of creation, with tables by id and by name: a list or a show touches no
+ * disk. The JSON that is shown is kept with each workspace until it changes.
  */
 #include "service/workspace.h"
 
@@ -104,7 +104,8 @@ static void unlink_workspace(struct service *s, struct workspace *w)
 {
 	size_t at = position(s, w->seq);
 
-	memmove(&s->workspaces.items[at], &s->workspaces.items[at + 1], (--s->workspaces.count - at) * sizeof *s->workspaces.items);
+	memmove(&s->workspaces.items[at], &s->workspaces.items[at + 1],
+		(--s->workspaces.count - at) * sizeof *s->workspaces.items);
 	(void)map_remove(&s->workspaces.by_id, w->id);
 	(void)map_remove(&s->workspaces.by_name, w->name);
 	family_leave(&s->workspaces.families, w);
@@ -146,7 +147,8 @@ void workspace_drop_snapshot(struct workspace *w, const char *id)
 		if (!str_eq(w->snapshots.items[i].id, id))
 			continue;
 		free(w->snapshots.items[i].name);
-		memmove(&w->snapshots.items[i], &w->snapshots.items[i + 1], (--w->snapshots.count - i) * sizeof *w->snapshots.items);
+		memmove(&w->snapshots.items[i], &w->snapshots.items[i + 1],
+			(--w->snapshots.count - i) * sizeof *w->snapshots.items);
 	}
 	workspace_sync_snapshots(w);
 }
@@ -189,8 +191,8 @@ static bool snapshots_agree(const struct workspace *w)
 	return true;
 }
 
-/* Only the operation that asked for a snapshot or a restore waits for it: the host makes them while nothing writes to the volumes,
- * and a workspace that was resumed in between is running all the same. */
+/* Only the operation that asked for a snapshot or a restore waits for it: the host makes them while nothing writes to the
+ * volumes, and a workspace that was resumed in between is running all the same. */
 static bool on_volumes(const struct operation *o)
 {
 	return o && (str_starts(o->kind, "snapshot") || str_eq(o->kind, "clone") || str_eq(o->kind, "restore"));
@@ -253,7 +255,8 @@ void workspace_store_truth(struct workspace *w, struct db_batch *b)
 
 /* --- loading --- */
 
-static int decode_column(const char *text, const char *id, const char *column, const struct shape *shape, void *value, struct err *e)
+static int decode_column(const char *text, const char *id, const char *column, const struct shape *shape, void *value,
+			 struct err *e)
 {
 	int r = decode_text(text, strlen(text), column, shape, value, e);
 	return r < 0 ? err_wrap(e, "database: workspace %s", id) : 0;

@@ -62,7 +62,8 @@ void workspace_etag(const struct workspace *w, char out[32]);
 int workspace_check_match(const struct request *r, const struct workspace *w, struct err *e) must_check;
 /* The host has done what is wished, or given up. */
 bool workspace_settled(const struct workspace *w);
-struct snapshot *workspace_add_snapshot(struct workspace *w, const char *id, const char *name, uint64_t created_ms, bool memory);
+struct snapshot *workspace_add_snapshot(struct workspace *w, const char *id, const char *name, uint64_t created_ms,
+					bool memory);
 void workspace_drop_snapshot(struct workspace *w, const char *id);
 char *workspace_clone_snapshot(const char *id); /* name of a snapshot that is made for clones */
 void workspace_sync_snapshots(struct workspace *w); /* the list of the assignment follows */
@@ -72,8 +73,10 @@ json_t *snapshot_to_json(const struct workspace *w, const struct snapshot *n);
 void workspace_reply(struct request *r, struct workspace *w);
 /* What an idempotency key stands for. */
 void workspace_request_digest(const struct request *r, char out[DIGEST_HEX_SIZE]);
-/* 1: this key made `subject` before, by the same request, which was answered with `status`; 0: it is new. ERR_CONFLICT: another request. */
-int workspace_known_key(struct request *r, const char *key, const char *digest, char subject[ID_SIZE], int *ret_status, struct err *e) must_check;
+/* 1: this key made `subject` before, by the same request, which was answered with `status`; 0: it is new. ERR_CONFLICT: another
+ * request. */
+int workspace_known_key(struct request *r, const char *key, const char *digest, char subject[ID_SIZE], int *ret_status,
+			struct err *e) must_check;
 
 /* wait.c. 1: the request waits for a state and is answered later; 0: it asked for none, or it is there. */
 int wait_begin(struct request *r, const struct workspace *w, struct err *e) must_check;
@@ -83,7 +86,8 @@ void wait_changed(struct service *s, const char *id); /* its truth is another on
 void converge_assign(struct workspace *w, struct service *s);           /* sends the wish when host and commit allow */
 void converge_report(struct service *s, struct host *h, struct report *r, struct db_batch *b, struct json_t *forget);
 void converge_wish(struct workspace *w, enum wish wish);              /* a new generation */
-void converge_withdraw(struct workspace *w, const struct operation *o, struct db_batch *b); /* what `o` wished and did not get */
+/* what `o` wished and did not get */
+void converge_withdraw(struct workspace *w, const struct operation *o, struct db_batch *b);
 void converge_streams_changed(struct service *s, struct workspace *w);
 
 #endif

@@ -74,7 +74,8 @@ int handle_workspaces_list(struct request *r, struct err *e)
 	for (size_t i = first_after(s, page.after); i < s->workspaces.count; i++) {
 		struct workspace *w = s->workspaces.items[i];
 		size_t length;
-		if (!workspace_visible(w, &r->who) || (label && !has_label(w, label)) || (state && !str_eq(state, state_names[w->truth.state])))
+		if (!workspace_visible(w, &r->who) || (label && !has_label(w, label)) ||
+		    (state && !str_eq(state, state_names[w->truth.state])))
 			continue;
 		if ((more = count == page.limit))
 			break;
@@ -145,7 +146,8 @@ static int check_name_free(const struct request *r, const char *name, struct err
 
 	if (!other)
 		return 0;
-	(void)err_set(e, ERR_EXISTS, "the name '%s' is taken%s", name, workspace_visible(other, &r->who) ? "" : " by another user");
+	(void)err_set(e, ERR_EXISTS, "the name '%s' is taken%s", name,
+		      workspace_visible(other, &r->who) ? "" : " by another user");
 	return err_hint(e, "choose another name: names are unique in the whole service");
 }
 
@@ -162,7 +164,8 @@ static int check_volumes(const struct request *r, const struct spec *spec, struc
 				continue;
 			for (size_t k = 0; k < w->wish.spec->volumes.count; k++)
 				if (used[k].keep && str_eq(used[k].name, wanted[i].name))
-					return err_set(e, ERR_CONFLICT, "the kept volume '%s' is used by workspace '%s'", used[k].name, w->name);
+					return err_set(e, ERR_CONFLICT, "the kept volume '%s' is used by workspace '%s'",
+						       used[k].name, w->name);
 		}
 	}
 	return 0;
@@ -170,7 +173,8 @@ static int check_volumes(const struct request *r, const struct spec *spec, struc
 
 static int check_spec(const struct request *r, const struct spec *spec, struct err *e)
 {
-	if (spec->engine != ENGINE_AUTO && spec->engine != ENGINE_WORKSPACE && spec->engine != ENGINE_KVM && spec->engine != ENGINE_EMULATOR) {
+	if (spec->engine != ENGINE_AUTO && spec->engine != ENGINE_WORKSPACE && spec->engine != ENGINE_KVM &&
+	    spec->engine != ENGINE_EMULATOR) {
 		(void)err_set(e, ERR_UNSUPPORTED, "engine '%s' is not available on any host", spec_engine_names[spec->engine]);
 		return err_hint(e, "use engine 'workspace', 'kvm' or 'emulator', or leave it out");
 	}
@@ -189,8 +193,10 @@ static int check_image(const struct spec *spec, const struct image *image, struc
 	if (image->kernel)
 		return err_set(e, ERR_INVALID, "'%s' is a kernel, no image of a workspace", image->name);
 	if (spec->architecture && image->architecture && !str_eq(spec->architecture, image->architecture)) {
-		(void)err_set(e, ERR_INVALID, "image '%s' is for %s, not for %s", image->name, image->architecture, spec->architecture);
-		return err_hint(e, "import it for that processor under another name: carrel image import NAME SOURCE --arch %s", spec->architecture);
+		(void)err_set(e, ERR_INVALID, "image '%s' is for %s, not for %s", image->name, image->architecture,
+			      spec->architecture);
+		return err_hint(e, "import it for that processor under another name: carrel image import NAME SOURCE --arch %s",
+				spec->architecture);
 	}
 	return 0;
 }
@@ -240,7 +246,8 @@ void workspace_request_digest(const struct request *r, char out[DIGEST_HEX_SIZE]
 	(void)digest_hex(&d, out);
 }
 
-int workspace_known_key(struct request *r, const char *key, const char *digest, char subject[ID_SIZE], int *ret_status, struct err *e)
+int workspace_known_key(struct request *r, const char *key, const char *digest, char subject[ID_SIZE], int *ret_status,
+			struct err *e)
 {
 	own_db_rows struct db_rows *rows = NULL;
 	struct db_answer known;
@@ -288,12 +295,15 @@ static int deploy(struct request *r, struct workspace *w, const char *key, const
 	workspace_insert(s, w);
 	workspace_store(w, c->batch, true);
 	for (size_t i = 0; i < w->snapshots.count; i++)
-		db_snapshot_insert(c->batch, &(struct db_snapshot){ w->snapshots.items[i].id, w->id, w->snapshots.items[i].name, w->created_ms });
+		db_snapshot_insert(c->batch, &(struct db_snapshot){ w->snapshots.items[i].id, w->id, w->snapshots.items[i].name,
+								    w->created_ms });
 	(void)lifecycle_begin(c, w, "deploy");
-	event_add(s, c->batch, "workspace.created", w->id, w->owner_uid, json_pack("{s:s, s:s}", "name", w->name, "image", w->wish.spec->image));
+	event_add(s, c->batch, "workspace.created", w->id, w->owner_uid,
+		  json_pack("{s:s, s:s}", "name", w->name, "image", w->wish.spec->image));
 	if (key)
-		db_answer_insert(c->batch, &(struct db_answer){ .owner_uid = r->who.uid, .created_ms = w->created_ms, .key = key,
-								.request = digest, .subject = w->id, .status = 201 });
+		db_answer_insert(c->batch, &(struct db_answer){ .owner_uid = r->who.uid, .created_ms = w->created_ms,
+								.key = key, .request = digest, .subject = w->id,
+								.status = 201 });
 	c->status = 201;
 	change_commit(c);
 	return 0;
@@ -367,7 +377,8 @@ struct growth {
 };
 static const struct field growth_fields[] = {
 	{ "name", FIELD_TEXT, offsetof(struct growth, name), "volume", .required = true },
-	{ "size", FIELD_BYTES, offsetof(struct growth, size_bytes), "new size", .required = true, .min = SPEC_DISK_LEAST, .max = SPEC_DISK_MOST },
+	{ "size", FIELD_BYTES, offsetof(struct growth, size_bytes), "new size", .required = true, .min = SPEC_DISK_LEAST,
+	  .max = SPEC_DISK_MOST },
 	{ 0 },
 };
 static const struct shape growth_shape = { "growth", sizeof(struct growth), growth_fields, "A volume that grows." };
@@ -386,8 +397,8 @@ static int grow(uint64_t *size_bytes, uint64_t wanted, const char *what, struct 
 {
 	char is[16], asked[16];
 	if (wanted < *size_bytes)
-		return err_set(e, ERR_INVALID, "volume '%s' has %s and cannot shrink to %s", what, str_bytes(is, sizeof is, *size_bytes),
-			       str_bytes(asked, sizeof asked, wanted));
+		return err_set(e, ERR_INVALID, "volume '%s' has %s and cannot shrink to %s", what,
+			       str_bytes(is, sizeof is, *size_bytes), str_bytes(asked, sizeof asked, wanted));
 	*size_bytes = wanted;
 	return 0;
 }

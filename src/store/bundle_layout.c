@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* POSIX.1-2017, pax, "ustar Interchange Format"; a length that does not fit eleven octal digits is binary, as GNU tar and libarchive have it. */
+/* POSIX.1-2017, pax, "ustar Interchange Format"; a length that does not fit eleven octal digits is binary, as GNU tar and
+ * libarchive have it. */
 #include "store/bundle_layout.h"
 
 #include <stdio.h>
@@ -92,7 +93,8 @@ int bundle_layout_write(struct bundle_reader *r, int fd, struct err *e)
 {
 	static const char zeros[2 * BLOCK];
 	const struct bundle_header *h = bundle_reader_header(r);
-	const struct bundle_stream *s = h->streams.items, *manifest = bundle_stream_find(h, BUNDLE_BLOB, h->image->digest, NULL);
+	const struct bundle_stream *s = h->streams.items,
+				   *manifest = bundle_stream_find(h, BUNDLE_BLOB, h->image->digest, NULL);
 	int done = manifest ? put_text(fd, "oci-layout", "{\"imageLayoutVersion\":\"1.0.0\"}", e) :
 			      err_set(e, ERR_CORRUPT, "the bundle lacks its image's manifest");
 
@@ -101,7 +103,8 @@ int bundle_layout_write(struct bundle_reader *r, int fd, struct err *e)
 	for (size_t i = 0; done == 0 && i < h->streams.count; i++)
 		if ((s[i].kind == BUNDLE_BLOB || s[i].kind == BUNDLE_PARTITION) && !s[i].left_out)
 			done = put_stream(fd, r, i, &s[i], e);
-	own_str char *index = mem_printf("{\"manifests\":[{\"digest\":\"%s\",\"mediaType\":\"" MEDIA_OCI_MANIFEST "\",\"size\":%llu}],"
+	own_str char *index = mem_printf("{\"manifests\":[{\"digest\":\"%s\",\"mediaType\":\"" MEDIA_OCI_MANIFEST
+					 "\",\"size\":%llu}],"
 					 "\"mediaType\":\"" MEDIA_OCI_INDEX "\",\"schemaVersion\":2}",
 					 h->image->digest, (unsigned long long)manifest->size_bytes);
 	if (done == 0)

@@ -2,20 +2,23 @@
 /*
  * carrel-bundle pack STREAM OFFSET [BYTES|-]...     the bundle's first bytes (descriptor 4), then the chunks after that place
  * carrel-bundle unpack [BYTES|-]...                 records and chunks as store/bundle.h has it
- * carrel-bundle disk FORMAT TITLE MACHINE COUNT     no bundle: the disks of a workspace in a format of others (store/disk_export.h), with what
- *                                                   its image needs as JSON; of each disk the partition, the workspace's own, a scratch file
+ * carrel-bundle disk FORMAT TITLE MACHINE COUNT     no bundle: the disks of a workspace in a format of others
+ * (store/disk_export.h), with what
+ *                                                   its image needs as JSON; of each disk the partition, the workspace's own, a
+ *                                                   scratch file
  *
  * carrel-bundle show FILE       the header of a whole bundle: {"header":{...},"digest":HEX,"bytes":N,"chunks":N,"sent":N}
  * carrel-bundle layout FILE     its image, as a tar for an import
- * carrel-bundle chunks FILE     the other end of unpack: the records of volumes, snapshots and memory; then standard input tells which of them are
+ * carrel-bundle chunks FILE     the other end of unpack: the records of volumes, snapshots and memory; then standard input
+ * tells which of them are
  *                               there, and the rest goes out with its bytes
  * carrel-bundle verify FILE     every chunk against its checksum
- * carrel-bundle recover FILE    of an unfinished one: {"length":N,"start":N,"stream":N,"offset":N}, cut after its last good chunk
- * carrel-bundle finish FILE     table and footer are written
+ * carrel-bundle recover FILE    of an unfinished one: {"length":N,"start":N,"stream":N,"offset":N}, cut after its last good
+ * chunk carrel-bundle finish FILE     table and footer are written
  *
- * For each part of the bundle its length, or "-" when it is left out; the files of the others are descriptors 5, 6, ... The stream is a
- * socket of frames on descriptor 3, as carrel-run's are: a channel byte and up to 65,535 bytes, at last {"exit":0} or {"error":{...}}.
- * Everything after the arguments happens in the sandbox.
+ * For each part of the bundle its length, or "-" when it is left out; the files of the others are descriptors 5, 6, ... The
+ * stream is a socket of frames on descriptor 3, as carrel-run's are: a channel byte and up to 65,535 bytes, at last {"exit":0}
+ * or {"error":{...}}. Everything after the arguments happens in the sandbox.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -185,8 +188,9 @@ static int show(struct bundle_reader *b, uint64_t bytes, struct err *e)
 		if (s[c->stream].kind > BUNDLE_PARTITION)
 			sent += 2 * BUNDLE_RECORD_BYTES + c->stored_length;
 	}
-	return answer(json_pack("{s:o, s:s, s:I, s:I, s:I}", "header", encode(&bundle_header_shape, h), "digest", bundle_reader_digest(b, hex), "bytes",
-				(json_int_t)bytes, "chunks", (json_int_t)bundle_reader_chunks(b), "sent", (json_int_t)sent),
+	return answer(json_pack("{s:o, s:s, s:I, s:I, s:I}", "header", encode(&bundle_header_shape, h), "digest",
+				bundle_reader_digest(b, hex), "bytes", (json_int_t)bytes, "chunks",
+				(json_int_t)bundle_reader_chunks(b), "sent", (json_int_t)sent),
 		      e);
 }
 
@@ -266,8 +270,9 @@ static int recover(struct bundle_reader *b, struct err *e)
 	const struct bundle_record *last = count ? bundle_reader_chunk(b, count - 1) : NULL;
 
 	return r < 0 ? r :
-		       answer(json_pack("{s:I, s:I, s:I, s:I}", "length", (json_int_t)length, "start", (json_int_t)bundle_reader_start_bytes(b),
-					"stream", (json_int_t)(last ? last->stream : 0), "offset",
+		       answer(json_pack("{s:I, s:I, s:I, s:I}", "length", (json_int_t)length, "start",
+					(json_int_t)bundle_reader_start_bytes(b), "stream",
+					(json_int_t)(last ? last->stream : 0), "offset",
 					(json_int_t)(last ? last->offset + BUNDLE_CHUNK_BYTES : 0)),
 			      e);
 }
@@ -397,7 +402,8 @@ static int disk(int argc, char **argv, struct err *e)
 
 	while (argc == 6 && export_format_names[x.format] && !str_eq(export_format_names[x.format], argv[2]))
 		x.format++;
-	if (argc != 6 || x.format < EXPORT_RAW || !export_format_names[x.format] || str_to_u64(argv[5], DISKS_MOST, &count) < 0 || count == 0)
+	if (argc != 6 || x.format < EXPORT_RAW || !export_format_names[x.format] ||
+	    str_to_u64(argv[5], DISKS_MOST, &count) < 0 || count == 0)
 		return err_set(e, ERR_INVALID, "use: carrel-bundle disk FORMAT TITLE MACHINE COUNT");
 	x.title = argv[3];
 	x.count = (size_t)count;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The caller's thread reads chunks into a ring of slots and sends finished ones in order; the other threads hash and compress what
- * is ready. So memory is bounded by the ring, and a slow receiver stops the reading.
+ * Theory. The caller's thread reads chunks into a ring of slots and sends finished ones in order; the other threads hash and
+ * compress what is ready. So memory is bounded by the ring, and a slow receiver stops the reading.
  *
  * A chunk that holds only zeros is not sent. Holes are not even read (SEEK_DATA).
  */
@@ -101,7 +101,8 @@ static int read_chunk(struct pack *p, struct slot *s, struct err *e)
 static void finish_chunk(struct slot *s, ZSTD_CCtx *context)
 {
 	struct bundle_record *r = &s->record;
-	size_t n = ZSTD_compressCCtx(context, s->stored, ZSTD_compressBound(BUNDLE_CHUNK_BYTES), s->plain, r->plain_length, LEVEL);
+	size_t n = ZSTD_compressCCtx(context, s->stored, ZSTD_compressBound(BUNDLE_CHUNK_BYTES), s->plain, r->plain_length,
+				     LEVEL);
 
 	r->digest = hash_bytes(s->plain, r->plain_length);
 	r->codec = !ZSTD_isError(n) && n < r->plain_length ? BUNDLE_ZSTD : BUNDLE_PLAIN;
@@ -186,10 +187,11 @@ static int pack_all(struct pack *p, bundle_send_fn *send, void *data, struct err
 	return r;
 }
 
-int bundle_pack(const struct bundle_file *files, size_t count, const struct bundle_from *from, unsigned threads, bundle_send_fn *send,
-		void *data, struct err *e)
+int bundle_pack(const struct bundle_file *files, size_t count, const struct bundle_from *from, unsigned threads,
+		bundle_send_fn *send, void *data, struct err *e)
 {
-	struct pack p = { .files = files, .count = count, .stream = from->stream, .offset = from->offset, .slot_count = (size_t)threads * SLOTS_PER_THREAD };
+	struct pack p = { .files = files, .count = count, .stream = from->stream, .offset = from->offset,
+			  .slot_count = (size_t)threads * SLOTS_PER_THREAD };
 	own_str pthread_t *started = mem_alloc_array(threads, sizeof *started);
 	unsigned running = 0;
 	int r = 0, number;

@@ -49,10 +49,17 @@ void bundle_reader_free(struct bundle_reader *r)
 }
 
 const struct bundle_header *bundle_reader_header(const struct bundle_reader *r) { return &r->header; }
-const char *bundle_reader_digest(const struct bundle_reader *r, char hex[DIGEST_HEX_SIZE]) { return digest_hex(&r->start_digest, hex); }
+const char *bundle_reader_digest(const struct bundle_reader *r, char hex[DIGEST_HEX_SIZE])
+{
+	return digest_hex(&r->start_digest, hex);
+}
+
 uint64_t bundle_reader_start_bytes(const struct bundle_reader *r) { return r->start_bytes; }
 size_t bundle_reader_chunks(const struct bundle_reader *r) { return r->count; }
-const struct bundle_record *bundle_reader_chunk(const struct bundle_reader *r, size_t number) { return &r->chunks[number].record; }
+const struct bundle_record *bundle_reader_chunk(const struct bundle_reader *r, size_t number)
+{
+	return &r->chunks[number].record;
+}
 
 size_t bundle_reader_find(const struct bundle_reader *r, uint32_t stream)
 {
@@ -84,7 +91,8 @@ static int read_start(struct bundle_reader *r, struct err *e)
 	if (done < 0)
 		return done;
 	own_str char *text = mem_alloc(length + 1);
-	if ((done = read_at(r, text, length, sizeof start, e)) < 0 || (done = read_at(r, digest, sizeof digest, sizeof start + length, e)) < 0)
+	if ((done = read_at(r, text, length, sizeof start, e)) < 0 ||
+	    (done = read_at(r, digest, sizeof digest, sizeof start + length, e)) < 0)
 		return done;
 	own_hash struct hash *h = hash_new();
 	hash_add(h, start, sizeof start);
@@ -196,11 +204,13 @@ int bundle_reader_plain(struct bundle_reader *r, size_t number, void *plain, str
 	} else {
 		size_t n = ZSTD_decompressDCtx(r->context, plain, BUNDLE_CHUNK_BYTES, r->buffer, c->stored_length);
 		if (ZSTD_isError(n) || n != c->plain_length)
-			return err_set(e, ERR_CORRUPT, "the bundle's chunk at %" PRIu64 " cannot be unpacked", r->chunks[number].at);
+			return err_set(e, ERR_CORRUPT, "the bundle's chunk at %" PRIu64 " cannot be unpacked",
+				       r->chunks[number].at);
 	}
 	struct digest d = hash_bytes(plain, c->plain_length);
 	if (!digest_eq(&d, &c->digest))
-		return err_set(e, ERR_CORRUPT, "the bundle's chunk at %" PRIu64 " has other bytes than its checksum", r->chunks[number].at);
+		return err_set(e, ERR_CORRUPT, "the bundle's chunk at %" PRIu64 " has other bytes than its checksum",
+			       r->chunks[number].at);
 	return 0;
 }
 
@@ -212,7 +222,8 @@ static bool take_next(struct bundle_reader *r, uint64_t at, uint8_t *plain)
 	uint8_t bytes[BUNDLE_RECORD_BYTES];
 	struct bundle_record record;
 
-	if (read_at(r, bytes, sizeof bytes, at, NULL) < 0 || bundle_record_decode(bytes, &record, NULL) < 0 || add_chunk(r, &record, at, NULL) < 0)
+	if (read_at(r, bytes, sizeof bytes, at, NULL) < 0 || bundle_record_decode(bytes, &record, NULL) < 0 ||
+	    add_chunk(r, &record, at, NULL) < 0)
 		return false;
 	bool there = at + BUNDLE_RECORD_BYTES + record.stored_length <= r->file_bytes;
 	if (there && (!plain || bundle_reader_plain(r, r->count - 1, plain, NULL) == 0))
@@ -250,7 +261,8 @@ int bundle_reader_finish(struct bundle_reader *r, struct err *e)
 	own_hash struct hash *h = hash_new();
 
 	if (done == 0 && length != r->file_bytes)
-		return err_set(e, ERR_CORRUPT, "the bundle did not come whole: %" PRIu64 " of %" PRIu64 " bytes are right", length, r->file_bytes);
+		return err_set(e, ERR_CORRUPT, "the bundle did not come whole: %" PRIu64 " of %" PRIu64 " bytes are right",
+			       length, r->file_bytes);
 	if (done == 0 && lseek(r->fd, (off_t)length, SEEK_SET) < 0)
 		done = err_errno(e, errno, "write the bundle's table");
 	hash_add(h, r->start_digest.bytes, sizeof r->start_digest.bytes);

@@ -3,7 +3,8 @@
 #define STORE_BUNDLE_READER_H
 
 /*
- * A bundle's file, whole or unfinished, read strictly (docs/formats/bundle.md). For processes without rights: a file may be anything.
+ * A bundle's file, whole or unfinished, read strictly (docs/formats/bundle.md). For processes without rights: a file may be
+ * anything.
  */
 
 #include "model/bundle.h"

@@ -48,13 +48,14 @@ static int take_chunk(struct unpack *u, const struct bundle_record *record, stru
 	if (record->codec == BUNDLE_ZSTD) {
 		size_t n = ZSTD_decompressDCtx(u->context, u->plain, BUNDLE_CHUNK_BYTES, u->stored, record->stored_length);
 		if (ZSTD_isError(n) || n != record->plain_length)
-			return err_set(e, ERR_CORRUPT, "the bundle's part %" PRIu32 " cannot be unpacked at %" PRIu64, record->stream, record->offset);
+			return err_set(e, ERR_CORRUPT, "the bundle's part %" PRIu32 " cannot be unpacked at %" PRIu64,
+				       record->stream, record->offset);
 		plain = u->plain;
 	}
 	struct digest d = hash_bytes(plain, record->plain_length);
 	if (!digest_eq(&d, &record->digest))
-		return err_set(e, ERR_CORRUPT, "the bundle's part %" PRIu32 " has other bytes than its checksum at %" PRIu64, record->stream,
-			       record->offset);
+		return err_set(e, ERR_CORRUPT, "the bundle's part %" PRIu32 " has other bytes than its checksum at %" PRIu64,
+			       record->stream, record->offset);
 	return fs_pwrite_all(f->fd, plain, record->plain_length, record->offset, "what the bundle holds", e);
 }
 
@@ -69,12 +70,14 @@ static int check_end(const struct bundle_record *end, uint64_t chunks, struct ha
 
 /* --- what there will be, and what of it is there --- */
 
-static int take_head(struct unpack *u, const uint8_t bytes[BUNDLE_RECORD_BYTES], const struct bundle_record *record, struct err *e)
+static int take_head(struct unpack *u, const uint8_t bytes[BUNDLE_RECORD_BYTES], const struct bundle_record *record,
+		     struct err *e)
 {
 	const struct bundle_record *before = u->head_count ? &u->heads[u->head_count - 1] : NULL;
 
 	if (record->stream >= u->count || u->files[record->stream].fd < 0)
-		return err_set(e, ERR_CORRUPT, "the bundle has a chunk of a part that was not asked for (%" PRIu32 ")", record->stream);
+		return err_set(e, ERR_CORRUPT, "the bundle has a chunk of a part that was not asked for (%" PRIu32 ")",
+			       record->stream);
 	int r = bundle_record_check(record, before, u->files[record->stream].size_bytes, e);
 	if (r < 0)
 		return r;

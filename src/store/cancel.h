@@ -3,8 +3,8 @@
 #define STORE_CANCEL_H
 
 /*
- * How the programs of import and export are cancelled: by SIGTERM or SIGINT, or because the process that started them is gone (the
- * other end of `peer_fd` closed). Every wait of theirs is a cancel_poll, so they clean up and end at once.
+ * How the programs of import and export are cancelled: by SIGTERM or SIGINT, or because the process that started them is gone
+ * (the other end of `peer_fd` closed). Every wait of theirs is a cancel_poll, so they clean up and end at once.
  */
 
 #include <poll.h>

@@ -5,8 +5,9 @@
  *
  * Answers with one line of JSON on standard output, {} or {"error":...}.
  *
- * This process reads the superblock only, as a fixed number of bytes. The rest is e2fsck's, in a child of which nothing is believed but
- * its exit status (e2fsck(8): 0 whole, 1 finished what was begun, 4 faults are left) and, for people, its last lines.
+ * This process reads the superblock only, as a fixed number of bytes. The rest is e2fsck's, in a child of which nothing is
+ * believed but its exit status (e2fsck(8): 0 whole, 1 finished what was begun, 4 faults are left) and, for people, its last
+ * lines.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -29,9 +29,10 @@
 int child_enter(enum child_rights rights, struct err *e)
 {
 	/* what getaddrinfo reads, and nothing else */
-	static const char *const resolver[] = { "/etc/resolv.conf",   "/etc/hosts",    "/etc/nsswitch.conf", "/etc/host.conf",
-						"/etc/gai.conf",      "/etc/services", "/etc/protocols",     "/run/systemd/resolve",
-						"/run/NetworkManager", NULL };
+	static const char *const resolver[] = {
+		"/etc/resolv.conf", "/etc/hosts",     "/etc/nsswitch.conf",   "/etc/host.conf",      "/etc/gai.conf",
+		"/etc/services",    "/etc/protocols", "/run/systemd/resolve", "/run/NetworkManager", NULL
+	};
 	struct addrinfo *loaded = NULL;
 
 	if (rights == CHILD_RELAYS)

@@ -36,6 +36,7 @@ void child_kill(struct child *c); /* at once, and waits; fine after child_finish
 
 /* The whole life of a child that turns bytes in its memory into at most limit_bytes on the descriptor it is given. */
 typedef int child_answer_fn(void *data, int output_fd, struct err *e);
-int child_answer(const char *what, child_answer_fn *fn, void *data, size_t limit_bytes, struct str *ret_answer, struct err *e) must_check;
+int child_answer(const char *what, child_answer_fn *fn, void *data, size_t limit_bytes, struct str *ret_answer,
+		 struct err *e) must_check;
 
 #endif

@@ -2,8 +2,8 @@
 /*
  * carrel-convert [BYTES ENTRIES DEPTH]: one layer into one partition, within these limits (0: the default). Descriptor 0 is the
  * archive, 1 an empty file for the partition, 3 takes the answer:
- * one line of JSON, {"plain","partition","bytes","inodes"} or {"error":{"kind","message","hint"}} (import_layer.c reads it). Before the
- * first byte is read the process gives up everything but these descriptors, memory and threads.
+ * one line of JSON, {"plain","partition","bytes","inodes"} or {"error":{"kind","message","hint"}} (import_layer.c reads it).
+ * Before the first byte is read the process gives up everything but these descriptors, memory and threads.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,8 +33,8 @@ static json_t *success(const struct tar_summary *summary, const struct digest *p
 {
 	char plain[DIGEST_TEXT_SIZE], name[DIGEST_TEXT_SIZE];
 
-	return json_pack("{s:s, s:s, s:I, s:I}", "plain", digest_text(&summary->plain, plain), "partition", digest_text(partition, name),
-			 "bytes", (json_int_t)size_bytes, "inodes", (json_int_t)inodes);
+	return json_pack("{s:s, s:s, s:I, s:I}", "plain", digest_text(&summary->plain, plain), "partition",
+			 digest_text(partition, name), "bytes", (json_int_t)size_bytes, "inodes", (json_int_t)inodes);
 }
 
 /* Mapped, so that nothing is copied; nobody else shortens this file. */

@@ -36,7 +36,8 @@ static int fetch(const struct disk_window *w, uint64_t offset, void *bytes, size
 	uint8_t *to = bytes;
 
 	if (offset > w->bytes || length > w->bytes - offset)
-		return err_set(e, ERR_CORRUPT, "the disk image ends too early: it says that there is something at byte %llu, and has %llu",
+		return err_set(e, ERR_CORRUPT,
+			       "the disk image ends too early: it says that there is something at byte %llu, and has %llu",
 			       (unsigned long long)offset, (unsigned long long)w->bytes);
 	for (size_t done = 0; done < length;) {
 		ssize_t n = pread(w->fd, to + done, length - done, (off_t)(w->offset + offset + done));
@@ -59,7 +60,8 @@ int disk_fetch(const struct disk *d, uint64_t offset, void *bytes, size_t length
 int disk_check_bytes(uint64_t bytes, struct err *e)
 {
 	if (bytes == 0 || bytes % DISK_SECTOR)
-		return err_set(e, ERR_CORRUPT, "a disk of %llu bytes: it is not a number of sectors", (unsigned long long)bytes);
+		return err_set(e, ERR_CORRUPT, "a disk of %llu bytes: it is not a number of sectors",
+			       (unsigned long long)bytes);
 	if (bytes > DISK_BYTES_MOST)
 		return err_set(e, ERR_TOO_LARGE, "a disk of %llu bytes, at most %llu are possible", (unsigned long long)bytes,
 			       (unsigned long long)DISK_BYTES_MOST);
@@ -225,7 +227,8 @@ int disk_table_entry(const struct disk *d, struct disk_table *t, uint64_t number
 
 static int inflate_all(int window_bits, const void *packed, size_t packed_length, void *plain, size_t length)
 {
-	z_stream z = { .next_in = (Bytef *)(uintptr_t)packed, .avail_in = (uInt)packed_length, .next_out = plain, .avail_out = (uInt)length };
+	z_stream z = { .next_in = (Bytef *)(uintptr_t)packed, .avail_in = (uInt)packed_length, .next_out = plain,
+		       .avail_out = (uInt)length };
 
 	if (inflateInit2(&z, window_bits) != Z_OK)
 		return -1;

@@ -3,9 +3,9 @@
 #define STORE_DISK_H
 
 /*
- * Disk images as other systems write them, read strictly: what a format could say beyond "these bytes are at this place" - another
- * file that must be opened, a password, a log to be replayed - is refused with a sentence that names it. No reader opens anything: it
- * has one descriptor and a window into it. Nothing is trusted; every offset is checked against the window.
+ * Disk images as other systems write them, read strictly: what a format could say beyond "these bytes are at this place" -
+ * another file that must be opened, a password, a log to be replayed - is refused with a sentence that names it. No reader
+ * opens anything: it has one descriptor and a window into it. Nothing is trusted; every offset is checked against the window.
  *
  *   qcow2   QEMU, docs/interop/qcow2.txt, versions 2 and 3
  *   vmdk    VMware, Virtual Disk Format 5.0: monolithicSparse and streamOptimized
@@ -35,21 +35,23 @@ struct disk_window {
 /* The whole file. */
 int disk_window_of(int fd, struct disk_window *ret_window, struct err *e) must_check;
 
-/* By magic, never by name. 0: none of these formats, which raw disks have in common. A format that is known and not read is an error. */
+/* By magic, never by name. 0: none of these formats, which raw disks have in common. A format that is known and not read is an
+ * error. */
 int disk_detect(const struct disk_window *w, enum disk_format *ret_format, struct err *e) must_check;
 
 struct disk;
-/* `base` shows where a qcow2 that was made on top of another disk has nothing of its own; the name of a backing file in its header is
- * then passed over. NULL: such a qcow2 is refused. The base stays the caller's and must outlive the disk. */
-int disk_open(const struct disk_window *w, enum disk_format format, struct disk *base, struct disk **ret_disk, struct err *e) must_check;
+/* `base` shows where a qcow2 that was made on top of another disk has nothing of its own; the name of a backing file in its
+ * header is then passed over. NULL: such a qcow2 is refused. The base stays the caller's and must outlive the disk. */
+int disk_open(const struct disk_window *w, enum disk_format format, struct disk *base, struct disk **ret_disk,
+	      struct err *e) must_check;
 void disk_close(struct disk *d);
 DEFINE_FREE_AT(struct disk, disk, disk_close)
 #define own_disk __attribute__((cleanup(disk_free_at)))
 
 uint64_t disk_bytes(const struct disk *d); /* of the guest's disk: whole sectors */
 
-/* What is at `offset`: 1: *ret_length bytes (1 to size) are in `buffer`; 0: *ret_length bytes are zero, as many as are known to be,
- * which may be more than size. `offset` is below disk_bytes. */
+/* What is at `offset`: 1: *ret_length bytes (1 to size) are in `buffer`; 0: *ret_length bytes are zero, as many as are known to
+ * be, which may be more than size. `offset` is below disk_bytes. */
 int disk_read(struct disk *d, uint64_t offset, void *buffer, size_t size, uint64_t *ret_length, struct err *e) must_check;
 /* Exactly `size` bytes. */
 int disk_read_all(struct disk *d, uint64_t offset, void *buffer, size_t size, struct err *e) must_check;

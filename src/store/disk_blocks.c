@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. VHD, VHDX and VDI are of one kind: the disk is cut into blocks, and one table has a place in the file for each. They differ in
- * header and in the words of that table; the rest is shared here. All three can be the difference to a parent, which is refused.
+ * Theory. VHD, VHDX and VDI are of one kind: the disk is cut into blocks, and one table has a place in the file for each. They
+ * differ in header and in the words of that table; the rest is shared here. All three can be the difference to a parent, which
+ * is refused.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -93,7 +94,8 @@ static int vhd_place(const struct disk *d, struct blocks *b, uint64_t number, ui
 
 	if (r < 0)
 		return r;
-	uint64_t sector = disk_be32(entry), map = (b->block_bytes / DISK_SECTOR / 8 + DISK_SECTOR - 1) / DISK_SECTOR * DISK_SECTOR;
+	uint64_t sector = disk_be32(entry),
+		 map = (b->block_bytes / DISK_SECTOR / 8 + DISK_SECTOR - 1) / DISK_SECTOR * DISK_SECTOR;
 	*ret_offset = sector == UINT32_MAX ? 0 : sector * DISK_SECTOR + map;
 	return 0;
 }
@@ -212,7 +214,8 @@ static int vhdx_place(const struct disk *d, struct blocks *b, uint64_t number, u
 	else if (state <= 3)
 		*ret_offset = 0;
 	else
-		return err_set(e, ERR_CORRUPT, "block %llu is in state %llu", (unsigned long long)number, (unsigned long long)state);
+		return err_set(e, ERR_CORRUPT, "block %llu is in state %llu", (unsigned long long)number,
+			       (unsigned long long)state);
 	return 0;
 }
 
@@ -288,7 +291,8 @@ static int vhdx_take_item(const struct disk *d, uint64_t metadata, const uint8_t
 {
 	uint8_t v[8];
 	uint32_t at = disk_le32(x + 16), flags = disk_le32(x + 24);
-	bool parameters = memcmp(x, guid_parameters, 16) == 0, size = memcmp(x, guid_size, 16) == 0, sector = memcmp(x, guid_sector, 16) == 0;
+	bool parameters = memcmp(x, guid_parameters, 16) == 0, size = memcmp(x, guid_size, 16) == 0,
+	     sector = memcmp(x, guid_sector, 16) == 0;
 
 	if (memcmp(x, guid_parent, 16) == 0)
 		return difference(e);

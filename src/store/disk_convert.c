@@ -45,7 +45,8 @@ int disk_inspect(int fd, bool raw, struct disk_upload *ret_upload, struct err *e
 		if ((r = disk_detect(&w, &format, e)) < 0)
 			return r;
 		if (r == 0 && !(head[510] == 0x55 && head[511] == 0xaa)) {
-			(void)err_set(e, ERR_INVALID, "the file is none of qcow2, VMDK, VHDX, VHD, VDI and OVA, and has no boot sector");
+			(void)err_set(e, ERR_INVALID,
+				      "the file is none of qcow2, VMDK, VHDX, VHD, VDI and OVA, and has no boot sector");
 			return err_hint(e, "if it is a raw disk nevertheless, say so: --format-image raw");
 		}
 	}
@@ -62,8 +63,8 @@ int disk_inspect(int fd, bool raw, struct disk_upload *ret_upload, struct err *e
 int disk_check_upload(const struct disk_upload *u, uint64_t file_bytes, struct err *e)
 {
 	const struct image_machine *m = &u->machine;
-	bool good = u->count >= 1 && u->count <= DISK_PARTS_MOST && m->firmware <= FIRMWARE_UEFI && m->disk_bus <= BUS_NVME && m->nic <= NIC_E1000 &&
-		    m->cpu_milli <= 1024000 && m->memory_bytes <= UINT64_C(1) << 44;
+	bool good = u->count >= 1 && u->count <= DISK_PARTS_MOST && m->firmware <= FIRMWARE_UEFI && m->disk_bus <= BUS_NVME &&
+		    m->nic <= NIC_E1000 && m->cpu_milli <= 1024000 && m->memory_bytes <= UINT64_C(1) << 44;
 
 	for (size_t i = 0; good && i < u->count; i++) {
 		const struct disk_part *p = &u->parts[i];
@@ -80,11 +81,13 @@ static bool has_system_partition(struct disk *d)
 	static const uint8_t system[16] = "\x28\x73\x2a\xc1\x1f\xf8\xd2\x11\xba\x4b\x00\xa0\xc9\x3e\xc9\x3b";
 	uint8_t h[DISK_SECTOR], entry[128];
 
-	if (disk_read_all(d, DISK_SECTOR, h, sizeof h, NULL) < 0 || memcmp(h, "EFI PART", 8) != 0 || disk_le32(h + 84) != sizeof entry)
+	if (disk_read_all(d, DISK_SECTOR, h, sizeof h, NULL) < 0 || memcmp(h, "EFI PART", 8) != 0 ||
+	    disk_le32(h + 84) != sizeof entry)
 		return false;
 	uint64_t at = disk_le64(h + 72);
 	for (uint32_t i = 0; i < disk_le32(h + 80) && i < GPT_ENTRIES_MOST; i++) {
-		if (at > DISK_BYTES_MOST / DISK_SECTOR || disk_read_all(d, at * DISK_SECTOR + (uint64_t)i * sizeof entry, entry, sizeof entry, NULL) < 0)
+		if (at > DISK_BYTES_MOST / DISK_SECTOR ||
+		    disk_read_all(d, at * DISK_SECTOR + (uint64_t)i * sizeof entry, entry, sizeof entry, NULL) < 0)
 			return false;
 		if (memcmp(entry, system, sizeof system) == 0)
 			return true;

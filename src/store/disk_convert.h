@@ -3,8 +3,8 @@
 #define STORE_DISK_CONVERT_H
 
 /*
- * What carrel-import's children do with a disk from outside: look what an upload is, and write a disk as a raw partition. The answers are
- * of a fixed size and hold no pointers, since they cross a pipe from a child without rights.
+ * What carrel-import's children do with a disk from outside: look what an upload is, and write a disk as a raw partition. The
+ * answers are of a fixed size and hold no pointers, since they cross a pipe from a child without rights.
  */
 
 #include "base/hash.h"
@@ -40,8 +40,8 @@ struct disk_progress {
 	unsigned firmware;                /* that a first look at the disk suggests; FIRMWARE_AUTO: none */
 };
 typedef int disk_progress_fn(void *data, const struct disk_progress *p, struct err *e);
-/* Writes the disk into an empty file (output_fd -1: nowhere), with holes where it is zero, and tells how far it is; last, once, with
- * `complete`. */
+/* Writes the disk into an empty file (output_fd -1: nowhere), with holes where it is zero, and tells how far it is; last, once,
+ * with `complete`. */
 int disk_convert(struct disk *d, int output_fd, disk_progress_fn *progress, void *data, struct err *e) must_check;
 
 #endif

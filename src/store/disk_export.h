@@ -3,8 +3,8 @@
 #define STORE_DISK_EXPORT_H
 
 /*
- * Disks out in a format of others, front to back: one as raw, qcow2 or VMDK, or all of a machine as an OVA, whose description comes first and
- * tells how long each is, so these are made in scratch files before.
+ * Disks out in a format of others, front to back: one as raw, qcow2 or VMDK, or all of a machine as an OVA, whose description
+ * comes first and tells how long each is, so these are made in scratch files before.
  */
 
 #include "store/disk_write.h"

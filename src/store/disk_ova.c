@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. An OVA is a plain tar: the description (OVF), perhaps a manifest with digests, then the disks. Only the tar's headers are
- * walked; disks stay where they are and are read through windows. Of the description four things are taken: which files are disks of the
- * one machine and in which order, processors, memory, and firmware. Everything else may be there and says nothing here.
+ * Theory. An OVA is a plain tar: the description (OVF), perhaps a manifest with digests, then the disks. Only the tar's headers
+ * are walked; disks stay where they are and are read through windows. Of the description four things are taken: which files are
+ * disks of the one machine and in which order, processors, memory, and firmware. Everything else may be there and says nothing
+ * here.
  *
  * The XML is read by expat; a document type, with which come entities, ends it at once.
  * Specification: DMTF DSP0243; resource types: CIM_ResourceAllocationSettingData.
@@ -70,7 +71,8 @@ bool disk_is_ova(const uint8_t head[512])
 {
 	size_t length = strnlen((const char *)head, 100);
 
-	return memcmp(head + 257, "ustar", 5) == 0 && length > 4 && strncasecmp((const char *)head + length - 4, ".ovf", 4) == 0;
+	return memcmp(head + 257, "ustar", 5) == 0 && length > 4 &&
+	       strncasecmp((const char *)head + length - 4, ".ovf", 4) == 0;
 }
 
 static int take_number(const uint8_t *field, size_t length, uint64_t *ret_number, struct err *e)
@@ -171,7 +173,8 @@ static int check_manifest_line(const struct archive *a, const char *line, struct
 	char name[101], hex[65];
 	struct digest said, got;
 
-	if (sscanf(line, "SHA256(%100[^)])= %64[0-9a-f]", name, hex) != 2 && sscanf(line, "SHA256 (%100[^)]) = %64[0-9a-f]", name, hex) != 2)
+	if (sscanf(line, "SHA256(%100[^)])= %64[0-9a-f]", name, hex) != 2 &&
+	    sscanf(line, "SHA256 (%100[^)]) = %64[0-9a-f]", name, hex) != 2)
 		return 0; /* SHA-1 of older tools proves nothing */
 	const struct member *m = find_member(a, name);
 	if (!m || digest_parse_hex(hex, &said) < 0)
@@ -362,7 +365,8 @@ static uint64_t unit_bytes(const char *units)
 	return str_eq(units, "byte") ? 1 : UINT64_C(1) << 20;
 }
 
-static int add_disk(const struct archive *a, const struct ovf *o, const struct ovf_disk *d, struct disk_upload *u, struct err *e)
+static int add_disk(const struct archive *a, const struct ovf *o, const struct ovf_disk *d, struct disk_upload *u,
+		    struct err *e)
 {
 	const struct ovf_file *f = NULL;
 	enum disk_format format = DISK_RAW;
@@ -416,14 +420,16 @@ static int inspect(const struct archive *a, struct ovf *o, struct disk_upload *u
 	const struct member *description = &a->members[0];
 
 	if (a->count == 0 || description->bytes > OVF_BYTES_MOST)
-		return err_set(e, ERR_TOO_LARGE, "a description of %llu bytes", (unsigned long long)(a->count ? description->bytes : 0));
+		return err_set(e, ERR_TOO_LARGE, "a description of %llu bytes",
+			       (unsigned long long)(a->count ? description->bytes : 0));
 	own_str char *text = mem_alloc((size_t)description->bytes + 1);
 	int r = read_window(a->window, description->offset, text, (size_t)description->bytes, e);
 	if (r < 0 || (r = parse_ovf(o, text, (size_t)description->bytes, e)) < 0)
 		return r;
 	if (o->machines != 1)
 		return err_set(e, ERR_INVALID, "the description has %u machines", o->machines);
-	u->machine = (struct image_machine){ .firmware = o->uefi ? FIRMWARE_UEFI : FIRMWARE_AUTO, .disk_bus = BUS_SATA, .nic = NIC_E1000 };
+	u->machine = (struct image_machine){ .firmware = o->uefi ? FIRMWARE_UEFI : FIRMWARE_AUTO, .disk_bus = BUS_SATA,
+					     .nic = NIC_E1000 };
 	if ((r = take_items(a, o, u, e)) < 0)
 		return r;
 	if (u->count == 0)

@@ -32,7 +32,8 @@ int disk_fetch(const struct disk *d, uint64_t offset, void *bytes, size_t length
 int disk_check_bytes(uint64_t bytes, struct err *e) must_check;
 /* One unit of compressed bytes into exactly `length` plain ones. */
 enum disk_packing { DISK_DEFLATE, DISK_ZLIB, DISK_ZSTD };
-int disk_unpack(enum disk_packing how, const void *packed, size_t packed_length, void *plain, size_t length, struct err *e) must_check;
+int disk_unpack(enum disk_packing how, const void *packed, size_t packed_length, void *plain, size_t length,
+		struct err *e) must_check;
 
 static inline uint64_t disk_least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static inline uint16_t disk_le16(const uint8_t *p) { uint16_t v; memcpy(&v, p, sizeof v); return le16toh(v); }
@@ -49,6 +50,7 @@ struct disk_table {
 	uint32_t held;          /* entries in `piece` */
 	uint8_t piece[65536];
 };
-int disk_table_entry(const struct disk *d, struct disk_table *t, uint64_t number, const uint8_t **ret_entry, struct err *e) must_check;
+int disk_table_entry(const struct disk *d, struct disk_table *t, uint64_t number, const uint8_t **ret_entry,
+		     struct err *e) must_check;
 
 #endif

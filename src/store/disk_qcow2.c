@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A qcow2 maps clusters of the guest's disk by two levels of tables. An entry of the second level is empty (zero, or what the
- * disk below has), a place in the file, or a compressed cluster. The refcounts matter only to a writer and are not read; snapshots
- * inside the file are left behind. What would make a reader open another file (backing file, external data file) or ask for a password
- * is refused when the header is read - but for a base that the caller gives, which takes the place of the name in the header.
+ * Theory. A qcow2 maps clusters of the guest's disk by two levels of tables. An entry of the second level is empty (zero, or
+ * what the disk below has), a place in the file, or a compressed cluster. The refcounts matter only to a writer and are not
+ * read; snapshots inside the file are left behind. What would make a reader open another file (backing file, external data
+ * file) or ask for a password is refused when the header is read - but for a base that the caller gives, which takes the place
+ * of the name in the header.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -57,7 +58,8 @@ static int check_features(const struct disk *d, struct qcow2 *q, const uint8_t *
 	uint64_t features = q->version >= 3 ? disk_be64(h + 72) : 0;
 
 	if (disk_be64(h + 8) != 0 && !d->base)
-		return no("the image is only the difference to a backing file, which it names", "qemu-img convert makes one whole file of both", e);
+		return no("the image is only the difference to a backing file, which it names",
+			  "qemu-img convert makes one whole file of both", e);
 	if (disk_be32(h + 32) != 0)
 		return no("the image is encrypted", "decrypt it with qemu-img convert first", e);
 	if (features & DATA_FILE)
@@ -65,7 +67,8 @@ static int check_features(const struct disk *d, struct qcow2 *q, const uint8_t *
 	if (features & CORRUPTED)
 		return err_set(e, ERR_CORRUPT, "the image is marked as damaged");
 	if (features & ~(uint64_t)(DIRTY | COMPRESSION | EXTENDED))
-		return err_set(e, ERR_UNSUPPORTED, "the image uses features that are not known (%#llx)", (unsigned long long)features);
+		return err_set(e, ERR_UNSUPPORTED, "the image uses features that are not known (%#llx)",
+			       (unsigned long long)features);
 	q->extended = (features & EXTENDED) != 0;
 	return 0;
 }
@@ -83,7 +86,8 @@ static int check_extensions(const struct disk *d, const struct qcow2 *q, uint32_
 		if (type == 0)
 			return 0;
 		if (type == EXTENSION_DATA_FILE)
-			return no("the image's data is in another file, which it names", "qemu-img convert makes one file of both", e);
+			return no("the image's data is in another file, which it names",
+				  "qemu-img convert makes one file of both", e);
 		if (type == EXTENSION_ENCRYPTION)
 			return no("the image is encrypted", "decrypt it with qemu-img convert first", e);
 		if (length > q->cluster_bytes - at - sizeof x)
@@ -110,14 +114,17 @@ static int read_header(struct disk *d, struct qcow2 *q, struct err *e)
 		length = disk_be32(h + 100);
 	}
 	q->cluster_bits = disk_be32(h + 20);
-	if (q->cluster_bits < 9 || q->cluster_bits > 21 || length < (q->version == 3 ? HEADER_V3 : HEADER_LEAST) || length > 1U << q->cluster_bits)
-		return err_set(e, ERR_CORRUPT, "the header says clusters of 2^%u bytes and a header of %u", q->cluster_bits, length);
+	if (q->cluster_bits < 9 || q->cluster_bits > 21 || length < (q->version == 3 ? HEADER_V3 : HEADER_LEAST) ||
+	    length > 1U << q->cluster_bits)
+		return err_set(e, ERR_CORRUPT, "the header says clusters of 2^%u bytes and a header of %u", q->cluster_bits,
+			       length);
 	q->cluster_bytes = UINT64_C(1) << q->cluster_bits;
 	/* a disk need not be a number of sectors here; then its last one is filled up */
 	d->bytes = disk_be64(h + 24);
 	if (d->bytes <= DISK_BYTES_MOST)
 		d->bytes = (d->bytes + DISK_SECTOR - 1) / DISK_SECTOR * DISK_SECTOR;
-	if ((r = disk_check_bytes(d->bytes, e)) < 0 || (r = check_features(d, q, h, e)) < 0 || (r = check_extensions(d, q, length, e)) < 0)
+	if ((r = disk_check_bytes(d->bytes, e)) < 0 || (r = check_features(d, q, h, e)) < 0 ||
+	    (r = check_extensions(d, q, length, e)) < 0)
 		return r;
 	if (q->extended && q->cluster_bits < 14)
 		return err_set(e, ERR_CORRUPT, "extended entries with clusters of 2^%u bytes", q->cluster_bits);
@@ -129,8 +136,8 @@ static int read_header(struct disk *d, struct qcow2 *q, struct err *e)
 	q->l2 = (struct disk_table){ .width = q->extended ? 16 : 8, .count = q->cluster_bytes / (q->extended ? 16 : 8) };
 	uint64_t covers = q->l2.count << q->cluster_bits, needed = (d->bytes + covers - 1) / covers;
 	if (q->l1_count < needed || needed * 8 > L1_BYTES_MOST)
-		return err_set(e, ERR_CORRUPT, "a first table of %llu entries, the disk needs %llu", (unsigned long long)q->l1_count,
-			       (unsigned long long)needed);
+		return err_set(e, ERR_CORRUPT, "a first table of %llu entries, the disk needs %llu",
+			       (unsigned long long)q->l1_count, (unsigned long long)needed);
 	q->l1_count = needed;
 	q->l1 = mem_alloc_array(q->l1_count, 8);
 	return disk_fetch(d, disk_be64(h + 40), q->l1, q->l1_count * 8, e);
@@ -169,7 +176,8 @@ static int unpack_cluster(const struct disk *d, struct qcow2 *q, uint64_t entry,
 		q->packed = mem_alloc(2 * q->cluster_bytes + DISK_SECTOR);
 	}
 	if (length > 2 * q->cluster_bytes || at >= d->window.bytes)
-		return err_set(e, ERR_CORRUPT, "a compressed cluster of %llu bytes at byte %llu", (unsigned long long)length, (unsigned long long)at);
+		return err_set(e, ERR_CORRUPT, "a compressed cluster of %llu bytes at byte %llu", (unsigned long long)length,
+			       (unsigned long long)at);
 	length = disk_least(length, d->window.bytes - at); /* the last one's sector may be cut */
 	int r = disk_fetch(d, at, q->packed, (size_t)length, e);
 	if (r == 0)
@@ -179,7 +187,8 @@ static int unpack_cluster(const struct disk *d, struct qcow2 *q, uint64_t entry,
 	return r;
 }
 
-static int read_below(struct disk *d, uint64_t offset, void *buffer, size_t size, uint64_t room, uint64_t *ret_length, struct err *e)
+static int read_below(struct disk *d, uint64_t offset, void *buffer, size_t size, uint64_t room, uint64_t *ret_length,
+		      struct err *e)
 {
 	if (!d->base || offset >= d->base->bytes) {
 		*ret_length = room;
@@ -207,7 +216,8 @@ static enum part find_part(const struct qcow2 *q, const uint8_t *entry, uint64_t
 static int read_qcow2(struct disk *d, uint64_t offset, void *buffer, size_t size, uint64_t *ret_length, struct err *e)
 {
 	struct qcow2 *q = d->of;
-	uint64_t cluster = offset >> q->cluster_bits, within = offset & (q->cluster_bytes - 1), room = q->cluster_bytes - within;
+	uint64_t cluster = offset >> q->cluster_bits, within = offset & (q->cluster_bytes - 1),
+		 room = q->cluster_bytes - within;
 	const uint8_t *entry;
 	int r = find_entry(d, q, cluster, &entry, e);
 

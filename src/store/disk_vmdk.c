@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A sparse extent maps grains by a directory of tables; a grain is stored as it is or, in a stream, as a zlib stream behind a
- * header of its own. A stream's directory is told by its last-but-one sector, a copy of the header (the footer). Its descriptor is a
- * text inside the file that could name other files - extents, a parent: it must name exactly one extent, this one, without a path.
- * Specification: VMware, Virtual Disk Format 5.0.
+ * Theory. A sparse extent maps grains by a directory of tables; a grain is stored as it is or, in a stream, as a zlib stream
+ * behind a header of its own. A stream's directory is told by its last-but-one sector, a copy of the header (the footer). Its
+ * descriptor is a text inside the file that could name other files - extents, a parent: it must name exactly one extent, this
+ * one, without a path. Specification: VMware, Virtual Disk Format 5.0.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -84,7 +84,8 @@ static int check_line(const char *line, uint64_t capacity, unsigned *extents, st
 		return no(e, "the image is only the difference to a parent, which it names");
 	if (has_key(line, "parentCID", &value) && strncasecmp(value, "ffffffff", 8) != 0)
 		return no(e, "the image is only the difference to a parent");
-	if (has_key(line, "createType", &value) && !str_starts(value, "monolithicSparse") && !str_starts(value, "streamOptimized"))
+	if (has_key(line, "createType", &value) && !str_starts(value, "monolithicSparse") &&
+	    !str_starts(value, "streamOptimized"))
 		return no(e, "the disk's bytes are in other files (its createType says so)");
 	if (str_starts(line, "RW ") || str_starts(line, "RDONLY ") || str_starts(line, "NOACCESS "))
 		return check_extent(line, capacity, extents, e);
@@ -145,14 +146,16 @@ static int read_header(struct disk *d, struct vmdk *v, struct err *e)
 	if (v->compressed && disk_le16(h + 77) != 1)
 		return err_set(e, ERR_UNSUPPORTED, "compression number %u is not known", disk_le16(h + 77));
 	if (v->capacity == 0 || v->capacity > DISK_BYTES_MOST / DISK_SECTOR)
-		return err_set(e, v->capacity ? ERR_TOO_LARGE : ERR_CORRUPT, "a disk of %llu sectors", (unsigned long long)v->capacity);
-	if (grain < 8 || grain > GRAIN_SECTORS_MOST || (grain & (grain - 1)) || v->table_entries == 0 || v->table_entries > 8192 ||
-	    directory == DIRECTORY_AT_END || directory > d->window.bytes / DISK_SECTOR)
+		return err_set(e, v->capacity ? ERR_TOO_LARGE : ERR_CORRUPT, "a disk of %llu sectors",
+			       (unsigned long long)v->capacity);
+	if (grain < 8 || grain > GRAIN_SECTORS_MOST || (grain & (grain - 1)) || v->table_entries == 0 ||
+	    v->table_entries > 8192 || directory == DIRECTORY_AT_END || directory > d->window.bytes / DISK_SECTOR)
 		return err_set(e, ERR_CORRUPT, "grains of %llu sectors, tables of %llu entries, a directory at sector %llu",
 			       (unsigned long long)grain, (unsigned long long)v->table_entries, (unsigned long long)directory);
 	uint64_t covers = grain * v->table_entries;
 	v->grain_bytes = grain * DISK_SECTOR;
-	v->directory = (struct disk_table){ .offset = directory * DISK_SECTOR, .count = (v->capacity + covers - 1) / covers, .width = 4 };
+	v->directory = (struct disk_table){ .offset = directory * DISK_SECTOR, .count = (v->capacity + covers - 1) / covers,
+					    .width = 4 };
 	v->table = (struct disk_table){ .count = v->table_entries, .width = 4 };
 	if (v->directory.count > DIRECTORY_ENTRIES_MOST)
 		return err_set(e, ERR_TOO_LARGE, "a directory of %llu entries", (unsigned long long)v->directory.count);
@@ -179,8 +182,8 @@ static int unpack_grain(const struct disk *d, struct vmdk *v, uint64_t sector, u
 		return r;
 	uint64_t at = disk_le64(h), length = disk_le32(h + 8);
 	if (at != first_sector || length == 0 || length > most)
-		return err_set(e, ERR_CORRUPT, "a grain for sector %llu of %llu bytes where one for sector %llu should be", (unsigned long long)at,
-			       (unsigned long long)length, (unsigned long long)first_sector);
+		return err_set(e, ERR_CORRUPT, "a grain for sector %llu of %llu bytes where one for sector %llu should be",
+			       (unsigned long long)at, (unsigned long long)length, (unsigned long long)first_sector);
 	if ((r = disk_fetch(d, sector * DISK_SECTOR + sizeof h, v->packed, (size_t)length, e)) < 0)
 		return r;
 	/* the last grain may be as long as the disk only */
@@ -188,8 +191,10 @@ static int unpack_grain(const struct disk *d, struct vmdk *v, uint64_t sector, u
 	memset(v->unpacked, 0, (size_t)v->grain_bytes);
 	struct err ignored;
 	r = disk_unpack(DISK_ZLIB, v->packed, (size_t)length, v->unpacked, (size_t)v->grain_bytes, &ignored);
-	if (r < 0 && (plain == v->grain_bytes || (r = disk_unpack(DISK_ZLIB, v->packed, (size_t)length, v->unpacked, (size_t)plain, e)) < 0))
-		return err_set(e, ERR_CORRUPT, "the grain for sector %llu cannot be unpacked", (unsigned long long)first_sector);
+	if (r < 0 && (plain == v->grain_bytes ||
+		      (r = disk_unpack(DISK_ZLIB, v->packed, (size_t)length, v->unpacked, (size_t)plain, e)) < 0))
+		return err_set(e, ERR_CORRUPT, "the grain for sector %llu cannot be unpacked",
+			       (unsigned long long)first_sector);
 	v->unpacked_at = sector;
 	return 0;
 }

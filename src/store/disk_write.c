@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A qcow2 has its tables in front of the data they point to, so the disk is read once for a map of clusters that are not zero, from
- * which every place follows. A VMDK stream is made for this: grains as they come, each table behind its grains, the directory last.
+ * Theory. A qcow2 has its tables in front of the data they point to, so the disk is read once for a map of clusters that are
+ * not zero, from which every place follows. A VMDK stream is made for this: grains as they come, each table behind its grains,
+ * the directory last.
  */
 #include "store/disk_write.h"
 
@@ -65,7 +66,8 @@ struct map {
 
 static bool is_used(const struct map *m, uint64_t cluster) { return m->bits[cluster / 8] >> cluster % 8 & 1; }
 
-/* The next `CLUSTER` bytes, or less at the end, filled up. 0: they are zero. `*ret_skip`: clusters that are zero from here on. */
+/* The next `CLUSTER` bytes, or less at the end, filled up. 0: they are zero. `*ret_skip`: clusters that are zero from here
+ * on. */
 static int read_cluster(struct disk *d, uint64_t cluster, uint8_t *buffer, uint64_t *ret_skip, struct err *e)
 {
 	uint64_t at = cluster << CLUSTER_BITS, n = 0;
@@ -137,6 +139,7 @@ static void be32(uint8_t *p, uint32_t v)
 	v = htobe32(v);
 	memcpy(p, &v, sizeof v);
 }
+
 static void be64(uint8_t *p, uint64_t v)
 {
 	v = htobe64(v);
@@ -252,6 +255,7 @@ static void le32(uint8_t *p, uint32_t v)
 	v = htole32(v);
 	memcpy(p, &v, sizeof v);
 }
+
 static void le64(uint8_t *p, uint64_t v)
 {
 	v = htole64(v);
@@ -306,7 +310,8 @@ static int put_front(struct stream *s, uint64_t capacity, const char *name, uint
 	str_printf(&text,
 		   "# Disk DescriptorFile\nversion=1\nCID=%08x\nparentCID=ffffffff\ncreateType=\"streamOptimized\"\n\n"
 		   "# Extent description\nRW %llu SPARSE \"%s\"\n\n# The Disk Data Base\n#DDB\n\n"
-		   "ddb.adapterType = \"lsilogic\"\nddb.geometry.cylinders = \"%llu\"\nddb.geometry.heads = \"255\"\nddb.geometry.sectors = \"63\"\n"
+		   "ddb.adapterType = \"lsilogic\"\nddb.geometry.cylinders = \"%llu\"\nddb.geometry.heads = "
+		   "\"255\"\nddb.geometry.sectors = \"63\"\n"
 		   "ddb.toolsVersion = \"2147483647\"\nddb.virtualHWVersion = \"10\"\n",
 		   id >= 0xfffffffe ? 1 : id, (unsigned long long)capacity, name,
 		   (unsigned long long)(cylinders < 1 ? 1 : cylinders > 65535 ? 65535 : cylinders));

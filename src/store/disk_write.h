@@ -3,12 +3,13 @@
 #define STORE_DISK_WRITE_H
 
 /*
- * Disks in the formats of others, written from front to back: the output may be a pipe. What is zero takes no room. Equal disks give equal
- * bytes.
+ * Disks in the formats of others, written from front to back: the output may be a pipe. What is zero takes no room. Equal disks
+ * give equal bytes.
  *
  *   raw     all of it
  *   qcow2   version 3, not compressed (QEMU, docs/interop/qcow2.txt); the disk is read twice
- *   vmdk    streamOptimized (VMware, Virtual Disk Format 5.0, "Stream-Optimized Compressed Sparse Extents"), with markers, footer and
+ *   vmdk    streamOptimized (VMware, Virtual Disk Format 5.0, "Stream-Optimized Compressed Sparse Extents"), with markers,
+ *           footer and
  *           end-of-stream marker, which strict readers of the stream want
  */
 
@@ -26,7 +27,8 @@ struct disk_output {
 
 int disk_write_raw(struct disk *d, const struct disk_output *out, struct err *e) must_check;
 int disk_write_qcow2(struct disk *d, const struct disk_output *out, struct err *e) must_check;
-/* `name`: of the file, for its descriptor; `id` tells this content from another's. ERR_TOO_LARGE: what it holds has no room in the format. */
+/* `name`: of the file, for its descriptor; `id` tells this content from another's. ERR_TOO_LARGE: what it holds has no room in
+ * the format. */
 int disk_write_vmdk(struct disk *d, const char *name, uint32_t id, const struct disk_output *out, struct err *e) must_check;
 
 /* The description of an OVA (DMTF DSP0243 1.1) whose disks are streamOptimized VMDKs. */
@@ -34,6 +36,7 @@ struct disk_ovf_disk {
 	const char *file;
 	uint64_t file_bytes, disk_bytes;
 };
-void disk_write_ovf(const char *name, const struct image_machine *machine, const struct disk_ovf_disk *disks, size_t count, struct str *out);
+void disk_write_ovf(const char *name, const struct image_machine *machine, const struct disk_ovf_disk *disks, size_t count,
+		    struct str *out);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The directories are walked breadth first; each is entered once, so a cycle or a second parent is found when it is named again.
- * A table over inode numbers counts the names of every inode, and in the end the count has to be the one that the inode says.
+ * Theory. The directories are walked breadth first; each is entered once, so a cycle or a second parent is found when it is
+ * named again. A table over inode numbers counts the names of every inode, and in the end the count has to be the one that the
+ * inode says.
  */
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -103,7 +104,8 @@ static uint8_t type_of(uint32_t mode)
 static int enqueue(struct check *c, uint64_t nid, uint64_t parent, unsigned depth, struct err *e)
 {
 	if (depth > EROFS_READ_DEPTH_MOST)
-		return err_set(e, ERR_TOO_LARGE, "the partition has more than %d directories inside each other", EROFS_READ_DEPTH_MOST);
+		return err_set(e, ERR_TOO_LARGE, "the partition has more than %d directories inside each other",
+			       EROFS_READ_DEPTH_MOST);
 	MEM_PUSH_ROOM(c->queue, c->queued, c->capacity);
 	c->queue[c->queued++] = (struct directory){ nid, parent, depth };
 	return 0;

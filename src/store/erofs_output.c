@@ -19,7 +19,8 @@
 
 void erofs_output_init(struct erofs_output *o, int fd, uint64_t base, uint64_t most_bytes)
 {
-	*o = (struct erofs_output){ .fd = fd, .base = base, .next_block = 1, .most_blocks = most_bytes / EROFS_BLOCK }; /* block 0: superblock and root */
+	/* block 0: superblock and root */
+	*o = (struct erofs_output){ .fd = fd, .base = base, .next_block = 1, .most_blocks = most_bytes / EROFS_BLOCK };
 	if (o->most_blocks >= EROFS_NULL_BLOCK)
 		o->most_blocks = EROFS_NULL_BLOCK - 1;
 	o->window = mem_alloc(OUTPUT_WINDOW);
@@ -61,7 +62,8 @@ static int flush_window(struct erofs_output *o, struct err *e)
 int erofs_output_blocks(struct erofs_output *o, uint64_t count, uint64_t *ret_block, struct err *e)
 {
 	if (count > o->most_blocks - o->next_block) {
-		(void)err_set(e, ERR_TOO_LARGE, "the partition would have more than %llu bytes", (unsigned long long)o->most_blocks * EROFS_BLOCK);
+		(void)err_set(e, ERR_TOO_LARGE, "the partition would have more than %llu bytes",
+			      (unsigned long long)o->most_blocks * EROFS_BLOCK);
 		return err_hint(e, "raise the limit on images if this archive is meant to be that large");
 	}
 	*ret_block = o->next_block;
@@ -69,8 +71,8 @@ int erofs_output_blocks(struct erofs_output *o, uint64_t count, uint64_t *ret_bl
 	return 0;
 }
 
-/* The window always ends at the frontier, behind which nothing was written yet. Forward within its reach bytes are gathered (a gap
- * is zero: a shared block's content follows later); what lies behind goes straight to the file. */
+/* The window always ends at the frontier, behind which nothing was written yet. Forward within its reach bytes are gathered (a
+ * gap is zero: a shared block's content follows later); what lies behind goes straight to the file. */
 int erofs_output_data(struct erofs_output *o, uint64_t at, const void *bytes, size_t length, struct err *e)
 {
 	if (o->window_length && at >= o->window_at && at + length <= o->frontier) {

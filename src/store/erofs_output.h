@@ -3,8 +3,8 @@
 #define STORE_EROFS_OUTPUT_H
 
 /*
- * Where the bytes of an image go. Blocks are handed out in ascending order, so data reaches the file nearly in sequence; what is small
- * (inodes with their last bytes) shares blocks, a few of which stay open until they are full.
+ * Where the bytes of an image go. Blocks are handed out in ascending order, so data reaches the file nearly in sequence; what
+ * is small (inodes with their last bytes) shares blocks, a few of which stay open until they are full.
  */
 
 #include <stddef.h>

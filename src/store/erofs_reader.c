@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Everything is read through get(), which knows the length of the file; small reads go through a few cached blocks, because
- * inodes, names and attributes lie close together. Sizes that an image claims are compared with the image's own length before memory
- * is taken, so a small image cannot ask for much of it. Only files with holes may be larger than their image.
+ * Theory. Everything is read through get(), which knows the length of the file; small reads go through a few cached blocks,
+ * because inodes, names and attributes lie close together. Sizes that an image claims are compared with the image's own length
+ * before memory is taken, so a small image cannot ask for much of it. Only files with holes may be larger than their image.
  *
  * Source of the format: Linux, Documentation/filesystems/erofs.rst. Directory blocks: see docs/formats/partition.md.
  */
@@ -258,7 +258,8 @@ int erofs_inode(struct erofs_reader *r, uint64_t nid, struct erofs_inode *ret_in
 	if (format & ~0xfU)
 		return corrupt(e, "an inode of an unknown form", nid);
 	struct erofs_inode i = { .nid = nid, .layout = (uint8_t)(format >> 1), .mode = get_le16(in + INODE_MODE),
-				 .first_block = get_le32(in + INODE_U), .ino = get_le32(in + INODE_INO), .xattrs_at = at + size };
+				 .first_block = get_le32(in + INODE_U), .ino = get_le32(in + INODE_INO),
+				 .xattrs_at = at + size };
 	i.xattrs_length = attributes ? XATTR_HEADER_BYTES + (attributes - 1) * 4 : 0;
 	i.body_at = i.xattrs_at + i.xattrs_length;
 	if (size == INODE_BYTES)
@@ -271,7 +272,10 @@ int erofs_inode(struct erofs_reader *r, uint64_t nid, struct erofs_inode *ret_in
 	return result;
 }
 
-bool erofs_is_whiteout(const struct erofs_inode *inode) { return S_ISCHR(inode->mode) && inode->major == 0 && inode->minor == 0; }
+bool erofs_is_whiteout(const struct erofs_inode *inode)
+{
+	return S_ISCHR(inode->mode) && inode->major == 0 && inode->minor == 0;
+}
 
 /* --- content --- */
 
@@ -289,7 +293,8 @@ static int chunk_at(struct erofs_reader *r, const struct erofs_inode *i, uint64_
 	return 0;
 }
 
-static int map_chunks(struct erofs_reader *r, const struct erofs_inode *i, uint64_t offset, struct erofs_extent *x, struct err *e)
+static int map_chunks(struct erofs_reader *r, const struct erofs_inode *i, uint64_t offset, struct erofs_extent *x,
+		      struct err *e)
 {
 	uint64_t chunk = offset >> i->chunk_bits, size = UINT64_C(1) << i->chunk_bits, within = offset & (size - 1);
 	uint64_t end = (chunk + 1) << i->chunk_bits;
@@ -302,7 +307,8 @@ static int map_chunks(struct erofs_reader *r, const struct erofs_inode *i, uint6
 		result = chunk_at(r, i, ++chunk, &next, e);
 		if (result < 0)
 			return result;
-		uint64_t expected = first == EROFS_NULL_BLOCK ? EROFS_NULL_BLOCK : first + (end - (offset - within)) / EROFS_BLOCK;
+		uint64_t expected = first == EROFS_NULL_BLOCK ? EROFS_NULL_BLOCK :
+								first + (end - (offset - within)) / EROFS_BLOCK;
 		if (next != expected)
 			break;
 		end += size;
@@ -318,7 +324,8 @@ static int map_chunks(struct erofs_reader *r, const struct erofs_inode *i, uint6
 	return 0;
 }
 
-int erofs_map(struct erofs_reader *r, const struct erofs_inode *i, uint64_t offset, struct erofs_extent *ret_extent, struct err *e)
+int erofs_map(struct erofs_reader *r, const struct erofs_inode *i, uint64_t offset, struct erofs_extent *ret_extent,
+	      struct err *e)
 {
 	if (offset >= i->size_bytes)
 		return err_set(e, ERR_INVALID, "offset %llu is behind the file", (unsigned long long)offset);
@@ -328,7 +335,8 @@ int erofs_map(struct erofs_reader *r, const struct erofs_inode *i, uint64_t offs
 	if (offset >= tail)
 		*ret_extent = (struct erofs_extent){ offset, i->size_bytes - offset, i->body_at + (offset - tail), false };
 	else
-		*ret_extent = (struct erofs_extent){ offset, tail - offset, (uint64_t)i->first_block * EROFS_BLOCK + offset, false };
+		*ret_extent = (struct erofs_extent){ offset, tail - offset, (uint64_t)i->first_block * EROFS_BLOCK + offset,
+						     false };
 	return 0;
 }
 
@@ -410,8 +418,8 @@ static int deliver(struct listing *l, uint64_t nid, uint8_t type, struct err *e)
 	return 0;
 }
 
-/* The entries, 12 bytes each, then their names; the first name's place tells how many there are. The last one ends with the block or a
- * NUL. */
+/* The entries, 12 bytes each, then their names; the first name's place tells how many there are. The last one ends with the
+ * block or a NUL. */
 static int list_block(struct listing *l, const uint8_t *block, size_t length, struct err *e)
 {
 	size_t names = length >= DIRENT_BYTES ? get_le16(block + DIRENT_NAME_AT) : 0, count = names / DIRENT_BYTES;
@@ -434,7 +442,8 @@ static int list_block(struct listing *l, const uint8_t *block, size_t length, st
 	return 0;
 }
 
-int erofs_list(struct erofs_reader *r, const struct erofs_inode *directory, uint64_t parent, erofs_name_fn *fn, void *data, struct err *e)
+int erofs_list(struct erofs_reader *r, const struct erofs_inode *directory, uint64_t parent, erofs_name_fn *fn, void *data,
+	       struct err *e)
 {
 	own_str struct listing *l = mem_alloc(sizeof *l);
 	uint8_t block[EROFS_BLOCK];
@@ -500,8 +509,11 @@ int erofs_find(struct erofs_reader *r, const char *path, struct erofs_inode *ret
 enum { SHARED_COUNT = 4, PREFIX_COUNT = 7 };
 
 static const char *const prefixes[PREFIX_COUNT] = {
-	[EROFS_XATTR_USER] = "user.",       [EROFS_XATTR_ACL_ACCESS] = "system.posix_acl_access", [EROFS_XATTR_ACL_DEFAULT] = "system.posix_acl_default",
-	[EROFS_XATTR_TRUSTED] = "trusted.", [EROFS_XATTR_SECURITY] = "security.",
+	[EROFS_XATTR_USER] = "user.",
+	[EROFS_XATTR_ACL_ACCESS] = "system.posix_acl_access",
+	[EROFS_XATTR_ACL_DEFAULT] = "system.posix_acl_default",
+	[EROFS_XATTR_TRUSTED] = "trusted.",
+	[EROFS_XATTR_SECURITY] = "security.",
 };
 
 void erofs_attributes_done(struct erofs_attribute_list *list)
@@ -515,7 +527,8 @@ void erofs_attributes_done(struct erofs_attribute_list *list)
 }
 
 /* The entry at `at`, which has to end before `end`; *ret_next is where the next one may begin. */
-static int read_attribute(struct erofs_reader *r, uint64_t at, uint64_t end, struct erofs_attribute_list *list, uint64_t *ret_next, struct err *e)
+static int read_attribute(struct erofs_reader *r, uint64_t at, uint64_t end, struct erofs_attribute_list *list,
+			  uint64_t *ret_next, struct err *e)
 {
 	uint8_t head[XATTR_ENTRY_BYTES] = { 0 };
 	char name[256];
@@ -537,7 +550,8 @@ static int read_attribute(struct erofs_reader *r, uint64_t at, uint64_t end, str
 		return corrupt(e, "an attribute of an impossible name", at);
 	MEM_PUSH_ROOM(list->items, list->count, list->capacity);
 	struct erofs_attribute *a = &list->items[list->count++];
-	*a = (struct erofs_attribute){ mem_printf("%s%.*s", prefix, (int)name_length, name), mem_alloc(value_length + 1), value_length };
+	*a = (struct erofs_attribute){ mem_printf("%s%.*s", prefix, (int)name_length, name), mem_alloc(value_length + 1),
+				       value_length };
 	*ret_next = (next + 3) & ~UINT64_C(3);
 	return get(r, at + sizeof head + name_length, a->value, value_length, e);
 }
@@ -561,7 +575,8 @@ static int read_shared(struct erofs_reader *r, uint64_t at, size_t count, struct
 	return result;
 }
 
-int erofs_read_attributes(struct erofs_reader *r, const struct erofs_inode *inode, struct erofs_attribute_list *ret_list, struct err *e)
+int erofs_read_attributes(struct erofs_reader *r, const struct erofs_inode *inode, struct erofs_attribute_list *ret_list,
+			  struct err *e)
 {
 	own_erofs_attributes struct erofs_attribute_list list = { 0 };
 	uint8_t head[XATTR_HEADER_BYTES] = { 0 };

@@ -3,9 +3,9 @@
 #define STORE_EROFS_READER_H
 
 /*
- * Reads an EROFS image without compression and believes none of its bytes: each offset and length is checked against the file before it
- * is used, and what the format forbids is ERR_CORRUPT. It is meant for a process without rights (base/sandbox.h); it uses
- * only pread on the descriptor that it is given, which stays the caller's and must outlive the reader.
+ * Reads an EROFS image without compression and believes none of its bytes: each offset and length is checked against the file
+ * before it is used, and what the format forbids is ERR_CORRUPT. It is meant for a process without rights (base/sandbox.h); it
+ * uses only pread on the descriptor that it is given, which stays the caller's and must outlive the reader.
  */
 
 #include <stdbool.h>
@@ -50,9 +50,11 @@ struct erofs_extent {
 	bool hole;
 };
 /* The run that begins at `offset` (less than the size), as long as possible. */
-int erofs_map(struct erofs_reader *r, const struct erofs_inode *inode, uint64_t offset, struct erofs_extent *ret_extent, struct err *e) must_check;
+int erofs_map(struct erofs_reader *r, const struct erofs_inode *inode, uint64_t offset, struct erofs_extent *ret_extent,
+	      struct err *e) must_check;
 /* All within the file's size; holes are zeros. */
-int erofs_read(struct erofs_reader *r, const struct erofs_inode *inode, uint64_t offset, void *bytes, size_t length, struct err *e) must_check;
+int erofs_read(struct erofs_reader *r, const struct erofs_inode *inode, uint64_t offset, void *bytes, size_t length,
+	       struct err *e) must_check;
 /* The target of a symbolic link, ending with a NUL; the caller frees. */
 int erofs_read_link(struct erofs_reader *r, const struct erofs_inode *inode, char **ret_target, struct err *e) must_check;
 
@@ -65,7 +67,8 @@ struct erofs_name {
 /* A result other than 0 ends the listing and becomes its result. */
 typedef int erofs_name_fn(void *data, const struct erofs_name *entry, struct err *e);
 /* Ascending by bytes. `parent` is what ".." has to name. */
-int erofs_list(struct erofs_reader *r, const struct erofs_inode *directory, uint64_t parent, erofs_name_fn *fn, void *data, struct err *e) must_check;
+int erofs_list(struct erofs_reader *r, const struct erofs_inode *directory, uint64_t parent, erofs_name_fn *fn, void *data,
+	       struct err *e) must_check;
 /* Path from the root; symbolic links are not followed. ERR_NOT_FOUND. */
 int erofs_find(struct erofs_reader *r, const char *path, struct erofs_inode *ret_inode, struct err *e) must_check;
 
@@ -81,7 +84,8 @@ struct erofs_attribute_list {
 void erofs_attributes_done(struct erofs_attribute_list *list);
 #define own_erofs_attributes __attribute__((cleanup(erofs_attributes_done)))
 /* Ascending by name, none twice. */
-int erofs_read_attributes(struct erofs_reader *r, const struct erofs_inode *inode, struct erofs_attribute_list *ret_list, struct err *e) must_check;
+int erofs_read_attributes(struct erofs_reader *r, const struct erofs_inode *inode, struct erofs_attribute_list *ret_list,
+			  struct err *e) must_check;
 /* overlayfs: user.overlay.opaque is "y". */
 bool erofs_is_opaque(const struct erofs_attribute_list *list);
 

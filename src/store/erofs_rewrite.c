@@ -56,7 +56,8 @@ static int move_down(int fd, uint64_t from, uint64_t length, struct err *e)
 	return ftruncate(fd, (off_t)length) < 0 ? err_errno(e, errno, "set the partition's length") : 0;
 }
 
-/* Reads the tar to a new image behind the old one; the reading end is closed first, so that the other thread ends in any case. */
+/* Reads the tar to a new image behind the old one; the reading end is closed first, so that the other thread ends in any
+ * case. */
 static int write_behind(int fd, uint64_t base, int tar_fd, uint64_t *ret_bytes, uint64_t *ret_inodes, struct err *e)
 {
 	struct tar_summary summary;

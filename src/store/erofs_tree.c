@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Entries, inodes, directories and names are growing arrays, and everything refers to everything by number, so an array may
+ * move while it grows. The hash table holds numbers of entries, open addressing, never removed from. Before the image's
+ * directories are written the entries are sorted once, by directory and name; from then on a directory is a range of them and
+ * nothing may be added.
+ */
 #include "store/erofs_tree.h"
 
 #include <stdlib.h>
@@ -11,7 +17,8 @@
 
 void erofs_tree_init(struct erofs_tree *t, uint64_t most_entries)
 {
-	*t = (struct erofs_tree){ .most_entries = most_entries < TREE_NONE - 1 ? most_entries : TREE_NONE - 1, .slot_count = FIRST_SLOTS };
+	*t = (struct erofs_tree){ .most_entries = most_entries < TREE_NONE - 1 ? most_entries : TREE_NONE - 1,
+				  .slot_count = FIRST_SLOTS };
 	t->slots = mem_alloc_array(t->slot_count, sizeof *t->slots);
 	if (getrandom(&t->seed, sizeof t->seed, 0) != sizeof t->seed)
 		abort();
@@ -63,7 +70,8 @@ static size_t slot_for(const struct erofs_tree *t, uint32_t directory, const cha
 		if (!t->slots[i])
 			return i;
 		const struct tree_entry *entry = &t->entries[t->slots[i] - 1];
-		if (entry->directory == directory && entry->name_length == length && memcmp(erofs_tree_name(t, entry), name, length) == 0)
+		if (entry->directory == directory && entry->name_length == length &&
+		    memcmp(erofs_tree_name(t, entry), name, length) == 0)
 			return i;
 	}
 }
@@ -85,7 +93,8 @@ static void grow_slots(struct erofs_tree *t)
 	}
 }
 
-int erofs_tree_add(struct erofs_tree *t, uint32_t directory, const char *name, size_t length, uint8_t type, uint32_t target, struct err *e)
+int erofs_tree_add(struct erofs_tree *t, uint32_t directory, const char *name, size_t length, uint8_t type, uint32_t target,
+		   struct err *e)
 {
 	if (t->entry_count >= t->most_entries)
 		return err_set(e, ERR_TOO_LARGE, "the archive has more than %llu entries", (unsigned long long)t->most_entries);
@@ -100,8 +109,8 @@ int erofs_tree_add(struct erofs_tree *t, uint32_t directory, const char *name, s
 	MEM_PUSH_ROOM(t->entries, t->entry_count, t->entry_capacity);
 	memcpy(t->names + t->names_length, name, length);
 	t->slots[slot_for(t, directory, name, length)] = (uint32_t)t->entry_count + 1;
-	t->entries[t->entry_count++] = (struct tree_entry){ .directory = directory, .name_at = (uint32_t)t->names_length, .target = target,
-							   .name_length = (uint8_t)length, .type = type };
+	t->entries[t->entry_count++] = (struct tree_entry){ .directory = directory, .name_at = (uint32_t)t->names_length,
+							    .target = target, .name_length = (uint8_t)length, .type = type };
 	t->names_length += length;
 	return 0;
 }

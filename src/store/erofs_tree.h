@@ -4,7 +4,8 @@
 
 /*
  * The names of an image while it is built: which entry stands in which directory and which inode it names. Entries are found by
- * a hash table over (directory, name) with a random seed, so nobody can make it slow. Replacing an entry never moves another one.
+ * a hash table over (directory, name) with a random seed, so nobody can make it slow. Replacing an entry never moves another
+ * one.
  */
 
 #include <stdbool.h>

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. An image is written in one pass. Each inode but a directory's is written when its entry is complete: it lies,
- * with its last bytes behind it, in a shared block; whole blocks of data went to their places while they came. Directories are kept
- * in memory (erofs_tree.h) and written in the end, when their entries are known.
+ * Theory of operation. An image is written in one pass. Each inode but a directory's is written when its entry is complete: it
+ * lies, with its last bytes behind it, in a shared block; whole blocks of data went to their places while they came.
+ * Directories are kept in memory (erofs_tree.h) and written in the end, when their entries are known.
  *
- * Inode numbers count slots of 32 bytes from the start of the image (meta_blkaddr is 0). The superblock has 16 bits for the root's
- * number, so the root lies right behind the superblock in block 0; it is the only block that is written last.
+ * Inode numbers count slots of 32 bytes from the start of the image (meta_blkaddr is 0). The superblock has 16 bits for the
+ * root's number, so the root lies right behind the superblock in block 0; it is the only block that is written last.
  *
- * Layouts: FLAT_INLINE where the last bytes fit behind the inode within a block, FLAT_PLAIN otherwise, CHUNK_BASED for files that the
- * archive calls sparse: a table of block numbers per chunk, where a chunk without data has none. The chunk size grows with the file,
- * so the table has at most SPARSE_CHUNKS entries.
+ * Layouts: FLAT_INLINE where the last bytes fit behind the inode within a block, FLAT_PLAIN otherwise, CHUNK_BASED for files
+ * that the archive calls sparse: a table of block numbers per chunk, where a chunk without data has none. The chunk size grows
+ * with the file, so the table has at most SPARSE_CHUNKS entries.
  *
  * What later entries replace stays in the image without a name; it costs space, not correctness.
  *
@@ -32,7 +32,8 @@
 #define ROOT_AT (EROFS_SB_AT + SB_SIZE)
 #define SPARSE_CHUNKS 16384U
 
-const struct erofs_limits erofs_default_limits = { .entries = 8000000, .image_bytes = UINT64_C(1) << 40, .depth = EROFS_DEPTH_MOST };
+const struct erofs_limits erofs_default_limits = { .entries = 8000000, .image_bytes = UINT64_C(1) << 40,
+						   .depth = EROFS_DEPTH_MOST };
 
 struct place { /* where a path leads */
 	uint32_t directory, entry; /* entry TREE_NONE: not there yet */
@@ -93,7 +94,8 @@ bool erofs_writer_replaced(const struct erofs_writer *w) { return w->replaced; }
 
 /* --- names --- */
 
-static int enter_directory(struct erofs_writer *w, uint32_t parent, const char *name, size_t length, uint32_t *ret_directory, struct err *e)
+static int enter_directory(struct erofs_writer *w, uint32_t parent, const char *name, size_t length, uint32_t *ret_directory,
+			   struct err *e)
 {
 	uint32_t found = erofs_tree_find(&w->tree, parent, name, length);
 
@@ -104,7 +106,7 @@ static int enter_directory(struct erofs_writer *w, uint32_t parent, const char *
 	}
 	struct tree_entry *entry = &w->tree.entries[found];
 	if (entry->whiteout) {
-		/* ".wh.d", then "d/x" without "d": the layer hides the old d and brings a new one, whose own entry is missing. */
+		/* ".wh.d", then "d/x" without "d": the layer hides the old d and brings a new one, without its own entry. */
 		uint32_t made = erofs_tree_new_directory(&w->tree, parent, w->next_ino++);
 		w->tree.directories[made].opaque = w->replaced = true;
 		entry->type = EROFS_TYPE_DIRECTORY;
@@ -117,7 +119,10 @@ static int enter_directory(struct erofs_writer *w, uint32_t parent, const char *
 	return 0;
 }
 
-static int bad_path(const char *path, const char *why, struct err *e) { return err_set(e, ERR_CORRUPT, "name '%.200s' %s", path, why); }
+static int bad_path(const char *path, const char *why, struct err *e)
+{
+	return err_set(e, ERR_CORRUPT, "name '%.200s' %s", path, why);
+}
 
 /* Walks all but the last component, making what is missing when `make` says so. The root has length 0. */
 static int find_place(struct erofs_writer *w, const char *path, bool make, struct place *ret_place, struct err *e)
@@ -195,8 +200,8 @@ struct inode {
 
 static struct inode inode_of(const struct erofs_attributes *a, uint32_t ino)
 {
-	return (struct inode){ .layout = EROFS_FLAT_PLAIN, .mode = a->mode, .ino = ino, .uid = a->uid, .gid = a->gid, .mtime = a->mtime,
-			       .mtime_nsec = a->mtime_nsec, .links = 1 };
+	return (struct inode){ .layout = EROFS_FLAT_PLAIN, .mode = a->mode, .ino = ino, .uid = a->uid, .gid = a->gid,
+			       .mtime = a->mtime, .mtime_nsec = a->mtime_nsec, .links = 1 };
 }
 
 static size_t inode_size(const struct inode *i) { return INODE_BYTES + i->xattrs_length + i->behind_length; }
@@ -345,7 +350,8 @@ static int add_small(struct erofs_writer *w, const char *path, const struct erof
 	return r < 0 ? r : set_place(w, &p, type_of(a->mode), number, whiteout, e);
 }
 
-int erofs_add_symlink(struct erofs_writer *w, const char *path, const struct erofs_attributes *a, const char *target, struct err *e)
+int erofs_add_symlink(struct erofs_writer *w, const char *path, const struct erofs_attributes *a, const char *target,
+		      struct err *e)
 {
 	if (!*target || strlen(target) > EROFS_LINK_MOST)
 		return bad_path(path, "is a symbolic link whose target is empty or longer than 4095 bytes", e);
@@ -447,8 +453,8 @@ static int plan_flat(struct erofs_writer *w, struct file *f, struct err *e)
 	return f->whole_bytes ? erofs_output_blocks(&w->out, f->whole_bytes / EROFS_BLOCK, &f->first_block, e) : 0;
 }
 
-int erofs_begin_file(struct erofs_writer *w, const char *path, const struct erofs_attributes *a, uint64_t size_bytes, bool sparse,
-		     struct err *e)
+int erofs_begin_file(struct erofs_writer *w, const char *path, const struct erofs_attributes *a, uint64_t size_bytes,
+		     bool sparse, struct err *e)
 {
 	struct file *f = &w->file;
 
@@ -472,7 +478,9 @@ int erofs_begin_file(struct erofs_writer *w, const char *path, const struct erof
 static int add_flat(struct erofs_writer *w, uint64_t offset, const uint8_t *bytes, size_t length, struct err *e)
 {
 	struct file *f = &w->file;
-	size_t whole = offset >= f->whole_bytes ? 0 : f->whole_bytes - offset < length ? (size_t)(f->whole_bytes - offset) : length;
+	size_t whole = offset >= f->whole_bytes         ? 0 :
+		       f->whole_bytes - offset < length ? (size_t)(f->whole_bytes - offset) :
+							  length;
 	int r = whole ? erofs_output_data(&w->out, f->first_block * EROFS_BLOCK + offset, bytes, whole, e) : 0;
 
 	if (length > whole)
@@ -486,7 +494,8 @@ static int add_sparse(struct erofs_writer *w, uint64_t offset, const uint8_t *by
 
 	while (length > 0) {
 		size_t chunk = (size_t)(offset >> f->chunk_bits);
-		uint64_t start = (uint64_t)chunk << f->chunk_bits, end = start + (UINT64_C(1) << f->chunk_bits), block = f->chunks[chunk];
+		uint64_t start = (uint64_t)chunk << f->chunk_bits, end = start + (UINT64_C(1) << f->chunk_bits),
+			 block = f->chunks[chunk];
 		size_t n = end - offset < length ? (size_t)(end - offset) : length;
 		int r = 0;
 		if (end > f->size_bytes)
@@ -522,7 +531,8 @@ int erofs_end_file(struct erofs_writer *w, struct err *e)
 	own_str uint8_t *table = NULL;
 	struct place p;
 	uint32_t number;
-	int r = place_for_file(w, f->path, &p, e); /* first: directories that it makes have smaller numbers than what they hold */
+	/* first: directories that it makes have smaller numbers than what they hold */
+	int r = place_for_file(w, f->path, &p, e);
 
 	if (r < 0) {
 		drop_file(f);
@@ -617,7 +627,8 @@ static void list_directory(const struct erofs_tree *t, const struct tree_directo
 				break;
 			list_entry(l, dots[dot], (uint8_t)(dot + 1), EROFS_TYPE_DIRECTORY, dot_nids[dot]);
 		}
-		uint64_t nid = entry->type == EROFS_TYPE_DIRECTORY ? t->directories[entry->target].nid : t->inodes[entry->target].nid;
+		uint64_t nid = entry->type == EROFS_TYPE_DIRECTORY ? t->directories[entry->target].nid :
+								     t->inodes[entry->target].nid;
 		list_entry(l, name, entry->name_length, entry->type, nid);
 	}
 	for (; dot < 2; dot++)
@@ -627,14 +638,13 @@ static void list_directory(const struct erofs_tree *t, const struct tree_directo
 
 static struct inode directory_inode(const struct tree_directory *d)
 {
-	struct inode i = { .layout = EROFS_FLAT_PLAIN, .mode = d->mode, .ino = d->ino, .uid = d->uid, .gid = d->gid, .mtime = d->mtime,
-			   .mtime_nsec = d->mtime_nsec, .links = 2 + d->subdirectories, .size_bytes = d->size_bytes, .xattrs = d->xattrs,
-			   .xattrs_length = d->xattrs_length };
+	struct inode i = { .layout = EROFS_FLAT_PLAIN, .mode = d->mode, .ino = d->ino, .uid = d->uid, .gid = d->gid,
+			   .mtime = d->mtime, .mtime_nsec = d->mtime_nsec, .links = 2 + d->subdirectories,
+			   .size_bytes = d->size_bytes, .xattrs = d->xattrs, .xattrs_length = d->xattrs_length };
 	i.u = (uint32_t)(d->data_at / EROFS_BLOCK);
 	i.behind_length = (size_t)(d->size_bytes % EROFS_BLOCK);
-	if (i.behind_length && INODE_BYTES + i.xattrs_length + i.behind_length <= (d->parent == 0 && d->nid == ROOT_AT / EROFS_SLOT ?
-											   EROFS_BLOCK - ROOT_AT :
-											   EROFS_BLOCK))
+	if (i.behind_length && INODE_BYTES + i.xattrs_length + i.behind_length <=
+				       (d->parent == 0 && d->nid == ROOT_AT / EROFS_SLOT ? EROFS_BLOCK - ROOT_AT : EROFS_BLOCK))
 		i.layout = EROFS_FLAT_INLINE;
 	else
 		i.behind_length = 0;

@@ -3,12 +3,12 @@
 #define STORE_EROFS_WRITER_H
 
 /*
- * Builds one EROFS image in one pass: entries come in the order of an archive, file data goes to its place on disk as it arrives.
- * The image depends on nothing but the calls: same entries, same bytes, on any machine.
+ * Builds one EROFS image in one pass: entries come in the order of an archive, file data goes to its place on disk as it
+ * arrives. The image depends on nothing but the calls: same entries, same bytes, on any machine.
  *
  * An entry may be named again; the later one counts, except that a directory named twice keeps its children. Missing parents
- * become directories 0755 of user 0; one that was hidden by a whiteout before becomes such a directory, opaque. Memory: about 90
- * bytes and the name per entry, whatever the size of the files.
+ * become directories 0755 of user 0; one that was hidden by a whiteout before becomes such a directory, opaque. Memory: about
+ * 90 bytes and the name per entry, whatever the size of the files.
  */
 
 #include <stdbool.h>
@@ -30,7 +30,8 @@ struct erofs_limits {
 extern const struct erofs_limits erofs_default_limits; /* 8 million, 1 TiB, 256 */
 
 struct erofs_xattr {
-	const char *name; /* whole, "user.x"; names of other kinds than user, trusted, security and system.posix_acl_* are refused */
+	/* whole, "user.x"; names of other kinds than user, trusted, security and system.posix_acl_* are refused */
+	const char *name;
 	const void *value;
 	size_t length;
 };
@@ -59,16 +60,18 @@ static inline void erofs_writer_free_at(struct erofs_writer **w)
 
 /* Paths are relative, "" is the root; "." components and doubled slashes are dropped, ".." is refused. */
 int erofs_add_directory(struct erofs_writer *w, const char *path, const struct erofs_attributes *a, struct err *e) must_check;
-int erofs_add_symlink(struct erofs_writer *w, const char *path, const struct erofs_attributes *a, const char *target, struct err *e) must_check;
-int erofs_add_special(struct erofs_writer *w, const char *path, const struct erofs_attributes *a, struct err *e) must_check; /* device, fifo, socket */
+int erofs_add_symlink(struct erofs_writer *w, const char *path, const struct erofs_attributes *a, const char *target,
+		      struct err *e) must_check;
+/* device, fifo, socket */
+int erofs_add_special(struct erofs_writer *w, const char *path, const struct erofs_attributes *a, struct err *e) must_check;
 /* The target must be there already and be no directory. */
 int erofs_add_hard_link(struct erofs_writer *w, const char *path, const char *target, struct err *e) must_check;
 
-/* A file: begin, data in ascending offsets (what is left out is zero), end. `sparse`: at least one chunk (2^erofs_chunk_bits bytes,
- * aligned) gets no data; only such chunks are holes. */
+/* A file: begin, data in ascending offsets (what is left out is zero), end. `sparse`: at least one chunk (2^erofs_chunk_bits
+ * bytes, aligned) gets no data; only such chunks are holes. */
 unsigned erofs_chunk_bits(uint64_t size_bytes); /* of a file that is not empty */
-int erofs_begin_file(struct erofs_writer *w, const char *path, const struct erofs_attributes *a, uint64_t size_bytes, bool sparse,
-		     struct err *e) must_check;
+int erofs_begin_file(struct erofs_writer *w, const char *path, const struct erofs_attributes *a, uint64_t size_bytes,
+		     bool sparse, struct err *e) must_check;
 int erofs_add_data(struct erofs_writer *w, uint64_t offset, const void *bytes, size_t length, struct err *e) must_check;
 int erofs_end_file(struct erofs_writer *w, struct err *e) must_check;
 

@@ -61,7 +61,8 @@ int erofs_encode_xattrs(const struct erofs_xattr *xattrs, size_t count, uint8_t 
 			return r;
 	}
 	if (out.length > EROFS_XATTRS_BYTES_MOST)
-		return err_set(e, ERR_TOO_LARGE, "extended attributes of %zu bytes, at most %d are possible", out.length, EROFS_XATTRS_BYTES_MOST);
+		return err_set(e, ERR_TOO_LARGE, "extended attributes of %zu bytes, at most %d are possible", out.length,
+			       EROFS_XATTRS_BYTES_MOST);
 	*ret_length = out.length;
 	*ret_bytes = (uint8_t *)str_take(&out);
 	return 0;

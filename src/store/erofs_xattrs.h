@@ -11,6 +11,7 @@
 #include "store/erofs_writer.h"
 
 /* Sorted by name, so that the order in the archive does not matter. None: NULL and 0. The caller frees. */
-int erofs_encode_xattrs(const struct erofs_xattr *xattrs, size_t count, uint8_t **ret_bytes, size_t *ret_length, struct err *e) must_check;
+int erofs_encode_xattrs(const struct erofs_xattr *xattrs, size_t count, uint8_t **ret_bytes, size_t *ret_length,
+			struct err *e) must_check;
 
 #endif

@@ -18,7 +18,8 @@ static void on_answer(void *data, struct wire_answer *answer)
 	struct export *x = data;
 
 	if (answer->progress && x->events.progress)
-		x->events.progress(x->data, answer->progress->step, answer->progress->done_bytes, answer->progress->total_bytes);
+		x->events.progress(x->data, answer->progress->step, answer->progress->done_bytes,
+				   answer->progress->total_bytes);
 }
 
 static void on_end(void *data, const struct err *failure, struct wire_answer *answer)

@@ -33,7 +33,8 @@ struct export_request {
 struct export;
 
 struct export_events {
-	void (*progress)(void *data, const char *step, uint64_t done_bytes, uint64_t total_bytes); /* of the partitions that were read */
+	/* of the partitions that were read */
+	void (*progress)(void *data, const char *step, uint64_t done_bytes, uint64_t total_bytes);
 	/* Once, last; failure NULL: complete, but for sockets, which have no form in a tar. */
 	void (*done)(void *data, const struct err *failure, uint64_t sockets);
 };

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A layout is a tar whose entries have their sizes in front, so a compressed layer is made in a file of the session first;
- * partitions go out as they are. The files of a layout come in the order oci-layout, layers, configuration, manifest, index.json: each
- * is named by its digest, which is known when it is written. Equal images give equal bytes: no times, no names of people, one
- * compression level.
+ * Theory. A layout is a tar whose entries have their sizes in front, so a compressed layer is made in a file of the session
+ * first; partitions go out as they are. The files of a layout come in the order oci-layout, layers, configuration, manifest,
+ * index.json: each is named by its digest, which is known when it is written. Equal images give equal bytes: no times, no names
+ * of people, one compression level.
  */
 #include "store/export_job.h"
 
@@ -186,8 +186,8 @@ static int put_packed(struct job *j, size_t index, enum layer_compression compre
 	if (r < 0)
 		return r;
 	end_part(j);
-	*ret_layer = (struct oci_layer){ compression == LAYER_ZSTD ? MEDIA_OCI_LAYER "+zstd" : MEDIA_OCI_LAYER "+gzip", hash_end(hash),
-					 p.bytes };
+	*ret_layer = (struct oci_layer){ compression == LAYER_ZSTD ? MEDIA_OCI_LAYER "+zstd" : MEDIA_OCI_LAYER "+gzip",
+					 hash_end(hash), p.bytes };
 	return put_file(j, &ret_layer->digest, fd, p.bytes, false, e);
 }
 
@@ -196,7 +196,8 @@ static int put_layer(struct job *j, size_t index, struct oci_layer *ret_layer, s
 	const struct part *part = &j->parts[index];
 
 	if (j->request->format != EXPORT_PARTITIONS)
-		return put_packed(j, index, j->request->format == EXPORT_OCI_ZSTD ? LAYER_ZSTD : LAYER_GZIP, ret_layer, ret_plain, e);
+		return put_packed(j, index, j->request->format == EXPORT_OCI_ZSTD ? LAYER_ZSTD : LAYER_GZIP, ret_layer,
+				  ret_plain, e);
 	*ret_layer = (struct oci_layer){ MEDIA_PARTITION_EROFS, part->digest, part->size_bytes };
 	*ret_plain = part->digest;
 	for (size_t i = 0; i < index; i++)
@@ -216,8 +217,8 @@ static int put_layout(struct job *j, struct err *e)
 	int r = put_text(j, "oci-layout", "{\"imageLayoutVersion\":\"1.0.0\"}", e);
 	for (size_t i = 0; r == 0 && i < j->part_count; i++)
 		r = put_layer(j, i, &layers[i], &ids[i], e);
-	own_str char *config_text = oci_write_config(image->architecture ? image->architecture : oci_machine_architecture(), image->run, ids,
-						     j->part_count);
+	own_str char *config_text = oci_write_config(image->architecture ? image->architecture : oci_machine_architecture(),
+						     image->run, ids, j->part_count);
 	if (r == 0)
 		r = put_blob_text(j, config_text, &config, e);
 	own_str char *manifest_text = oci_write_manifest(&config, strlen(config_text), layers, j->part_count, NULL);
@@ -322,7 +323,9 @@ int export_job_run(struct store *store, struct store_session *session, const str
 	if (r == 0)
 		r = export_check(request->image, (enum export_format)request->format, e);
 	if (r == 0)
-		r = request->format >= EXPORT_RAW ? put_disks(&j, e) : request->format == EXPORT_TAR ? put_tar(&j, e) : put_layout(&j, e);
+		r = request->format >= EXPORT_RAW ? put_disks(&j, e) :
+		    request->format == EXPORT_TAR ? put_tar(&j, e) :
+						    put_layout(&j, e);
 	for (size_t i = 0; i < j.part_count; i++)
 		(void)close(j.parts[i].fd);
 	free(j.parts);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The partitions are read by a child without rights, which writes the (packed) tar to one pipe and its digest to another in the
- * end. libarchive's "raw" format packs: it has the filters, and gzip and zstd without times or names give equal bytes for equal input.
+ * Theory. The partitions are read by a child without rights, which writes the (packed) tar to one pipe and its digest to
+ * another in the end. libarchive's "raw" format packs: it has the filters, and gzip and zstd without times or names give equal
+ * bytes for equal input.
  */
 #include "store/export_layer.h"
 
@@ -91,7 +92,8 @@ static int start_packing(struct output *o, struct err *e)
 	archive_entry_set_pathname(entry, "layer");
 	bool ok = archive_write_set_format_raw(a) == ARCHIVE_OK && archive_write_set_bytes_per_block(a, 0) == ARCHIVE_OK &&
 		  (gzip ? archive_write_add_filter_gzip(a) : archive_write_add_filter_zstd(a)) == ARCHIVE_OK &&
-		  archive_write_set_options(a, gzip ? "gzip:compression-level=6,gzip:!timestamp" : "zstd:compression-level=3") == ARCHIVE_OK &&
+		  archive_write_set_options(a, gzip ? "gzip:compression-level=6,gzip:!timestamp" :
+						      "zstd:compression-level=3") == ARCHIVE_OK &&
 		  archive_write_open_fd(a, o->fd) == ARCHIVE_OK && archive_write_header(a, entry) == ARCHIVE_OK;
 	archive_entry_free(entry);
 	return ok ? 0 : packing_failed(a, e);
@@ -175,8 +177,8 @@ static int open_pipe(int *ret_read, int *ret_write, struct err *e)
 	return 0;
 }
 
-static int export_shared(const struct layer_source *source, struct shared *shared, layer_sink_fn *sink, void *data, struct digest *ret_plain,
-			 struct err *e)
+static int export_shared(const struct layer_source *source, struct shared *shared, layer_sink_fn *sink, void *data,
+			 struct digest *ret_plain, struct err *e)
 {
 	own_fd int tar_read = -1, tar_write = -1, digest_read = -1, digest_write = -1;
 	struct child child = { .pidfd = -1, .report_fd = -1 };

@@ -21,7 +21,8 @@ struct layer_watch {
 struct layer_source {
 	const int *fds;   /* partitions, lowest first */
 	size_t count;
-	bool whole;       /* one tar of the whole stack, whiteouts applied; else count is 1 and whiteouts are those of OCI layers */
+	/* one tar of the whole stack, whiteouts applied; else count is 1 and whiteouts are those of OCI layers */
+	bool whole;
 	enum layer_compression compression;
 	struct layer_watch *watch; /* or NULL */
 };
@@ -29,6 +30,7 @@ struct layer_source {
 /* What comes out, as it comes; an error ends the export. */
 typedef int layer_sink_fn(void *data, const void *bytes, size_t length, struct err *e);
 /* *ret_plain: digest of the tar before compression. */
-int layer_export(const struct layer_source *source, layer_sink_fn *sink, void *data, struct digest *ret_plain, struct err *e) must_check;
+int layer_export(const struct layer_source *source, layer_sink_fn *sink, void *data, struct digest *ret_plain,
+		 struct err *e) must_check;
 
 #endif

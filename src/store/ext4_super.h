@@ -3,8 +3,8 @@
 #define STORE_EXT4_SUPER_H
 
 /*
- * The superblock of a volume that somebody else may have written, held against what our volumes are (docs/formats/volume.md): no feature
- * that makes a kernel do more than read and write this one file system, and no mount options of its own. Pure.
+ * The superblock of a volume that somebody else may have written, held against what our volumes are (docs/formats/volume.md):
+ * no feature that makes a kernel do more than read and write this one file system, and no mount options of its own. Pure.
  */
 
 #include <stdbool.h>

@@ -64,8 +64,8 @@ static int launch(struct fetch *f, struct err *e)
 	(void)fcntl(f->pipe, F_SETPIPE_SZ, 1 << 20);
 	struct fetch_channel channel = { &f->server, f->authorities.bytes, f->authorities.length, their_socket, their_pipe };
 	const int fds[] = { their_socket, their_pipe };
-	return child_start("the process that talks to the registry", CHILD_FETCHES, fetch_child_run, &channel, fds, ARRAY_SIZE(fds),
-			   &f->child, e);
+	return child_start("the process that talks to the registry", CHILD_FETCHES, fetch_child_run, &channel, fds,
+			   ARRAY_SIZE(fds), &f->child, e);
 }
 
 int fetch_start(const struct fetch_server *server, struct fetch **ret_fetch, struct err *e)
@@ -148,7 +148,8 @@ static int take_body(struct transfer *t, struct err *e)
 static int transfer(struct transfer *t, struct err *e)
 {
 	while (!t->ended || t->received_bytes < t->end.body_bytes) {
-		struct pollfd fds[] = { { .fd = t->fetch->socket, .events = POLLIN }, { .fd = t->fetch->pipe, .events = POLLIN } };
+		struct pollfd fds[] = { { .fd = t->fetch->socket, .events = POLLIN }, { .fd = t->fetch->pipe,
+											.events = POLLIN } };
 		if (t->ended)
 			fds[0].fd = -1;
 		int r = cancel_poll(fds, ARRAY_SIZE(fds), -1, e);
@@ -163,7 +164,8 @@ static int transfer(struct transfer *t, struct err *e)
 		return 0;
 	t->end.error.message[sizeof t->end.error.message - 1] = t->end.error.hint[sizeof t->end.error.hint - 1] = '\0';
 	unsigned kind = t->end.error.kind;
-	(void)err_set(e, kind > ERR_NONE && kind < ERR_KIND_COUNT ? (enum err_kind)kind : ERR_INTERNAL, "%s", t->end.error.message);
+	(void)err_set(e, kind > ERR_NONE && kind < ERR_KIND_COUNT ? (enum err_kind)kind : ERR_INTERNAL, "%s",
+		      t->end.error.message);
 	return err_hint(e, "%s", t->end.error.hint);
 }
 

@@ -3,10 +3,10 @@
 #define STORE_FETCH_H
 
 /*
- * The child that speaks with a registry: it has the network and no files. It answers one request at a time: HTTP with the registry's
- * authentication (Basic, or a bearer token from the server that the challenge names) and redirects (at most five; never from https to
- * http; plain http only when the registry is this machine; the Authorization header never to another origin). What it says is not
- * believed: the caller checks lengths and digests of all bytes.
+ * The child that speaks with a registry: it has the network and no files. It answers one request at a time: HTTP with the
+ * registry's authentication (Basic, or a bearer token from the server that the challenge names) and redirects (at most five;
+ * never from https to http; plain http only when the registry is this machine; the Authorization header never to another
+ * origin). What it says is not believed: the caller checks lengths and digests of all bytes.
  */
 
 #include <stdbool.h>

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. One request may take several exchanges: an answer 401 brings a challenge, which is answered once (with Basic, or with a token
- * that another exchange fetches); an answer 3xx brings another address. Redirects are followed by hand, because what may be sent
- * where is decided here: see may_visit(). Only the body of a final 200 or 206 goes to the pipe; all other bodies are kept up to 64 KiB,
- * for the registry's own words in the error and for tokens. Specification: github.com/opencontainers/distribution-spec v1.1.
+ * Theory. One request may take several exchanges: an answer 401 brings a challenge, which is answered once (with Basic, or with
+ * a token that another exchange fetches); an answer 3xx brings another address. Redirects are followed by hand, because what
+ * may be sent where is decided here: see may_visit(). Only the body of a final 200 or 206 goes to the pipe; all other bodies
+ * are kept up to 64 KiB, for the registry's own words in the error and for tokens. Specification:
+ * github.com/opencontainers/distribution-spec v1.1.
  */
 #include "store/fetch.h"
 
@@ -112,8 +113,8 @@ static int check_length(struct exchange *x)
 		return 0;
 	uint64_t most = q->most_bytes - x->offset;
 	if ((uint64_t)announced > most && !q->exact)
-		return err_set(&x->failure, ERR_TOO_LARGE, "the registry announces %lld bytes, at most %llu are read", (long long)announced,
-			       (unsigned long long)most);
+		return err_set(&x->failure, ERR_TOO_LARGE, "the registry announces %lld bytes, at most %llu are read",
+			       (long long)announced, (unsigned long long)most);
 	if ((uint64_t)announced != most && q->exact)
 		return err_set(&x->failure, ERR_CORRUPT, "the registry announces %lld bytes, the manifest says %llu",
 			       (long long)announced, (unsigned long long)most);
@@ -129,7 +130,8 @@ static int send_head(struct exchange *x)
 
 	(void)curl_easy_getinfo(x->agent->curl, CURLINFO_RESPONSE_CODE, &status);
 	if (status == 206 && (sscanf(x->content_range, "bytes %llu-", &start) != 1 || start != x->request->offset))
-		return err_set(&x->failure, ERR_CORRUPT, "the registry sent another part than was asked for (%s)", x->content_range);
+		return err_set(&x->failure, ERR_CORRUPT, "the registry sent another part than was asked for (%s)",
+			       x->content_range);
 	x->offset = m.head.offset = start;
 	int r = check_length(x);
 	if (r < 0)
@@ -164,8 +166,8 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *data)
 	if (!x->head_sent && send_head(x) < 0)
 		return fail(x);
 	if (x->body_bytes + length > x->request->most_bytes - x->offset) {
-		(void)err_set(&x->failure, x->request->exact ? ERR_CORRUPT : ERR_TOO_LARGE, "the registry sent more than %llu bytes",
-			      (unsigned long long)x->request->most_bytes);
+		(void)err_set(&x->failure, x->request->exact ? ERR_CORRUPT : ERR_TOO_LARGE,
+			      "the registry sent more than %llu bytes", (unsigned long long)x->request->most_bytes);
 		return fail(x);
 	}
 	if (fs_write_all(x->agent->channel->pipe, bytes, length, &x->failure) < 0)
@@ -212,7 +214,8 @@ static void set_options(struct exchange *x, const char *url, struct curl_slist *
 {
 	CURL *c = x->agent->curl;
 	const struct fetch_channel *channel = x->agent->channel;
-	struct curl_blob authorities = { (void *)(uintptr_t)channel->authorities, channel->authorities_length, CURL_BLOB_NOCOPY };
+	struct curl_blob authorities = { (void *)(uintptr_t)channel->authorities, channel->authorities_length,
+					 CURL_BLOB_NOCOPY };
 	long timeout_ms = x->request ? x->request->timeout_ms : 30000;
 
 	curl_easy_reset(c);
@@ -322,10 +325,12 @@ static int fetch_token(struct agent *a, const struct registry_challenge *c, stru
 		return err_set(e, ERR_DENIED, "the registry names a token server that is not https: '%.200s'", c->realm);
 	int r = exchange(&x, url, basic, &status, e);
 	if (r == 0 && (status == 401 || status == 403)) {
-		(void)err_set(e, ERR_DENIED, "the token server refuses %s", server->user ? "user name and password" : "anonymous access");
+		(void)err_set(e, ERR_DENIED, "the token server refuses %s",
+			      server->user ? "user name and password" : "anonymous access");
 		r = err_hint(e, "carrel image import ... --username NAME --password-stdin, or a password file (--authfile)");
 	} else if (r == 0 && status != 200) {
-		r = err_set(e, status >= 500 ? ERR_UNAVAILABLE : ERR_DENIED, "the token server answers with status %ld", status);
+		r = err_set(e, status >= 500 ? ERR_UNAVAILABLE : ERR_DENIED, "the token server answers with status %ld",
+			    status);
 	}
 	if (r == 0)
 		r = registry_token_parse(str_text(&x.kept), x.kept.length, &token, e);
@@ -398,7 +403,8 @@ static int follow(struct agent *a, char **url, const char *location, struct err 
 	int r = 0;
 
 	if (!location[0] || curl_url_set(next, CURLUPART_URL, *url, 0) != CURLUE_OK ||
-	    curl_url_set(next, CURLUPART_URL, location, 0) != CURLUE_OK || curl_url_get(next, CURLUPART_URL, &text, 0) != CURLUE_OK)
+	    curl_url_set(next, CURLUPART_URL, location, 0) != CURLUE_OK ||
+	    curl_url_get(next, CURLUPART_URL, &text, 0) != CURLUE_OK)
 		r = err_set(e, ERR_CORRUPT, "the registry redirects to nowhere");
 	else if (!may_visit(a, text))
 		r = err_set(e, ERR_DENIED, "the registry redirects to '%.200s', which is not https", text);
@@ -418,7 +424,10 @@ static bool same_origin(const struct agent *a, const char *url)
 	return strncmp(url, base, length) == 0 && url[length] == '/';
 }
 
-static bool is_redirect(long status) { return status == 301 || status == 302 || status == 303 || status == 307 || status == 308; }
+static bool is_redirect(long status)
+{
+	return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
 
 /* Until there is an answer that is neither a challenge that can be answered nor a redirect. */
 static int converse(struct agent *a, struct exchange *x, char **url, struct err *e)

@@ -17,7 +17,8 @@ static void on_answer(void *data, struct wire_answer *answer)
 	const struct wire_progress *p = answer->progress;
 
 	if (p && i->events.progress)
-		i->events.progress(i->data, &(struct import_progress){ p->step, p->done_bytes, p->total_bytes, p->reused_bytes });
+		i->events.progress(i->data,
+				   &(struct import_progress){ p->step, p->done_bytes, p->total_bytes, p->reused_bytes });
 }
 
 static void on_end(void *data, const struct err *failure, struct wire_answer *answer)

@@ -3,8 +3,8 @@
 #define STORE_IMPORT_H
 
 /*
- * One import of an image, as the service sees it: a child program (libexec/carrel/carrel-import) does the work, this side starts
- * it, hands its progress on, and can cancel it. Bytes from outside are never parsed in the caller's process.
+ * One import of an image, as the service sees it: a child program (libexec/carrel/carrel-import) does the work, this side
+ * starts it, hands its progress on, and can cancel it. Bytes from outside are never parsed in the caller's process.
  *
  * The store keeps what was imported from garbage collection until import_free: the caller records the image first.
  */
@@ -32,12 +32,15 @@ struct import_limits {
 struct import_request {
 	const char *store;        /* STATE/store */
 	enum import_format format;
-	int input_fd;             /* but for REGISTRY: the archive, read to its end; stays the caller's, who may close it after import_start */
+	/* but for REGISTRY: the archive, read to its end; stays the caller's, who may close it after import_start */
+	int input_fd;
 	const char *reference;    /* REGISTRY; for OCI: the tag in the layout to take, NULL: the only one */
 	const char *architecture; /* NULL: this machine's */
-	const struct image_machine *machine; /* DISK, RAW: what is not AUTO or 0 in it goes before what the upload says; or NULL */
+	/* DISK, RAW: what is not AUTO or 0 in it goes before what the upload says; or NULL */
+	const struct image_machine *machine;
 	const char *user, *password; /* REGISTRY: given to this registry only, never logged; NULL: anonymous */
-	const char *auth_file;    /* REGISTRY: like ~/.docker/config.json, of the service; used when no user is given; or NULL */
+	/* REGISTRY: like ~/.docker/config.json, of the service; used when no user is given; or NULL */
+	const char *auth_file;
 	enum import_init init;
 	struct import_limits limits;
 	const struct image_run *run; /* TAR: what the image runs, or NULL */
@@ -53,7 +56,8 @@ struct import;
 
 struct import_events {
 	void (*progress)(void *data, const struct import_progress *progress); /* at most ten times a second */
-	/* Once, last; then the import may be freed, here or later. `failure` NULL: *image is filled (name NULL) and the callback's to take or leave. */
+	/* Once, last; then the import may be freed, here or later. `failure` NULL: *image is filled (name NULL) and the
+	 * callback's to take or leave. */
 	void (*done)(void *data, const struct err *failure, struct image *image);
 };
 

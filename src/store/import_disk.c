@@ -214,9 +214,13 @@ static int make(const struct disk_import *how, struct task *t, struct disk_progr
 	return 0;
 }
 
-static bool is_upload_itself(const struct disk_upload *u) { return u->count == 1 && u->parts[0].format == DISK_RAW && u->parts[0].offset == 0; }
+static bool is_upload_itself(const struct disk_upload *u)
+{
+	return u->count == 1 && u->parts[0].format == DISK_RAW && u->parts[0].offset == 0;
+}
 
-static int take_part(const struct disk_import *how, int upload, const struct disk_upload *u, size_t number, struct disk_imported *out, struct err *e)
+static int take_part(const struct disk_import *how, int upload, const struct disk_upload *u, size_t number,
+		     struct disk_imported *out, struct err *e)
 {
 	bool itself = is_upload_itself(u);
 	struct task t = { .input_fd = upload, .output_fd = -1, .part = u->parts[number], .bytes_most = MOST(how) };
@@ -264,7 +268,8 @@ int disk_import(const struct disk_import *how, struct disk_imported *ret_importe
 	return 0;
 }
 
-int disk_import_raw(const struct disk_import *how, const char *name, const struct digest *wanted, uint64_t *ret_bytes, struct err *e)
+int disk_import_raw(const struct disk_import *how, const char *name, const struct digest *wanted, uint64_t *ret_bytes,
+		    struct err *e)
 {
 	char is[DIGEST_TEXT_SIZE], should[DIGEST_TEXT_SIZE];
 	struct disk_progress last = { 0 };
@@ -280,7 +285,8 @@ int disk_import_raw(const struct disk_import *how, const char *name, const struc
 			  .part = { .format = DISK_RAW, .bytes = w.bytes } };
 	r = make(how, &t, &last, e);
 	if (r == 0 && !digest_eq(&last.digest, wanted))
-		r = err_set(e, ERR_CORRUPT, "a disk has the digest %s, and should have %s", digest_text(&last.digest, is), digest_text(wanted, should));
+		r = err_set(e, ERR_CORRUPT, "a disk has the digest %s, and should have %s", digest_text(&last.digest, is),
+			    digest_text(wanted, should));
 	if (r == 0)
 		r = store_put_file(how->session, name, output, STORE_PARTITION, &last.digest, e);
 	if (r < 0)

@@ -3,8 +3,9 @@
 #define STORE_IMPORT_DISK_H
 
 /*
- * An upload that is a disk, or an OVA with several, becomes one raw partition a disk: the upload is written down as it comes (with holes
- * where it is zero), a child without rights says what it is, and one more for each disk writes it anew (disk_convert.h).
+ * An upload that is a disk, or an OVA with several, becomes one raw partition a disk: the upload is written down as it comes
+ * (with holes where it is zero), a child without rights says what it is, and one more for each disk writes it anew
+ * (disk_convert.h).
  */
 
 #include "store/disk_convert.h"
@@ -34,7 +35,8 @@ struct disk_imported {
 int disk_import(const struct disk_import *how, struct disk_imported *ret_imported, struct err *e) must_check;
 
 /* A raw disk that is there as a file becomes a partition; its digest is known. */
-int disk_import_raw(const struct disk_import *how, const char *name, const struct digest *wanted, uint64_t *ret_bytes, struct err *e) must_check;
+int disk_import_raw(const struct disk_import *how, const char *name, const struct digest *wanted, uint64_t *ret_bytes,
+		    struct err *e) must_check;
 
 /* What was asked for goes over what the disks say; `wish` may be NULL. */
 void disk_import_override(struct image_machine *m, const struct image_machine *wish);

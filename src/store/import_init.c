@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A path is looked up in a stack as overlayfs does it: from the upmost partition down, until one has it; a whiteout or an
- * opaque folder on the way ends the search. Symbolic links are followed here, within the image. All in a child without rights: the
- * partitions came of bytes from outside.
+ * Theory. A path is looked up in a stack as overlayfs does it: from the upmost partition down, until one has it; a whiteout or
+ * an opaque folder on the way ends the search. Symbolic links are followed here, within the image. All in a child without
+ * rights: the partitions came of bytes from outside.
  */
 #include "store/import_layer.h"
 
@@ -81,7 +81,8 @@ static int look(struct erofs_reader *r, const char *path, struct erofs_inode *re
 }
 
 /* 1: found, in *ret_reader. */
-static int look_down(const struct stack *s, const char *path, struct erofs_reader **ret_reader, struct erofs_inode *ret_inode, struct err *e)
+static int look_down(const struct stack *s, const char *path, struct erofs_reader **ret_reader, struct erofs_inode *ret_inode,
+		     struct err *e)
 {
 	enum sight sight = SIGHT_NONE;
 
@@ -146,7 +147,8 @@ static int resolve(const struct stack *s, const char *start, char *at, struct er
 	return r == 1 ? reader && S_ISREG(ret_inode->mode) : r;
 }
 
-/* A busybox that is called init needs an inittab and services, which small images with a link have not: the caller may say that it has. */
+/* A busybox that is called init needs an inittab and services, which small images with a link have not: the caller may say that
+ * it has. */
 static int stack_has_init(const struct stack *s, bool *ret_init, struct err *e)
 {
 	static const char *const places[] = { "/sbin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd" };

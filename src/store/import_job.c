@@ -4,9 +4,9 @@
  * - its partition is known (layers map): reused;
  * - else its bytes are fetched into a partial file (registry), which is locked, or are in the session (layout);
  * - it is converted by a child; two conversions run beside the next download.
- * Two imports of one layer: the second waits for the lock of the partial file and then finds the partition. While it waits it holds no
- * lock itself - its own conversions are ended first - so imports never wait for each other in a circle.
- * At the end a configuration and a manifest of our own are written, whose digests depend on nothing but content.
+ * Two imports of one layer: the second waits for the lock of the partial file and then finds the partition. While it waits it
+ * holds no lock itself - its own conversions are ended first - so imports never wait for each other in a circle. At the end a
+ * configuration and a manifest of our own are written, whose digests depend on nothing but content.
  */
 #include "store/import_job_private.h"
 
@@ -78,7 +78,9 @@ static int injected(const char *point, struct err *e)
 
 const char *job_architecture(const struct job *j)
 {
-	return j->kernel_architecture[0] ? j->kernel_architecture : j->request->architecture ? j->request->architecture : oci_machine_architecture();
+	return j->kernel_architecture[0] ? j->kernel_architecture :
+	       j->request->architecture  ? j->request->architecture :
+					   oci_machine_architecture();
 }
 
 /* --- layers --- */
@@ -99,13 +101,15 @@ static int check_conversion(const struct job_layer *l, const struct layer_result
 	if (l->kind == OCI_LAYER_PARTITION) {
 		if (digest_eq(&got->partition, &l->digest))
 			return 0;
-		(void)err_set(e, ERR_CORRUPT, "the partition %s was not made by Carrel's own writer", digest_text(&l->digest, a));
-		return err_hint(e, "a partition from outside is accepted only when its content, written anew, gives the same bytes");
+		(void)err_set(e, ERR_CORRUPT, "the partition %s was not made by Carrel's own writer",
+			      digest_text(&l->digest, a));
+		return err_hint(e, "a partition from outside is accepted only when its content, written anew, gives the same "
+				   "bytes");
 	}
 	if (!l->has_diff_id || digest_eq(&got->plain, &l->diff_id))
 		return 0;
-	return err_set(e, ERR_CORRUPT, "a layer has the plain digest %s, the configuration says %s", digest_text(&got->plain, a),
-		       digest_text(&l->diff_id, b));
+	return err_set(e, ERR_CORRUPT, "a layer has the plain digest %s, the configuration says %s",
+		       digest_text(&got->plain, a), digest_text(&l->diff_id, b));
 }
 
 /* The slot's conversion has ended: its partition goes into the store. */
@@ -236,7 +240,8 @@ static int convert(struct job *j, struct job_layer *l, int input_fd, int partial
 		r = injected("import-before-convert", e);
 	if (r < 0)
 		return r;
-	r = layer_conversion_start(j->session, name, input_fd, l->kind == OCI_LAYER_PARTITION, &j->request->limits, &s->conversion, e);
+	r = layer_conversion_start(j->session, name, input_fd, l->kind == OCI_LAYER_PARTITION, &j->request->limits,
+				   &s->conversion, e);
 	if (r < 0)
 		return r;
 	s->layer = l;
@@ -339,8 +344,8 @@ static int unpack_layer(struct job *j, struct job_layer *l, struct err *e)
 
 	int r = l->file ? 0 : layout_blob(j->layout, &l->digest, &f, e);
 	if (r == 0 && f->size_bytes != l->size_bytes)
-		return err_set(e, ERR_CORRUPT, "%s has %llu bytes, the manifest says %llu", f->name, (unsigned long long)f->size_bytes,
-			       (unsigned long long)l->size_bytes);
+		return err_set(e, ERR_CORRUPT, "%s has %llu bytes, the manifest says %llu", f->name,
+			       (unsigned long long)f->size_bytes, (unsigned long long)l->size_bytes);
 	if (r == 0)
 		r = layout_open(j->layout, f, &fd, e);
 	if (r < 0)
@@ -415,7 +420,8 @@ static int bring_kernel(struct job *j, struct err *e)
 
 	one_layer(j);
 	job_step(j, "convert");
-	int r = import_kernel(j->session, j->input_fd, job_uploaded, j, &j->layers->partition, &j->layers->partition_bytes, &about, e);
+	int r = import_kernel(j->session, j->input_fd, job_uploaded, j, &j->layers->partition, &j->layers->partition_bytes,
+			      &about, e);
 	if (r >= 0) {
 		memcpy(j->kernel_architecture, about.architecture, sizeof j->kernel_architecture);
 		pairs_set(&j->kernel_run.labels, IMAGE_LABEL_KERNEL_RELEASE, about.release);
@@ -433,14 +439,15 @@ static int put_documents(struct job *j, const struct image_run *run, struct dige
 
 	for (size_t i = 0; i < j->layer_count; i++) {
 		ids[i] = j->layers[i].partition;
-		layers[i] = (struct oci_layer){ is_disk(j) ? MEDIA_PARTITION_RAW : MEDIA_PARTITION_EROFS, j->layers[i].partition,
-					       j->layers[i].partition_bytes };
+		layers[i] = (struct oci_layer){ is_disk(j) ? MEDIA_PARTITION_RAW : MEDIA_PARTITION_EROFS,
+						j->layers[i].partition, j->layers[i].partition_bytes };
 	}
 	own_str char *config_text = oci_write_config(job_architecture(j), run, ids, j->layer_count);
 	int r = store_put_bytes(j->session, STORE_BLOB, config_text, strlen(config_text), &config, e);
 	if (r < 0)
 		return r;
-	own_str char *manifest = oci_write_manifest(&config, strlen(config_text), layers, j->layer_count, is_disk(j) ? &j->machine : NULL);
+	own_str char *manifest = oci_write_manifest(&config, strlen(config_text), layers, j->layer_count,
+						    is_disk(j) ? &j->machine : NULL);
 	return store_put_bytes(j->session, STORE_BLOB, manifest, strlen(manifest), ret_manifest, e);
 }
 
@@ -464,11 +471,12 @@ static int find_init(struct job *j, bool *ret_init, struct err *e)
 	return r;
 }
 
-static int describe(struct job *j, const struct image_run *run, const struct digest *manifest, struct image *ret_image, struct err *e)
+static int describe(struct job *j, const struct image_run *run, const struct digest *manifest, struct image *ret_image,
+		    struct err *e)
 {
 	char text[DIGEST_TEXT_SIZE];
-	struct image image = { .digest = mem_strdup(digest_text(manifest, text)), .architecture = mem_strdup(job_architecture(j)),
-			       .run = image_run_copy(run) };
+	struct image image = { .digest = mem_strdup(digest_text(manifest, text)),
+			       .architecture = mem_strdup(job_architecture(j)), .run = image_run_copy(run) };
 	struct image_partition *partitions = mem_alloc_array(j->layer_count, sizeof *partitions);
 
 	for (size_t i = 0; i < j->layer_count; i++) {

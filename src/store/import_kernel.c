@@ -39,8 +39,8 @@ static int spool(int input_fd, int output_fd, import_kernel_progress_fn *progres
 	return r < 0 ? r : 0;
 }
 
-int import_kernel(struct store_session *session, int input_fd, import_kernel_progress_fn *progress, void *data, struct digest *ret_partition,
-		  uint64_t *ret_bytes, struct kernel_about *ret_about, struct err *e)
+int import_kernel(struct store_session *session, int input_fd, import_kernel_progress_fn *progress, void *data,
+		  struct digest *ret_partition, uint64_t *ret_bytes, struct kernel_about *ret_about, struct err *e)
 {
 	own_fd int package = -1, partition = -1;
 	struct stat st;
@@ -80,7 +80,8 @@ int import_kernel_recognize(struct store *store, const struct image *image, char
 	if (!release)
 		return 0;
 	if (image->partitions.count != 1)
-		return err_set(e, ERR_INVALID, "the image says that it is a kernel and has %zu partitions", image->partitions.count);
+		return err_set(e, ERR_INVALID, "the image says that it is a kernel and has %zu partitions",
+			       image->partitions.count);
 	int r = digest_parse(partitions[0].digest, &d, e);
 	if (r >= 0)
 		r = store_get(store, STORE_PARTITION, &d, &fd, NULL, e);
@@ -89,8 +90,8 @@ int import_kernel_recognize(struct store *store, const struct image *image, char
 	if (r < 0)
 		return err_wrap(e, "the image says that it is a kernel");
 	if (!str_eq(about.release, release) || !str_eq(about.architecture, image->architecture))
-		return err_set(e, ERR_CORRUPT, "the image says that it is the kernel %.60s for %.20s and holds %s for %s", release, image->architecture,
-			       about.release, about.architecture);
+		return err_set(e, ERR_CORRUPT, "the image says that it is the kernel %.60s for %.20s and holds %s for %s",
+			       release, image->architecture, about.release, about.architecture);
 	*ret_release = mem_strdup(about.release);
 	return 0;
 }

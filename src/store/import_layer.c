@@ -39,8 +39,8 @@ static const struct field answer_fields[] = {
 	{ "error", FIELD_OBJECT, C(error), "why there is none", .shape = &wire_error_shape },
 	{ 0 },
 };
-static const struct shape answer_shape = { "convert-answer", sizeof(struct convert_answer), answer_fields, "Answer of carrel-convert.",
-					   .open = true };
+static const struct shape answer_shape = { "convert-answer", sizeof(struct convert_answer), answer_fields,
+					   "Answer of carrel-convert.", .open = true };
 
 struct layer_conversion {
 	char *name;
@@ -113,12 +113,13 @@ static int start_converter(struct layer_conversion *c, int input_fd, const struc
 	c->answer_fd = pair[0];
 	own_fd int answer_write = pair[1];
 	const struct proc_fd fds[] = { { 0, input_fd }, { 1, c->output_fd }, { 3, answer_write } };
-	const struct proc_spawn how = { .path = path, .argv = argv, .fds = fds, .fd_count = ARRAY_SIZE(fds), .die_with_parent = true };
+	const struct proc_spawn how = { .path = path, .argv = argv, .fds = fds, .fd_count = ARRAY_SIZE(fds),
+					.die_with_parent = true };
 	return proc_start(&how, &c->pidfd, NULL, e);
 }
 
-int layer_conversion_start(struct store_session *session, const char *name, int input_fd, bool is_partition, const struct import_limits *limits,
-			   struct layer_conversion **ret_conversion, struct err *e)
+int layer_conversion_start(struct store_session *session, const char *name, int input_fd, bool is_partition,
+			   const struct import_limits *limits, struct layer_conversion **ret_conversion, struct err *e)
 {
 	struct layer_conversion *c = mem_alloc(sizeof *c);
 	own_fd int tar = -1;
@@ -140,7 +141,8 @@ int layer_conversion_start(struct store_session *session, const char *name, int 
 
 int layer_conversion_fd(const struct layer_conversion *c) { return c->pidfd; }
 
-static int take_answer(struct layer_conversion *c, const struct convert_answer *a, struct layer_result *ret_result, struct err *e)
+static int take_answer(struct layer_conversion *c, const struct convert_answer *a, struct layer_result *ret_result,
+		       struct err *e)
 {
 	struct stat st;
 
@@ -187,7 +189,8 @@ int layer_conversion_finish(struct layer_conversion *c, struct layer_result *ret
 	return r;
 }
 
-int layer_conversion_put(struct layer_conversion *c, struct store_session *session, const struct layer_result *result, struct err *e)
+int layer_conversion_put(struct layer_conversion *c, struct store_session *session, const struct layer_result *result,
+			 struct err *e)
 {
 	return store_put_file(session, c->name, c->output_fd, STORE_PARTITION, &result->partition, e);
 }

@@ -34,7 +34,8 @@ static const struct field import_fields[] = {
 	{ "run", FIELD_OBJECT, I(run), "what it runs", .shape = &image_run_shape },
 	{ 0 },
 };
-const struct shape import_wire_shape = { "import-request", sizeof(struct import_wire), import_fields, "Request to carrel-import." };
+const struct shape import_wire_shape = { "import-request", sizeof(struct import_wire), import_fields,
+					 "Request to carrel-import." };
 
 #define X(member) offsetof(struct export_wire, member)
 static const struct field export_fields[] = {
@@ -44,7 +45,8 @@ static const struct field export_fields[] = {
 	{ "image", FIELD_OBJECT, X(image), "the image", .required = true, .shape = &image_shape },
 	{ 0 },
 };
-const struct shape export_wire_shape = { "export-request", sizeof(struct export_wire), export_fields, "Request to carrel-export." };
+const struct shape export_wire_shape = { "export-request", sizeof(struct export_wire), export_fields,
+					 "Request to carrel-export." };
 
 #define P(member) offsetof(struct wire_progress, member)
 static const struct field progress_fields[] = {
@@ -124,7 +126,8 @@ static char *sendable(const char *text)
 int wire_send_error(int fd, const struct err *error, struct err *e)
 {
 	own_str char *message = sendable(error->message), *hint = sendable(error->hint);
-	struct wire_error w = { .kind = (char *)(uintptr_t)err_kind_name(error->kind), .message = message, .hint = *hint ? hint : NULL };
+	struct wire_error w = { .kind = (char *)(uintptr_t)err_kind_name(error->kind), .message = message,
+				.hint = *hint ? hint : NULL };
 	struct wire_answer a = { .error = &w };
 	return wire_send(fd, &wire_answer_shape, &a, e);
 }

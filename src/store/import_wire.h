@@ -3,10 +3,11 @@
 #define STORE_IMPORT_WIRE_H
 
 /*
- * Between import.c (export.c) and the program carrel-import (carrel-export): the request is one line of JSON on descriptor 3, the answers
- * are lines of JSON on standard output: {"progress":{...}} now and then, at last {"image":{...}}, {"complete":true} or {"error":{...}}.
- * The archive is on descriptor 0 (an export's on 4). The program keeps what it pinned in the store until descriptor 3 is closed at the
- * other end, and cleans up and ends when that happens early. Secrets travel here and nowhere else: never as arguments or environment.
+ * Between import.c (export.c) and the program carrel-import (carrel-export): the request is one line of JSON on descriptor 3,
+ * the answers are lines of JSON on standard output: {"progress":{...}} now and then, at last {"image":{...}}, {"complete":true}
+ * or {"error":{...}}. The archive is on descriptor 0 (an export's on 4). The program keeps what it pinned in the store until
+ * descriptor 3 is closed at the other end, and cleans up and ends when that happens early. Secrets travel here and nowhere
+ * else: never as arguments or environment.
  */
 
 #include "base/decode.h"

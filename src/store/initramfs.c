@@ -30,10 +30,11 @@ static void pad(struct str *s)
 		str_putc(s, '\0');
 }
 
-static void add(struct writer *w, const char *name, unsigned mode, unsigned major, unsigned minor, const void *bytes, size_t length)
+static void add(struct writer *w, const char *name, unsigned mode, unsigned major, unsigned minor, const void *bytes,
+		size_t length)
 {
-	str_printf(&w->bytes, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", ++w->inode, mode, 0u, 0u, S_ISDIR(mode) ? 2u : 1u, 0u,
-		   (unsigned)length, 0u, 0u, major, minor, (unsigned)strlen(name) + 1, 0u);
+	str_printf(&w->bytes, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", ++w->inode, mode, 0u, 0u,
+		   S_ISDIR(mode) ? 2u : 1u, 0u, (unsigned)length, 0u, 0u, major, minor, (unsigned)strlen(name) + 1, 0u);
 	str_add(&w->bytes, name, strlen(name) + 1);
 	pad(&w->bytes);
 	str_add(&w->bytes, bytes, length);
@@ -83,7 +84,8 @@ static int make(int kernel_fd, const struct str *init, struct str *out, struct e
 	struct writer w = { 0 };
 
 	add(&w, "dev", S_IFDIR | 0755, 0, 0, NULL, 0);
-	add(&w, "dev/console", S_IFCHR | 0600, 5, 1, NULL, 0); /* where the kernel opens standard streams before devtmpfs is mounted */
+	/* where the kernel opens standard streams before devtmpfs is mounted */
+	add(&w, "dev/console", S_IFCHR | 0600, 5, 1, NULL, 0);
 	add(&w, "init", S_IFREG | 0755, 0, 0, init->bytes, init->length);
 	int r = add_modules(&w, kernel_fd, e);
 	if (r < 0) {
@@ -113,8 +115,8 @@ int initramfs_write(int kernel_partition_fd, int init_fd, int output_fd, struct 
 	return r < 0 ? r : fs_write_all(output_fd, out.bytes, out.length, e);
 }
 
-int initramfs_get(int folder_fd, const struct digest *kernel, int kernel_partition_fd, int init_fd, char ret_name[INITRAMFS_NAME_SIZE],
-		  struct err *e)
+int initramfs_get(int folder_fd, const struct digest *kernel, int kernel_partition_fd, int init_fd,
+		  char ret_name[INITRAMFS_NAME_SIZE], struct err *e)
 {
 	static const char form[] = "carrel initramfs 2\n";
 	char hex[DIGEST_HEX_SIZE], name[INITRAMFS_NAME_SIZE];

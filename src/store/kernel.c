@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A Debian package is an ar archive whose member data.tar.* holds the files (deb(5)); a tar of the same files is read as well.
- * It is read twice: first to learn what each module needs (modules.dep is only made when a package is installed, so their own
- * .modinfo is asked), then to take what is wanted. Everything that reads it runs in a child without rights; it writes to the one
- * descriptor of the partition.
+ * Theory. A Debian package is an ar archive whose member data.tar.* holds the files (deb(5)); a tar of the same files is read
+ * as well. It is read twice: first to learn what each module needs (modules.dep is only made when a package is installed, so
+ * their own .modinfo is asked), then to take what is wanted. Everything that reads it runs in a child without rights; it writes
+ * to the one descriptor of the partition.
  *
- * The partition names modules by the order in which they are to be loaded: "1-..." before anything else, "2-..." when the machine has
- * a network, "3-..." when the workspace runs already, "4-..." when it may travel to another engine.
+ * The partition names modules by the order in which they are to be loaded: "1-..." before anything else, "2-..." when the
+ * machine has a network, "3-..." when the workspace runs already, "4-..." when it may travel to another engine.
  */
 #include "store/kernel.h"
 
@@ -37,7 +37,8 @@ static const struct {
 	const char *name;
 	char stage;
 } wanted[] = {
-	{ "crc32c_generic", '1' }, { "virtio_pci", '1' }, { "virtio_mmio", '1' }, { "virtio_blk", '1' }, { "virtio_console", '1' },
+	{ "crc32c_generic", '1' }, { "virtio_pci", '1' }, { "virtio_mmio", '1' }, { "virtio_blk", '1' }, { "virtio_console",
+	  '1' },
 	{ "erofs", '1' },	   { "ext4", '1' },	  { "overlay", '1' },	  { "virtio_net", '2' }, { "virtio_rng", '3' },
 	{ "virtio_balloon", '3' }, { "unix_diag", '4' },  { "tcp_diag", '4' },	  { "udp_diag", '4' },	 { "raw_diag", '4' },
 	{ "netlink_diag", '4' },   { "af_packet_diag", '4' }, { "tun", '4' },
@@ -68,7 +69,8 @@ struct package {
 
 static int archive_failed(struct archive *a, struct err *e)
 {
-	return err_set(e, ERR_CORRUPT, "the package cannot be read: %s", archive_error_string(a) ? archive_error_string(a) : "unknown");
+	return err_set(e, ERR_CORRUPT, "the package cannot be read: %s",
+		       archive_error_string(a) ? archive_error_string(a) : "unknown");
 }
 
 static int read_content(struct archive *a, struct str *out, struct err *e)
@@ -95,7 +97,8 @@ static int unpack_content(struct str *bytes, struct err *e)
 
 	(void)archive_read_support_filter_all(a);
 	(void)archive_read_support_format_raw(a);
-	if (archive_read_open_memory(a, bytes->bytes, bytes->length) < ARCHIVE_WARN || archive_read_next_header(a, &entry) < ARCHIVE_WARN)
+	if (archive_read_open_memory(a, bytes->bytes, bytes->length) < ARCHIVE_WARN ||
+	    archive_read_next_header(a, &entry) < ARCHIVE_WARN)
 		r = archive_failed(a, e);
 	if (r >= 0)
 		r = read_content(a, &plain, e);
@@ -330,7 +333,8 @@ static int add_modules(struct package *p, struct erofs_writer *w, struct err *e)
 			if (!m->stage || m->order != order)
 				continue;
 			own_str char *path = mem_printf("modules/%c-%02u-%s.ko", m->stage, order, m->name);
-			r = add_file(w, path, m->bytes.bytes, kernel_module_unsigned_length(m->bytes.bytes, m->bytes.length), e);
+			r = add_file(w, path, m->bytes.bytes, kernel_module_unsigned_length(m->bytes.bytes, m->bytes.length),
+				     e);
 		}
 	return r;
 }
@@ -341,7 +345,8 @@ static void unpack_kernel(struct package *p)
 	size_t offset, length;
 	struct err e;
 
-	if (!kernel_config_has(str_text(&p->config), "PVH") || !kernel_image_payload(p->kernel.bytes, p->kernel.length, &offset, &length))
+	if (!kernel_config_has(str_text(&p->config), "PVH") ||
+	    !kernel_image_payload(p->kernel.bytes, p->kernel.length, &offset, &length))
 		return;
 	str_add(&p->unpacked, p->kernel.bytes + offset, length);
 	if (unpack_content(&p->unpacked, &e) < 0 || !kernel_image_is_elf(p->unpacked.bytes, p->unpacked.length))

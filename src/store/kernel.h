@@ -3,8 +3,8 @@
 #define STORE_KERNEL_H
 
 /*
- * Kernel partitions: what a machine boots (docs/formats/kernel.md). Made from a distribution's kernel package, by a child without
- * rights; equal packages give equal partitions.
+ * Kernel partitions: what a machine boots (docs/formats/kernel.md). Made from a distribution's kernel package, by a child
+ * without rights; equal packages give equal partitions.
  */
 
 #include <stdbool.h>
@@ -15,8 +15,8 @@
 #include "base/str.h"
 
 /* Reads a Debian package of a kernel, or a tar with its boot/ and lib/modules/, from `package_fd` (a file) and writes the
- * partition to `partition_fd` (an empty file). Refused: a package without kernel, or one that lacks something that machines need
- * (ERR_UNSUPPORTED names it). */
+ * partition to `partition_fd` (an empty file). Refused: a package without kernel, or one that lacks something that machines
+ * need (ERR_UNSUPPORTED names it). */
 int kernel_build(int package_fd, int partition_fd, struct err *e) must_check;
 
 struct kernel_about {
@@ -28,7 +28,8 @@ int kernel_describe(int partition_fd, struct kernel_about *ret_about, struct err
 
 /* --- kernel_modules.c --- */
 
-/* From the section .modinfo of a 64-bit little-endian ELF file; *ret_depends: names with commas, "" for none; the caller frees. */
+/* From the section .modinfo of a 64-bit little-endian ELF file; *ret_depends: names with commas, "" for none; the caller
+ * frees. */
 int kernel_module_depends(const void *bytes, size_t length, char **ret_depends, struct err *e) must_check;
 /* Its texts "alias=...", "depends=..." and "softdep=...", each with a NUL behind it. */
 int kernel_module_infos(const void *bytes, size_t length, struct str *ret_infos, struct err *e) must_check;

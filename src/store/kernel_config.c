@@ -60,7 +60,8 @@ int kernel_check_config(const char *config, char ret_architecture[16], struct er
 		return err_set(e, ERR_UNSUPPORTED, "the kernel is for no processor that machines can have");
 	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
 		if (!has(config, needed[i].option)) {
-			(void)err_set(e, ERR_UNSUPPORTED, "the kernel was built without CONFIG_%s (%s)", needed[i].option, needed[i].why);
+			(void)err_set(e, ERR_UNSUPPORTED, "the kernel was built without CONFIG_%s (%s)", needed[i].option,
+				      needed[i].why);
 			return err_hint(e, "take the distribution's kernel for virtual machines: linux-image-cloud-amd64");
 		}
 	(void)snprintf(ret_architecture, 16, "%s", architecture);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The kernel inside a bzImage (Documentation/arch/x86/boot.rst of Linux): an ELF file that was packed. A machine that is given the ELF file
- * starts it at its PVH entry, without a boot loader that copies it and without unpacking it by an emulated processor.
+ * The kernel inside a bzImage (Documentation/arch/x86/boot.rst of Linux): an ELF file that was packed. A machine that is given
+ * the ELF file starts it at its PVH entry, without a boot loader that copies it and without unpacking it by an emulated
+ * processor.
  */
 #include <elf.h>
 #include <stdint.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Each index is a list of keys and values, written twice: as text, for busybox and for people, and as the tree that libkmod searches
- * (libkmod/libkmod-index.c of kmod): a node has the part of the key that all below it share, children by the next byte, and the values of
- * the key that ends in it; offsets have flags in their upper four bits; numbers are big-endian. The tree follows from the sorted list: what
- * the first and the last key of a range share, all of the range share.
+ * Theory. Each index is a list of keys and values, written twice: as text, for busybox and for people, and as the tree that
+ * libkmod searches (libkmod/libkmod-index.c of kmod): a node has the part of the key that all below it share, children by the
+ * next byte, and the values of the key that ends in it; offsets have flags in their upper four bits; numbers are big-endian.
+ * The tree follows from the sorted list: what the first and the last key of a range share, all of the range share.
  *
  * In modules.dep the nearest stand first and what they need behind them: modprobe loads from the end.
  */

@@ -3,8 +3,8 @@
 #define STORE_KERNEL_INDEX_H
 
 /*
- * What depmod(8) writes when a kernel package is installed: the files by which modprobe(8) finds a module by its name or by what a device or the
- * kernel calls it. Made at the import, since a kernel partition is never written again.
+ * What depmod(8) writes when a kernel package is installed: the files by which modprobe(8) finds a module by its name or by
+ * what a device or the kernel calls it. Made at the import, since a kernel partition is never written again.
  */
 
 #include <stddef.h>
@@ -21,7 +21,7 @@ struct kernel_index_module {
 
 /* `order`: modules.builtin of the package, names of files; may be empty. Called once for each file; the first error ends it. */
 typedef int kernel_index_fn(void *data, const char *name, const struct str *content, struct err *e);
-int kernel_index_write(const struct kernel_index_module *modules, size_t count, const char *builtin, kernel_index_fn *fn, void *data, struct err *e)
-	must_check;
+int kernel_index_write(const struct kernel_index_module *modules, size_t count, const char *builtin, kernel_index_fn *fn,
+		       void *data, struct err *e) must_check;
 
 #endif

@@ -31,8 +31,9 @@ static int find_info(const void *bytes, size_t length, const char **ret_info, si
 	if (length < sizeof head)
 		return cut(e);
 	memcpy(&head, bytes, sizeof head);
-	if (memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 || head.e_ident[EI_CLASS] != ELFCLASS64 || head.e_ident[EI_DATA] != ELFDATA2LSB ||
-	    head.e_shentsize != sizeof s || !section(bytes, length, &head, head.e_shstrndx, &names) || names.sh_type == SHT_NOBITS)
+	if (memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 || head.e_ident[EI_CLASS] != ELFCLASS64 ||
+	    head.e_ident[EI_DATA] != ELFDATA2LSB || head.e_shentsize != sizeof s ||
+	    !section(bytes, length, &head, head.e_shstrndx, &names) || names.sh_type == SHT_NOBITS)
 		return cut(e);
 	const char *texts = (const char *)bytes + names.sh_offset;
 	for (unsigned i = 0; i < head.e_shnum; i++) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The child reads the archive with libarchive and writes records to a pipe: a struct record, then `size_bytes` of content. This
- * side trusts neither: names are looked up, never opened; sizes are counted against what the archive's own bytes allow; content is
- * hashed as it is written to unnamed files of the session. Nothing of the archive but regular files (and links between them) counts.
+ * Theory. The child reads the archive with libarchive and writes records to a pipe: a struct record, then `size_bytes` of
+ * content. This side trusts neither: names are looked up, never opened; sizes are counted against what the archive's own bytes
+ * allow; content is hashed as it is written to unnamed files of the session. Nothing of the archive but regular files (and
+ * links between them) counts.
  */
 #include "store/layout.h"
 
@@ -235,8 +236,8 @@ static int take_record(struct reading *g, struct err *e)
 	return r < 0 ? r : 1;
 }
 
-int layout_read(struct store_session *session, int input_fd, layout_progress_fn *progress, void *data, struct layout **ret_layout,
-		struct err *e)
+int layout_read(struct store_session *session, int input_fd, layout_progress_fn *progress, void *data,
+		struct layout **ret_layout, struct err *e)
 {
 	own_layout struct layout *l = mem_alloc(sizeof *l);
 	own_fd int reading = -1, writing = -1;

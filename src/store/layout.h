@@ -3,9 +3,9 @@
 #define STORE_LAYOUT_H
 
 /*
- * An archive of an image: a tar (plain or compressed) of an OCI image layout (github.com/opencontainers/image-spec, image-layout.md)
- * or of what `docker save` writes. It is read once, as a stream, by a child without rights; its files become files of a session, each
- * with the digest that its bytes have. Names in the archive never become names of files.
+ * An archive of an image: a tar (plain or compressed) of an OCI image layout (github.com/opencontainers/image-spec,
+ * image-layout.md) or of what `docker save` writes. It is read once, as a stream, by a child without rights; its files become
+ * files of a session, each with the digest that its bytes have. Names in the archive never become names of files.
  */
 
 #include <stdint.h>
@@ -21,8 +21,8 @@ struct layout;
 
 typedef void layout_progress_fn(void *data, uint64_t done_bytes);
 /* Reads input_fd to its end. */
-int layout_read(struct store_session *session, int input_fd, layout_progress_fn *progress, void *data, struct layout **ret_layout,
-		struct err *e) must_check;
+int layout_read(struct store_session *session, int input_fd, layout_progress_fn *progress, void *data,
+		struct layout **ret_layout, struct err *e) must_check;
 void layout_free(struct layout *l);
 static inline void layout_free_at(struct layout **l)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The checksum of a chunk is over what is stored, not over what it unpacks to: these are the bytes that a disk or a wire can change,
- * they are fewer, and nothing that was changed ever reaches the decompressor. Digests of chunks are in the table, the table's is in
- * the footer, and the footer's in the manifest of the memory state: one digest stands for every byte, and can be checked in parts and in parallel.
+ * Theory. The checksum of a chunk is over what is stored, not over what it unpacks to: these are the bytes that a disk or a
+ * wire can change, they are fewer, and nothing that was changed ever reaches the decompressor. Digests of chunks are in the
+ * table, the table's is in the footer, and the footer's in the manifest of the memory state: one digest stands for every byte,
+ * and can be checked in parts and in parallel.
  *
  * Heads repeat what the table says, so that a file that was not finished tells which of its chunks are whole.
  */
@@ -71,7 +72,8 @@ int memory_pack_start_decode(const uint8_t in[MEMORY_PACK_START_BYTES], struct m
 	if (memcmp(d.bytes, in + 32, sizeof d.bytes) != 0)
 		return err_set(e, ERR_CORRUPT, "the packed memory's first bytes are not those that were written");
 	if (get(in + 8, 4) != VERSION || get(in + 12, 4) != MEMORY_PACK_CHUNK)
-		return err_set(e, ERR_UNSUPPORTED, "the packed memory is of version %" PRIu64 ", this program reads version %d", get(in + 8, 4), VERSION);
+		return err_set(e, ERR_UNSUPPORTED, "the packed memory is of version %" PRIu64 ", this program reads version %d",
+			       get(in + 8, 4), VERSION);
 	*ret_start = (struct memory_pack_start){ get(in + 16, 8), get(in + 24, 8) };
 	if (ret_start->length > MEMORY_PACK_LENGTH_MOST)
 		return err_set(e, ERR_CORRUPT, "the packed memory has an impossible length");
@@ -121,14 +123,15 @@ static bool pages_fit(const struct memory_pack_chunk *c, uint64_t length)
 	return any;
 }
 
-int memory_pack_head_decode(const uint8_t in[MEMORY_PACK_HEAD_BYTES], uint64_t length, struct memory_pack_chunk *ret_chunk, struct err *e)
+int memory_pack_head_decode(const uint8_t in[MEMORY_PACK_HEAD_BYTES], uint64_t length, struct memory_pack_chunk *ret_chunk,
+			    struct err *e)
 {
 	struct memory_pack_chunk c = { .stored = (uint32_t)get(in + 4, 4), .number = (uint32_t)get(in + 8, 4) };
 
 	memcpy(c.pages, in + 16, sizeof c.pages);
 	memcpy(c.digest.bytes, in + HEAD_HASHED, sizeof c.digest.bytes);
-	if (memcmp(in, MAGIC_CHUNK, 4) != 0 || get(in + 12, 4) != 0 || c.number >= chunks_of(length) || !pages_fit(&c, length) || c.stored == 0 ||
-	    c.stored > memory_pack_plain_bytes(&c, length))
+	if (memcmp(in, MAGIC_CHUNK, 4) != 0 || get(in + 12, 4) != 0 || c.number >= chunks_of(length) ||
+	    !pages_fit(&c, length) || c.stored == 0 || c.stored > memory_pack_plain_bytes(&c, length))
 		return err_set(e, ERR_CORRUPT, "the packed memory has a chunk that cannot be");
 	*ret_chunk = c;
 	return 0;
@@ -168,7 +171,8 @@ void memory_pack_room_done(struct memory_pack_room *r)
 	free(r->stored);
 }
 
-void memory_pack_chunk_digest(const uint8_t head[MEMORY_PACK_HEAD_BYTES], const uint8_t *stored, size_t length, struct hash *h, struct digest *ret_digest)
+void memory_pack_chunk_digest(const uint8_t head[MEMORY_PACK_HEAD_BYTES], const uint8_t *stored, size_t length, struct hash *h,
+			      struct digest *ret_digest)
 {
 	hash_add(h, head, HEAD_HASHED);
 	hash_add(h, stored, length);
@@ -186,7 +190,8 @@ int memory_pack_chunk_load(int fd, const struct memory_pack_chunk *c, uint64_t a
 	memory_pack_head_encode(c, head);
 	memory_pack_chunk_digest(head, r->stored + MEMORY_PACK_HEAD_BYTES, c->stored, r->hash, &d);
 	if (memcmp(head, r->stored, sizeof head) != 0 || !digest_eq(&d, &c->digest))
-		return err_set(e, ERR_CORRUPT, "the packed memory's chunk at %" PRIu64 " has other bytes than its checksum", at);
+		return err_set(e, ERR_CORRUPT, "the packed memory's chunk at %" PRIu64 " has other bytes than its checksum",
+			       at);
 	return 0;
 }
 
@@ -223,9 +228,9 @@ static int read_footer(struct memory_pack *p, uint8_t footer[MEMORY_PACK_FOOTER_
 		return r;
 	p->footer = (struct memory_pack_footer){ .table_at = get(footer + 8, 8), .chunks = get(footer + 16, 8) };
 	memcpy(p->footer.digest.bytes, footer + MEMORY_PACK_FOOTER_HASHED, sizeof p->footer.digest.bytes);
-	bool good = memcmp(footer, MAGIC_END, 8) == 0 && get(footer + 24, 8) == 0 && p->footer.chunks <= chunks_of(p->start.length) &&
-		    p->footer.table_at >= MEMORY_PACK_START_BYTES && p->footer.table_at <= room &&
-		    (room - p->footer.table_at) == p->footer.chunks * MEMORY_PACK_ENTRY_BYTES;
+	bool good = memcmp(footer, MAGIC_END, 8) == 0 && get(footer + 24, 8) == 0 &&
+		    p->footer.chunks <= chunks_of(p->start.length) && p->footer.table_at >= MEMORY_PACK_START_BYTES &&
+		    p->footer.table_at <= room && (room - p->footer.table_at) == p->footer.chunks * MEMORY_PACK_ENTRY_BYTES;
 	return good ? 0 : err_set(e, ERR_CORRUPT, "the packed memory is cut off, or its end is not what was written");
 }
 
@@ -238,14 +243,14 @@ static int read_entry(struct memory_pack *p, size_t i, const uint8_t entry[MEMOR
 	here->chunk.stored = (uint32_t)get(entry + 4, 4);
 	memcpy(here->chunk.digest.bytes, entry + 8, sizeof here->chunk.digest.bytes);
 	here->at = before ? before->at + MEMORY_PACK_HEAD_BYTES + before->chunk.stored : MEMORY_PACK_START_BYTES;
-	bool good = here->chunk.stored > 0 && here->chunk.stored <= MEMORY_PACK_CHUNK && here->chunk.number < chunks_of(p->start.length) &&
-		    (!before || here->chunk.number > before->chunk.number) &&
+	bool good = here->chunk.stored > 0 && here->chunk.stored <= MEMORY_PACK_CHUNK &&
+		    here->chunk.number < chunks_of(p->start.length) && (!before || here->chunk.number > before->chunk.number) &&
 		    here->at + MEMORY_PACK_HEAD_BYTES + here->chunk.stored <= p->footer.table_at;
 	return good ? 0 : err_set(e, ERR_CORRUPT, "the packed memory's table cannot be");
 }
 
-static int read_table(struct memory_pack *p, const uint8_t start[MEMORY_PACK_START_BYTES], const uint8_t footer[MEMORY_PACK_FOOTER_BYTES],
-		      struct err *e)
+static int read_table(struct memory_pack *p, const uint8_t start[MEMORY_PACK_START_BYTES],
+		      const uint8_t footer[MEMORY_PACK_FOOTER_BYTES], struct err *e)
 {
 	own_hash struct hash *h = hash_new();
 	uint8_t entry[MEMORY_PACK_ENTRY_BYTES];

@@ -3,9 +3,10 @@
 #define STORE_MEMORY_PACK_H
 
 /*
- * A packed memory file (docs/formats/memory-pack.md): chunks of 1 MiB that stand for themselves, without their pages of zeros, each a zstd frame
- * with a SHA-256, then a table of them whose digest is that of the whole. It is written and read on all processors, and goes on where it
- * was ended. A file may have come from anywhere: it is read strictly, by a process without rights (carrel-memory).
+ * A packed memory file (docs/formats/memory-pack.md): chunks of 1 MiB that stand for themselves, without their pages of zeros,
+ * each a zstd frame with a SHA-256, then a table of them whose digest is that of the whole. It is written and read on all
+ * processors, and goes on where it was ended. A file may have come from anywhere: it is read strictly, by a process without
+ * rights (carrel-memory).
  */
 
 #include <stdbool.h>
@@ -49,10 +50,12 @@ struct memory_pack_footer {
 };
 
 void memory_pack_start_encode(const struct memory_pack_start *s, uint8_t out[MEMORY_PACK_START_BYTES]);
-int memory_pack_start_decode(const uint8_t in[MEMORY_PACK_START_BYTES], struct memory_pack_start *ret_start, struct err *e) must_check;
+int memory_pack_start_decode(const uint8_t in[MEMORY_PACK_START_BYTES], struct memory_pack_start *ret_start,
+			     struct err *e) must_check;
 void memory_pack_head_encode(const struct memory_pack_chunk *c, uint8_t out[MEMORY_PACK_HEAD_BYTES]);
 /* Strict, for a file of this length: ERR_CORRUPT. */
-int memory_pack_head_decode(const uint8_t in[MEMORY_PACK_HEAD_BYTES], uint64_t length, struct memory_pack_chunk *ret_chunk, struct err *e) must_check;
+int memory_pack_head_decode(const uint8_t in[MEMORY_PACK_HEAD_BYTES], uint64_t length, struct memory_pack_chunk *ret_chunk,
+			    struct err *e) must_check;
 /* Of the pages that are there; the file's last page may be shorter. */
 uint32_t memory_pack_plain_bytes(const struct memory_pack_chunk *c, uint64_t length);
 
@@ -72,13 +75,15 @@ struct memory_pack_how {
 	unsigned threads;
 };
 /* Packs `from`, whose bytes nobody changes, into `to`, which is empty or was begun by an earlier call, and syncs it. */
-int memory_pack_write(int from, int to, const struct memory_pack_how *how, struct memory_pack_made *ret_made, struct err *e) must_check;
+int memory_pack_write(int from, int to, const struct memory_pack_how *how, struct memory_pack_made *ret_made,
+		      struct err *e) must_check;
 
 /* --- reading --- */
 
 struct memory_pack;
 
-int memory_pack_open(int fd, struct memory_pack **ret_pack, struct err *e) must_check; /* checks start, table and footer; fd stays the caller's */
+/* checks start, table and footer; fd stays the caller's */
+int memory_pack_open(int fd, struct memory_pack **ret_pack, struct err *e) must_check;
 void memory_pack_free(struct memory_pack *p);
 static inline void memory_pack_free_at(struct memory_pack **p)
 {
@@ -106,7 +111,8 @@ void memory_pack_room_done(struct memory_pack_room *r);
 void memory_pack_chunk_digest(const uint8_t head[MEMORY_PACK_HEAD_BYTES], const uint8_t *stored, size_t length, struct hash *h,
 			      struct digest *ret_digest);
 /* Head and stored bytes at `at` are what `c` says and have its checksum; afterwards they are in r->stored. */
-int memory_pack_chunk_load(int fd, const struct memory_pack_chunk *c, uint64_t at, struct memory_pack_room *r, struct err *e) must_check;
+int memory_pack_chunk_load(int fd, const struct memory_pack_chunk *c, uint64_t at, struct memory_pack_room *r,
+			   struct err *e) must_check;
 void memory_pack_entry_encode(const struct memory_pack_chunk *c, uint8_t out[MEMORY_PACK_ENTRY_BYTES]);
 /* All but the digest, which is of start, table and these first bytes. */
 #define MEMORY_PACK_FOOTER_HASHED 32

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Each thread takes the next chunk of the file, compresses it, waits until the chunks before it have got their places, and writes.
- * So chunks are in order, and writing is as parallel as compressing; what a killed writer leaves may have gaps near its end, and is cut at the
- * first chunk that is not whole.
+ * Theory. Each thread takes the next chunk of the file, compresses it, waits until the chunks before it have got their places,
+ * and writes. So chunks are in order, and writing is as parallel as compressing; what a killed writer leaves may have gaps near
+ * its end, and is cut at the first chunk that is not whole.
  *
  * Each chunk is on its way to the disk while others are compressed, so the sync at the end finds little left.
  */
@@ -72,7 +72,8 @@ static void compress(const struct writing *j, struct memory_pack_room *room, siz
 
 	if (!room->compress)
 		room->compress = ZSTD_createCCtx();
-	size_t n = ZSTD_compressCCtx(room->compress, stored, ZSTD_compressBound(MEMORY_PACK_CHUNK), room->plain, bytes, j->how->level);
+	size_t n = ZSTD_compressCCtx(room->compress, stored, ZSTD_compressBound(MEMORY_PACK_CHUNK), room->plain, bytes,
+				     j->how->level);
 	if (ZSTD_isError(n) || n >= bytes)
 		memcpy(stored, room->plain, n = bytes);
 	c->stored = (uint32_t)n;
@@ -90,7 +91,8 @@ static int make_chunk(struct writing *j, size_t number, struct memory_pack_room 
 
 	if ((is_there && !j->how->sparse) || sparse_in_hole(j->from, (uint64_t)number * MEMORY_PACK_CHUNK, MEMORY_PACK_CHUNK))
 		return 0;
-	int r = fs_pread_all(j->from, room->plain, length, (uint64_t)number * MEMORY_PACK_CHUNK, NAME, e), fault = fault_point("memory.chunk");
+	int r = fs_pread_all(j->from, room->plain, length, (uint64_t)number * MEMORY_PACK_CHUNK, NAME, e),
+	    fault = fault_point("memory.chunk");
 	if (r < 0 || fault)
 		return r < 0 ? r : err_errno(e, fault, "read the memory");
 	if (j->how->sparse)
@@ -112,8 +114,8 @@ static void fail(struct writing *j, const struct err *why)
 	(void)pthread_cond_broadcast(&j->turned);
 }
 
-/* The place of a chunk that comes to so many bytes. Called and returns with the lock held. False: one before it failed and has none, and
- * nothing may stand where it is missing: who goes on would take it for zeros. */
+/* The place of a chunk that comes to so many bytes. Called and returns with the lock held. False: one before it failed and has
+ * none, and nothing may stand where it is missing: who goes on would take it for zeros. */
 static bool take_place(struct writing *j, size_t number, size_t bytes, uint64_t *ret_at)
 {
 	while (j->turn != number && !j->failed)
@@ -167,9 +169,11 @@ static int go_on(struct writing *j, const uint8_t start[MEMORY_PACK_START_BYTES]
 
 	j->at = MEMORY_PACK_START_BYTES;
 	memory_pack_room_init(&room);
-	bool ours = fs_pread_all(j->to, bytes, MEMORY_PACK_START_BYTES, 0, NAME, NULL) == 0 && memcmp(bytes, start, MEMORY_PACK_START_BYTES) == 0;
-	while (ours && fs_pread_all(j->to, bytes, sizeof bytes, j->at, NAME, NULL) == 0 && memory_pack_head_decode(bytes, j->length, &c, NULL) == 0 &&
-	       c.number >= j->first && memory_pack_chunk_load(j->to, &c, j->at, &room, NULL) == 0) {
+	bool ours = fs_pread_all(j->to, bytes, MEMORY_PACK_START_BYTES, 0, NAME, NULL) == 0 &&
+		    memcmp(bytes, start, MEMORY_PACK_START_BYTES) == 0;
+	while (ours && fs_pread_all(j->to, bytes, sizeof bytes, j->at, NAME, NULL) == 0 &&
+	       memory_pack_head_decode(bytes, j->length, &c, NULL) == 0 && c.number >= j->first &&
+	       memory_pack_chunk_load(j->to, &c, j->at, &room, NULL) == 0) {
 		j->chunks[c.number] = c;
 		j->first = (uint64_t)c.number + 1;
 		j->at += MEMORY_PACK_HEAD_BYTES + c.stored;
@@ -181,7 +185,8 @@ static int go_on(struct writing *j, const uint8_t start[MEMORY_PACK_START_BYTES]
 	return ours ? 0 : fs_pwrite_all(j->to, start, MEMORY_PACK_START_BYTES, 0, NAME, e);
 }
 
-static int write_table(struct writing *j, const uint8_t start[MEMORY_PACK_START_BYTES], struct memory_pack_made *made, struct err *e)
+static int write_table(struct writing *j, const uint8_t start[MEMORY_PACK_START_BYTES], struct memory_pack_made *made,
+		       struct err *e)
 {
 	struct memory_pack_footer footer = { .table_at = j->at };
 	own_str uint8_t *table = mem_alloc(j->count * MEMORY_PACK_ENTRY_BYTES + MEMORY_PACK_FOOTER_BYTES);
@@ -210,7 +215,8 @@ static int write_all(struct writing *j, struct err *e)
 	pthread_t started[THREADS_MOST];
 	unsigned count = 0;
 
-	while (count + 1 < j->how->threads && count < THREADS_MOST && pthread_create(&started[count], NULL, write_chunks, j) == 0)
+	while (count + 1 < j->how->threads && count < THREADS_MOST &&
+	       pthread_create(&started[count], NULL, write_chunks, j) == 0)
 		count++;
 	(void)write_chunks(j);
 	while (count > 0)
@@ -224,7 +230,8 @@ static int write_all(struct writing *j, struct err *e)
 
 int memory_pack_write(int from, int to, const struct memory_pack_how *how, struct memory_pack_made *ret_made, struct err *e)
 {
-	struct writing j = { .from = from, .to = to, .how = how, .lock = PTHREAD_MUTEX_INITIALIZER, .turned = PTHREAD_COND_INITIALIZER };
+	struct writing j = { .from = from, .to = to, .how = how, .lock = PTHREAD_MUTEX_INITIALIZER,
+			     .turned = PTHREAD_COND_INITIALIZER };
 	uint8_t start[MEMORY_PACK_START_BYTES];
 	struct memory_pack_made made = { 0 };
 	struct stat st;

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. An entry per partition, under one lock; the thread that mounts one marks it busy and lets the lock go, so
- * different partitions are staged side by side and the same one once. The mount points are the memory: after a restart the table
- * is filled from mountinfo.
+ * Theory of operation. An entry per partition, under one lock; the thread that mounts one marks it busy and lets the lock go,
+ * so different partitions are staged side by side and the same one once. The mount points are the memory: after a restart the
+ * table is filled from mountinfo.
  *
  * The verified mark is the attribute trusted.carrel.sha256 on the file. `trusted.` attributes are visible to root only and need
- * CAP_SYS_ADMIN; the owner of the folder may rename or replace files, which is why the mark names the digest and is read from the
- * descriptor that is mounted. On a file system without such attributes a partition is hashed for each mount.
+ * CAP_SYS_ADMIN; the owner of the folder may rename or replace files, which is why the mark names the digest and is read from
+ * the descriptor that is mounted. On a file system without such attributes a partition is hashed for each mount.
  *
- * The file is mounted by way of /proc/self/fd/N. Kernels before 6.12 want a block device: the loop device clears itself when the
- * mount is gone (LO_FLAGS_AUTOCLEAR), and holds no path either.
+ * The file is mounted by way of /proc/self/fd/N. Kernels before 6.12 want a block device: the loop device clears itself when
+ * the mount is gone (LO_FLAGS_AUTOCLEAR), and holds no path either.
  */
 #include "store/mount.h"
 
@@ -123,8 +123,8 @@ static int verify(int fd, const struct digest *d, void (*progress)(void *, uint6
 	return 0;
 }
 
-int mount_take_over(const char *store, const struct digest *d, void (*progress)(void *, uint64_t, uint64_t), void *data, int *ret_fd,
-		    struct err *e)
+int mount_take_over(const char *store, const struct digest *d, void (*progress)(void *, uint64_t, uint64_t), void *data,
+		    int *ret_fd, struct err *e)
 {
 	char hex[DIGEST_HEX_SIZE];
 	own_str char *path = mem_printf("%s/partitions/sha256/%s", store, digest_hex(d, hex));
@@ -276,8 +276,8 @@ static void drop(struct mounts *m, struct entry *gone)
 	free(gone);
 }
 
-int mount_ref(struct mounts *m, const struct digest *d, void (*progress)(void *, uint64_t, uint64_t), void *data, char **ret_path,
-	      struct err *e)
+int mount_ref(struct mounts *m, const struct digest *d, void (*progress)(void *, uint64_t, uint64_t), void *data,
+	      char **ret_path, struct err *e)
 {
 	char hex[DIGEST_HEX_SIZE];
 	int r = 0;

@@ -5,8 +5,8 @@
 /*
  * Partitions of one host, mounted once each at FOLDER/HEX, read-only, whoever uses them: so the page cache holds each once.
  *
- * A partition file is written by a process without privileges. Before the kernel sees it, it is taken over: it becomes root's and
- * read-only, must have no writer left, and its SHA-256 is compared with its name once; that it was is kept in an extended
+ * A partition file is written by a process without privileges. Before the kernel sees it, it is taken over: it becomes root's
+ * and read-only, must have no writer left, and its SHA-256 is compared with its name once; that it was is kept in an extended
  * attribute that only root can set. What is mounted is the open file that was checked, not a path.
  *
  * Users are counted by mount_ref and mount_unref; a partition without users stays mounted until mount_idle finds it idle.
@@ -21,15 +21,17 @@
 
 struct mounts;
 
-/* How a partition's file gets under the mount: MOUNT_AUTO takes what the kernel can (files since Linux 6.12, else a loop device). */
+/* How a partition's file gets under the mount: MOUNT_AUTO takes what the kernel can (files since Linux 6.12, else a loop
+ * device). */
 enum mount_how { MOUNT_AUTO, MOUNT_FILE, MOUNT_LOOP };
 
 /* `store` has partitions/sha256/HEX. Mounts found in `folder` are adopted, without users; leftovers are removed. */
-int mounts_open(const char *store, const char *folder, enum mount_how how, struct mounts **ret_mounts, struct err *e) must_check;
+int mounts_open(const char *store, const char *folder, enum mount_how how, struct mounts **ret_mounts,
+		struct err *e) must_check;
 void mounts_free(struct mounts *m); /* leaves the mounts */
 
-/* One more user; mounts it when it is not. *ret_path (may be NULL) is the mount point, the caller's to free. Hashing a partition
- * that was never used here takes as long as reading it; progress may be NULL and gets bytes. */
+/* One more user; mounts it when it is not. *ret_path (may be NULL) is the mount point, the caller's to free. Hashing a
+ * partition that was never used here takes as long as reading it; progress may be NULL and gets bytes. */
 int mount_ref(struct mounts *m, const struct digest *d, void (*progress)(void *data, uint64_t done, uint64_t total), void *data,
 	      char **ret_path, struct err *e) must_check;
 void mount_unref(struct mounts *m, const struct digest *d);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. OCI demands that unknown keys are ignored, so the shapes are open. Bytes go through jansson first, which refuses what is not
- * JSON (a YAML reader alone would take more), and are then decoded by the field tables. A document that is manifest and index at once
- * is refused: readers that disagree about its kind could be shown two different images under one digest (CVE-2021-41190).
+ * Theory. OCI demands that unknown keys are ignored, so the shapes are open. Bytes go through jansson first, which refuses what
+ * is not JSON (a YAML reader alone would take more), and are then decoded by the field tables. A document that is manifest and
+ * index at once is refused: readers that disagree about its kind could be shown two different images under one digest
+ * (CVE-2021-41190).
  */
 #include "store/oci.h"
 
@@ -42,8 +43,8 @@ static const struct field descriptor_fields[] = {
 	{ "annotations", FIELD_PAIRS, D(annotations), "annotations" },
 	{ 0 },
 };
-static const struct shape descriptor_shape = { "oci-descriptor", sizeof(struct oci_descriptor), descriptor_fields, "OCI descriptor.",
-					       .open = true };
+static const struct shape descriptor_shape = { "oci-descriptor", sizeof(struct oci_descriptor), descriptor_fields,
+					       "OCI descriptor.", .open = true };
 
 #define M(member) offsetof(struct oci_document, member)
 static const struct field document_fields[] = {
@@ -55,8 +56,8 @@ static const struct field document_fields[] = {
 	{ "annotations", FIELD_PAIRS, M(annotations), "annotations" },
 	{ 0 },
 };
-const struct shape oci_document_shape = { "oci-document", sizeof(struct oci_document), document_fields, "OCI manifest or index.",
-					  .open = true };
+const struct shape oci_document_shape = { "oci-document", sizeof(struct oci_document), document_fields,
+					  "OCI manifest or index.", .open = true };
 
 #define F(member) offsetof(struct oci_rootfs, member)
 static const struct field rootfs_fields[] = {
@@ -64,7 +65,8 @@ static const struct field rootfs_fields[] = {
 	{ "diff_ids", FIELD_TEXTS, F(diff_ids), "digests of the plain layers", .max = OCI_LAYERS_MOST, .check = check_digest },
 	{ 0 },
 };
-static const struct shape rootfs_shape = { "oci-rootfs", sizeof(struct oci_rootfs), rootfs_fields, "OCI rootfs.", .open = true };
+static const struct shape rootfs_shape = { "oci-rootfs", sizeof(struct oci_rootfs), rootfs_fields, "OCI rootfs.",
+					   .open = true };
 
 #define C(member) offsetof(struct oci_config, member)
 static const struct field config_fields[] = {
@@ -88,10 +90,12 @@ static const struct field saved_image_fields[] = {
 static const struct shape saved_image_shape = { "docker-saved-image", sizeof(struct oci_saved_image), saved_image_fields,
 						"One image of docker save.", .open = true };
 static const struct field saved_fields[] = {
-	{ "images", FIELD_OBJECTS, offsetof(struct oci_saved, images), "images", .required = true, .shape = &saved_image_shape },
+	{ "images", FIELD_OBJECTS, offsetof(struct oci_saved, images), "images", .required = true,
+	  .shape = &saved_image_shape },
 	{ 0 },
 };
-const struct shape oci_saved_shape = { "docker-saved", sizeof(struct oci_saved), saved_fields, "manifest.json of docker save." };
+const struct shape oci_saved_shape = { "docker-saved", sizeof(struct oci_saved), saved_fields,
+				       "manifest.json of docker save." };
 
 /* --- reading --- */
 
@@ -116,13 +120,15 @@ static int decode_loaded(json_t *json, const char *source, const struct shape *s
 	own_doc struct doc *d = NULL;
 	own_str char *text = json_dumps(json, JSON_COMPACT);
 
-	int r = text ? doc_parse(text, strlen(text), source, &limits, &d, e) : err_set(e, ERR_CORRUPT, "%s is not UTF-8 text", source);
+	int r = text ? doc_parse(text, strlen(text), source, &limits, &d, e) :
+		       err_set(e, ERR_CORRUPT, "%s is not UTF-8 text", source);
 	if (r == 0)
 		r = decode(d, shape, source, ret_value, e);
 	return r;
 }
 
-static int parse(const char *bytes, size_t length, const char *source, const struct shape *shape, void *ret_value, struct err *e)
+static int parse(const char *bytes, size_t length, const char *source, const struct shape *shape, void *ret_value,
+		 struct err *e)
 {
 	json_t *json = load(bytes, length, source, e);
 	int r = json ? decode_loaded(json, source, shape, ret_value, e) : -EBADMSG;
@@ -138,13 +144,15 @@ static int check_document(const struct oci_document *d, const char *source, stru
 		return err_hint(e, "push the image again with a newer tool: docker, podman or skopeo write schema 2 and OCI");
 	}
 	if (d->schema != 2)
-		return err_set(e, ERR_UNSUPPORTED, "%s has schemaVersion %llu, 2 is known", source, (unsigned long long)d->schema);
+		return err_set(e, ERR_UNSUPPORTED, "%s has schemaVersion %llu, 2 is known", source,
+			       (unsigned long long)d->schema);
 	if (d->config && d->manifests.items)
 		return err_set(e, ERR_CORRUPT, "%s is a manifest and an index at once", source);
 	if (!d->config && d->layers.items)
 		return err_set(e, ERR_CORRUPT, "%s has layers but no configuration", source);
 	bool index = d->media_type && (str_eq(d->media_type, MEDIA_OCI_INDEX) || str_eq(d->media_type, MEDIA_DOCKER_INDEX));
-	bool manifest = d->media_type && (str_eq(d->media_type, MEDIA_OCI_MANIFEST) || str_eq(d->media_type, MEDIA_DOCKER_MANIFEST));
+	bool manifest = d->media_type &&
+			(str_eq(d->media_type, MEDIA_OCI_MANIFEST) || str_eq(d->media_type, MEDIA_DOCKER_MANIFEST));
 	if (d->media_type && !index && !manifest)
 		return err_set(e, ERR_UNSUPPORTED, "%s has the media type %.100s, which is no image", source, d->media_type);
 	if ((index && d->config) || (manifest && !d->config))
@@ -244,7 +252,8 @@ static int none_for(const struct oci_document *index, const char *architecture, 
 	return err_hint(e, "there are: %s", all.length ? all.bytes : "none");
 }
 
-int oci_select(const struct oci_document *index, const char *architecture, const struct oci_descriptor **ret_chosen, struct err *e)
+int oci_select(const struct oci_document *index, const char *architecture, const struct oci_descriptor **ret_chosen,
+	       struct err *e)
 {
 	const struct oci_descriptor *m = index->manifests.items, *best = NULL;
 	int best_rank = 0;
@@ -337,8 +346,10 @@ int oci_layer_kind(const struct oci_descriptor *layer, enum oci_layer_kind *ret_
 			return 0;
 		}
 	}
-	(void)err_set(e, ERR_UNSUPPORTED, "a layer has the media type '%.120s', which is no layer of a file system", layer->media_type);
-	return err_hint(e, "foreign (nondistributable) and encrypted layers and artifacts that are no images cannot be imported");
+	(void)err_set(e, ERR_UNSUPPORTED, "a layer has the media type '%.120s', which is no layer of a file system",
+		      layer->media_type);
+	return err_hint(e,
+			"foreign (nondistributable) and encrypted layers and artifacts that are no images cannot be imported");
 }
 
 /* --- writing --- */
@@ -373,7 +384,8 @@ char *oci_write_config(const char *architecture, const struct image_run *run, co
 static json_t *descriptor(const char *media_type, const struct digest *d, uint64_t size_bytes)
 {
 	char text[DIGEST_TEXT_SIZE];
-	return json_pack("{s:s,s:s,s:I}", "mediaType", media_type, "digest", digest_text(d, text), "size", (json_int_t)size_bytes);
+	return json_pack("{s:s,s:s,s:I}", "mediaType", media_type, "digest", digest_text(d, text), "size",
+			 (json_int_t)size_bytes);
 }
 
 #define MACHINE_PREFIX "vnd.carrel.machine."
@@ -387,7 +399,8 @@ int oci_read_machine(const struct pairs *annotations, struct image_machine *ret_
 		if (!str_starts(key, MACHINE_PREFIX))
 			continue;
 		json_t *value = json_loads(text, JSON_DECODE_ANY, NULL);
-		(void)json_object_set_new(fields, key + strlen(MACHINE_PREFIX), json_is_number(value) ? json_incref(value) : json_string(text));
+		(void)json_object_set_new(fields, key + strlen(MACHINE_PREFIX),
+					  json_is_number(value) ? json_incref(value) : json_string(text));
 		json_decref(value);
 	}
 	own_str char *text = dump(fields);
@@ -402,7 +415,8 @@ static json_t *machine_annotations(const struct image_machine *machine)
 
 	json_object_foreach(fields, key, value) {
 		own_str char *name = mem_printf(MACHINE_PREFIX "%s", key);
-		own_str char *text = json_is_string(value) ? mem_strdup(json_string_value(value)) : json_dumps(value, JSON_ENCODE_ANY);
+		own_str char *text = json_is_string(value) ? mem_strdup(json_string_value(value)) :
+							     json_dumps(value, JSON_ENCODE_ANY);
 		(void)json_object_set_new(annotations, name, json_string(text));
 	}
 	json_decref(fields);

@@ -3,9 +3,9 @@
 #define STORE_OCI_H
 
 /*
- * The documents of OCI images (github.com/opencontainers/image-spec v1.1: manifest.md, image-index.md, config.md) and of Docker's
- * schema 2, as far as Carrel reads and writes them. Pure: bytes in, structs out. Bytes from outside are given to oci_parse_* only in
- * a child without rights (oci_reader.h).
+ * The documents of OCI images (github.com/opencontainers/image-spec v1.1: manifest.md, image-index.md, config.md) and of
+ * Docker's schema 2, as far as Carrel reads and writes them. Pure: bytes in, structs out. Bytes from outside are given to
+ * oci_parse_* only in a child without rights (oci_reader.h).
  */
 
 #include "base/decode.h"
@@ -64,18 +64,23 @@ struct oci_saved {
 extern const struct shape oci_document_shape, oci_config_shape, oci_saved_shape;
 
 /* `source` names the bytes in errors. Done with shape_done(). */
-int oci_parse_document(const char *bytes, size_t length, const char *source, struct oci_document *ret_document, struct err *e) must_check;
-int oci_parse_config(const char *bytes, size_t length, const char *source, struct oci_config *ret_config, struct err *e) must_check;
-int oci_parse_saved(const char *bytes, size_t length, const char *source, struct oci_saved *ret_saved, struct err *e) must_check;
+int oci_parse_document(const char *bytes, size_t length, const char *source, struct oci_document *ret_document,
+		       struct err *e) must_check;
+int oci_parse_config(const char *bytes, size_t length, const char *source, struct oci_config *ret_config,
+		     struct err *e) must_check;
+int oci_parse_saved(const char *bytes, size_t length, const char *source, struct oci_saved *ret_saved,
+		    struct err *e) must_check;
 
 static inline bool oci_is_index(const struct oci_document *d) { return d->config == NULL; }
 
 /* "amd64", or "arm/v7" with a variant. This machine's, as OCI names it. */
 const char *oci_machine_architecture(void);
 /* The manifest of an index for linux and `architecture` ("arm64", "arm/v7"). The refusal lists what there is. */
-int oci_select(const struct oci_document *index, const char *architecture, const struct oci_descriptor **ret_chosen, struct err *e) must_check;
+int oci_select(const struct oci_document *index, const char *architecture, const struct oci_descriptor **ret_chosen,
+	       struct err *e) must_check;
 /* The manifest of a layout's index that is tagged `tag`; without a tag the only one. */
-int oci_select_tag(const struct oci_document *index, const char *tag, const struct oci_descriptor **ret_chosen, struct err *e) must_check;
+int oci_select_tag(const struct oci_document *index, const char *tag, const struct oci_descriptor **ret_chosen,
+		   struct err *e) must_check;
 
 enum oci_layer_kind { OCI_LAYER_TAR, OCI_LAYER_PARTITION, OCI_LAYER_DISK };
 /* Compression is not told here: the bytes tell it. Layers that are no part of a file system are refused. */
@@ -91,7 +96,8 @@ struct oci_layer {
 	uint64_t size_bytes;
 };
 /* The one with this tag (NULL: the only one) of what `docker save` wrote. */
-int oci_choose_saved(const struct oci_saved *saved, const char *tag, const struct oci_saved_image **ret_image, struct err *e) must_check;
+int oci_choose_saved(const struct oci_saved *saved, const char *tag, const struct oci_saved_image **ret_image,
+		     struct err *e) must_check;
 /* What annotations of a manifest say of it; nothing: all zeros. */
 int oci_read_machine(const struct pairs *annotations, struct image_machine *ret_machine, struct err *e) must_check;
 /* `machine` (NULL: none) becomes annotations. */

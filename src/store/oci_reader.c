@@ -46,7 +46,8 @@ static int digest_document(void *data, int output_fd, struct err *e)
 	own_str char *text = json_dumps(json, JSON_COMPACT);
 	json_decref(json);
 	shape_done(t->shape, value);
-	return text ? fs_write_all(output_fd, text, strlen(text), e) : err_set(e, ERR_CORRUPT, "%s is not UTF-8 text", t->source);
+	return text ? fs_write_all(output_fd, text, strlen(text), e) :
+		      err_set(e, ERR_CORRUPT, "%s is not UTF-8 text", t->source);
 }
 
 /* What the child says is parsed by the same code, so it is no more trusted than the bytes were: but it can only be smaller. */

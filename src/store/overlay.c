@@ -78,8 +78,8 @@ int overlay_make(const char *path, uint64_t disk_bytes, struct err *e)
 	own_str char *unfinished = mem_printf("%s.new", path);
 
 	if (disk_bytes > DISK_BYTES_MOST)
-		return err_set(e, ERR_TOO_LARGE, "a disk of %llu bytes, at most %llu are possible", (unsigned long long)disk_bytes,
-			       (unsigned long long)DISK_BYTES_MOST);
+		return err_set(e, ERR_TOO_LARGE, "a disk of %llu bytes, at most %llu are possible",
+			       (unsigned long long)disk_bytes, (unsigned long long)DISK_BYTES_MOST);
 	if (access(path, F_OK) == 0)
 		return 0;
 	own_fd int fd = open(unfinished, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -132,7 +132,8 @@ int overlay_grow(const char *path, uint64_t disk_bytes, struct err *e)
 	if (r < 0)
 		return r;
 	if (disk_bytes < bytes || disk_bytes > DISK_BYTES_MOST)
-		return err_set(e, ERR_INVALID, "a disk of %llu bytes cannot become one of %llu", (unsigned long long)bytes, (unsigned long long)disk_bytes);
+		return err_set(e, ERR_INVALID, "a disk of %llu bytes cannot become one of %llu", (unsigned long long)bytes,
+			       (unsigned long long)disk_bytes);
 	put64(text, disk_bytes);
 	r = put_at(fd, text, sizeof text, SIZE_AT, e);
 	return r == 0 && fdatasync(fd) < 0 ? err_errno(e, errno, "write %s", path) : r;

@@ -3,9 +3,10 @@
 #define STORE_OVERLAY_H
 
 /*
- * The disk that a workspace has on top of a raw partition: a qcow2 (QEMU, docs/interop/qcow2.txt, version 3) that holds what was written.
- * It names no backing file - whoever opens it says what lies below - and its first table has room for the largest disk, so that a disk
- * grows by one number. QEMU writes it, so after the first run nothing in it is believed (store/disk.h reads it).
+ * The disk that a workspace has on top of a raw partition: a qcow2 (QEMU, docs/interop/qcow2.txt, version 3) that holds what
+ * was written. It names no backing file - whoever opens it says what lies below - and its first table has room for the largest
+ * disk, so that a disk grows by one number. QEMU writes it, so after the first run nothing in it is believed (store/disk.h
+ * reads it).
  */
 
 #include <stdint.h>

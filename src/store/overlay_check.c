@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory (QEMU, docs/interop/qcow2.txt, version 3). A cluster is the header, part of the table of reference counts, a block of counts, part of the
- * first table, a second table, or the guest's. A map with a bit for each cluster of the file finds those that are two of these: written
- * by the guest, such a one would change what QEMU believes of the file. What is used must have the count one; what is counted and not used was lost
- * by a QEMU that was killed, and costs only room.
+ * Theory (QEMU, docs/interop/qcow2.txt, version 3). A cluster is the header, part of the table of reference counts, a block of
+ * counts, part of the first table, a second table, or the guest's. A map with a bit for each cluster of the file finds those
+ * that are two of these: written by the guest, such a one would change what QEMU believes of the file. What is used must have
+ * the count one; what is counted and not used was lost by a QEMU that was killed, and costs only room.
  */
 #include "store/overlay_check.h"
 
@@ -97,7 +97,9 @@ static int check_extensions(const struct check *c, uint64_t at, struct err *e)
 		if (r < 0 || be32(x) == 0)
 			return r;
 		if (be32(x) != FEATURE_NAMES || be32(x + 4) > CLUSTER - at - sizeof x)
-			return err_set(e, ERR_UNSUPPORTED, "the disk's header has an extension (%#x) that a workspace's own disk never has", be32(x));
+			return err_set(e, ERR_UNSUPPORTED,
+				       "the disk's header has an extension (%#x) that a workspace's own disk never has",
+				       be32(x));
 		at += sizeof x + (be32(x + 4) + UINT64_C(7)) / 8 * 8;
 	}
 	return 0;
@@ -125,10 +127,13 @@ static int check_header(struct check *c, uint64_t base_bytes, struct err *e)
 	c->counts_at = be64(h + 48);
 	c->counts_clusters = be32(h + 56);
 	if (c->disk_bytes > DISK_BYTES_MOST || c->disk_bytes % 512 || c->disk_bytes < base_bytes)
-		return err_set(e, ERR_CORRUPT, "the disk says that it has %" PRIu64 " bytes, and what lies below has %" PRIu64, c->disk_bytes, base_bytes);
-	uint64_t needed = (c->disk_bytes + ENTRIES * CLUSTER - 1) / (ENTRIES * CLUSTER), most = DISK_BYTES_MOST / (ENTRIES * CLUSTER);
+		return err_set(e, ERR_CORRUPT, "the disk says that it has %" PRIu64 " bytes, and what lies below has %" PRIu64,
+			       c->disk_bytes, base_bytes);
+	uint64_t needed = (c->disk_bytes + ENTRIES * CLUSTER - 1) / (ENTRIES * CLUSTER),
+		 most = DISK_BYTES_MOST / (ENTRIES * CLUSTER);
 	if (c->l1_entries < needed || c->l1_entries > most || c->counts_clusters == 0 || c->counts_clusters > COUNT_TABLE_MOST)
-		return err_set(e, ERR_CORRUPT, "the disk's first table has %" PRIu64 " entries, it needs %" PRIu64, c->l1_entries, needed);
+		return err_set(e, ERR_CORRUPT, "the disk's first table has %" PRIu64 " entries, it needs %" PRIu64,
+			       c->l1_entries, needed);
 	return 0;
 }
 
@@ -141,7 +146,8 @@ static int use(struct check *c, uint64_t at, const char *what, struct err *e)
 	if (at % CLUSTER || number >= c->clusters)
 		return err_set(e, ERR_CORRUPT, "the disk has %s at byte %" PRIu64 ", where no cluster of it begins", what, at);
 	if (c->used[number / 8] & 1U << number % 8)
-		return err_set(e, ERR_CORRUPT, "the disk has %s at byte %" PRIu64 ", which is used for something else as well", what, at);
+		return err_set(e, ERR_CORRUPT, "the disk has %s at byte %" PRIu64 ", which is used for something else as well",
+			       what, at);
 	c->used[number / 8] |= (uint8_t)(1U << number % 8);
 	return 0;
 }
@@ -228,7 +234,8 @@ static int check_count(struct check *c, uint64_t number, struct err *e)
 	}
 	if (c->count_blocks[block] && at[0] == 0 && at[1] == 1)
 		return 0;
-	return err_set(e, ERR_CORRUPT, "the disk's cluster at byte %" PRIu64 " is used once and counted otherwise", number * CLUSTER);
+	return err_set(e, ERR_CORRUPT, "the disk's cluster at byte %" PRIu64 " is used once and counted otherwise",
+		       number * CLUSTER);
 }
 
 static int check_counts(struct check *c, struct err *e)

@@ -31,8 +31,8 @@ struct registry {
 	struct fetch *fetch;
 };
 
-int registry_open(const struct registry_reference *reference, const char *user, const char *password, struct registry **ret_registry,
-		  struct err *e)
+int registry_open(const struct registry_reference *reference, const char *user, const char *password,
+		  struct registry **ret_registry, struct err *e)
 {
 	struct fetch_server server = { .user = user, .password = password };
 	struct fetch *fetch;
@@ -139,7 +139,8 @@ static int check_manifest_type(const char *media_type, struct err *e)
 	if (manifest_type(media_type))
 		return 0;
 	if (str_starts(media_type, "application/vnd.docker.distribution.manifest.v1"))
-		return err_set(e, ERR_UNSUPPORTED, "the registry has only the old schema 1 of this image, which has no digests of its layers");
+		return err_set(e, ERR_UNSUPPORTED,
+			       "the registry has only the old schema 1 of this image, which has no digests of its layers");
 	(void)err_set(e, ERR_UNSUPPORTED, "the registry answers with '%.100s', which is no image manifest", media_type);
 	return err_hint(e, "is the address that of a registry, and is this an image?");
 }
@@ -177,7 +178,8 @@ static void blob_path(const struct registry *r, const struct digest *d, struct f
 	(void)snprintf(request->path, sizeof request->path, "/v2/%s/blobs/%s", r->reference.repository, digest_text(d, text));
 }
 
-int registry_document(struct registry *r, const struct digest *wanted, uint64_t size_bytes, struct str *ret_bytes, struct err *e)
+int registry_document(struct registry *r, const struct digest *wanted, uint64_t size_bytes, struct str *ret_bytes,
+		      struct err *e)
 {
 	struct fetch_request request = { .most_bytes = size_bytes, .exact = true };
 	struct document d = { 0 };
@@ -272,8 +274,8 @@ static int blob_complete(struct registry *r, struct blob *b, const struct digest
 	if (result < 0)
 		return result;
 	if (b->have_bytes != size_bytes)
-		return err_set(e, ERR_CORRUPT, "the registry sent %llu bytes, the manifest says %llu", (unsigned long long)b->have_bytes,
-			       (unsigned long long)size_bytes);
+		return err_set(e, ERR_CORRUPT, "the registry sent %llu bytes, the manifest says %llu",
+			       (unsigned long long)b->have_bytes, (unsigned long long)size_bytes);
 	struct digest got = hash_end(b->hash);
 	result = check_digest("a layer", wanted, &got, e);
 	if (result < 0 && blob_restart(b, NULL) < 0)
@@ -295,5 +297,7 @@ int registry_blob(struct registry *r, const struct digest *wanted, uint64_t size
 	/* what an earlier import left may have been damaged since: once more, from the first byte */
 	if (result == -EBADMSG && resumed && (result = blob_restart(&b, e)) == 0)
 		result = blob_complete(r, &b, wanted, size_bytes, e);
-	return result < 0 ? err_wrap(e, "%s/%s: layer %s", r->reference.host, r->reference.repository, digest_text(wanted, text)) : 0;
+	return result < 0 ?
+		       err_wrap(e, "%s/%s: layer %s", r->reference.host, r->reference.repository, digest_text(wanted, text)) :
+		       0;
 }

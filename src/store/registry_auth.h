@@ -16,8 +16,8 @@ struct registry_challenge {
 	char realm[1024], service[256], scope[1024];
 };
 
-/* The value of one WWW-Authenticate header, which may hold several challenges: the best that we can answer (Bearer, then Basic).
- * CHALLENGE_NONE when there is none of them; ERR_INVALID when it is not a list of challenges. */
+/* The value of one WWW-Authenticate header, which may hold several challenges: the best that we can answer (Bearer, then
+ * Basic). CHALLENGE_NONE when there is none of them; ERR_INVALID when it is not a list of challenges. */
 int registry_challenge_parse(const char *value, struct registry_challenge *ret_challenge, struct err *e) must_check;
 
 /* "token" or "access_token" of a token server's answer; the caller frees. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Sectors of 2,048 bytes: 16 are empty, then the primary descriptor, Joliet's, the end of descriptors, two path tables for each of
- * both, the two root folders, and the files one behind the other. Numbers are written twice, in both byte orders. The date is that of the
- * Unix epoch: there is no time in it.
+ * Theory. Sectors of 2,048 bytes: 16 are empty, then the primary descriptor, Joliet's, the end of descriptors, two path tables
+ * for each of both, the two root folders, and the files one behind the other. Numbers are written twice, in both byte orders.
+ * The date is that of the Unix epoch: there is no time in it.
  */
 #include "store/seed.h"
 

@@ -3,8 +3,8 @@
 #define STORE_SEED_H
 
 /*
- * A small read-only file system as guests read it from a CD or a disk: ISO 9660 with Joliet (ECMA-119), one folder. Names without Joliet
- * are the same in capitals. The same files give the same bytes.
+ * A small read-only file system as guests read it from a CD or a disk: ISO 9660 with Joliet (ECMA-119), one folder. Names
+ * without Joliet are the same in capitals. The same files give the same bytes.
  */
 
 #include <stddef.h>

@@ -2,7 +2,8 @@
 /*
  * Theory. Three locks, all flock, so that a killed process holds none:
  * - tmp/session-ID/lock, exclusively, as long as the session's process lives. Who can take it knows that the session is dead.
- * - lock, shared while a session pins a digest and looks whether it is there; exclusively by the collector. So a digest is either
+ * - lock, shared while a session pins a digest and looks whether it is there; exclusively by the collector. So a digest is
+ *   either
  *   pinned before the collector looks at the pins, or its absence is seen after the collector removed it.
  * - tmp/partial-HEX, exclusively by the process that downloads that blob.
  * A new session takes the shared lock too, so that the collector and the cleaner never meet a session folder without its lock.
@@ -215,7 +216,8 @@ static int publish(struct store_session *n, const char *name, int fd, const char
 	return r;
 }
 
-int store_put_file(struct store_session *n, const char *name, int fd, enum store_kind kind, const struct digest *d, struct err *e)
+int store_put_file(struct store_session *n, const char *name, int fd, enum store_kind kind, const struct digest *d,
+		   struct err *e)
 {
 	int r = store_pin(n, kind, d, e);
 
@@ -324,7 +326,8 @@ int store_partial_open(struct store *s, const struct digest *d, int *ret_fd, str
 		if (flock(fd, LOCK_EX | LOCK_NB) < 0)
 			return errno == EWOULDBLOCK ? 0 : err_errno(e, errno, "lock %s", name);
 		/* who had the lock before us may have finished and removed the file */
-		if (fstat(fd, &ours) < 0 || fstatat(s->fd, name, &named, AT_SYMLINK_NOFOLLOW) < 0 || ours.st_ino != named.st_ino)
+		if (fstat(fd, &ours) < 0 || fstatat(s->fd, name, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    ours.st_ino != named.st_ino)
 			continue;
 		*ret_fd = TAKE_FD(fd);
 		return 1;

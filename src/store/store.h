@@ -4,8 +4,10 @@
 
 /*
  * The content-addressed store of one site or host. Invariants:
- * - a file under partitions/ or blobs/ is complete and has the SHA-256 that its name says (it got its name by rename, after fsync);
- * - layers/HEX holds the digest of the partition that was made from the layer with digest HEX; it is written after the partition;
+ * - a file under partitions/ or blobs/ is complete and has the SHA-256 that its name says (it got its name by rename, after
+ *   fsync);
+ * - layers/HEX holds the digest of the partition that was made from the layer with digest HEX; it is written after the
+ *   partition;
  * - everything under construction is in tmp/, in a session folder whose lock file is held (flock) as long as its process lives;
  * - what a session pinned is not collected while the session lives.
  *
@@ -38,7 +40,8 @@ static inline void store_free_at(struct store **s)
 #define own_store __attribute__((cleanup(store_free_at)))
 
 /* Read-only descriptor; ERR_NOT_FOUND names kind and digest. */
-int store_get(struct store *s, enum store_kind kind, const struct digest *d, int *ret_fd, uint64_t *ret_bytes, struct err *e) must_check;
+int store_get(struct store *s, enum store_kind kind, const struct digest *d, int *ret_fd, uint64_t *ret_bytes,
+	      struct err *e) must_check;
 /* Absolute path (the caller frees), whether the file is there or not. */
 char *store_path(const struct store *s, enum store_kind kind, const struct digest *d);
 
@@ -54,14 +57,17 @@ static inline void store_session_free_at(struct store_session **n)
 }
 #define own_store_session __attribute__((cleanup(store_session_free_at)))
 
-/* Pins a digest against collection while the session lives. 1: it is in the store; 0: it is not (the pin holds for what comes). */
+/* Pins a digest against collection while the session lives. 1: it is in the store; 0: it is not (the pin holds for what
+ * comes). */
 int store_pin(struct store_session *n, enum store_kind kind, const struct digest *d, struct err *e) must_check;
 /* A new empty file in the session's folder, mode 0600, for reading and writing. */
 int store_session_file(struct store_session *n, const char *name, int *ret_fd, struct err *e) must_check;
-int store_session_open(struct store_session *n, const char *name, int *ret_fd, struct err *e) must_check; /* again, for reading */
-/* The session's file `name` whose content has digest `d` (computed by the caller) becomes part of the store: fsync, 0444, rename.
- * When the store has it already, the file is removed and 1 is returned. */
-int store_put_file(struct store_session *n, const char *name, int fd, enum store_kind kind, const struct digest *d, struct err *e) must_check;
+/* again, for reading */
+int store_session_open(struct store_session *n, const char *name, int *ret_fd, struct err *e) must_check;
+/* The session's file `name` whose content has digest `d` (computed by the caller) becomes part of the store: fsync, 0444,
+ * rename. When the store has it already, the file is removed and 1 is returned. */
+int store_put_file(struct store_session *n, const char *name, int fd, enum store_kind kind, const struct digest *d,
+		   struct err *e) must_check;
 int store_put_bytes(struct store_session *n, enum store_kind kind, const void *bytes, size_t length, struct digest *ret_digest,
 		    struct err *e) must_check;
 
@@ -70,10 +76,11 @@ int store_layer_find(struct store_session *n, const struct digest *layer, struct
 		     struct err *e) must_check;
 /* Whether there is such a partition: 1 and pinned, or 0. */
 int store_partition_find(struct store_session *n, const struct digest *d, uint64_t *ret_bytes, struct err *e) must_check;
-int store_layer_record(struct store_session *n, const struct digest *layer, const struct digest *partition, struct err *e) must_check;
+int store_layer_record(struct store_session *n, const struct digest *layer, const struct digest *partition,
+		       struct err *e) must_check;
 
-/* The download of a blob, locked. 1: *ret_fd is the file with what there is of it, the caller's; closing it unlocks. 0: another process
- * has it. */
+/* The download of a blob, locked. 1: *ret_fd is the file with what there is of it, the caller's; closing it unlocks. 0: another
+ * process has it. */
 int store_partial_open(struct store *s, const struct digest *d, int *ret_fd, struct err *e) must_check;
 int store_partial_remove(struct store *s, const struct digest *d, struct err *e) must_check; /* by who has the lock */
 /* The same when nobody has it: its layer is there. */

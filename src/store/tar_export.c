@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. First the names of all directories are collected, breadth first: a merged directory is the directories of that path in each
- * layer, from the top down to the first opaque one, and of each name the topmost entry counts. Then the entries are sorted by when
- * they were made - layer, number of the inode, but never before their directory - and written. The first name of an inode holds the
- * content, the others are hard links.
+ * Theory. First the names of all directories are collected, breadth first: a merged directory is the directories of that path
+ * in each layer, from the top down to the first opaque one, and of each name the topmost entry counts. Then the entries are
+ * sorted by when they were made - layer, number of the inode, but never before their directory - and written. The first name of
+ * an inode holds the content, the others are hard links.
  */
 #include "store/tar_export.h"
 
@@ -67,7 +67,8 @@ static int note(void *data, const struct erofs_name *entry, struct err *e)
 	if (x->found_count + x->node_count >= TAR_EXPORT_ENTRIES_MOST)
 		return err_set(e, ERR_TOO_LARGE, "the image has more than %d files", TAR_EXPORT_ENTRIES_MOST);
 	MEM_PUSH_ROOM(x->found, x->found_count, x->found_capacity);
-	x->found[x->found_count++] = (struct found){ x->names.length, entry->nid, x->listing.nid, x->listing.layer, entry->type };
+	x->found[x->found_count++] = (struct found){ x->names.length, entry->nid, x->listing.nid, x->listing.layer,
+						     entry->type };
 	str_add(&x->names, entry->name, entry->length + 1);
 	return 0;
 }
@@ -127,7 +128,8 @@ static int add_node(struct exporter *x, uint32_t parent, const struct found *sam
 		return 0;
 	}
 	if (S_ISDIR(inode.mode) != (same->type == EROFS_TYPE_DIRECTORY))
-		return err_set(e, ERR_CORRUPT, "the partition is damaged: inode %llu is of another kind than its directory says",
+		return err_set(e, ERR_CORRUPT,
+			       "the partition is damaged: inode %llu is of another kind than its directory says",
 			       (unsigned long long)same->nid);
 	n.made = (uint64_t)same->layer << 32 | inode.ino;
 	if (parent != NO_NODE) {
@@ -136,7 +138,8 @@ static int add_node(struct exporter *x, uint32_t parent, const struct found *sam
 		n.made = n.made < p->made ? p->made : n.made;
 	}
 	if (n.depth > EROFS_READ_DEPTH_MOST)
-		return err_set(e, ERR_TOO_LARGE, "the image has more than %d directories inside each other", EROFS_READ_DEPTH_MOST);
+		return err_set(e, ERR_TOO_LARGE, "the image has more than %d directories inside each other",
+			       EROFS_READ_DEPTH_MOST);
 	if (S_ISDIR(inode.mode))
 		r = add_sources(x, &n, same, count, e);
 	if (r < 0)
@@ -250,7 +253,8 @@ static int put_marker(struct exporter *x, const char *path, struct err *e)
 	return tar_header(x->out, &entry, e);
 }
 
-static int put_range(struct exporter *x, struct erofs_reader *r, const struct erofs_inode *inode, uint64_t at, uint64_t length, struct err *e)
+static int put_range(struct exporter *x, struct erofs_reader *r, const struct erofs_inode *inode, uint64_t at, uint64_t length,
+		     struct err *e)
 {
 	while (length > 0) {
 		size_t n = length < DATA_BYTES ? (size_t)length : DATA_BYTES;
@@ -265,8 +269,8 @@ static int put_range(struct exporter *x, struct erofs_reader *r, const struct er
 	return 0;
 }
 
-static int find_ranges(struct erofs_reader *r, const struct erofs_inode *inode, struct tar_range **ranges, size_t *count, bool *ret_hole,
-		       struct err *e)
+static int find_ranges(struct erofs_reader *r, const struct erofs_inode *inode, struct tar_range **ranges, size_t *count,
+		       bool *ret_hole, struct err *e)
 {
 	size_t capacity = 0;
 	struct erofs_extent extent;

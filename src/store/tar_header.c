@@ -5,8 +5,8 @@
 #include <string.h>
 
 struct tar_header {
-	char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, link[100], magic[6], version[2], owner[32],
-		group[32], major[8], minor[8], prefix[155], pad[12];
+	char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, link[100], magic[6], version[2],
+		owner[32], group[32], major[8], minor[8], prefix[155], pad[12];
 };
 
 static void tar_size(char out[12], uint64_t bytes)

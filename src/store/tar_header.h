@@ -2,7 +2,8 @@
 #ifndef STORE_TAR_HEADER_H
 #define STORE_TAR_HEADER_H
 
-/* The header of a regular file in a tar that we write around other things: POSIX ustar, sizes past 8 GiB in GNU's base 256, no time, nobody's. */
+/* The header of a regular file in a tar that we write around other things: POSIX ustar, sizes past 8 GiB in GNU's base 256, no
+ * time, nobody's. */
 
 #include <stdint.h>
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. libarchive parses; this file decides what an entry means. Names are bytes: a leading '/' is dropped, '..' is refused by the
- * writer. Links are never followed, so nothing can lead out of the tree. Kept: owners, modes, times, hard links, devices (they are
- * inert: a workspace cannot open them), attributes user.*, trusted.*, security.capability, and POSIX access lists. Dropped, because
- * they mean something only to the machine that wrote them: security labels and signatures, file flags. The attributes of overlayfs
- * are dropped too, but for "opaque": others would let a layer point into places of its choice.
+ * Theory. libarchive parses; this file decides what an entry means. Names are bytes: a leading '/' is dropped, '..' is refused
+ * by the writer. Links are never followed, so nothing can lead out of the tree. Kept: owners, modes, times, hard links, devices
+ * (they are inert: a workspace cannot open them), attributes user.*, trusted.*, security.capability, and POSIX access lists.
+ * Dropped, because they mean something only to the machine that wrote them: security labels and signatures, file flags. The
+ * attributes of overlayfs are dropped too, but for "opaque": others would let a layer point into places of its choice.
  */
 #include "store/tar_reader.h"
 
@@ -138,9 +138,11 @@ static void take_acl(struct archive_entry *entry, int type, const char *name, st
 			return;
 	if (archive_entry_acl_reset(entry, type) <= (type == ARCHIVE_ENTRY_ACL_TYPE_ACCESS ? 3 : 0))
 		return; /* no more than the mode says */
-	while (count < ARRAY_SIZE(rows) && archive_entry_acl_next(entry, type, &got_type, &permissions, &tag, &id, &who) == ARCHIVE_OK) {
+	while (count < ARRAY_SIZE(rows) &&
+	       archive_entry_acl_next(entry, type, &got_type, &permissions, &tag, &id, &who) == ARCHIVE_OK) {
 		bool named = tag == ARCHIVE_ENTRY_ACL_USER || tag == ARCHIVE_ENTRY_ACL_GROUP;
-		rows[count++] = (struct acl_row){ acl_tag(tag), (uint16_t)(permissions & 7), named ? (uint32_t)id : UINT32_MAX };
+		rows[count++] = (struct acl_row){ acl_tag(tag), (uint16_t)(permissions & 7),
+						  named ? (uint32_t)id : UINT32_MAX };
 	}
 	qsort(rows, count, sizeof *rows, compare_rows);
 	str_add(out, "\2\0\0\0", 4);
@@ -160,8 +162,8 @@ static int take_attributes(struct archive_entry *entry, struct attributes *a, st
 	if (uid < 0 || gid < 0 || uid >= UINT32_MAX || gid >= UINT32_MAX)
 		return err_set(e, ERR_CORRUPT, "its owner has an impossible number");
 	a->base = (struct erofs_attributes){ .mode = archive_entry_mode(entry), .uid = (uint32_t)uid, .gid = (uint32_t)gid,
-					     .mtime = archive_entry_mtime(entry), .mtime_nsec = (uint32_t)archive_entry_mtime_nsec(entry),
-					     .xattrs = a->xattrs };
+					     .mtime = archive_entry_mtime(entry),
+					     .mtime_nsec = (uint32_t)archive_entry_mtime_nsec(entry), .xattrs = a->xattrs };
 	if (a->base.mtime < 0 && a->base.mtime_nsec > 0 && a->base.mtime_nsec <= 999999999) {
 		/* libarchive takes the fraction of -1.75 for a positive one */
 		a->base.mtime--;
@@ -201,7 +203,8 @@ static bool has_hole(struct archive_entry *entry, uint64_t size)
 	return size > (end + chunk - 1) / chunk * chunk;
 }
 
-static int read_file(struct reader *r, const char *path, struct archive_entry *entry, const struct erofs_attributes *a, struct err *e)
+static int read_file(struct reader *r, const char *path, struct archive_entry *entry, const struct erofs_attributes *a,
+		     struct err *e)
 {
 	const void *bytes;
 	size_t length;

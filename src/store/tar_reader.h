@@ -3,8 +3,8 @@
 #define STORE_TAR_READER_H
 
 /*
- * One layer: a tar stream (ustar, pax, GNU; packed or not) into an EROFS writer. To be called in a sandbox: the stream may come from
- * anybody. OCI's whiteouts (image-spec, layer.md) become those of overlayfs.
+ * One layer: a tar stream (ustar, pax, GNU; packed or not) into an EROFS writer. To be called in a sandbox: the stream may come
+ * from anybody. OCI's whiteouts (image-spec, layer.md) become those of overlayfs.
  */
 
 #include "base/err.h"
@@ -21,6 +21,7 @@ struct tar_summary {
 	uint64_t plain_bytes;
 };
 
-int tar_read(int fd, const struct tar_limits *limits, struct erofs_writer *w, struct tar_summary *ret_summary, struct err *e) must_check;
+int tar_read(int fd, const struct tar_limits *limits, struct erofs_writer *w, struct tar_summary *ret_summary,
+	     struct err *e) must_check;
 
 #endif

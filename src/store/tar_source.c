@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A ring of pieces: this thread fills one, hands it to the hashing thread and to the caller, and fills the next while the
- * former is hashed. A piece is filled anew only when it was hashed; the caller has let go of it by then, as it asked for a later one.
- * Packed streams go through libarchive's filters ("raw" format); a stream that begins like a tar is read as it is.
+ * Theory. A ring of pieces: this thread fills one, hands it to the hashing thread and to the caller, and fills the next while
+ * the former is hashed. A piece is filled anew only when it was hashed; the caller has let go of it by then, as it asked for a
+ * later one. Packed streams go through libarchive's filters ("raw" format); a stream that begins like a tar is read as it is.
  */
 #include "store/tar_source.h"
 

@@ -3,8 +3,8 @@
 #define STORE_TAR_SOURCE_H
 
 /*
- * The plain bytes of an archive stream, whatever it was packed with (nothing, gzip, xz, zstd, bzip2), in large pieces, hashed by a
- * thread of its own while the caller works on them.
+ * The plain bytes of an archive stream, whatever it was packed with (nothing, gzip, xz, zstd, bzip2), in large pieces, hashed
+ * by a thread of its own while the caller works on them.
  */
 
 #include <stdint.h>

@@ -23,12 +23,15 @@
 #define OCTAL_11_MOST 077777777777ULL
 
 struct header {
-	char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, link[100], magic[6], version[2], user[32],
-		group[32], major[8], minor[8], prefix[155], pad[12];
+	char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, link[100], magic[6], version[2],
+		user[32], group[32], major[8], minor[8], prefix[155], pad[12];
 };
 _Static_assert(sizeof(struct header) == TAR_BLOCK, "a tar header is one block");
 
-int tar_data(struct tar_writer *w, const void *bytes, size_t length, struct err *e) { return length ? w->sink(w->data, bytes, length, e) : 0; }
+int tar_data(struct tar_writer *w, const void *bytes, size_t length, struct err *e)
+{
+	return length ? w->sink(w->data, bytes, length, e) : 0;
+}
 
 int tar_pad(struct tar_writer *w, uint64_t content_bytes, struct err *e)
 {
@@ -111,7 +114,11 @@ static void record_time(struct str *pax, int64_t seconds, uint32_t nsec)
 static bool is_utf8(const char *text)
 {
 	for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-		int more = *p < 0x80 ? 0 : *p >= 0xc2 && *p < 0xe0 ? 1 : *p >= 0xe0 && *p < 0xf0 ? 2 : *p >= 0xf0 && *p < 0xf5 ? 3 : -1;
+		int more = *p < 0x80               ? 0 :
+			   *p >= 0xc2 && *p < 0xe0 ? 1 :
+			   *p >= 0xe0 && *p < 0xf0 ? 2 :
+			   *p >= 0xf0 && *p < 0xf5 ? 3 :
+						     -1;
 		if (more < 0)
 			return false;
 		for (; more > 0; more--)
@@ -123,7 +130,8 @@ static bool is_utf8(const char *text)
 
 static void record_names(struct str *pax, const char *path, const char *link)
 {
-	bool long_path = path && strlen(path) > sizeof((struct header *)0)->name, long_link = link && strlen(link) > sizeof((struct header *)0)->link;
+	bool long_path = path && strlen(path) > sizeof((struct header *)0)->name,
+	     long_link = link && strlen(link) > sizeof((struct header *)0)->link;
 
 	if ((long_path && !is_utf8(path)) || (long_link && !is_utf8(link))) /* a short name stands as bytes in its header */
 		record(pax, "hdrcharset", "BINARY", 6);
@@ -185,7 +193,8 @@ static int put_pax(struct tar_writer *w, const struct str *pax, struct err *e)
 	return r == 0 ? tar_pad(w, pax->length, e) : r;
 }
 
-static int put_header(struct tar_writer *w, const struct tar_entry *entry, const char *name, const char *link, uint64_t size, struct err *e)
+static int put_header(struct tar_writer *w, const struct tar_entry *entry, const char *name, const char *link, uint64_t size,
+		      struct err *e)
 {
 	const struct erofs_inode *i = entry->inode;
 	struct header h = { .type = type_of(entry) };
@@ -204,16 +213,18 @@ static int put_header(struct tar_writer *w, const struct tar_entry *entry, const
 	return tar_data(w, &h, sizeof h, e);
 }
 
-/* In front of a sparse file's data: the number of ranges and the ranges, in decimal lines, padded to a block. A last empty range says
- * where the file ends. */
+/* In front of a sparse file's data: the number of ranges and the ranges, in decimal lines, padded to a block. A last empty
+ * range says where the file ends. */
 static void make_map(const struct tar_entry *entry, struct str *map)
 {
 	uint64_t end = entry->inode->size_bytes;
-	bool closed = entry->range_count && entry->ranges[entry->range_count - 1].offset + entry->ranges[entry->range_count - 1].length == end;
+	bool closed = entry->range_count &&
+		      entry->ranges[entry->range_count - 1].offset + entry->ranges[entry->range_count - 1].length == end;
 
 	str_printf(map, "%zu\n", entry->range_count + !closed);
 	for (size_t i = 0; i < entry->range_count; i++)
-		str_printf(map, "%llu\n%llu\n", (unsigned long long)entry->ranges[i].offset, (unsigned long long)entry->ranges[i].length);
+		str_printf(map, "%llu\n%llu\n", (unsigned long long)entry->ranges[i].offset,
+			   (unsigned long long)entry->ranges[i].length);
 	if (!closed)
 		str_printf(map, "%llu\n0\n", (unsigned long long)end);
 	while (map->length % TAR_BLOCK)

@@ -3,8 +3,9 @@
 #define STORE_TAR_WRITER_H
 
 /*
- * Writes tar: POSIX.1-2017 pax interchange format, with SCHILY.xattr records for extended attributes (as star, GNU tar and OCI tools
- * have them) and GNU's sparse format 1.0. Equal calls give equal bytes. Names are bytes: what is not UTF-8 says hdrcharset=BINARY.
+ * Writes tar: POSIX.1-2017 pax interchange format, with SCHILY.xattr records for extended attributes (as star, GNU tar and OCI
+ * tools have them) and GNU's sparse format 1.0. Equal calls give equal bytes. Names are bytes: what is not UTF-8 says
+ * hdrcharset=BINARY.
  */
 
 #include <stddef.h>

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. mkfs.ext4 runs as a program: ext4's format is e2fsprogs' affair. On an empty sparse file it writes little
- * (320 KiB for 10 GiB) and takes 3 to 6 ms, as the inode tables and the journal of a fresh file are known to be zero.
- * Those milliseconds are paid in the background: finished file systems ("blanks") wait in a folder, named KIND-SIZE-RANDOM.ext4,
- * and a new volume is one rename. Nothing is copied, so each blank has a UUID and a hash seed of its own.
+ * Theory of operation. mkfs.ext4 runs as a program: ext4's format is e2fsprogs' affair. On an empty sparse file it writes
+ * little (320 KiB for 10 GiB) and takes 3 to 6 ms, as the inode tables and the journal of a fresh file are known to be zero.
+ * Those milliseconds are paid in the background: finished file systems ("blanks") wait in a folder, named
+ * KIND-SIZE-RANDOM.ext4, and a new volume is one rename. Nothing is copied, so each blank has a UUID and a hash seed of its
+ * own.
  *
  * A blank is synced before it gets its name, so a blank that is there after a crash of the machine is whole. The rename into a
- * workspace is not synced: it takes part in the next transaction of the host's file system, as does the first fsync that somebody
- * does inside the volume.
+ * workspace is not synced: it takes part in the next transaction of the host's file system, as does the first fsync that
+ * somebody does inside the volume.
  *
  * Unfinished files are called NAME.new, and removed by whoever opens the folder next.
  */
@@ -73,7 +74,9 @@ static unsigned journal_mib(uint64_t size_bytes)
 /* An empty tree with the folders that a new volume shall hold, for mke2fs -d: kept beside the blanks. */
 static int make_template(const char *folder, enum volume_kind kind, char **ret_path, struct err *e)
 {
-	static const char *const folders[][3] = { [VOLUME_ROOT] = { "upper", "work", NULL }, [VOLUME_DATA] = { "data", NULL, NULL } };
+	static const char *const folders[][3] = {
+		[VOLUME_ROOT] = { "upper", "work", NULL }, [VOLUME_DATA] = { "data", NULL, NULL }
+	};
 	own_str char *path = mem_printf("%s/template-%s", folder, kind_names[kind]);
 
 	for (const char *const *name = folders[kind]; *name; name++) {
@@ -98,7 +101,8 @@ static int make_sparse(const char *path, uint64_t size_bytes, struct err *e)
 		return 0;
 	if (errno != EFBIG)
 		return err_errno(e, errno, "make a volume of %" PRIu64 " bytes", size_bytes);
-	(void)err_set(e, ERR_TOO_LARGE, "make a volume of %" PRIu64 " bytes: the host's file system has no files that large", size_bytes);
+	(void)err_set(e, ERR_TOO_LARGE, "make a volume of %" PRIu64 " bytes: the host's file system has no files that large",
+		      size_bytes);
 	return err_hint(e, "ask for less, or put the agent's --state on a file system such as XFS");
 }
 
@@ -110,8 +114,8 @@ static int sync_path(const char *path, struct err *e)
 	return 0;
 }
 
-/* Room for descriptors is reserved for growing to 16 times the size; mkfs' own choice, 1024 times, writes 4 MiB of zeros and takes
- * three times as long. Beyond it both kernel and resize2fs go on in another way (meta_bg). */
+/* Room for descriptors is reserved for growing to 16 times the size; mkfs' own choice, 1024 times, writes 4 MiB of zeros and
+ * takes three times as long. Beyond it both kernel and resize2fs go on in another way (meta_bg). */
 static void extended_options(char *out, size_t size, uint64_t size_bytes)
 {
 	uint64_t blocks = size_bytes / BLOCK_BYTES, most = blocks < (UINT64_C(1) << 27) ? blocks * 16 : 0;
@@ -211,8 +215,9 @@ static struct wanted *want(struct volume_pool *p, enum volume_kind kind, uint64_
 }
 
 /* Calls fn for each blank; the folder is small (sizes times per_size). */
-static int each_blank(struct volume_pool *p, bool (*fn)(struct volume_pool *, const char *name, enum volume_kind, uint64_t, void *),
-		      void *data, struct err *e)
+static int each_blank(struct volume_pool *p,
+		      bool (*fn)(struct volume_pool *, const char *name, enum volume_kind, uint64_t, void *), void *data,
+		      struct err *e)
 {
 	own_dir DIR *dir = opendir(p->folder);
 	enum volume_kind kind;
@@ -315,7 +320,8 @@ int volume_pool_refill(struct volume_pool *p, struct err *e)
 		return 0;
 	char id[ID_SIZE];
 	id_new(id);
-	own_str char *path = mem_printf("%s/%s-%" PRIu64 "-%s.ext4", p->folder, kind_names[missing.kind], missing.size_bytes, id);
+	own_str char *path = mem_printf("%s/%s-%" PRIu64 "-%s.ext4", p->folder, kind_names[missing.kind], missing.size_bytes,
+					id);
 	int r = make_whole(p->folder, missing.kind, missing.size_bytes, path, e);
 	if (r < 0)
 		return err_wrap(e, "make a blank volume");
@@ -457,7 +463,8 @@ static int grow_file(int fd, const char *path, uint64_t size_bytes, struct err *
 	if (fstat(fd, &st) < 0)
 		return err_errno(e, errno, "volume %s", path);
 	if ((uint64_t)st.st_size > size_bytes)
-		return err_set(e, ERR_INVALID, "volume %s has %jd bytes and cannot shrink to %" PRIu64, path, (intmax_t)st.st_size, size_bytes);
+		return err_set(e, ERR_INVALID, "volume %s has %jd bytes and cannot shrink to %" PRIu64, path,
+			       (intmax_t)st.st_size, size_bytes);
 	int fault = fault_point("volume-grow-file");
 	if (fault || ((uint64_t)st.st_size < size_bytes && ftruncate(fd, (off_t)size_bytes) < 0))
 		return err_errno(e, fault ? fault : errno, "grow volume %s", path);

@@ -3,11 +3,12 @@
 #define STORE_VOLUME_H
 
 /*
- * Volumes: writable disks. A volume is an ext4 file system in a sparse file of exactly the size that was asked for, so the size is a
- * hard limit. A root volume holds the folders upper/ and work/ (overlayfs), any other the folder data/. Guarantees:
+ * Volumes: writable disks. A volume is an ext4 file system in a sparse file of exactly the size that was asked for, so the size
+ * is a hard limit. A root volume holds the folders upper/ and work/ (overlayfs), any other the folder data/. Guarantees:
  * - a file with a volume's final name is a whole file system: it got there by rename;
  * - each has a UUID of its own, for each is made by mkfs, never copied from another (a restored snapshot keeps its volume's);
- * - whoever uses a volume holds flock(LOCK_EX) on the open file that volume_open gave; a loop device made from it holds on to it.
+ * - whoever uses a volume holds flock(LOCK_EX) on the open file that volume_open gave; a loop device made from it holds on to
+ *   it.
  * docs/formats/volume.md describes the file.
  */
 
@@ -32,8 +33,8 @@ unsigned volume_pool_count(struct volume_pool *p, enum volume_kind kind, uint64_
 
 #define VOLUME_POOL_SIZES 6
 
-/* Makes `path`: a blank by rename, or a new file system when there is none. A volume that exists already is left alone (its size
- * is volume_grow's affair). 1 when it came from the pool, 0 when it was made or was there. */
+/* Makes `path`: a blank by rename, or a new file system when there is none. A volume that exists already is left alone (its
+ * size is volume_grow's affair). 1 when it came from the pool, 0 when it was made or was there. */
 int volume_make(struct volume_pool *p, enum volume_kind kind, uint64_t size_bytes, const char *path, struct err *e) must_check;
 
 /* Opens for use and locks; ERR_CONFLICT when another has it. */
@@ -47,12 +48,12 @@ int volume_file_system_bytes(const char *path, uint64_t *ret_bytes, struct err *
 int volume_grow(const char *path, uint64_t size_bytes, struct err *e) must_check;
 /* The file alone: who mounts it next grows the file system. */
 int volume_grow_file(const char *path, uint64_t size_bytes, struct err *e) must_check;
-/* Grows one that is mounted: the file, the loop device made from it, then the file system by its mount. The last part is refused
- * by kernels where root lacks CAP_SYS_RESOURCE (ERR_DENIED): volume_grow finishes it when nobody uses the volume. */
+/* Grows one that is mounted: the file, the loop device made from it, then the file system by its mount. The last part is
+ * refused by kernels where root lacks CAP_SYS_RESOURCE (ERR_DENIED): volume_grow finishes it when nobody uses the volume. */
 int volume_grow_mounted(const char *path, uint64_t size_bytes, int loop_fd, int mount_fd, struct err *e) must_check;
 
-/* Whether a guest with a kernel of its own may have written it: any bytes, then. The mark is an extended attribute of the file, so it goes
- * where the file goes, also into snapshots and back; setting it is durable before it returns. */
+/* Whether a guest with a kernel of its own may have written it: any bytes, then. The mark is an extended attribute of the file,
+ * so it goes where the file goes, also into snapshots and back; setting it is durable before it returns. */
 bool volume_is_of_guest(const char *path);
 int volume_set_of_guest(int fd, bool guest, struct err *e) must_check;
 

@@ -24,7 +24,8 @@
 #include "base/str.h"
 #include "store/store.h"
 
-/* The process outlives the worker by the moment that it needs to clean up; this is what the loop keeps of it until it is reaped. */
+/* The process outlives the worker by the moment that it needs to clean up; this is what the loop keeps of it until it is
+ * reaped. */
 struct process {
 	int pidfd;
 	char *store;

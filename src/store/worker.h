@@ -2,7 +2,8 @@
 #ifndef STORE_WORKER_H
 #define STORE_WORKER_H
 
-/* The service's side of carrel-import and carrel-export: starts the program, reads its lines on the event loop, and sees it end. */
+/* The service's side of carrel-import and carrel-export: starts the program, reads its lines on the event loop, and sees it
+ * end. */
 
 #include "base/err.h"
 #include "base/loop.h"
@@ -19,7 +20,8 @@ struct worker_start {
 	const void *request;
 	/* A line that is not the last. */
 	void (*answer)(void *data, struct wire_answer *answer);
-	/* Once, last; the worker may be freed here. What `answer` holds is freed afterwards, but what the callback took out of it. */
+	/* Once, last; the worker may be freed here. What `answer` holds is freed afterwards, but what the callback took out of
+	 * it. */
 	void (*end)(void *data, const struct err *failure, struct wire_answer *answer);
 	void *data;
 };

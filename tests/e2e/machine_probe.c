@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One static program for the inside of machines and namespaces, which have no tools for this (test_machine_networks.py compiles it).
+ * One static program for the inside of machines and namespaces, which have no tools for this (test_machine_networks.py compiles
+ * it).
  *
  *   probe serve PORT...             echoes TCP and UDP on each port, IPv4 and IPv6, after a line with the caller's address
  *   probe all MS PORT ADDRESS...    which of TCP, UDP and ICMP answer at each address: "tcp4 udp4 icmp4 tcp6 udp6 icmp6"
@@ -179,7 +180,8 @@ static int open_socket(const struct address *a, int kind)
 {
 	int fd = socket(a->any.sa_family, kind | SOCK_NONBLOCK, 0);
 
-	if (fd < 0 || (connect(fd, &a->any, a->size) < 0 && errno != EINPROGRESS) || (kind == SOCK_DGRAM && send(fd, "x", 1, 0) < 0))
+	if (fd < 0 || (connect(fd, &a->any, a->size) < 0 && errno != EINPROGRESS) ||
+	    (kind == SOCK_DGRAM && send(fd, "x", 1, 0) < 0))
 		return -1;
 	return fd;
 }

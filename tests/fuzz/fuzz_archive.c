@@ -47,7 +47,8 @@ static void compare(const struct tar_entry *a, const struct tar_entry *b)
 		check(a->pieces[i].offset == b->pieces[i].offset && a->pieces[i].length == b->pieces[i].length);
 }
 
-/* What a tar can say of an entry but we never write: devices beyond seven digits, a folder by its last slash or a name longer than a header takes. */
+/* What a tar can say of an entry but we never write: devices beyond seven digits, a folder by its last slash or a name longer
+ * than a header takes. */
 static bool is_ours(const struct tar_entry *entry)
 {
 	size_t most = TAR_EXTENDED_MOST / 4, total = strlen(entry->path) + (entry->target ? strlen(entry->target) : 0) + 256;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What stands in a memory folder and what CRIU answers: first byte 0 a record, else an answer. A record that was understood is written the same again. */
+/* What stands in a memory folder and what CRIU answers: first byte 0 a record, else an answer. A record that was understood is
+ * written the same again. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

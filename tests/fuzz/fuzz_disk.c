@@ -54,6 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 	if (disk_check_upload(&u, length, &e) < 0)
 		abort();
 	for (size_t i = 0; i < u.count; i++)
-		read_disk(&(struct disk_window){ fd, u.parts[i].offset, u.parts[i].bytes }, (enum disk_format)u.parts[i].format);
+		read_disk(&(struct disk_window){ fd, u.parts[i].offset, u.parts[i].bytes },
+			  (enum disk_format)u.parts[i].format);
 	return 0;
 }

@@ -16,7 +16,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct ext4_super super;
 
 	memcpy(block, data, size < sizeof block ? size : sizeof block);
-	if (ext4_super_check(block, disk, &super, NULL) >= 0 && (super.bytes == 0 || super.bytes > disk || (block[0x61] & 0x80) || block[0x200]))
+	if (ext4_super_check(block, disk, &super, NULL) >= 0 &&
+	    (super.bytes == 0 || super.bytes > disk || (block[0x61] & 0x80) || block[0x200]))
 		abort();
 	return 0;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What comes from a machine whose kernel may be hostile: frames in pieces, then each message by its type. First byte: size of a piece. */
+/* What comes from a machine whose kernel may be hostile: frames in pieces, then each message by its type. First byte: size of a
+ * piece. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

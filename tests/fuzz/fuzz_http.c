@@ -29,7 +29,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size > LONGEST || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
 		return 0;
 	struct http_wire wire = { .fd = fds[0] };
-	const struct http_request request = { .method = "GET", .path = "/", .timeout_ms = 1000, .write = size % 2 ? take : NULL, .data = &total };
+	const struct http_request request = { .method = "GET", .path = "/", .timeout_ms = 1000, .write = size % 2 ? take : NULL,
+					      .data = &total };
 	struct http_answer answer = { 0 };
 	struct err e;
 	if (send(fds[1], data, size, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)size) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Manifests of memory states, which may have come from another host: what is accepted names files of its own folder only, survives encoding,
- * and is judged without a fault. */
+/* Manifests of memory states, which may have come from another host: what is accepted names files of its own folder only,
+ * survives encoding, and is judged without a fault. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,8 @@ static void judge(const struct memory_manifest *m)
 	struct err e;
 
 	for (size_t i = 0; i < m->files.count; i++)
-		if (strchr(files[i].name, '/') || files[i].name[0] == '.' || memory_manifest_file(m, files[i].name) != &files[i])
+		if (strchr(files[i].name, '/') || files[i].name[0] == '.' ||
+		    memory_manifest_file(m, files[i].name) != &files[i])
 			abort();
 	(void)!memory_check(m, &host, &e);
 	(void)!memory_check_workspace(m, "00112233aabbccdd", &m->partitions, 1, &e);

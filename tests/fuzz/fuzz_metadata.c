@@ -17,8 +17,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct str response = { 0 };
 
 	if (!identity)
-		identity = json_pack("{s:s, s:s, s:i, s:[{s:s, s:s, s:s}], s:[s], s:s}", "id", "a", "hostname", "b", "which", 0, "interfaces", "mac",
-				     "02:00:00:00:00:01", "device", "eth0", "ipv4", "10.0.0.1", "ssh-keys", "k", "user-data", "u");
+		identity = json_pack("{s:s, s:s, s:i, s:[{s:s, s:s, s:s}], s:[s], s:s}", "id", "a", "hostname", "b", "which", 0,
+				     "interfaces", "mac", "02:00:00:00:00:01", "device", "eth0", "ipv4", "10.0.0.1", "ssh-keys",
+				     "k", "user-data", "u");
 	if (metadata_parse((const char *)data, size, &r, NULL) != 1)
 		return 0;
 	metadata_answer(&r, identity, 7, &key, 1000, &response);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A workspace's own disk that came from elsewhere: what is accepted can be read. A file would be mostly zeros, so the input is what is written
- * into an empty one: 4 bytes where (the last 4 bits times 64 KiB, the rest bytes), 1 byte how much, then that.
+ * A workspace's own disk that came from elsewhere: what is accepted can be read. A file would be mostly zeros, so the input is
+ * what is written into an empty one: 4 bytes where (the last 4 bits times 64 KiB, the rest bytes), 1 byte how much, then that.
  */
 #include <fcntl.h>
 #include <stdint.h>

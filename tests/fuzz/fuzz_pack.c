@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A packed memory of anybody's. What is read writes nothing behind its length; and what a packing goes on with, whoever left it there, is
- * in the end what was to be packed. The checksums stop most inputs at once, so they are also tried with those that fit.
+ * A packed memory of anybody's. What is read writes nothing behind its length; and what a packing goes on with, whoever left it
+ * there, is in the end what was to be packed. The checksums stop most inputs at once, so they are also tried with those that
+ * fit.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -97,9 +98,11 @@ static void go_on(const uint8_t *data, size_t size)
 	memset(memory + 5000, 'x', 100);
 	memset(memory + (2 << 20), 'y', 9000);
 	from = file_of(memory, sizeof memory);
-	if (memory_pack_write(from, to, &how, &made, NULL) < 0 || memory_pack_open(to, &p, NULL) < 0 || memory_pack_read(p, out, 1, NULL) < 0)
+	if (memory_pack_write(from, to, &how, &made, NULL) < 0 || memory_pack_open(to, &p, NULL) < 0 ||
+	    memory_pack_read(p, out, 1, NULL) < 0)
 		abort();
-	if (made.kept == 0 && (pread(out, found, sizeof found, 0) != (ssize_t)sizeof found || memcmp(memory, found, sizeof found) != 0))
+	if (made.kept == 0 &&
+	    (pread(out, found, sizeof found, 0) != (ssize_t)sizeof found || memcmp(memory, found, sizeof found) != 0))
 		abort();
 	memory_pack_free(p);
 	(void)close(from);

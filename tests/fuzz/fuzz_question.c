@@ -17,10 +17,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (question_parse(data, size, name, &end) < 0)
 		return 0;
-	if (end > size || strlen(name) >= sizeof name || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_?.") != strlen(name))
+	if (end > size || strlen(name) >= sizeof name ||
+	    strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_?.") != strlen(name))
 		abort();
 	question_classify(name, "lab.carrel", &q);
-	if (q.kind < NAMES_HERE || q.kind > NAMES_OUTSIDE || strlen(q.name) >= sizeof q.name || (q.kind == NAMES_HERE && strchr(q.name, '.')))
+	if (q.kind < NAMES_HERE || q.kind > NAMES_OUTSIDE || strlen(q.name) >= sizeof q.name ||
+	    (q.kind == NAMES_HERE && strchr(q.name, '.')))
 		abort();
 	memcpy(copy, data, size);
 	if (question_refuse(copy, end, QUESTION_NXDOMAIN) != end || !(copy[2] & 0x80) || (copy[3] & 15) != QUESTION_NXDOMAIN)

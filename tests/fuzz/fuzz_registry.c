@@ -20,7 +20,8 @@ static void reference(const char *text)
 	if (registry_reference_parse(text, &r, NULL) < 0)
 		return;
 	registry_reference_base(&r, base, sizeof base);
-	if (strpbrk(base, " @?#\\\r\n") || strpbrk(r.repository, " @?#\\%:\r\n") || strstr(r.repository, "..") || strpbrk(r.tag, "/?#%"))
+	if (strpbrk(base, " @?#\\\r\n") || strpbrk(r.repository, " @?#\\%:\r\n") || strstr(r.repository, "..") ||
+	    strpbrk(r.tag, "/?#%"))
 		abort();
 	if (strncmp(base, "http://", 7) == 0 && !registry_host_is_loopback(r.host))
 		abort();
@@ -40,7 +41,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 		reference(text);
 		break;
 	case 'c':
-		if (registry_challenge_parse(text, &challenge, NULL) == 0 && challenge.kind == CHALLENGE_BEARER && !challenge.realm[0])
+		if (registry_challenge_parse(text, &challenge, NULL) == 0 && challenge.kind == CHALLENGE_BEARER &&
+		    !challenge.realm[0])
 			abort();
 		break;
 	case 't':

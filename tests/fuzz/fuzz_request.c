@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A request as the API meets it: "METHOD TARGET\n" and a body. It is sent by three callers in turn - a viewer, a user, an administrator -
- * to a service with a database of its own, and goes the whole way: address, permission, decoding, handler, commit, answer. Left out is
- * what would start programs (imports, exports) or wait for somebody (?wait); there is no host, so nothing leaves the process.
+ * A request as the API meets it: "METHOD TARGET\n" and a body. It is sent by three callers in turn - a viewer, a user, an
+ * administrator - to a service with a database of its own, and goes the whole way: address, permission, decoding, handler,
+ * commit, answer. Left out is what would start programs (imports, exports) or wait for somebody (?wait); there is no host, so
+ * nothing leaves the process.
  *
  * Beside crashes: every request is answered, a viewer changes nothing, and a user finds nothing of others.
  */
@@ -56,7 +57,8 @@ static void settle(struct service *s)
 	must(loop_run(s->loop, &e), &e);
 }
 
-static void request_by(struct service *s, struct identity who, const char *method, const char *target, const char *body, size_t length)
+static void request_by(struct service *s, struct identity who, const char *method, const char *target, const char *body,
+		       size_t length)
 {
 	struct request *r = mem_alloc(sizeof *r);
 	struct err e;
@@ -86,22 +88,23 @@ static void request_by(struct service *s, struct identity who, const char *metho
 
 static void deploy(struct service *s, struct identity who, const char *name)
 {
-	own_str char *body = mem_printf("{\"spec\": {\"image\": \"box\", \"name\": \"%s\", \"volumes\": [{\"name\": \"data\", \"size\": \"1GiB\","
-					" \"mount\": \"/data\", \"keep\": true}]}}", name);
+	own_str char *body = mem_printf("{\"spec\": {\"image\": \"box\", \"name\": \"%s\", \"volumes\": [{\"name\": \"data\", "
+					"\"size\": \"1GiB\", \"mount\": \"/data\", \"keep\": true}]}}", name);
 
 	request_by(s, who, "POST", "/v1/workspaces", body, strlen(body));
 	if (!map_get(&s->workspaces.by_name, name))
 		abort();
 }
 
-static const struct identity admin = { .uid = 0, .admin = true, .user = true, .viewer = true }, user = { .uid = USER, .user = true },
+static const struct identity admin = { .uid = 0, .admin = true, .user = true, .viewer = true }, user = { .uid = USER,
+													 .user = true },
 			     viewer = { .uid = 2000, .viewer = true };
 
 static struct service *start(void)
 {
 	static struct service s = { .config = { .admin_group = (char *)(uintptr_t)"a", .user_group = (char *)(uintptr_t)"b",
-						.viewer_group = (char *)(uintptr_t)"c", .workspaces_per_user = 8, .events_kept = 1000,
-						.operation_kept_ms = 60000, .socket_mode = 600 },
+						.viewer_group = (char *)(uintptr_t)"c", .workspaces_per_user = 8,
+						.events_kept = 1000, .operation_kept_ms = 60000, .socket_mode = 600 },
 				    .started_ms = 1 };
 	struct err e;
 
@@ -117,8 +120,10 @@ static struct service *start(void)
 	s.loop = loop_new();
 	must(db_open(database, &s.db, &e), &e);
 	struct db_batch *b = db_batch_new();
-	db_image_put(b, &(struct db_image){ .name = "box", .digest = DIGEST, .image = "{\"digest\":\"" DIGEST "\",\"architecture\":\"amd64\"}" }, true);
-	db_host_put(b, &(struct db_host){ .name = "local", .facts = "{}", .volumes = "[{\"owner\":1000,\"name\":\"left\",\"size\":1,\"used\":1}]" });
+	db_image_put(b, &(struct db_image){ .name = "box", .digest = DIGEST,
+					    .image = "{\"digest\":\"" DIGEST "\",\"architecture\":\"amd64\"}" }, true);
+	db_host_put(b, &(struct db_host){ .name = "local", .facts = "{}",
+					  .volumes = "[{\"owner\":1000,\"name\":\"left\",\"size\":1,\"used\":1}]" });
 	must(db_commit(s.db, b, &e), &e);
 	must(service_load(&s, &e), &e);
 	must(server_start(&s, socket, &s.server, &e), &e);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One message on a runner's control socket: whatever is accepted has all its texts inside the message, and a command where one is needed. */
+/* One message on a runner's control socket: whatever is accepted has all its texts inside the message, and a command where one
+ * is needed. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

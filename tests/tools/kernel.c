@@ -42,8 +42,9 @@ static int show(int fd, json_t **ret_answer, struct err *e)
 		return r;
 	if (fstat(fd, &st) < 0)
 		return err_errno(e, errno, "look at the partition");
-	*ret_answer = json_pack("{s:s, s:s, s:s, s:I, s:I}", "partition", digest_text(&d, name), "release", about.release, "architecture",
-				about.architecture, "bytes", (json_int_t)st.st_size, "modules", (json_int_t)about.modules);
+	*ret_answer = json_pack("{s:s, s:s, s:s, s:I, s:I}", "partition", digest_text(&d, name), "release", about.release,
+				"architecture", about.architecture, "bytes", (json_int_t)st.st_size, "modules",
+				(json_int_t)about.modules);
 	return 0;
 }
 
@@ -53,7 +54,8 @@ static int run(int argc, char **argv, json_t **ret_answer, struct err *e)
 	int r;
 
 	if (argc == 4 && str_eq(argv[1], "build")) {
-		if ((r = open_file(argv[2], O_RDONLY, &first, e)) < 0 || (r = open_file(argv[3], O_RDWR | O_CREAT | O_EXCL, &second, e)) < 0 ||
+		if ((r = open_file(argv[2], O_RDONLY, &first, e)) < 0 ||
+		    (r = open_file(argv[3], O_RDWR | O_CREAT | O_EXCL, &second, e)) < 0 ||
 		    (r = kernel_build(first, second, e)) < 0)
 			return r;
 		return show(second, ret_answer, e);

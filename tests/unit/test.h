@@ -30,7 +30,7 @@
 		if (fail_result >= 0)                                                                                          \
 			fail_msg("%s succeeded", #call);                                                                       \
 		if ((error)->kind != (expected_kind) || !strstr((error)->message, (part)))                                     \
-			fail_msg("%s: kind %s, \"%s\"", #call, err_kind_name((error)->kind), (error)->message);                 \
+			fail_msg("%s: kind %s, \"%s\"", #call, err_kind_name((error)->kind), (error)->message);                \
 	} while (0)
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The board has its version in the name (q35, virt of aarch64), because its devices shall look the same to a memory image that is resumed
- * with a later QEMU. Nothing is there by default (-nodefaults): each word below is a decision.
+ * Theory. The board has its version in the name (q35, virt of aarch64), because its devices shall look the same to a memory
+ * image that is resumed with a later QEMU. Nothing is there by default (-nodefaults): each word below is a decision.
  *
  * Memory is a memory file that is shared, so that a suspend need not copy it. Disks are descriptors of a set (-add-fd): QEMU's
  * block layer opens them again by "/dev/fdset/N" with the same access and no more. Locks are the agent's.
@@ -78,7 +78,8 @@ static void add_board(struct machine_words *w, const struct qemu_machine *m)
 	machine_word(w, "%" PRIu64 "M", m->memory_bytes >> 20);
 	machine_word(w, "-object");
 	if (m->memory_file)
-		machine_word(w, "memory-backend-file,id=memory,size=%" PRIu64 "M,mem-path=" MACHINE_MEMORY ",share=on", m->memory_bytes >> 20);
+		machine_word(w, "memory-backend-file,id=memory,size=%" PRIu64 "M,mem-path=" MACHINE_MEMORY ",share=on",
+			     m->memory_bytes >> 20);
 	else
 		machine_word(w, "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on", m->memory_bytes >> 20);
 	if (m->incoming) {
@@ -102,13 +103,15 @@ static void add_kernel(struct machine_words *w, const struct qemu_machine *m)
 static int check(const struct qemu_machine *m, struct err *e)
 {
 	if (m->disk_count > MACHINE_DISKS_MOST)
-		return err_set(e, ERR_UNSUPPORTED, "%zu partitions and volumes, a machine takes at most %d", m->disk_count, MACHINE_DISKS_MOST);
+		return err_set(e, ERR_UNSUPPORTED, "%zu partitions and volumes, a machine takes at most %d", m->disk_count,
+			       MACHINE_DISKS_MOST);
 	if (m->link_count > MACHINE_LINKS_MOST)
-		return err_set(e, ERR_UNSUPPORTED, "%zu networks, a machine takes at most %d", m->link_count, MACHINE_LINKS_MOST);
+		return err_set(e, ERR_UNSUPPORTED, "%zu networks, a machine takes at most %d", m->link_count,
+			       MACHINE_LINKS_MOST);
 	for (size_t i = 0; i < m->link_count; i++)
 		if (m->links[i].place >= MACHINE_LINKS_MOST)
-			return err_set(e, ERR_UNSUPPORTED, "an interface with number %u, the highest of a machine is %d", m->links[i].place,
-				       MACHINE_LINKS_MOST - 1);
+			return err_set(e, ERR_UNSUPPORTED, "an interface with number %u, the highest of a machine is %d",
+				       m->links[i].place, MACHINE_LINKS_MOST - 1);
 	return 0;
 }
 

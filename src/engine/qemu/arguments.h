@@ -3,10 +3,11 @@
 #define ENGINE_QEMU_ARGUMENTS_H
 
 /*
- * A machine as QEMU's command line. Pure: the same machine gives the same words, and every device has its fixed place on the bus.
+ * A machine as QEMU's command line. Pure: the same machine gives the same words, and every device has its fixed place on the
+ * bus.
  *
- * QEMU opens nothing of the host's by name but its own libraries and firmware, the kernel and the initramfs: disks, the memory file,
- * sockets and taps are descriptors that it inherits, numbered from 3 on in the order of enum machine_fd.
+ * QEMU opens nothing of the host's by name but its own libraries and firmware, the kernel and the initramfs: disks, the memory
+ * file, sockets and taps are descriptors that it inherits, numbered from 3 on in the order of enum machine_fd.
  */
 
 #include <stdbool.h>
@@ -19,14 +20,15 @@
 #include "engine/qemu/link.h"
 #include "model/guest_protocol.h"
 
-/* Descriptors as QEMU has them. Disks follow in the order of `disks`, then for each link its queues' taps and, with vhost, as many of
- * /dev/vhost-net. */
+/* Descriptors as QEMU has them. Disks follow in the order of `disks`, then for each link its queues' taps and, with vhost, as
+ * many of /dev/vhost-net. */
 enum machine_fd { MACHINE_FD_QMP = 3, MACHINE_FD_CHANNEL, MACHINE_FD_CONSOLE, MACHINE_FD_DISKS };
 
 #define MACHINE_DISKS_MOST 224 /* 28 slots of pcie.0, 8 functions each */
 #define MACHINE_PROCESSORS_MOST 64
 #define MACHINE_MEMORY_LEAST (UINT64_C(128) << 20)
-#define MACHINE_ALLOWANCE (UINT64_C(192) << 20) /* of QEMU itself, on top of the guest's memory: translated code, queues, libraries */
+/* of QEMU itself, on top of the guest's memory: translated code, queues, libraries */
+#define MACHINE_ALLOWANCE (UINT64_C(192) << 20)
 
 /* Places in QEMU's own file system. */
 #define MACHINE_KERNEL "/machine/kernel"

@@ -61,8 +61,8 @@ static void add_disk(struct machine_words *w, const struct machine_disk *d, unsi
 	machine_word(w, "driver=file,node-name=%s,filename=/dev/fdset/%u,locking=off,auto-read-only=off,%s", d->serial, at + 1,
 	     d->writable ? "read-only=off,discard=unmap,detect-zeroes=unmap" : "read-only=on");
 	machine_word(w, "-device");
-	machine_word(w, "virtio-blk-pci,drive=%s,serial=%s,bus=pcie.0,addr=%x.%u%s%s", d->serial, d->serial, FIRST_DISK_SLOT + at / 8, at % 8, multi,
-	     d->writable ? "" : ",write-cache=off");
+	machine_word(w, "virtio-blk-pci,drive=%s,serial=%s,bus=pcie.0,addr=%x.%u%s%s", d->serial, d->serial,
+		     FIRST_DISK_SLOT + at / 8, at % 8, multi, d->writable ? "" : ",write-cache=off");
 }
 
 /* "9:10:11" */

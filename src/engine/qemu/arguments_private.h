@@ -6,7 +6,8 @@
 
 #include "engine/qemu/arguments.h"
 
-#define TRANSLATED_MIB 96 /* a part of MACHINE_ALLOWANCE; what no longer fits is translated again. QEMU itself would take a gigabyte */
+/* a part of MACHINE_ALLOWANCE; what no longer fits is translated again. QEMU itself would take a gigabyte */
+#define TRANSLATED_MIB 96
 
 struct machine_words {
 	char **items;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The child is cloned into its namespaces and does the rest itself, with the host's rights until its file system stands:
- * a tmpfs over the run folder, in the new mount namespace only, becomes its root. Files are bound by path, since a mount may only be
- * bound from the namespace that one is in. Then ids, and with them all capabilities, go away for good, and QEMU is executed.
- * There is no user namespace: QEMU's user has no file of its own to open, and a kernel with one thing less to get wrong.
+ * Theory. The child is cloned into its namespaces and does the rest itself, with the host's rights until its file system
+ * stands: a tmpfs over the run folder, in the new mount namespace only, becomes its root. Files are bound by path, since a
+ * mount may only be bound from the namespace that one is in. Then ids, and with them all capabilities, go away for good, and
+ * QEMU is executed. There is no user namespace: QEMU's user has no file of its own to open, and a kernel with one thing less to
+ * get wrong.
  *
  * An error is written whole into a pipe that closes when QEMU is executed.
  */
@@ -103,7 +104,8 @@ static int show_memory(const struct machine_plan *m, struct err *e)
 	if (fd < 0)
 		return err_errno(e, errno, "make a place for the memory");
 	(void)close(fd);
-	if (mount(m->memory, inside, NULL, MS_BIND, NULL) < 0 || mount(NULL, inside, NULL, MS_BIND | MS_REMOUNT | flags, NULL) < 0)
+	if (mount(m->memory, inside, NULL, MS_BIND, NULL) < 0 ||
+	    mount(NULL, inside, NULL, MS_BIND | MS_REMOUNT | flags, NULL) < 0)
 		return err_errno(e, errno, "show the memory file to QEMU");
 	return m->private_memory ? bind(m->private_shim, MACHINE_PRIVATE + 1, MS_NODEV, e) : 0;
 }
@@ -136,7 +138,8 @@ static int make_root(const struct confine *c, struct err *e)
 		if ((r = bind(m->places.items[i], m->places.items[i] + 1, MS_NODEV, e)) < 0)
 			return r;
 	if ((r = bind(m->kernel, MACHINE_KERNEL + 1, MS_NODEV, e)) < 0 ||
-	    (r = bind(m->initramfs, MACHINE_INITRAMFS + 1, MS_NODEV, e)) < 0 || (r = show_memory(m, e)) < 0 || (r = make_devices(m, e)) < 0)
+	    (r = bind(m->initramfs, MACHINE_INITRAMFS + 1, MS_NODEV, e)) < 0 || (r = show_memory(m, e)) < 0 ||
+	    (r = make_devices(m, e)) < 0)
 		return r;
 	if (mount(NULL, ".", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID, NULL) < 0)
 		return err_errno(e, errno, "close QEMU's file system");

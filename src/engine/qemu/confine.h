@@ -3,9 +3,9 @@
 #define ENGINE_QEMU_CONFINE_H
 
 /*
- * QEMU in a room of its own: an unprivileged user of the workspace's range, new mount, pid, network, IPC and UTS namespaces, a file
- * system of nothing but its libraries and firmware (read-only), the workspace's cgroups, and no descriptor but those named. It dies
- * with the process that started it.
+ * QEMU in a room of its own: an unprivileged user of the workspace's range, new mount, pid, network, IPC and UTS namespaces, a
+ * file system of nothing but its libraries and firmware (read-only), the workspace's cgroups, and no descriptor but those
+ * named. It dies with the process that started it.
  */
 
 #include <stddef.h>

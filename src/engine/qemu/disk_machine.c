@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. The partition is read-only and the same file for all machines of a host; above it each workspace has a qcow2 that names no file:
- * which node lies below it is said here, and a name in its header would not be followed, for QEMU may have written anything there.
- * Places on the bus are those of other machines (arguments.c):
+ * Theory. The partition is read-only and the same file for all machines of a host; above it each workspace has a qcow2 that
+ * names no file: which node lies below it is said here, and a name in its header would not be followed, for QEMU may have
+ * written anything there. Places on the bus are those of other machines (arguments.c):
  *
  *   slot 1      functions 0 virtio-serial, 1 random numbers, 2 display, 3 USB for its pointer
  *   slot 2      networks
@@ -65,7 +65,8 @@ static void add_board(struct words *w, const struct disk_machine *d)
 	OPTION(w, "-smp", "%u", m->processors);
 	OPTION(w, "-m", "%" PRIu64 "M", m->memory_bytes >> 20);
 	if (m->memory_file)
-		OPTION(w, "-object", "memory-backend-file,id=memory,size=%" PRIu64 "M,mem-path=" MACHINE_MEMORY ",share=on", m->memory_bytes >> 20);
+		OPTION(w, "-object", "memory-backend-file,id=memory,size=%" PRIu64 "M,mem-path=" MACHINE_MEMORY ",share=on",
+		       m->memory_bytes >> 20);
 	else
 		OPTION(w, "-object", "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on", m->memory_bytes >> 20);
 	if (m->incoming)
@@ -115,8 +116,8 @@ static void add_slot(struct words *w, const char *driver, const char *node, cons
 {
 	unsigned at = w->place++;
 
-	OPTION(w, "-device", "%s,drive=%s,serial=%.*s,bus=pcie.0,addr=%x.%u%s%s", driver, node, SERIAL_MOST, serial, FIRST_DISK_SLOT + at / 8,
-	       at % 8, at % 8 == 0 ? ",multifunction=on" : "", more);
+	OPTION(w, "-device", "%s,drive=%s,serial=%.*s,bus=pcie.0,addr=%x.%u%s%s", driver, node, SERIAL_MOST, serial,
+	       FIRST_DISK_SLOT + at / 8, at % 8, at % 8 == 0 ? ",multifunction=on" : "", more);
 }
 
 static void add_device(struct words *w, const struct disk_machine *d, const char *node, const char *serial, const char *more)
@@ -137,7 +138,8 @@ static void add_disk(struct words *w, const struct disk_machine *d, size_t numbe
 	(void)snprintf(boot, sizeof boot, ",bootindex=%zu", number);
 	add_file(w, below, false);
 	add_file(w, file, true);
-	OPTION(w, "-blockdev", "driver=qcow2,node-name=%s,file=%s,backing=%s,discard=unmap,detect-zeroes=unmap", disk, file, below);
+	OPTION(w, "-blockdev", "driver=qcow2,node-name=%s,file=%s,backing=%s,discard=unmap,detect-zeroes=unmap", disk, file,
+	       below);
 	add_device(w, d, disk, disk, boot);
 }
 
@@ -198,7 +200,8 @@ static int check(const struct disk_machine *d, struct err *e)
 
 	for (size_t i = 0; i < d->volume_count; i++)
 		if (d->volumes[i].read_only && d->wish.disk_bus == BUS_SATA)
-			return err_set(e, ERR_UNSUPPORTED, "volume %s is read-only, which SATA disks cannot be", d->volumes[i].name);
+			return err_set(e, ERR_UNSUPPORTED, "volume %s is read-only, which SATA disks cannot be",
+				       d->volumes[i].name);
 	if (disks <= most)
 		return 0;
 	(void)err_set(e, ERR_UNSUPPORTED, "%zu disks and volumes, a machine with this disk bus takes at most %zu", disks, most);

@@ -3,12 +3,12 @@
 #define ENGINE_QEMU_DISK_MACHINE_H
 
 /*
- * A machine that boots a disk as it is, as QEMU's command line. Pure. What differs from other machines: firmware in place of a kernel, a
- * disk that each workspace has on top of a partition it shares, a seed for cloud-init, QEMU's guest agent on the channel, and devices that
- * a guest without virtio drivers knows.
+ * A machine that boots a disk as it is, as QEMU's command line. Pure. What differs from other machines: firmware in place of a
+ * kernel, a disk that each workspace has on top of a partition it shares, a seed for cloud-init, QEMU's guest agent on the
+ * channel, and devices that a guest without virtio drivers knows.
  *
- * Descriptors follow MACHINE_FD_DISKS in this order: for each partition its file and the workspace's own disk above it; data volumes;
- * with UEFI, firmware and variables; the seed; then taps.
+ * Descriptors follow MACHINE_FD_DISKS in this order: for each partition its file and the workspace's own disk above it; data
+ * volumes; with UEFI, firmware and variables; the seed; then taps.
  */
 
 #include "base/err.h"

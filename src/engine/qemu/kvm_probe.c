@@ -5,10 +5,10 @@
  *   0x1000  code     0x1800  breakpoint's handler   0x2000-0x4fff  page tables
  *   0x5000  GDT      0x6000  IDT                    0x7000  operand of CMPXCHG16B   0x9000  stack
  *
- * The code counts down, exchanges 16 bytes under lock (as the kernel's allocator does), breaks into a handler and returns (as its
- * alternatives do at boot), and halts. Before each of these it writes a mark to a port, so the marks tell how far it came. What is
- * interpreted fails at the second or third; a time limit, counted in processor time so that a busy host changes nothing, is the
- * second fence.
+ * The code counts down, exchanges 16 bytes under lock (as the kernel's allocator does), breaks into a handler and returns (as
+ * its alternatives do at boot), and halts. Before each of these it writes a mark to a port, so the marks tell how far it came.
+ * What is interpreted fails at the second or third; a time limit, counted in processor time so that a busy host changes
+ * nothing, is the second fence.
  */
 #include "engine/qemu/kvm_probe.h"
 
@@ -35,7 +35,8 @@
 #define MEMORY (2u << 20)
 #define MARKS "1234"
 
-enum { AT_CODE = 0x1000, AT_HANDLER = 0x1800, AT_TABLES = 0x2000, AT_GDT = 0x5000, AT_IDT = 0x6000, AT_OPERAND = 0x7000, AT_STACK = 0x9000 };
+enum { AT_CODE = 0x1000, AT_HANDLER = 0x1800, AT_TABLES = 0x2000, AT_GDT = 0x5000, AT_IDT = 0x6000, AT_OPERAND = 0x7000,
+       AT_STACK = 0x9000 };
 
 struct guest {
 	int kvm, vm, processor;
@@ -130,8 +131,10 @@ static void write_program(struct guest *g)
 
 static int set_registers(struct guest *g, struct err *e)
 {
-	const struct kvm_segment code = { .limit = 0xffffffff, .selector = 8, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1 };
-	const struct kvm_segment data = { .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 };
+	const struct kvm_segment code = { .limit = 0xffffffff, .selector = 8, .type = 11, .present = 1, .s = 1, .l = 1,
+					  .g = 1 };
+	const struct kvm_segment data = { .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1,
+					  .g = 1 };
 	const struct kvm_regs registers = { .rip = AT_CODE, .rsp = AT_STACK, .rflags = 2 };
 	struct kvm_sregs s;
 
@@ -229,9 +232,10 @@ int kvm_probe(struct err *e)
 	if (!why && strcmp(g.marks, MARKS) == 0 && loop_ms <= LOOP_MS_MOST)
 		return 0;
 	if (!why && strcmp(g.marks, MARKS) == 0)
-		return err_set(e, ERR_UNSUPPORTED, "KVM only interprets kernels: %d rounds of a loop took %llu ms", ROUNDS, (unsigned long long)loop_ms);
-	return err_set(e, ERR_UNSUPPORTED, "KVM only pretends: a test program did not get past %s (%s)", before[strlen(g.marks)],
-		       why ? why : "the marks are wrong");
+		return err_set(e, ERR_UNSUPPORTED, "KVM only interprets kernels: %d rounds of a loop took %llu ms", ROUNDS,
+			       (unsigned long long)loop_ms);
+	return err_set(e, ERR_UNSUPPORTED, "KVM only pretends: a test program did not get past %s (%s)",
+		       before[strlen(g.marks)], why ? why : "the marks are wrong");
 }
 
 #else

@@ -3,13 +3,15 @@
 #define ENGINE_QEMU_KVM_PROBE_H
 
 /*
- * Whether KVM here runs what a kernel needs: a virtual processor executes a few instructions for real. Opening /dev/kvm, its version
- * and even a payload that only halts all succeed where KVM merely interprets guest kernels and knows half of the instructions.
+ * Whether KVM here runs what a kernel needs: a virtual processor executes a few instructions for real. Opening /dev/kvm, its
+ * version and even a payload that only halts all succeed where KVM merely interprets guest kernels and knows half of the
+ * instructions.
  */
 
 #include "base/err.h"
 
-/* 0, or ERR_UNSUPPORTED with the reason. Takes the process's signal SIGPROF and its profiling timer: run it in a process of its own. */
+/* 0, or ERR_UNSUPPORTED with the reason. Takes the process's signal SIGPROF and its profiling timer: run it in a process of its
+ * own. */
 int kvm_probe(struct err *e) must_check;
 
 #endif

@@ -37,7 +37,8 @@ int machine_link_read(const char *const *interface, struct machine_link *ret_lin
 	uint64_t place = 0;
 
 	if (str_to_u64(device + strcspn(device, "0123456789"), UINT32_MAX, &place) < 0 || place >= MACHINE_LINKS_MOST)
-		return err_set(e, ERR_UNSUPPORTED, "interface %s: those of a machine are numbered from 0 to %d", device, MACHINE_LINKS_MOST - 1);
+		return err_set(e, ERR_UNSUPPORTED, "interface %s: those of a machine are numbered from 0 to %d", device,
+			       MACHINE_LINKS_MOST - 1);
 	*ret_link = (struct machine_link){ .mac = interface[INTERFACE_MAC], .place = (unsigned)place };
 	return 0;
 }
@@ -67,7 +68,8 @@ void machine_links_inside(const char *const *interfaces, struct guest_objects *r
 		if (*at[INTERFACE_IPV4])
 			add_text(&g->addresses, mem_strdup(at[INTERFACE_IPV4]));
 		if (*at[INTERFACE_IPV6] && *at[INTERFACE_ISOLATED] == '1') /* alone on its link, as in a namespace */
-			add_text(&g->addresses, mem_printf("%.*s/128", (int)strcspn(at[INTERFACE_IPV6], "/"), at[INTERFACE_IPV6]));
+			add_text(&g->addresses,
+				 mem_printf("%.*s/128", (int)strcspn(at[INTERFACE_IPV6], "/"), at[INTERFACE_IPV6]));
 		else if (*at[INTERFACE_IPV6])
 			add_text(&g->addresses, mem_strdup(at[INTERFACE_IPV6]));
 		add_route(&g->routes, at[INTERFACE_GATEWAY4]);
@@ -116,8 +118,8 @@ static void pair_number(const struct pairs_out *o, const char *key, const char *
 	pair(o, key, text, *prefix);
 }
 
-static void describe_link(const struct machine_link *l, struct machine_queues q, const char *taps, const char *vhosts, const struct pairs_out *netdev,
-			  const struct pairs_out *device)
+static void describe_link(const struct machine_link *l, struct machine_queues q, const char *taps, const char *vhosts,
+			  const struct pairs_out *netdev, const struct pairs_out *device)
 {
 	char place[16];
 
@@ -144,16 +146,16 @@ static void describe_link(const struct machine_link *l, struct machine_queues q,
 	}
 }
 
-void machine_link_words(const struct machine_link *l, struct machine_queues q, const char *taps, const char *vhosts, struct str *ret_netdev,
-			struct str *ret_device)
+void machine_link_words(const struct machine_link *l, struct machine_queues q, const char *taps, const char *vhosts,
+			struct str *ret_netdev, struct str *ret_device)
 {
 	const struct pairs_out netdev = { ret_netdev, false }, device = { ret_device, false };
 
 	describe_link(l, q, taps, vhosts, &netdev, &device);
 }
 
-void machine_link_plug(const struct machine_link *l, struct machine_queues q, const char *taps, const char *vhosts, struct str *ret_netdev,
-		       struct str *ret_device)
+void machine_link_plug(const struct machine_link *l, struct machine_queues q, const char *taps, const char *vhosts,
+		       struct str *ret_netdev, struct str *ret_device)
 {
 	const struct pairs_out netdev = { ret_netdev, true }, device = { ret_device, true };
 

@@ -3,9 +3,9 @@
 #define ENGINE_QEMU_LINK_H
 
 /*
- * A machine's network interfaces, as QEMU is told of them - on its command line, or later on its control line - and as carrel-init is.
- * Pure. Each has its fixed place on a bus of their own, by the number in its name inside: one that was plugged in while the machine ran
- * is where the next start puts it.
+ * A machine's network interfaces, as QEMU is told of them - on its command line, or later on its control line - and as
+ * carrel-init is. Pure. Each has its fixed place on a bus of their own, by the number in its name inside: one that was plugged
+ * in while the machine ran is where the next start puts it.
  */
 
 #include <stdbool.h>
@@ -40,11 +40,11 @@ void machine_links_inside(const char *const *interfaces, struct guest_objects *r
 void machine_links_inside_done(struct guest_objects *interfaces);
 
 /* Values of -netdev and -device. `taps` and `vhosts`: descriptors or names that getfd gave them, separated by ':'. */
-void machine_link_words(const struct machine_link *l, struct machine_queues q, const char *taps, const char *vhosts, struct str *ret_netdev,
-			struct str *ret_device);
+void machine_link_words(const struct machine_link *l, struct machine_queues q, const char *taps, const char *vhosts,
+			struct str *ret_netdev, struct str *ret_device);
 /* The same as arguments of netdev_add and device_add, each one JSON object; and of their opposites. */
-void machine_link_plug(const struct machine_link *l, struct machine_queues q, const char *taps, const char *vhosts, struct str *ret_netdev,
-		       struct str *ret_device);
+void machine_link_plug(const struct machine_link *l, struct machine_queues q, const char *taps, const char *vhosts,
+		       struct str *ret_netdev, struct str *ret_device);
 void machine_link_unplug(unsigned place, struct str *ret_netdev, struct str *ret_device);
 
 #endif

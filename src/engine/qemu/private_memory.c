@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loaded into QEMU (LD_PRELOAD) where its memory file must stay as it is: one file under many machines, each of which writes copies of the
- * pages that it changes. QEMU could map the file so itself (share=off), but then opens it for writing before version 8.2, and carries
- * all of the memory with the devices' state, since it takes memory for safe in its file only when it is shared. So QEMU is told that
- * it is shared, and here the file is opened for reading and mapped privately (docs/decisions/0121).
+ * Loaded into QEMU (LD_PRELOAD) where its memory file must stay as it is: one file under many machines, each of which writes
+ * copies of the pages that it changes. QEMU could map the file so itself (share=off), but then opens it for writing before
+ * version 8.2, and carries all of the memory with the devices' state, since it takes memory for safe in its file only when it
+ * is shared. So QEMU is told that it is shared, and here the file is opened for reading and mapped privately
+ * (docs/decisions/0121).
  *
  * The wall is elsewhere: the file is shown to QEMU read-only (confine.c). Without this module it could not open it at all.
  */
@@ -69,7 +70,10 @@ static void *map(void *at, size_t length, int protection, int flags, int fd, off
 	return (void *)syscall(SYS_mmap, at, length, protection, flags, fd, offset);
 }
 
-SHOWN void *mmap(void *at, size_t length, int protection, int flags, int fd, off_t offset) { return map(at, length, protection, flags, fd, offset); }
+SHOWN void *mmap(void *at, size_t length, int protection, int flags, int fd, off_t offset)
+{
+	return map(at, length, protection, flags, fd, offset);
+}
 SHOWN void *mmap64(void *at, size_t length, int protection, int flags, int fd, off64_t offset)
 {
 	return map(at, length, protection, flags, fd, offset);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. States: greeting (what is sent waits in `waiting`) -> ready -> closed. Each command has an id and a timer; an answer without
- * a command, of one that was given up, is passed over. What QEMU does not read at once stays in `unsent`. A descriptor goes with the first
- * byte of its command, in a message that begins there: QEMU keeps it until the command takes it.
+ * Theory. States: greeting (what is sent waits in `waiting`) -> ready -> closed. Each command has an id and a timer; an answer
+ * without a command, of one that was given up, is passed over. What QEMU does not read at once stays in `unsent`. A descriptor
+ * goes with the first byte of its command, in a message that begins there: QEMU keeps it until the command takes it.
  */
 #include "engine/qemu/qmp.h"
 
@@ -95,7 +95,8 @@ static ssize_t send_some(struct qmp *q)
 {
 	struct passed *first = q->passed, *next = first && first->at == 0 ? first->next : first;
 	bool passes = first && first->at == 0;
-	ssize_t n = rights_send(q->fd, q->unsent.bytes, next ? next->at : q->unsent.length, passes ? &first->fd : NULL, passes, MSG_DONTWAIT);
+	ssize_t n = rights_send(q->fd, q->unsent.bytes, next ? next->at : q->unsent.length, passes ? &first->fd : NULL, passes,
+				MSG_DONTWAIT);
 
 	if (n > 0 && passes)
 		drop_passed(q);
@@ -256,7 +257,8 @@ void qmp_free(struct qmp *q)
 	free(q);
 }
 
-void qmp_send_fd(struct qmp *q, const char *command, const char *arguments, int fd, uint64_t deadline_ms, qmp_done_fn *done, void *data)
+void qmp_send_fd(struct qmp *q, const char *command, const char *arguments, int fd, uint64_t deadline_ms, qmp_done_fn *done,
+		 void *data)
 {
 	struct passed **last = &q->passed, *p = mem_alloc(sizeof *p);
 
@@ -274,7 +276,8 @@ void qmp_send(struct qmp *q, const char *command, const char *arguments, uint64_
 {
 	struct command *c = mem_alloc(sizeof *c);
 
-	*c = (struct command){ .qmp = q, .next = q->commands, .id = ++q->last_id, .name = mem_strdup(command), .done = done, .data = data };
+	*c = (struct command){ .qmp = q, .next = q->commands, .id = ++q->last_id, .name = mem_strdup(command), .done = done,
+			       .data = data };
 	q->commands = c;
 	c->timer = loop_add_timer(q->loop, q->source ? deadline_ms : 0, too_late, c);
 	if (!q->source)

@@ -3,8 +3,8 @@
 #define ENGINE_QEMU_QMP_H
 
 /*
- * QEMU's control line, on an event loop. Commands are answered by a call, in time or with ERR_TIMEOUT; each command's call happens
- * exactly once, also when the line ends. Nothing is repeated: what a command that was not answered did is not known.
+ * QEMU's control line, on an event loop. Commands are answered by a call, in time or with ERR_TIMEOUT; each command's call
+ * happens exactly once, also when the line ends. Nothing is repeated: what a command that was not answered did is not known.
  */
 
 #include "base/loop.h"
@@ -27,13 +27,14 @@ struct qmp_events {
 
 /* Takes the socket. Commands may be sent at once: they wait for QEMU's greeting. */
 struct qmp *qmp_new(struct loop *l, int fd, const struct qmp_events *events);
-/* The same language on the line of a guest's agent (qemu-ga): no greeting comes, and an answer that is too long is passed over, which ends
- * its command and not the line. */
+/* The same language on the line of a guest's agent (qemu-ga): no greeting comes, and an answer that is too long is passed over,
+ * which ends its command and not the line. */
 struct qmp *qmp_new_agent(struct loop *l, int fd, const struct qmp_events *events);
 void qmp_free(struct qmp *q); /* without any call */
 /* `arguments`: a JSON object as text, or NULL. `done` may be NULL. */
 void qmp_send(struct qmp *q, const char *command, const char *arguments, uint64_t deadline_ms, qmp_done_fn *done, void *data);
 /* The same with a descriptor, which is taken: for getfd. */
-void qmp_send_fd(struct qmp *q, const char *command, const char *arguments, int fd, uint64_t deadline_ms, qmp_done_fn *done, void *data);
+void qmp_send_fd(struct qmp *q, const char *command, const char *arguments, int fd, uint64_t deadline_ms, qmp_done_fn *done,
+		 void *data);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. check_value() walks a value once, by the grammar of RFC 8259, with a bound on depth; only what it accepted is looked into
- * again, so the finders below need no checks of their own. The walk recurses at most QMP_DEPTH_MOST deep.
+ * Theory. check_value() walks a value once, by the grammar of RFC 8259, with a bound on depth; only what it accepted is looked
+ * into again, so the finders below need no checks of their own. The walk recurses at most QMP_DEPTH_MOST deep.
  */
 #include "engine/qemu/qmp_message.h"
 

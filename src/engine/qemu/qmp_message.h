@@ -3,9 +3,9 @@
 #define ENGINE_QEMU_QMP_MESSAGE_H
 
 /*
- * One line of QMP (docs/interop/qmp-spec.txt of QEMU): a JSON object. QEMU is believed no more than its guest, who may have taken it
- * over: a line is checked whole, to the last bracket, before anything of it is used. Values are found by key, not built: a supervisor
- * needs few of them and no library.
+ * One line of QMP (docs/interop/qmp-spec.txt of QEMU): a JSON object. QEMU is believed no more than its guest, who may have
+ * taken it over: a line is checked whole, to the last bracket, before anything of it is used. Values are found by key, not
+ * built: a supervisor needs few of them and no library.
  */
 
 #include <stdbool.h>

@@ -14,8 +14,8 @@ static int template_arguments(const struct launch *l, char ***ret_argv, struct e
 {
 	struct spec_resources wanted = spec_resources_or_default(l->spec);
 	const struct launch_machine *host = l->host_machine;
-	const struct qemu_machine m = { .board = host->board, .type = host->type, .cpu = host->processor, .id = "template", .kvm = host->kvm,
-					.system = request_is_system(l),
+	const struct qemu_machine m = { .board = host->board, .type = host->type, .cpu = host->processor, .id = "template",
+					.kvm = host->kvm, .system = request_is_system(l),
 					.processors = machine_processors(wanted.cpu_milli, host->processors),
 					.memory_bytes = machine_memory(wanted.memory_bytes), .memory_file = true };
 
@@ -95,8 +95,9 @@ int template_plan(const struct launch *l, struct str *ret_plan, struct err *e)
 	const struct machine_plan p = { .host = { host.bytes, host.length }, .argv = { argv, words },
 					.places = { (char **)(uintptr_t)of->board->places, places },
 					.kernel = (char *)(uintptr_t)of->kernel, .initramfs = (char *)(uintptr_t)of->initramfs,
-					.memory = (char *)(uintptr_t)l->memory->path, .private_shim = nothing, .template = TEMPLATE_MADE,
-					.queues = 1, .id = l->first_id + LAUNCH_IDS - 1, .kvm = of->kvm, .boot_ms = of->boot_ms };
+					.memory = (char *)(uintptr_t)l->memory->path, .private_shim = nothing,
+					.template = TEMPLATE_MADE, .queues = 1, .id = l->first_id + LAUNCH_IDS - 1,
+					.kvm = of->kvm, .boot_ms = of->boot_ms };
 	machine_plan_encode(&p, ret_plan);
 	machine_arguments_free(argv);
 	request_done(&request);

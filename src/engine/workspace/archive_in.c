@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Names are taken below the folder alone, whatever the archive says: an absolute one or one with ".." is refused, and the kernel
- * resolves the folders on the way without links (openat2). What is in the way goes, but for a folder that is not empty; folders stay and
- * get what the archive says of them. A folder's time is set at the end, when nothing is made in it any more.
+ * Theory. Names are taken below the folder alone, whatever the archive says: an absolute one or one with ".." is refused, and
+ * the kernel resolves the folders on the way without links (openat2). What is in the way goes, but for a folder that is not
+ * empty; folders stay and get what the archive says of them. A folder's time is set at the end, when nothing is made in it any
+ * more.
  *
- * What the workspace may not have (an owner it has no number for, an attribute of a namespace it may not write) is left out, as tar does;
- * what cannot be made is an error.
+ * What the workspace may not have (an owner it has no number for, an attribute of a namespace it may not write) is left out, as
+ * tar does; what cannot be made is an error.
  */
 #include <errno.h>
 #include <fcntl.h>

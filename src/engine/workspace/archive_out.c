@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A walk in the order of names (fts(3), which goes from folder to folder and so needs no long paths), so that the same tree gives
- * the same archive. A file with more than one name is written under the first and linked under the others. One with holes is written
- * without them. A file that changes while it is read has the length that it had at first: what is missing is zeros.
+ * Theory. A walk in the order of names (fts(3), which goes from folder to folder and so needs no long paths), so that the same
+ * tree gives the same archive. A file with more than one name is written under the first and linked under the others. One with
+ * holes is written without them. A file that changes while it is read has the length that it had at first: what is missing is
+ * zeros.
  *
  * The kernel's file systems are nobody's files and are left out, and so are sockets.
  */

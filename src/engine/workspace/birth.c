@@ -8,8 +8,8 @@
  *  4. there (inside.c): /dev, /proc and /sys are made aside, while the agent still attaches and mounts the volumes (volume.c);
  *  5. here: the volumes' mounts arrive, are mapped too and passed on;
  *  6. there: everything else. The overlay is mounted with the workspace's own rights.
- * The v1 cgroups are entered by the first process itself, writing "0" to `tasks`: the kernel moves a thread that asks for itself
- * without waiting for a grace period (docs/decisions/0020). The descriptors for it were opened here, whose rights count.
+ * The v1 cgroups are entered by the first process itself, writing "0" to `tasks`: the kernel moves a thread that asks for
+ * itself without waiting for a grace period (docs/decisions/0020). The descriptors for it were opened here, whose rights count.
  */
 #include "engine/workspace/birth.h"
 
@@ -120,8 +120,9 @@ static int open_first(const struct plan *p, struct inside *in, struct err *e)
 }
 
 /*
- * A folder with one device in it, as udev makes it: everybody may open it, and the kernel asks for CAP_NET_ADMIN over the network namespace
- * of who opened it. Ours, because the host's device may be closed to ids other than its root's, and only we may make devices.
+ * A folder with one device in it, as udev makes it: everybody may open it, and the kernel asks for CAP_NET_ADMIN over the
+ * network namespace of who opened it. Ours, because the host's device may be closed to ids other than its root's, and only we
+ * may make devices.
  */
 int birth_make_tun(int *ret_mount, struct err *e)
 {
@@ -132,8 +133,8 @@ int birth_make_tun(int *ret_mount, struct err *e)
 	    syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
 		return err_errno(e, errno, "make a file system for /dev/net");
 	own_fd int mount = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
-	if (mount < 0 || mknodat(mount, "tun", S_IFCHR | 0666, makedev(TUN_MAJOR, TUN_MINOR)) < 0 || fchmodat(mount, "tun", 0666, 0) < 0 ||
-	    syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, &a, sizeof a) < 0)
+	if (mount < 0 || mknodat(mount, "tun", S_IFCHR | 0666, makedev(TUN_MAJOR, TUN_MINOR)) < 0 ||
+	    fchmodat(mount, "tun", 0666, 0) < 0 || syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, &a, sizeof a) < 0)
 		return err_errno(e, errno, "make /dev/net/tun");
 	*ret_mount = TAKE_FD(mount);
 	return 0;
@@ -208,8 +209,8 @@ static int clone_first(const struct plan *p, int *ret_pidfd, pid_t *ret_pid, str
 {
 	own_fd int cgroup = -1;
 	struct clone_args args = {
-		.flags = CLONE_PIDFD | CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWTIME |
-			 (p->flags & PLAN_HOST_NETWORK ? 0 : CLONE_NEWNET),
+		.flags = CLONE_PIDFD | CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
+			 CLONE_NEWTIME | (p->flags & PLAN_HOST_NETWORK ? 0 : CLONE_NEWNET),
 		.pidfd = (uintptr_t)ret_pidfd,
 		.exit_signal = SIGCHLD,
 	};

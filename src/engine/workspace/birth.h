@@ -3,10 +3,10 @@
 #define ENGINE_WORKSPACE_BIRTH_H
 
 /*
- * Bringing a workspace into the world: the side that runs in carrel-run, with the host's rights. What a plan names is opened here
- * (partitions, volumes, cgroups); everything that follows a path of the workspace happens in its first process (inside.h), which
- * has no rights outside. All mounts are descriptors of this process or live in the workspace's namespace: when both are gone, so
- * are they.
+ * Bringing a workspace into the world: the side that runs in carrel-run, with the host's rights. What a plan names is opened
+ * here (partitions, volumes, cgroups); everything that follows a path of the workspace happens in its first process (inside.h),
+ * which has no rights outside. All mounts are descriptors of this process or live in the workspace's namespace: when both are
+ * gone, so are they.
  */
 
 #include <stdbool.h>

@@ -6,7 +6,8 @@
  *   standard streams       pipes of carrel-run, known by their inodes; new ones are handed in under the old names
  *   terminal               the same, by device numbers
  *   network                the namespace is CRIU's, empty; interfaces, addresses and routes come from the plan, as at a start
- *   cgroups                CRIU does not touch them: it runs inside the workspace's, and who stood in which subfolder is noted here
+ *   cgroups                CRIU does not touch them: it runs inside the workspace's, and who stood in which subfolder is noted
+ *                          here
  *   root                   an overlay made anew in the new user namespace, before CRIU looks for it
  *
  * The record is text, one fact a line; a target or source may hold any byte but newline and NUL.
@@ -28,9 +29,9 @@
 enum { CGROUPS_IGNORE = 0, NETWORK_LOCK_SKIP = 3 }; /* rpc.proto */
 
 static const char *const source_names[CHECKPOINT_SOURCES] = {
-	[CHECKPOINT_DEVICE] = "device", [CHECKPOINT_HIDE_FILE] = "hide-file", [CHECKPOINT_HIDE_FOLDER] = "hide-folder",
-	[CHECKPOINT_FIRST_FILE] = "first", [CHECKPOINT_HOST] = "host", [CHECKPOINT_VOLUME] = "volume", [CHECKPOINT_CONSOLE] = "console",
-	[CHECKPOINT_CGROUPS] = "cgroups", [CHECKPOINT_TUN] = "tun",
+	[CHECKPOINT_DEVICE] = "device",    [CHECKPOINT_HIDE_FILE] = "hide-file", [CHECKPOINT_HIDE_FOLDER] = "hide-folder",
+	[CHECKPOINT_FIRST_FILE] = "first", [CHECKPOINT_HOST] = "host",           [CHECKPOINT_VOLUME] = "volume",
+	[CHECKPOINT_CONSOLE] = "console",  [CHECKPOINT_CGROUPS] = "cgroups",     [CHECKPOINT_TUN] = "tun",
 };
 
 void checkpoint_done(struct checkpoint *c)
@@ -71,7 +72,8 @@ static char *unescape(const char *word, size_t length)
 	char *text = mem_strndup(word, length), *to = text;
 
 	for (const char *at = text; *at; at++) {
-		if (at[0] == '\\' && at[1] >= '0' && at[1] <= '3' && at[2] >= '0' && at[2] <= '7' && at[3] >= '0' && at[3] <= '7') {
+		if (at[0] == '\\' && at[1] >= '0' && at[1] <= '3' && at[2] >= '0' && at[2] <= '7' && at[3] >= '0' &&
+		    at[3] <= '7') {
 			*to++ = (char)((at[1] - '0') << 6 | (at[2] - '0') << 3 | (at[3] - '0'));
 			at += 3;
 		} else {
@@ -274,11 +276,13 @@ int checkpoint_check(const struct checkpoint *c, const struct plan *p, struct er
 {
 	for (size_t i = 0; i < c->mount_count; i++)
 		if (!checkpoint_step(&c->mounts[i], p))
-			return err_set(e, ERR_CONFLICT, "%s was mounted when the workspace was suspended, and is not given to it any more",
+			return err_set(e, ERR_CONFLICT,
+				       "%s was mounted when the workspace was suspended, and is not given to it any more",
 				       c->mounts[i].target);
 	for (unsigned i = 0; i < ARRAY_SIZE(c->pipes); i++)
 		if (c->pipes[i] && (p->flags & PLAN_TERMINAL))
-			return err_set(e, ERR_CONFLICT, "the workspace had pipes when it was suspended, and is to have a terminal now");
+			return err_set(e, ERR_CONFLICT,
+				       "the workspace had pipes when it was suspended, and is to have a terminal now");
 	if (c->terminal_file && !(p->flags & PLAN_TERMINAL))
 		return err_set(e, ERR_CONFLICT, "the workspace had a terminal when it was suspended, and is to have pipes now");
 	return 0;
@@ -323,9 +327,11 @@ static char *terminal_key(const struct checkpoint *c)
 	return mem_printf("tty[%" PRIx64 ":%" PRIx64 "]", c->terminal_device, c->terminal_file);
 }
 
-void checkpoint_dump_options(const struct checkpoint *c, const struct checkpoint_how *how, struct checkpoint_options *ret_options)
+void checkpoint_dump_options(const struct checkpoint *c, const struct checkpoint_how *how,
+			     struct checkpoint_options *ret_options)
 {
-	static const char *const watched[] = { "/usr", "/etc", "/var", "/home", "/root", "/run" }; /* inotify knows inodes, not paths */
+	/* inotify knows inodes, not paths */
+	static const char *const watched[] = { "/usr", "/etc", "/var", "/home", "/root", "/run" };
 
 	*ret_options = (struct checkpoint_options){ 0 };
 	common(how, ret_options);
@@ -341,7 +347,8 @@ void checkpoint_dump_options(const struct checkpoint *c, const struct checkpoint
 		checkpoint_options_text(ret_options, "external", terminal_key(c), 0);
 }
 
-void checkpoint_restore_options(const struct checkpoint *c, const struct checkpoint_how *how, struct checkpoint_options *ret_options)
+void checkpoint_restore_options(const struct checkpoint *c, const struct checkpoint_how *how,
+				struct checkpoint_options *ret_options)
 {
 	*ret_options = (struct checkpoint_options){ 0 };
 	common(how, ret_options);
@@ -350,12 +357,15 @@ void checkpoint_restore_options(const struct checkpoint *c, const struct checkpo
 	checkpoint_options_text(ret_options, "root", mem_printf("%s/root", how->scratch), 0);
 	for (size_t i = 0; i < c->mount_count; i++)
 		if (c->mounts[i].from == CHECKPOINT_DEVICE)
-			checkpoint_options_text(ret_options, "external", mem_printf("mnt[carrel-%zu]:%s", i, c->mounts[i].target), 0);
+			checkpoint_options_text(ret_options, "external",
+						mem_printf("mnt[carrel-%zu]:%s", i, c->mounts[i].target), 0);
 		else
-			checkpoint_options_text(ret_options, "external", mem_printf("mnt[carrel-%zu]:%s/%zu", i, how->scratch, i), 0);
+			checkpoint_options_text(ret_options, "external",
+						mem_printf("mnt[carrel-%zu]:%s/%zu", i, how->scratch, i), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(c->pipes); i++)
 		if (c->pipes[i] && how->streams[i] >= 0)
-			checkpoint_options_text(ret_options, "inherit_fd", mem_printf("pipe:[%" PRIu64 "]", c->pipes[i]), how->streams[i]);
+			checkpoint_options_text(ret_options, "inherit_fd", mem_printf("pipe:[%" PRIu64 "]", c->pipes[i]),
+						how->streams[i]);
 	if (c->terminal_file && how->terminal >= 0)
 		checkpoint_options_text(ret_options, "inherit_fd", terminal_key(c), how->terminal);
 }

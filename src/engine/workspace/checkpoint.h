@@ -3,9 +3,9 @@
 #define ENGINE_WORKSPACE_CHECKPOINT_H
 
 /*
- * Suspending a workspace with CRIU: what CRIU is told, and what we keep beside its images because it is ours and not CRIU's - what
- * of the host is mounted in the tree, which pipes and terminal carrel-run holds, and who stands in which cgroup. All pure; the file
- * format is docs/formats/checkpoint.md, the way it goes decision 0111.
+ * Suspending a workspace with CRIU: what CRIU is told, and what we keep beside its images because it is ours and not CRIU's -
+ * what of the host is mounted in the tree, which pipes and terminal carrel-run holds, and who stands in which cgroup. All pure;
+ * the file format is docs/formats/checkpoint.md, the way it goes decision 0111.
  */
 
 #include <stdbool.h>
@@ -32,7 +32,8 @@ enum checkpoint_source {
 	CHECKPOINT_HOST,        /* something of the host, read-only */
 	CHECKPOINT_VOLUME,
 	CHECKPOINT_CONSOLE,
-	CHECKPOINT_CGROUPS,     /* the cgroup2 tree: its namespace must belong to the workspace's user namespace, which CRIU does not do */
+	CHECKPOINT_CGROUPS,
+	/* the cgroup2 tree: its namespace must belong to the workspace's user namespace, which CRIU does not do */
 	CHECKPOINT_TUN,         /* ours, a folder with one device */
 	CHECKPOINT_SOURCES,
 };
@@ -95,8 +96,10 @@ struct checkpoint_how {
 	unsigned seconds;         /* CRIU's own time-out */
 	int work_fd;              /* folder of its log, as a descriptor of who talks to it; 0: that of the images */
 };
-void checkpoint_dump_options(const struct checkpoint *c, const struct checkpoint_how *how, struct checkpoint_options *ret_options);
-void checkpoint_restore_options(const struct checkpoint *c, const struct checkpoint_how *how, struct checkpoint_options *ret_options);
+void checkpoint_dump_options(const struct checkpoint *c, const struct checkpoint_how *how,
+			     struct checkpoint_options *ret_options);
+void checkpoint_restore_options(const struct checkpoint *c, const struct checkpoint_how *how,
+				struct checkpoint_options *ret_options);
 void checkpoint_options_number(struct checkpoint_options *o, const char *name, int64_t number);
 void checkpoint_options_text(struct checkpoint_options *o, const char *name, char *taken, int64_t number);
 void checkpoint_options_done(struct checkpoint_options *o);
@@ -104,7 +107,8 @@ void checkpoint_options_describe(const struct checkpoint_options *o, struct str 
 
 /* --- checkpoint_rpc.c: CRIU's messages (rpc.proto, protobuf) on a SOCK_SEQPACKET socket --- */
 
-enum checkpoint_request { CHECKPOINT_DUMP = 1, CHECKPOINT_RESTORE = 2, CHECKPOINT_CHECK = 3, CHECKPOINT_NOTIFY = 6, CHECKPOINT_VERSION = 10 };
+enum checkpoint_request { CHECKPOINT_DUMP = 1, CHECKPOINT_RESTORE = 2, CHECKPOINT_CHECK = 3, CHECKPOINT_NOTIFY = 6,
+			  CHECKPOINT_VERSION = 10 };
 #define CHECKPOINT_ANSWER_MOST 65536
 
 struct checkpoint_answer {
@@ -117,7 +121,8 @@ struct checkpoint_answer {
 	unsigned major, minor, sublevel; /* of CRIU */
 };
 
-int checkpoint_encode_request(enum checkpoint_request type, const struct checkpoint_options *o, struct str *out, struct err *e) must_check;
+int checkpoint_encode_request(enum checkpoint_request type, const struct checkpoint_options *o, struct str *out,
+			      struct err *e) must_check;
 void checkpoint_encode_notified(struct str *out); /* "go on" */
 int checkpoint_decode_answer(const void *bytes, size_t length, struct checkpoint_answer *ret_answer, struct err *e) must_check;
 

@@ -13,7 +13,8 @@
 
 const char *checkpoint_program(void)
 {
-	static const char *const places[] = { "/usr/local/sbin/criu", "/usr/sbin/criu", "/usr/local/bin/criu", "/usr/bin/criu" };
+	static const char *const places[] = { "/usr/local/sbin/criu", "/usr/sbin/criu", "/usr/local/bin/criu",
+					      "/usr/bin/criu" };
 	static char beside[PATH_MAX];
 	const char *given = getenv("CARREL_CRIU");
 
@@ -29,7 +30,10 @@ const char *checkpoint_program(void)
 }
 
 /* Said by a CRIU that may not raise its limits, and followed by others when it matters. */
-static bool harmless(const char *line) { return strstr(line, "rlimit: Can't setup") || strstr(line, "Dumping FAILED") || strstr(line, "Restoring FAILED"); }
+static bool harmless(const char *line)
+{
+	return strstr(line, "rlimit: Can't setup") || strstr(line, "Dumping FAILED") || strstr(line, "Restoring FAILED");
+}
 
 bool checkpoint_log_error(const char *log, char *out, size_t size)
 {
@@ -51,8 +55,10 @@ int checkpoint_explain(const char *line, const char *what, struct err *e)
 	static const struct {
 		const char *said, *means, *hint;
 	} known[] = {
-		{ "Unable to dump nested", "a process in it has namespaces of its own", "run no containers or sandboxes in it while it is suspended" },
-		{ "nested", "a process in it has namespaces of its own", "run no containers or sandboxes in it while it is suspended" },
+		{ "Unable to dump nested", "a process in it has namespaces of its own",
+		  "run no containers or sandboxes in it while it is suspended" },
+		{ "nested", "a process in it has namespaces of its own",
+		  "run no containers or sandboxes in it while it is suspended" },
 		{ "io_uring", "a process uses io_uring", NULL },
 		{ "Can't dump half of stream unix connection", "a connection leads out of it by a socket in its files", NULL },
 		{ "External socket is used", "a connection leads out of it by a socket in its files", NULL },

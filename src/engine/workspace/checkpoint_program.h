@@ -9,9 +9,11 @@
 
 #include "base/err.h"
 
-#define CHECKPOINT_PROGRAM_HINT "tools/get-criu fetches one that works with new kernels (guide: suspend); Debian's package is criu"
+#define CHECKPOINT_PROGRAM_HINT                                                                                                \
+	"tools/get-criu fetches one that works with new kernels (guide: suspend); Debian's package is criu"
 
-/* $CARREL_CRIU; the one beside our programs (tools/get-criu); the host's. NULL: there is none. Whether it works is a matter of trying. */
+/* $CARREL_CRIU; the one beside our programs (tools/get-criu); the host's. NULL: there is none. Whether it works is a matter of
+ * trying. */
 const char *checkpoint_program(void);
 /* The line of CRIU's log that says what went wrong, without its time and place; false: none. */
 bool checkpoint_log_error(const char *log, char *out, size_t size);

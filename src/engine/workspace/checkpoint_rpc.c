@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * CRIU's remote procedure calls: images/rpc.proto of its sources (MIT), field numbers from there. The encoding is protobuf's
- * (protobuf.dev/programming-guides/encoding): each field is a key (number << 3 | wire type) and a varint or a length with bytes.
+ * (protobuf.dev/programming-guides/encoding): each field is a key (number << 3 | wire type) and a varint or a length with
+ * bytes.
  */
 #include "engine/workspace/checkpoint.h"
 
@@ -23,7 +24,8 @@ static const struct option_field {
 	{ "ext_unix_sk", 4, NUMBER },	    { "tcp_established", 5, NUMBER },	{ "evasive_devices", 6, NUMBER },
 	{ "file_locks", 8, NUMBER },	    { "log_level", 9, NUMBER },		{ "log_file", 10, TEXT },
 	{ "notify_scripts", 12, NUMBER },   { "root", 13, TEXT },		{ "link_remap", 18, NUMBER },
-	{ "cpu_cap", 20, NUMBER },	    { "force_irmap", 21, NUMBER },	{ "work_dir_fd", 17, NUMBER },	{ "rst_sibling", 26, NUMBER },
+	{ "cpu_cap", 20, NUMBER },	    { "force_irmap", 21, NUMBER },	{ "work_dir_fd", 17, NUMBER },	{ "rst_sibling",
+	  26, NUMBER },
 	{ "inherit_fd", 27, INHERIT },	    { "manage_cgroups_mode", 34, NUMBER }, { "ghost_limit", 35, NUMBER },
 	{ "irmap_scan_paths", 36, TEXT },   { "external", 37, TEXT },		{ "empty_ns", 38, NUMBER },
 	{ "freeze_cgroup", 44, TEXT },	    { "timeout", 45, NUMBER },		{ "orphan_pts_master", 50, NUMBER },

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. CRIU makes the user namespace, and looks for the root it shall use (`--root`) and for external mounts by path. The overlay
- * must belong to that very user namespace, or set-user-id programs would lose their meaning in it; so it can be made only in the moment
- * between the two, which CRIU tells of ("setup-namespaces"). A child of ours then enters the user namespace, in a mount namespace of its
- * own, stacks the layers with the workspace's rights exactly as a first process does at a start (tree.c), and hands the mounts back
- * as descriptors; we put them into the scratch folder. That is shared: what comes there also comes to the copy of our mounts that the
- * new first process has.
+ * Theory. CRIU makes the user namespace, and looks for the root it shall use (`--root`) and for external mounts by path. The
+ * overlay must belong to that very user namespace, or set-user-id programs would lose their meaning in it; so it can be made
+ * only in the moment between the two, which CRIU tells of ("setup-namespaces"). A child of ours then enters the user namespace,
+ * in a mount namespace of its own, stacks the layers with the workspace's rights exactly as a first process does at a start
+ * (tree.c), and hands the mounts back as descriptors; we put them into the scratch folder. That is shared: what comes there
+ * also comes to the copy of our mounts that the new first process has.
  */
 #include "engine/workspace/checkpoint_tree.h"
 
@@ -88,7 +88,9 @@ static int put_first(const struct checkpoint_tree *t, size_t i, struct err *e)
 	own_fd int file = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0755);
 	if (file < 0)
 		return err_errno(e, errno, "make %s", path);
-	return (r = fs_write_all(file, bytes.bytes, bytes.length, e)) < 0 || fchmod(file, 0755) == 0 ? r : err_errno(e, errno, "chmod %s", path);
+	return (r = fs_write_all(file, bytes.bytes, bytes.length, e)) < 0 || fchmod(file, 0755) == 0 ?
+		       r :
+		       err_errno(e, errno, "chmod %s", path);
 }
 
 int checkpoint_tree_prepare(struct checkpoint_tree *t, struct err *e)
@@ -142,7 +144,8 @@ static int become_theirs(const struct builder *b, struct err *e)
 
 	if (b->user_namespace >= 0 ? setns(b->user_namespace, CLONE_NEWUSER) < 0 : unshare(CLONE_NEWUSER) < 0)
 		return err_errno(e, errno, "enter the user namespace");
-	if ((r = message_send(b->sync, MESSAGE_ENTERED, NULL, NULL, 0, e)) < 0 || (r = message_receive(b->sync, &kind, NULL, e)) <= 0)
+	if ((r = message_send(b->sync, MESSAGE_ENTERED, NULL, NULL, 0, e)) < 0 ||
+	    (r = message_receive(b->sync, &kind, NULL, e)) <= 0)
 		return r < 0 ? r : err_set(e, ERR_CANCELLED, "nobody waits for the mounts");
 	if (unshare(CLONE_NEWNS) < 0 || setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
 		return err_errno(e, errno, "become root of the workspace");
@@ -166,7 +169,8 @@ static void be_builder(const struct builder *b)
 
 static int write_map(pid_t pid, const char *file, uint64_t first, struct err *e)
 {
-	own_str char *path = mem_printf("/proc/%d/%s", (int)pid, file), *text = mem_printf("0 %llu 65536\n", (unsigned long long)first);
+	own_str char *path = mem_printf("/proc/%d/%s", (int)pid, file),
+		     *text = mem_printf("0 %llu 65536\n", (unsigned long long)first);
 	own_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
 
 	if (fd < 0 || write(fd, text, strlen(text)) < 0)
@@ -356,7 +360,10 @@ static pid_t inner_pid(const char *pid)
 	return last && last != numbers ? (pid_t)strtoul(last, NULL, 10) : 0;
 }
 
-static char *file_of(const struct plan *p, const char *below, const char *name) { return mem_printf("%s%s/%s", p->cgroup_v2, below, name); }
+static char *file_of(const struct plan *p, const char *below, const char *name)
+{
+	return mem_printf("%s%s/%s", p->cgroup_v2, below, name);
+}
 
 static int read_words(const char *path, struct str *ret_text, struct err *e)
 {
@@ -419,7 +426,10 @@ static int read_cgroup(const struct plan *p, struct checkpoint *c, const char *b
 	return r;
 }
 
-int checkpoint_cgroups_read(const struct plan *p, struct checkpoint *c, struct err *e) { return *p->cgroup_v2 ? read_cgroup(p, c, "", e) : 0; }
+int checkpoint_cgroups_read(const struct plan *p, struct checkpoint *c, struct err *e)
+{
+	return *p->cgroup_v2 ? read_cgroup(p, c, "", e) : 0;
+}
 
 static int give(const struct plan *p, const char *below, struct err *e)
 {
@@ -441,7 +451,8 @@ int checkpoint_cgroups_make(const struct plan *p, const struct checkpoint *c, st
 		if (!*g->path)
 			continue;
 		if (!*p->cgroup_v2)
-			return err_set(e, ERR_UNSUPPORTED, "the workspace had cgroups of its own, and this host has none for it");
+			return err_set(e, ERR_UNSUPPORTED,
+				       "the workspace had cgroups of its own, and this host has none for it");
 		if (mkdir(folder, (mode_t)g->mode) < 0 && errno != EEXIST)
 			return err_errno(e, errno, "make %s", folder);
 		int r = g->theirs ? give(p, g->path, e) : 0;
@@ -474,7 +485,8 @@ static int write_word(const char *path, const char *word, struct err *e)
 void checkpoint_cgroups_hand_down(const struct plan *p, const struct checkpoint *c)
 {
 	for (size_t i = 0; i < c->cgroup_count && *p->cgroup_v2; i++) {
-		own_str char *path = file_of(p, c->cgroups[i].path, "cgroup.subtree_control"), *words = mem_strdup(c->cgroups[i].subtree);
+		own_str char *path = file_of(p, c->cgroups[i].path, "cgroup.subtree_control"),
+			     *words = mem_strdup(c->cgroups[i].subtree);
 		char *save = NULL;
 		for (char *word = strtok_r(words, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
 			own_str char *plus = mem_printf("+%s", word);
@@ -492,7 +504,8 @@ int checkpoint_cgroups_fill(const struct plan *p, const struct checkpoint *c, st
 		return 0;
 	own_str char *top = file_of(p, "", "cgroup.procs");
 	int r = read_words(top, &text, e);
-	for (char *word = r >= 0 && text.length ? strtok_r(text.bytes, " ", &save) : NULL; r >= 0 && word; word = strtok_r(NULL, " ", &save)) {
+	for (char *word = r >= 0 && text.length ? strtok_r(text.bytes, " ", &save) : NULL; r >= 0 && word;
+	     word = strtok_r(NULL, " ", &save)) {
 		const struct checkpoint_cgroup *g = cgroup_of(c, inner_pid(word));
 		if (!g || !*g->path)
 			continue;

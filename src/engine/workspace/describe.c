@@ -21,7 +21,10 @@ static void add_attributes(struct str *line, uint64_t attributes)
 	static const struct {
 		uint64_t bit;
 		const char *name;
-	} names[] = { { MOUNT_ATTR_RDONLY, "ro" }, { MOUNT_ATTR_NOSUID, "nosuid" }, { MOUNT_ATTR_NODEV, "nodev" }, { MOUNT_ATTR_NOEXEC, "noexec" } };
+	} names[] = { { MOUNT_ATTR_RDONLY, "ro" },
+		      { MOUNT_ATTR_NOSUID, "nosuid" },
+		      { MOUNT_ATTR_NODEV, "nodev" },
+		      { MOUNT_ATTR_NOEXEC, "noexec" } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (attributes & names[i].bit)
@@ -98,7 +101,8 @@ static json_t *describe_steps(const struct plan *p)
 
 static json_t *describe_flags(uint64_t flags)
 {
-	static const char *const names[] = { "system", "held", "paused", "maintenance", "throw-away", "terminal", "input", "host-network" };
+	static const char *const names[] = { "system",     "held",     "paused", "maintenance",
+					     "throw-away", "terminal", "input",  "host-network" };
 	json_t *array = json_array();
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
@@ -110,8 +114,8 @@ static json_t *describe_flags(uint64_t flags)
 /* NULL: none. */
 static json_t *describe_interfaces(const struct plan *p)
 {
-	static const char *const keys[INTERFACE_TEXTS] = { "port", "bridge", "device", "mac",	   "mtu",
-							   "isolated", "ipv4", "ipv6", "gateway4", "gateway6", "vlan", "pool6" };
+	static const char *const keys[INTERFACE_TEXTS] = { "port", "bridge", "device",   "mac",      "mtu",  "isolated",
+							   "ipv4", "ipv6",   "gateway4", "gateway6", "vlan", "pool6" };
 	json_t *array = p->interfaces && p->interfaces[0] ? json_array() : NULL;
 
 	for (const char **at = p->interfaces; array && *at; at += INTERFACE_TEXTS) {
@@ -128,13 +132,14 @@ json_t *describe_plan(const struct plan *p)
 {
 	own_str char *capabilities = mem_printf("%010llx", (unsigned long long)p->capabilities);
 	own_str char *ids = mem_printf("%u-%u", (unsigned)p->first_id, (unsigned)(p->first_id + 65535));
-	json_t *program = json_pack("{s:o, s:o, s:s, s:s, s:I}", "command", list(p->argv), "environment", list(p->environment), "user",
-				    p->user, "directory", p->directory, "stop_signal", (json_int_t)p->stop_signal);
+	json_t *program = json_pack("{s:o, s:o, s:s, s:s, s:I}", "command", list(p->argv), "environment", list(p->environment),
+				    "user", p->user, "directory", p->directory, "stop_signal", (json_int_t)p->stop_signal);
 
 	return json_pack("{s:s, s:s, s:o, s:s, s:s, s:s, s:o, s:o, s:s, s:o*, s:o, s:o}", "engine", "workspace", "mode",
-			 p->flags & PLAN_SYSTEM ? "system" : "program", "flags", describe_flags(p->flags), "host_name", p->host_name,
-			 "ids", ids, "namespaces",
-			 p->flags & PLAN_HOST_NETWORK ? "user mount pid ipc uts cgroup time" : "user mount pid network ipc uts cgroup time",
+			 p->flags & PLAN_SYSTEM ? "system" : "program", "flags", describe_flags(p->flags), "host_name",
+			 p->host_name, "ids", ids, "namespaces",
+			 p->flags & PLAN_HOST_NETWORK ? "user mount pid ipc uts cgroup time" :
+							"user mount pid network ipc uts cgroup time",
 			 "program", program, "cgroups", list(p->cgroups_v1), "capabilities", capabilities, "interfaces",
 			 describe_interfaces(p), "volumes", list(p->volumes), "steps", describe_steps(p));
 }

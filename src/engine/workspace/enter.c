@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A helper process is born in the v2 cgroup where the first process stands now (CLONE_INTO_CGROUP; an init that manages the
- * subtree moves itself into a leaf of it), goes into the v1 cgroups (asking for itself, which costs nothing) and into all
- * namespaces, and makes the program's process from there, as our child (CLONE_PARENT), so that we get its status. What belongs to
- * the workspace - its terminals, its users - is looked up by the helper's child, with the workspace's rights.
+ * Theory. A helper process is born in the v2 cgroup where the first process stands now (CLONE_INTO_CGROUP; an init that manages
+ * the subtree moves itself into a leaf of it), goes into the v1 cgroups (asking for itself, which costs nothing) and into all
+ * namespaces, and makes the program's process from there, as our child (CLONE_PARENT), so that we get its status. What belongs
+ * to the workspace - its terminals, its users - is looked up by the helper's child, with the workspace's rights.
  *
- * For a copy the helper executes carrel-copy between the cgroups and the namespaces: a program of the host is loaded from the host's
- * files, and everything that it does with the workspace's comes after.
+ * For a copy the helper executes carrel-copy between the cgroups and the namespaces: a program of the host is loaded from the
+ * host's files, and everything that it does with the workspace's comes after.
  */
 #include "engine/workspace/enter.h"
 
@@ -108,9 +108,9 @@ static int run_child(const struct enter *n, int sync, const int standard[3], str
 	if (n->terminal && (r = message_send(sync, MESSAGE_PREPARED, NULL, &master, 1, e)) < 0)
 		return r;
 	bool system = n->plan->flags & PLAN_SYSTEM;
-	struct program what = { .argv = n->argv, .environment = program_environment(n->plan, n->environment, n->terminal), .terminal = n->terminal,
-				.user = *n->user ? n->user : n->plan->user, .directory = *n->directory ? n->directory : n->plan->directory,
-				.no_new_privileges = !system };
+	struct program what = { .argv = n->argv, .environment = program_environment(n->plan, n->environment, n->terminal),
+				.terminal = n->terminal, .user = *n->user ? n->user : n->plan->user,
+				.directory = *n->directory ? n->directory : n->plan->directory, .no_new_privileges = !system };
 	for (int i = 0; i < 3; i++)
 		what.standard[i] = n->terminal ? peer : standard[i];
 	if (!n->terminal)

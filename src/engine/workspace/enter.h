@@ -33,9 +33,9 @@ int enter_workspace(struct enter *n, struct err *e) must_check;
 
 /* What carrel-copy finds open, besides its standard streams. */
 enum { ENTER_FIRST_PROCESS = 3, ENTER_PLAN, ENTER_SYNC, ENTER_FDS };
-/* In carrel-copy (one thread): goes into all namespaces of the workspace as its root, and on in a process of its pid namespace, which
- * carrel-run hears of, with no more capabilities than files need and with the workspace's seccomp filter. The one that called it
- * ends here. Nothing of the host stays open but the standard streams. */
+/* In carrel-copy (one thread): goes into all namespaces of the workspace as its root, and on in a process of its pid namespace,
+ * which carrel-run hears of, with no more capabilities than files need and with the workspace's seccomp filter. The one that
+ * called it ends here. Nothing of the host stays open but the standard streams. */
 int enter_confined(struct err *e) must_check;
 
 #endif

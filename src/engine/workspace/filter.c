@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The seccomp filter. The user namespace already refuses what a workspace may not do; the filter takes away kernel code that has
- * let people through such walls before, and calls that namespaces do not cover at all. It is a list of refusals, each with its
- * reason: programs meet EPERM, or ENOSYS where they are known to have another way (docs/decisions/0022).
+ * The seccomp filter. The user namespace already refuses what a workspace may not do; the filter takes away kernel code that
+ * has let people through such walls before, and calls that namespaces do not cover at all. It is a list of refusals, each with
+ * its reason: programs meet EPERM, or ENOSYS where they are known to have another way (docs/decisions/0022).
  */
 #include "engine/workspace/request.h"
 
@@ -118,7 +118,8 @@ static int add_rules(scmp_filter_ctx filter, bool system)
 		uint64_t flag = UINT64_C(1) << bit;
 		if (!(flag & NEW_NAMESPACES))
 			continue;
-		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag));
+		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
+				     SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag));
 		if (r < 0)
 			return r;
 	}

@@ -176,7 +176,8 @@ static int be_init(const struct inside *in, const struct program *what, struct e
 
 	if (r < 0)
 		return r;
-	/* The program may look into this process, as into any other of its user: it must find no more rights here than it has. */
+	/* The program may look into this process, as into any other of its user: it must find no more rights here than it
+	 * has. */
 	(void)prctl(PR_SET_DUMPABLE, 0); /* until it is executed, this is still our memory */
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return err_errno(e, errno, "renounce new privileges");
@@ -197,8 +198,9 @@ void inside_first_process(const struct inside *in)
 		r = report_prepared(in, &t, &e);
 	if (r >= 0) {
 		bool terminal = t.terminal_peer >= 0, system = p->flags & PLAN_SYSTEM;
-		struct program what = { .argv = p->argv, .environment = p->environment, .user = p->user, .directory = p->directory,
-					.terminal = terminal && !system, .no_new_privileges = !system, .make_directory = !system };
+		struct program what = { .argv = p->argv, .environment = p->environment, .user = p->user,
+					.directory = p->directory, .terminal = terminal && !system,
+					.no_new_privileges = !system, .make_directory = !system };
 		for (int i = 0; i < 3; i++)
 			what.standard[i] = terminal ? t.terminal_peer : in->standard[i];
 		if (system)

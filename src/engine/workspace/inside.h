@@ -2,7 +2,8 @@
 #ifndef ENGINE_WORKSPACE_INSIDE_H
 #define ENGINE_WORKSPACE_INSIDE_H
 
-/* The first process of a workspace: builds the tree it will live in, leaves the host's, and becomes init or starts the program. */
+/* The first process of a workspace: builds the tree it will live in, leaves the host's, and becomes init or starts the
+ * program. */
 
 #include <stddef.h>
 
@@ -43,8 +44,8 @@ struct tree {
 	size_t volume_count;
 	int terminal, terminal_peer; /* made by STEP_CONSOLE */
 };
-/* Two halves; the working folder must be a scratch tmpfs. First the steps for /dev, /proc and /sys, aside; then, with the volumes
- * there, the overlay, with what was made aside put in its place, and the other steps. Leaves the new root in `root`. */
+/* Two halves; the working folder must be a scratch tmpfs. First the steps for /dev, /proc and /sys, aside; then, with the
+ * volumes there, the overlay, with what was made aside put in its place, and the other steps. Leaves the new root in `root`. */
 int tree_begin(struct tree *t, struct err *e) must_check;
 int tree_complete(struct tree *t, struct err *e) must_check;
 /* Parts of the two: the overlay, opened as `root`; and what hides others, in the working folder. */

@@ -13,8 +13,9 @@ enum message_kind {
 	MESSAGE_PREPARED,
 	MESSAGE_ENTERED,
 	MESSAGE_FAILED,
-	MESSAGE_NAMESPACES, /* of a restore inside a machine: with the network namespace, which waits for its interfaces; answered by MESSAGE_GO */
-	MESSAGE_READY,      /* ... all are made again and stand still; answered by MESSAGE_GO */
+	MESSAGE_NAMESPACES,
+	/* of a restore inside a machine: with the network namespace, which waits for its interfaces; answered by MESSAGE_GO */
+	MESSAGE_READY, /* ... all are made again and stand still; answered by MESSAGE_GO */
 };
 
 #define MESSAGE_FDS_MOST 64

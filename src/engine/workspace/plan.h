@@ -3,8 +3,9 @@
 #define ENGINE_WORKSPACE_PLAN_H
 
 /*
- * What carrel-run does for one workspace, as plain data: made by the agent, carried in a memory file, read in place by the runner
- * (docs/formats/plan.md). The lists of fields below are the format: encoder, decoder and release of memory follow from them.
+ * What carrel-run does for one workspace, as plain data: made by the agent, carried in a memory file, read in place by the
+ * runner (docs/formats/plan.md). The lists of fields below are the format: encoder, decoder and release of memory follow from
+ * them.
  */
 
 #include <stdbool.h>
@@ -42,7 +43,8 @@ enum step_kind {
 	STEP_CONSOLE,    /* the workspace's terminal as a device file */
 	STEP_FIRST,      /* carrel-first, a file of the host in source, read-only */
 	STEP_TUN,        /* a folder with the device tun, read-only */
-	STEP_FOREIGN,    /* binfmt_misc of the workspace's own: what text says of programs is run by source, a program of the host */
+	/* binfmt_misc of the workspace's own: what text says of programs is run by source, a program of the host */
+	STEP_FOREIGN,
 };
 
 enum write_when {
@@ -63,12 +65,13 @@ struct step {
 
 /* clang-format off */
 #define PLAN_NUMBERS(X) X(flags) X(first_id) X(run) X(stop_signal) X(capabilities) X(open_files) X(log_bytes) X(log_files)
-#define PLAN_TEXTS(X) X(id) X(name) X(host_name) X(run_dir) X(log_path) X(cgroup_v2) X(freeze_path) X(freeze_text) X(thaw_text) \
-	X(user) X(directory)
+#define PLAN_TEXTS(X) X(id) X(name) X(host_name) X(run_dir) X(log_path) X(cgroup_v2) X(freeze_path) X(freeze_text) \
+	X(thaw_text) X(user) X(directory)
 #define PLAN_LISTS(X) X(partitions) X(cgroups_v1) X(argv) X(environment) X(volumes) X(interfaces)
 /* clang-format on */
 
-/* `interfaces` has this many texts for each, in this order; mtu, isolated ("0", "1") and vlan ("0": none) as decimal numbers, "" where there is none. */
+/* `interfaces` has this many texts for each, in this order; mtu, isolated ("0", "1") and vlan ("0": none) as decimal numbers,
+ * "" where there is none. */
 enum plan_interface {
 	INTERFACE_PORT, INTERFACE_BRIDGE, INTERFACE_DEVICE, INTERFACE_MAC, INTERFACE_MTU, INTERFACE_ISOLATED,
 	INTERFACE_IPV4, INTERFACE_IPV6, INTERFACE_GATEWAY4, INTERFACE_GATEWAY6, INTERFACE_VLAN, INTERFACE_POOL6,
@@ -91,8 +94,8 @@ struct plan {
 	const void *filter; /* seccomp program: struct sock_filter[], or none */
 	size_t filter_bytes;
 };
-/* A plan comes with its memory file alone; a second message brings a mount and a loop device for the root volume and for each entry of
- * `volumes`. */
+/* A plan comes with its memory file alone; a second message brings a mount and a loop device for the root volume and for each
+ * entry of `volumes`. */
 #define PLAN_FDS_MOST 128
 
 void plan_encode(const struct plan *p, struct str *out);

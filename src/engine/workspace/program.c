@@ -64,7 +64,9 @@ int program_install_filter(const struct plan *p, struct err *e)
 
 	if (!filter.len)
 		return 0;
-	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) < 0 ? err_errno(e, errno, "install the seccomp filter") : 0;
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) < 0 ?
+		       err_errno(e, errno, "install the seccomp filter") :
+		       0;
 }
 
 static int place_standard(const struct program *what, struct err *e)
@@ -83,8 +85,10 @@ static int place_standard(const struct program *what, struct err *e)
 static int become(const struct user *u, struct err *e)
 {
 	for (int i = 0; i < 3; i++)
-		(void)!fchown(i, u->uid, (gid_t)-1); /* so that it may open /dev/stdout and its terminal again; /dev/null refuses */
-	if (setgroups(u->group_count, u->groups) < 0 || setresgid(u->gid, u->gid, u->gid) < 0 || setresuid(u->uid, u->uid, u->uid) < 0)
+		/* so that it may open /dev/stdout and its terminal again; /dev/null refuses */
+		(void)!fchown(i, u->uid, (gid_t)-1);
+	if (setgroups(u->group_count, u->groups) < 0 || setresgid(u->gid, u->gid, u->gid) < 0 ||
+	    setresuid(u->uid, u->uid, u->uid) < 0)
 		return err_errno(e, errno, "become user %u, group %u", u->uid, u->gid);
 	return 0;
 }

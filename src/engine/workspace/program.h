@@ -11,8 +11,8 @@
 #include "engine/workspace/plan.h"
 
 /* capabilities(7): what reading and writing anybody's files in the workspace needs. */
-#define PROGRAM_COPIES                                                                                                             \
-	(1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH | 1u << CAP_FOWNER | 1u << CAP_FSETID |              \
+#define PROGRAM_COPIES                                                                                                         \
+	(1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH | 1u << CAP_FOWNER | 1u << CAP_FSETID |          \
 	 1u << CAP_MKNOD | 1u << CAP_SETFCAP)
 
 struct program {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A plan says everything that carrel-run will do, in order, so that it can be read before it happens and compared with a
- * golden file. What differs between a full system and a single program is decided here and nowhere else:
+ * Theory. A plan says everything that carrel-run will do, in order, so that it can be read before it happens and compared with
+ * a golden file. What differs between a full system and a single program is decided here and nowhere else:
  *
  *                     full system                              program
  *   first process     the image's init                         our own small init, the program as its child
@@ -14,8 +14,8 @@
  *   cgroup2 tree      writable, its own subtree                read-only
  *   machine-id        always                                   when the image has the file
  *
- * In a machine the kernel is the workspace's own: /dev, /proc and /sys are whole, a system keeps all capabilities, and there is no seccomp
- * filter (its rules are for the host's processor). Programs have the same user, rights and files in both.
+ * In a machine the kernel is the workspace's own: /dev, /proc and /sys are whole, a system keeps all capabilities, and there is
+ * no seccomp filter (its rules are for the host's processor). Programs have the same user, rights and files in both.
  *
  * Masks over /proc and /sys are the second wall: the first is that the kernel treats the workspace's root as an ordinary user.
  */
@@ -92,7 +92,8 @@ static const char **copy_list(struct request *r, const char *const *list)
 	return copy;
 }
 
-static void step(struct request *r, enum step_kind kind, uint64_t number, const char *source, const char *target, const char *text)
+static void step(struct request *r, enum step_kind kind, uint64_t number, const char *source, const char *target,
+		 const char *text)
 {
 	MEM_PUSH_ROOM(r->plan.steps, r->plan.step_count, r->step_room);
 	r->plan.steps[r->plan.step_count++] =
@@ -104,8 +105,8 @@ static void step(struct request *r, enum step_kind kind, uint64_t number, const 
 #define TMPFS_KIB_LEAST 4096 /* an init keeps its sockets and state there */
 #define CLOSED (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 
-/* A tmpfs holds memory that is not given back until its files are removed, so each has a size: a share of the workspace's memory,
- * or of the host's when the workspace has no limit. Inodes are the kernel's memory; one for each page is plenty. */
+/* A tmpfs holds memory that is not given back until its files are removed, so each has a size: a share of the workspace's
+ * memory, or of the host's when the workspace has no limit. Inodes are the kernel's memory; one for each page is plenty. */
 static const char *tmpfs_options(struct request *r, const struct launch *l, const char *mode, unsigned percent)
 {
 	uint64_t kib = spec_resources_or_default(l->spec).memory_bytes / 1024 * percent / 100;
@@ -117,16 +118,19 @@ static const char *tmpfs_options(struct request *r, const struct launch *l, cons
 	return own(r, mem_printf("mode=%s,size=%" PRIu64 "k,nr_inodes=%" PRIu64, mode, kib, kib / 4));
 }
 
-/* systemd.exec(5). Namespaces inside a workspace's cannot be written to disk, so services share its host name, network, and message queues, which
- * are nobody else's (docs/decisions/0112). A unit's own drop-in is stronger. */
+/* systemd.exec(5). Namespaces inside a workspace's cannot be written to disk, so services share its host name, network, and
+ * message queues, which are nobody else's (docs/decisions/0112). A unit's own drop-in is stronger. */
 #define SERVICE_DEFAULTS WRITE_MARK "[Service]\nProtectHostname=no\nPrivateNetwork=no\nPrivateUsers=no\nPrivateIPC=no\n"
 
-/* In a machine the modules' devices are listed by kmod, which an image made for containers may lack; there is no harm in that (udev has them). */
+/* In a machine the modules' devices are listed by kmod, which an image made for containers may lack; there is no harm in that
+ * (udev has them). */
 #define DEVICES_LISTED WRITE_MARK "[Unit]\nConditionFileIsExecutable=/bin/kmod\n"
 
 static void plan_dev(struct request *r, const struct launch *l, bool system, bool console)
 {
-	static const char *const devices[] = { "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty" };
+	static const char *const devices[] = {
+		"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"
+	};
 	static const char *const links[][2] = { { "/dev/ptmx", "pts/ptmx" },
 						{ "/dev/fd", "/proc/self/fd" },
 						{ "/dev/stdin", "/proc/self/fd/0" },
@@ -141,13 +145,15 @@ static void plan_dev(struct request *r, const struct launch *l, bool system, boo
 		step(r, STEP_DEVICE, 0, "", devices[i], "");
 	for (size_t i = l->machine ? 1 : 0; i < ARRAY_SIZE(links); i++) /* devtmpfs has its own ptmx */
 		step(r, STEP_LINK, 0, "", links[i][0], links[i][1]);
-	step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=620,gid=5");
+	step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "devpts", "/dev/pts",
+	     "newinstance,ptmxmode=0666,mode=620,gid=5");
 	step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/dev/shm", tmpfs_options(r, l, "1777", 50));
 	step(r, STEP_MOUNT, CLOSED, "mqueue", "/dev/mqueue", "");
 	if (system && !l->machine && l->spec->network != NETWORK_HOST) /* it needs a network that is the workspace's own */
 		step(r, STEP_TUN, 0, "", "/dev/net", "");
 	if (!system && !l->machine)
-		step(r, STEP_FIRST, 0, own(r, mem_printf("%s/libexec/carrel/carrel-first", l->inner ? "" : fs_prefix())), PLAN_FIRST, "");
+		step(r, STEP_FIRST, 0, own(r, mem_printf("%s/libexec/carrel/carrel-first", l->inner ? "" : fs_prefix())),
+		     PLAN_FIRST, "");
 	if (console && !l->machine) /* a machine's is the kernel's */
 		step(r, STEP_CONSOLE, 0, "", "/dev/console", "");
 }
@@ -166,9 +172,11 @@ static void plan_proc_and_sys(struct request *r, const struct launch *l, bool sy
 		return;
 	}
 	if (l->foreign) /* before /proc/sys is closed, and closed with it */
-		step(r, STEP_FOREIGN, 0, l->foreign->user_program, "/proc/sys/fs/binfmt_misc", own(r, machine_board_programs(l->foreign)));
-	/* Which of these there are differs from kernel to kernel, and what is mounted on them could not be made again under another. They belong to
-	 * the host's root, who is nobody inside: what travels can read a few more numbers of its host, no more. */
+		step(r, STEP_FOREIGN, 0, l->foreign->user_program, "/proc/sys/fs/binfmt_misc",
+		     own(r, machine_board_programs(l->foreign)));
+	/* Which of these there are differs from kernel to kernel, and what is mounted on them could not be made again under
+	 * another. They belong to the host's root, who is nobody inside: what travels can read a few more numbers of its host,
+	 * no more. */
 	for (size_t i = 0; i < ARRAY_SIZE(read_only) && !l->spec->travels; i++)
 		step(r, STEP_READ_ONLY, 0, "", read_only[i], "");
 	/* Below it the kernel shows the settings of the network namespace that asks, and lets its owner's root change them. */
@@ -199,7 +207,8 @@ static void plan_volumes(struct request *r, const struct launch *l)
 	r->plan.volumes = names;
 }
 
-/* Stable for the life of a workspace and different from that of any other, as machine-id(5) wants; not to be guessed backwards. */
+/* Stable for the life of a workspace and different from that of any other, as machine-id(5) wants; not to be guessed
+ * backwards. */
 char *request_machine_id(const char *id)
 {
 	own_str char *text = mem_printf("carrel machine-id %s", id);
@@ -268,7 +277,8 @@ static void plan_tree(struct request *r, const struct launch *l, bool system)
 		step(r, STEP_MOUNT, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "tmpfs", "/tmp", tmpfs_options(r, l, "1777", 50));
 		step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system/service.d/50-carrel.conf", SERVICE_DEFAULTS);
 		if (l->machine)
-			step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system/kmod-static-nodes.service.d/50-carrel.conf", DEVICES_LISTED);
+			step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system/kmod-static-nodes.service.d/50-carrel.conf",
+			     DEVICES_LISTED);
 		if (l->spec->travels)
 			step(r, STEP_WRITE, WRITE_ALWAYS, "", "/run/systemd/system.conf.d/50-carrel.conf", travel_manager(r));
 	}

@@ -3,9 +3,9 @@
 #define ENGINE_WORKSPACE_TAR_H
 
 /*
- * The tar format, as copies of files need it: pax(1) of POSIX.1-2017 with extended attributes (SCHILY.xattr) and holes (GNU.sparse 1.0),
- * and what GNU tar writes: long names, large numbers, its three forms of holes. Reading takes nothing of what it reads for granted; writing
- * gives pax.
+ * The tar format, as copies of files need it: pax(1) of POSIX.1-2017 with extended attributes (SCHILY.xattr) and holes
+ * (GNU.sparse 1.0), and what GNU tar writes: long names, large numbers, its three forms of holes. Reading takes nothing of what
+ * it reads for granted; writing gives pax.
  *
  * Code of our own, where libarchive is used elsewhere: this is part of the first process of machines, of any processor.
  */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. An entry is one header block, with others before it that say more about it: pax records ('x'), GNU's long names ('L', 'K').
- * `struct pending` gathers those; the header proper (`finish`) takes them. Numbers are checked where they are read: nothing is allocated
- * by a length that the archive claims without having its bytes, within TAR_EXTENDED_MOST.
+ * Theory. An entry is one header block, with others before it that say more about it: pax records ('x'), GNU's long names ('L',
+ * 'K'). `struct pending` gathers those; the header proper (`finish`) takes them. Numbers are checked where they are read:
+ * nothing is allocated by a length that the archive claims without having its bytes, within TAR_EXTENDED_MOST.
  *
- * A file with holes has its map in one of four places: GNU's own header and the blocks behind it (type 'S'), pax records (0.0 a pair for
- * each piece, 0.1 one list) or the first blocks of its content (1.0).
+ * A file with holes has its map in one of four places: GNU's own header and the blocks behind it (type 'S'), pax records (0.0 a
+ * pair for each piece, 0.1 one list) or the first blocks of its content (1.0).
  */
 #include "engine/workspace/tar.h"
 
@@ -150,7 +150,8 @@ static void expect_content(struct tar_reader *r, uint64_t length)
 
 /* --- numbers --- */
 
-/* Octal digits between spaces, or with the first bit set a binary number (GNU, star); negative ones only where *ret_negative is wanted. */
+/* Octal digits between spaces, or with the first bit set a binary number (GNU, star); negative ones only where *ret_negative is
+ * wanted. */
 static int parse_number(const char *field, size_t size, uint64_t *ret, bool *ret_negative)
 {
 	const uint8_t *at = (const uint8_t *)field, *end = at + size;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. What fits into the plain header (ustar) stands there, and anything else in pax records before it. Names are bytes: one that is
- * not UTF-8 is announced by hdrcharset=BINARY.
+ * Theory. What fits into the plain header (ustar) stands there, and anything else in pax records before it. Names are bytes:
+ * one that is not UTF-8 is announced by hdrcharset=BINARY.
  */
 #include "engine/workspace/tar.h"
 

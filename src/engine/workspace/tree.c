@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. We stand in a scratch tmpfs that only this mount namespace has. /dev, /proc and /sys are made in its folder "aside" and
- * moved into the image as whole trees, so the image has no part in what they contain. The layers are moved into it under short names ("0", "1",
- * ..., "v" for the root volume), the overlay is mounted on "root" with the workspace's own rights, and each step of the plan then
- * works on paths below that root - paths of the image, which may be hostile. So:
+ * Theory. We stand in a scratch tmpfs that only this mount namespace has. /dev, /proc and /sys are made in its folder "aside"
+ * and moved into the image as whole trees, so the image has no part in what they contain. The layers are moved into it under
+ * short names ("0", "1", ..., "v" for the root volume), the overlay is mounted on "root" with the workspace's own rights, and
+ * each step of the plan then works on paths below that root - paths of the image, which may be hostile. So:
  * - every one is opened by openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS: a link cannot lead out of the image;
  * - folders that we mount on ourselves (/dev, /proc, /sys, ...) may not be links at all;
  * - a mount is made by moving a descriptor onto a descriptor, so no path is looked up twice;
@@ -64,7 +64,8 @@ static int mount_overlay(const struct tree *t, struct err *e)
 	str_puts(&options, "lowerdir=");
 	for (size_t i = t->in->layer_count; i-- > 0;)
 		str_printf(&options, "%zu%s", i, i ? ":" : "");
-	str_printf(&options, ",upperdir=v/upper,workdir=v/work,userxattr,xino=on%s", t->plan->flags & PLAN_THROW_AWAY ? ",volatile" : "");
+	str_printf(&options, ",upperdir=v/upper,workdir=v/work,userxattr,xino=on%s",
+		   t->plan->flags & PLAN_THROW_AWAY ? ",volatile" : "");
 	if (mkdir("root", 0755) < 0 || mount("overlay", "root", "overlay", 0, str_text(&options)) < 0)
 		return err_errno(e, errno, "stack %zu partitions and the root volume", t->in->layer_count);
 	return 0;
@@ -189,8 +190,8 @@ static int step_mount(struct tree *t, const struct step *s, struct err *e)
 	return attach(mount, target, s->target, e);
 }
 
-/* A data volume holds one folder, so that a program finds its place empty. A root volume that is taken as one - for its files to be copied - has them in
- * another. */
+/* A data volume holds one folder, so that a program finds its place empty. A root volume that is taken as one - for its files
+ * to be copied - has them in another. */
 int tree_take_volume(struct tree *t, const struct step *s, int *ret_mount, struct err *e)
 {
 	size_t i = 0;
@@ -306,7 +307,8 @@ static int step_hide(struct tree *t, const struct step *s, struct err *e)
 		return 0;
 	if (target < 0 || fstat(target, &st) < 0)
 		return err_errno(e, errno, "look at %s", s->target);
-	own_fd int mount = (int)syscall(SYS_open_tree, AT_FDCWD, S_ISDIR(st.st_mode) ? "nothing" : "none", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	own_fd int mount = (int)syscall(SYS_open_tree, AT_FDCWD, S_ISDIR(st.st_mode) ? "nothing" : "none",
+					OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	if (mount < 0)
 		return err_errno(e, errno, "hide %s", s->target);
 	return attach(mount, target, s->target, e);
@@ -322,7 +324,8 @@ static int step_read_only(struct tree *t, const struct step *s, struct err *e)
 	if (target < 0)
 		return err_errno(e, errno, "look at %s", s->target);
 	own_fd int kept = *s->text ? (int)syscall(SYS_open_tree, target, s->text, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC) : -1;
-	own_fd int mount = (int)syscall(SYS_open_tree, target, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+	own_fd int mount = (int)syscall(SYS_open_tree, target, "",
+					OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
 	if (mount < 0 || syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH | AT_RECURSIVE, &a, sizeof a) < 0)
 		return err_errno(e, errno, "make %s read-only", s->target);
 	int r = attach(mount, target, s->target, e);
@@ -344,7 +347,8 @@ static bool present_text(struct tree *t, const char *path, struct str *ret_text,
 	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && fs_read_fd(fd, FILE_MOST, ret_text, NULL) >= 0;
 }
 
-/* In place: a file that is made anew, or emptied first, is a transaction and a write to the disk more, and in a machine much code. */
+/* In place: a file that is made anew, or emptied first, is a transaction and a write to the disk more, and in a machine much
+ * code. */
 static int write_over(int fd, const struct str *now, const char *text, struct err *e)
 {
 	size_t length = strlen(text);
@@ -358,7 +362,8 @@ static int step_write(struct tree *t, const struct step *s, struct err *e)
 	own_strbuf struct str now = { 0 };
 	bool there;
 
-	if (!present_text(t, s->target, &now, &there) || (!there && s->number == WRITE_IF_THERE) || str_eq(str_text(&now), s->text))
+	if (!present_text(t, s->target, &now, &there) || (!there && s->number == WRITE_IF_THERE) ||
+	    str_eq(str_text(&now), s->text))
 		return 0;
 	if (s->number == WRITE_UNLESS_OWN && now.length && !str_starts(now.bytes, WRITE_MARK))
 		return 0;
@@ -373,7 +378,8 @@ static int step_write(struct tree *t, const struct step *s, struct err *e)
 	return write_over(fd, &now, s->text, e);
 }
 
-/* In a devpts of its own that nothing but this terminal is in: its other side is ours, so it is no part of what a workspace is (decision 111). */
+/* In a devpts of its own that nothing but this terminal is in: its other side is ours, so it is no part of what a workspace is
+ * (decision 111). */
 int tree_make_terminal(int *ret_master, int *ret_mount, struct err *e)
 {
 	char name[32];
@@ -451,11 +457,13 @@ static int step_foreign(struct tree *t, const struct step *s, struct err *e)
 	own_fd int target = -1;
 
 	if (t->in->foreign < 0)
-		return err_set(e, ERR_UNSUPPORTED, "%s was not opened: a restored workspace cannot run programs of another processor", s->source);
+		return err_set(e, ERR_UNSUPPORTED,
+			       "%s was not opened: a restored workspace cannot run programs of another processor", s->source);
 	own_fd int fs = (int)syscall(SYS_fsopen, "binfmt_misc", FSOPEN_CLOEXEC);
 	if (fs < 0 || syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
 		return err_errno(e, errno, "make a binfmt_misc for the workspace");
-	own_fd int mount = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NODEV);
+	own_fd int mount = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC,
+					MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NODEV);
 	if (mount < 0)
 		return err_errno(e, errno, "mount binfmt_misc");
 	int r = register_program(mount, t->in->foreign, s->text, e);
@@ -467,10 +475,11 @@ static int step_foreign(struct tree *t, const struct step *s, struct err *e)
 typedef int step_fn(struct tree *t, const struct step *s, struct err *e);
 
 static step_fn *const step_calls[] = {
-	[STEP_MOUNT] = step_mount,   [STEP_VOLUME] = step_volume, [STEP_DEVICE] = step_device,	     [STEP_HOST] = step_host,
-	[STEP_LINK] = step_link,     [STEP_FOLDER] = step_folder, [STEP_HIDE] = step_hide,	     [STEP_READ_ONLY] = step_read_only,
-	[STEP_WRITE] = step_write,   [STEP_CONSOLE] = step_console,
-	[STEP_FIRST] = step_first,   [STEP_TUN] = step_tun,	[STEP_FOREIGN] = step_foreign,
+	[STEP_MOUNT] = step_mount,     [STEP_VOLUME] = step_volume,       [STEP_DEVICE] = step_device,
+	[STEP_HOST] = step_host,       [STEP_LINK] = step_link,           [STEP_FOLDER] = step_folder,
+	[STEP_HIDE] = step_hide,       [STEP_READ_ONLY] = step_read_only, [STEP_WRITE] = step_write,
+	[STEP_CONSOLE] = step_console, [STEP_FIRST] = step_first,         [STEP_TUN] = step_tun,
+	[STEP_FOREIGN] = step_foreign,
 };
 
 /* File systems of our own, which are made before the image is there. */

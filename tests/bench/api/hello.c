@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* hello SOCKET FILE: libmicrohttpd with one thread and epoll, answering every request with FILE's bytes from memory: the limit that a
- * service on this library can reach on this machine. */
+/* hello SOCKET FILE: libmicrohttpd with one thread and epoll, answering every request with FILE's bytes from memory: the limit
+ * that a service on this library can reach on this machine. */
 #include <microhttpd.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,8 +11,8 @@
 static char content[4 << 20];
 static size_t length;
 
-static enum MHD_Result handle(void *data, struct MHD_Connection *connection, const char *url, const char *method, const char *version,
-			      const char *bytes, size_t *size, void **context)
+static enum MHD_Result handle(void *data, struct MHD_Connection *connection, const char *url, const char *method,
+			      const char *version, const char *bytes, size_t *size, void **context)
 {
 	(void)data, (void)url, (void)method, (void)version, (void)bytes, (void)size;
 	if (!*context) {
@@ -38,8 +38,9 @@ int main(int argc, char **argv)
 	(void)snprintf(address.sun_path, sizeof address.sun_path, "%s", argv[1]);
 	if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 1024) < 0)
 		return 1;
-	struct MHD_Daemon *daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, handle, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
-						     MHD_OPTION_CONNECTION_LIMIT, 1000u, MHD_OPTION_END);
+	struct MHD_Daemon *daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, handle, NULL,
+						     MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, 1000u,
+						     MHD_OPTION_END);
 	if (!daemon)
 		return 1;
 	for (;;)

@@ -119,6 +119,7 @@ int main(int argc, char **argv)
 	if (sample_count == 0)
 		return 1;
 	qsort(samples, sample_count, sizeof *samples, compare);
-	(void)printf("%.0f %u %u\n", (double)sample_count / seconds, samples[sample_count / 2], samples[sample_count * 99 / 100]);
+	(void)printf("%.0f %u %u\n", (double)sample_count / seconds, samples[sample_count / 2],
+		     samples[sample_count * 99 / 100]);
 	return 0;
 }

@@ -2,8 +2,10 @@
 /*
  * Times the engine alone, and prints the milliseconds of each run of `true`, one after the other:
  *   cold N    nothing is made ahead but a blank volume for each
- *   steady N  with what the agent makes ahead (node/ready.h), by the agent's own code: another thread makes it while the runs go on
- *             without pause, as the agent's idle worker does READY_AFTER_MS after something happened. It begins with full shelves
+ *   steady N  with what the agent makes ahead (node/ready.h), by the agent's own code: another thread makes it while the runs
+ *             go on
+ *             without pause, as the agent's idle worker does READY_AFTER_MS after something happened. It begins with full
+ *             shelves
  *             and ends when they are full again; the last line is the time of all that and the processor time it took.
  *   crowd N   starts N idle workspaces as fast as it can, two at a time: how long that took and what memory they hold
  * What is timed is what an OCI runtime does too: cgroups made, limits written, the workspace made, the program run, everything
@@ -195,8 +197,10 @@ static double processor_ms(void)
 
 	(void)getrusage(RUSAGE_SELF, &self);
 	(void)getrusage(RUSAGE_CHILDREN, &children);
-	return (double)(self.ru_utime.tv_sec + self.ru_stime.tv_sec + children.ru_utime.tv_sec + children.ru_stime.tv_sec) * 1e3 +
-	       (double)(self.ru_utime.tv_usec + self.ru_stime.tv_usec + children.ru_utime.tv_usec + children.ru_stime.tv_usec) / 1e3;
+	return (double)(self.ru_utime.tv_sec + self.ru_stime.tv_sec + children.ru_utime.tv_sec + children.ru_stime.tv_sec) *
+		       1e3 +
+	       (double)(self.ru_utime.tv_usec + self.ru_stime.tv_usec + children.ru_utime.tv_usec + children.ru_stime.tv_usec) /
+		       1e3;
 }
 
 static void steady(void)
@@ -246,7 +250,8 @@ static unsigned long used_kib(void)
 {
 	static const char path[] = "/proc/meminfo";
 
-	return line_kib(path, "MemTotal:") - line_kib(path, "MemFree:") - line_kib(path, "Buffers:") - line_kib(path, "\nCached:");
+	return line_kib(path, "MemTotal:") - line_kib(path, "MemFree:") - line_kib(path, "Buffers:") -
+	       line_kib(path, "\nCached:");
 }
 
 static void crowd(void)

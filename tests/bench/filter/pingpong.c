@@ -89,7 +89,8 @@ static uint64_t measure(int fd, uint64_t for_ns)
 
 	for (uint64_t begin = now_ns(), at = begin, next; at < begin + for_ns && count < MOST; at = next) {
 		for (int i = 0; i < BATCH; i++)
-			check(send(fd, message, sizeof message, 0) == sizeof message && recv(fd, message, sizeof message, MSG_WAITALL) == sizeof message,
+			check(send(fd, message, sizeof message, 0) == sizeof message &&
+				      recv(fd, message, sizeof message, MSG_WAITALL) == sizeof message,
 			      "ping");
 		next = now_ns();
 		batches[count++] = (next - at) / BATCH;

@@ -53,7 +53,8 @@ static int new_space(void)
 
 static void make_world(void)
 {
-	const struct link_bridge bridge = { .name = BRIDGE, .ipv4 = "10.64.0.1/16", .ipv6 = "fd64::1/64", .number = 1, .mtu = 1500 };
+	const struct link_bridge bridge = { .name = BRIDGE, .ipv4 = "10.64.0.1/16", .ipv6 = "fd64::1/64", .number = 1,
+					    .mtu = 1500 };
 	struct err e;
 
 	spaces = mem_alloc_array(count, sizeof *spaces);
@@ -72,8 +73,9 @@ static void attach(size_t i)
 	(void)snprintf(mac, sizeof mac, "02:00:00:00:%02zx:%02zx", i >> 8 & 0xff, i & 0xff);
 	(void)snprintf(four, sizeof four, "10.64.%zu.%zu/16", i / 250 + 1, i % 250 + 1);
 	(void)snprintf(six, sizeof six, "fd64::%zx/64", i + 2);
-	const struct link_port p = { .port = port, .bridge = BRIDGE, .owner = "bench", .device = "eth0", .mac = mac, .index = LINK_INSIDE_FIRST,
-				     .mtu = 1500, .isolated = true, .ipv4 = four, .ipv6 = six, .gateway4 = "10.64.0.1", .gateway6 = "fe80::1" };
+	const struct link_port p = { .port = port, .bridge = BRIDGE, .owner = "bench", .device = "eth0", .mac = mac,
+				     .index = LINK_INSIDE_FIRST, .mtu = 1500, .isolated = true, .ipv4 = four, .ipv6 = six,
+				     .gateway4 = "10.64.0.1", .gateway6 = "fe80::1" };
 	must(link_ports_make(&p, 1, spaces[i], &e), &e);
 }
 

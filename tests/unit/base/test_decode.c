@@ -33,6 +33,7 @@ static int check_name(const char *text, struct err *e)
 	}
 	return 0;
 }
+
 static int check_thing(const void *value, struct err *e)
 {
 	const struct thing *t = value;
@@ -40,7 +41,8 @@ static int check_thing(const void *value, struct err *e)
 }
 
 #define P(m) offsetof(struct part, m)
-static const struct field part_fields[] = { { "name", FIELD_TEXT, P(name), "n", .required = true }, { "size", FIELD_BYTES, P(size), "s" }, { 0 } };
+static const struct field part_fields[] = { { "name", FIELD_TEXT, P(name), "n",
+					      .required = true }, { "size", FIELD_BYTES, P(size), "s" }, { 0 } };
 static const struct shape part_shape = { "part", sizeof(struct part), part_fields, "A part." };
 #define T(m) offsetof(struct thing, m)
 static const struct field thing_fields[] = {
@@ -72,7 +74,8 @@ static void every_type_is_read(void **state)
 	(void)state;
 	struct thing t;
 	assert_ok(read_thing("name: n\non: false\ncount: 7\nbytes: 1.5K\ntime: 1.5s\nmilli: 0.25\ncolour: blue\nlist: [a, '']\n"
-			     "map: {k: v, l: 1}\none: {name: p, size: 2}\nmany: [{name: q}, {name: r}]\nany: {x: [1, \"2\", null]}\n",
+			     "map: {k: v, l: 1}\none: {name: p, size: 2}\nmany: [{name: q}, {name: r}]\nany: {x: [1, \"2\", "
+			     "null]}\n",
 			     &t),
 		  &e);
 	assert_string_equal(t.name, "n");
@@ -181,14 +184,16 @@ static void the_schema_names_every_key(void **state)
 	for (const struct field *f = thing_fields; f->key; f++)
 		assert_non_null(json_object_get(properties, f->key));
 	assert_true(json_is_false(json_object_get(schema, "additionalProperties")));
-	assert_string_equal(json_string_value(json_object_get(json_object_get(properties, "one"), "$ref")), "#/components/schemas/part");
+	assert_string_equal(json_string_value(json_object_get(json_object_get(properties, "one"), "$ref")),
+			    "#/components/schemas/part");
 	json_decref(schema);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(every_type_is_read), cmocka_unit_test(absence_leaves_presets),
-					    cmocka_unit_test(what_is_wrong_is_said_with_its_place), cmocka_unit_test(fractions_survive_json),
+					    cmocka_unit_test(what_is_wrong_is_said_with_its_place),
+					    cmocka_unit_test(fractions_survive_json),
 					    cmocka_unit_test(the_schema_names_every_key) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -83,8 +83,9 @@ static void nobody_needs_to_listen(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(kinds_are_named_once), cmocka_unit_test(any_bytes_can_be_told_as_json), cmocka_unit_test(a_sentence_grows_outwards),
-		cmocka_unit_test(long_texts_are_cut),   cmocka_unit_test(nobody_needs_to_listen),
+		cmocka_unit_test(kinds_are_named_once),      cmocka_unit_test(any_bytes_can_be_told_as_json),
+		cmocka_unit_test(a_sentence_grows_outwards), cmocka_unit_test(long_texts_are_cut),
+		cmocka_unit_test(nobody_needs_to_listen),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

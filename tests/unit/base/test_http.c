@@ -137,7 +137,8 @@ static void test_keeps_the_connection(void **state)
 	(void)state;
 
 	start(&s, ANSWERS("HTTP/1.1 201 Created\r\nETag: \"7\"\r\nlocation:  /v1/x\r\nContent-Length: 2\r\n\r\nhi",
-			  "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
+			  "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: "
+			  "chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
 			  "HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\nuntil the end"));
 	assert_int_equal(http_new(s.address, &h, &e), 0);
 	struct http_answer a;
@@ -221,7 +222,8 @@ static int take(void *data, const char *bytes, size_t length)
 static int do_stream(struct server *s, struct stream *x, struct http_answer *a, struct err *e, bool up)
 {
 	own_http struct http *h = NULL;
-	struct http_request q = { .method = up ? "POST" : "GET", .path = "/", .read = up ? give : NULL, .write = take, .data = x };
+	struct http_request q = { .method = up ? "POST" : "GET", .path = "/", .read = up ? give : NULL, .write = take,
+				  .data = x };
 	assert_int_equal(http_new(s->address, &h, e), 0);
 	return http_do(h, &q, a, e);
 }

@@ -31,6 +31,7 @@ static void on_stop(void *data)
 	note(s, '.');
 	loop_stop(s->loop);
 }
+
 static void on_remove_other(void *data)
 {
 	struct seen *s = data;
@@ -146,7 +147,8 @@ static void signals_arrive_as_events(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(timers_run_in_order), cmocka_unit_test(many_timers_keep_the_heap),
-					    cmocka_unit_test(descriptors_call_back_until_removed), cmocka_unit_test(other_threads_may_post),
+					    cmocka_unit_test(descriptors_call_back_until_removed),
+					    cmocka_unit_test(other_threads_may_post),
 					    cmocka_unit_test(signals_arrive_as_events) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,7 +34,8 @@ static void only_named_descriptors_are_inherited(void **state)
 	int pair[2], pidfd = -1, status = -1;
 	assert_int_equal(pipe2(pair, 0), 0); /* without O_CLOEXEC on purpose */
 	const struct proc_fd fds[] = { { 0, -1 }, { 1, pair[1] }, { 7, pair[1] } };
-	const struct proc_spawn how = { .argv = ARGV("sh", "-c", "ls /proc/self/fd | tr '\\n' ' '; echo x >&7"), .fds = fds, .fd_count = 3 };
+	const struct proc_spawn how = { .argv = ARGV("sh", "-c", "ls /proc/self/fd | tr '\\n' ' '; echo x >&7"), .fds = fds,
+					.fd_count = 3 };
 	assert_ok(proc_start(&how, &pidfd, NULL, &e), &e);
 	(void)close(pair[1]);
 	own_strbuf struct str out = { 0 };
@@ -101,8 +102,10 @@ static void a_descriptor_tells_its_process(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(output_and_status_arrive), cmocka_unit_test(only_named_descriptors_are_inherited),
-					    cmocka_unit_test(signals_count_as_a_shell_counts), cmocka_unit_test(any_free_numbers_do),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(output_and_status_arrive),
+					    cmocka_unit_test(only_named_descriptors_are_inherited),
+					    cmocka_unit_test(signals_count_as_a_shell_counts),
+					    cmocka_unit_test(any_free_numbers_do),
 					    cmocka_unit_test(a_descriptor_tells_its_process) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,7 +98,8 @@ static int takes_all_memory(void)
 
 static int takes_more_than_threads_need(void)
 {
-	void *at = malloc((size_t)(SANDBOX_MEMORY_BYTES_MOST + (uint64_t)sysconf(_SC_NPROCESSORS_ONLN) * SANDBOX_THREAD_BYTES_MOST));
+	void *at = malloc(
+		(size_t)(SANDBOX_MEMORY_BYTES_MOST + (uint64_t)sysconf(_SC_NPROCESSORS_ONLN) * SANDBOX_THREAD_BYTES_MOST));
 	int r = at ? 0 : errno;
 	free(at);
 	return r;
@@ -170,7 +171,8 @@ static void test_a_lower_limit_stays(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(rights); i++) {
 		pid_t pid = fork();
 		if (pid == 0)
-			_exit(setrlimit(RLIMIT_AS, &low) < 0 || sandbox_enter(rights[i], NULL, NULL) < 0 ? 255 : takes_a_gigabyte());
+			_exit(setrlimit(RLIMIT_AS, &low) < 0 || sandbox_enter(rights[i], NULL, NULL) < 0 ? 255 :
+													   takes_a_gigabyte());
 		assert_int_equal(waitpid(pid, &status, 0), pid);
 		assert_true(WIFEXITED(status));
 		assert_int_equal(WEXITSTATUS(status), ENOMEM);
@@ -259,9 +261,9 @@ static void test_it_dies_with_its_parent(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_the_wall_holds),	 cmocka_unit_test(test_memory_is_limited), cmocka_unit_test(test_work_is_possible),
-		cmocka_unit_test(test_a_lower_limit_stays),
-		cmocka_unit_test(test_network),		 cmocka_unit_test(test_it_dies_with_its_parent),
+		cmocka_unit_test(test_the_wall_holds),   cmocka_unit_test(test_memory_is_limited),
+		cmocka_unit_test(test_work_is_possible), cmocka_unit_test(test_a_lower_limit_stays),
+		cmocka_unit_test(test_network),          cmocka_unit_test(test_it_dies_with_its_parent),
 	};
 	if (pipe(pipe_to_parent) < 0)
 		return 1;

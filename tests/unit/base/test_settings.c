@@ -111,6 +111,7 @@ static void test_help_and_manual(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { TEST(test_presets), TEST(test_command_line_wins), TEST(test_mistakes), TEST(test_help_and_manual) };
+	const struct CMUnitTest tests[] = { TEST(test_presets), TEST(test_command_line_wins), TEST(test_mistakes),
+					    TEST(test_help_and_manual) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -81,7 +81,8 @@ static void test_as_the_format_says(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_holes_are_zeros), cmocka_unit_test(test_every_byte_and_its_place_count),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_holes_are_zeros),
+					    cmocka_unit_test(test_every_byte_and_its_place_count),
 					    cmocka_unit_test(test_as_the_format_says) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,7 +35,9 @@ static void numbers_are_strict(void **state)
 	assert_int_equal(str_to_u64("18446744073709551615", UINT64_MAX, &n), 0);
 	assert_true(n == UINT64_MAX);
 	n = 7;
-	static const char *const bad[] = { "", "-1", "+1", " 1", "1 ", "0x1", "1.0", "18446744073709551616", "99999999999999999999999", "11" };
+	static const char *const bad[] = {
+		"", "-1", "+1", " 1", "1 ", "0x1", "1.0", "18446744073709551616", "99999999999999999999999", "11"
+	};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		assert_true(str_to_u64(bad[i], 10, &n) < 0);
 	assert_int_equal(n, 7);
@@ -60,7 +62,9 @@ static void sizes_as_people_write_them(void **state)
 		assert_int_equal(str_parse_bytes(good[i].text, &bytes), 0);
 		assert_true(bytes == good[i].bytes);
 	}
-	static const char *const bad[] = { "", "M", "-1M", "1.M", "1X", "1MM", "1.5", "1e3", "1 M", "99999999999999999999", "17179869184G", "1iB" };
+	static const char *const bad[] = {
+		"", "M", "-1M", "1.M", "1X", "1MM", "1.5", "1e3", "1 M", "99999999999999999999", "17179869184G", "1iB"
+	};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		uint64_t bytes = 1;
 		if (str_parse_bytes(bad[i], &bytes) == 0)
@@ -78,7 +82,8 @@ static void rates_are_powers_of_1000(void **state)
 	static const struct {
 		const char *text;
 		uint64_t bits;
-	} good[] = { { "10M", 10000000 }, { "10Mbit", 10000000 }, { "1.5G", 1500000000 }, { "64000", 64000 }, { "64000bit", 64000 }, { "2k", 2000 } };
+	} good[] = { { "10M", 10000000 }, { "10Mbit", 10000000 }, { "1.5G", 1500000000 },
+		     { "64000", 64000 },  { "64000bit", 64000 },  { "2k", 2000 } };
 	static const char *const bad[] = { "", "M", "10MiB", "10Mbits", "1.5", "-1", "10 M", "99999999999P", "10MB" };
 	uint64_t bits;
 
@@ -119,8 +124,10 @@ static void prefixes_and_suffixes(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(strings_grow), cmocka_unit_test(numbers_are_strict),
-					    cmocka_unit_test(sizes_as_people_write_them), cmocka_unit_test(rates_are_powers_of_1000),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(strings_grow),
+					    cmocka_unit_test(numbers_are_strict),
+					    cmocka_unit_test(sizes_as_people_write_them),
+					    cmocka_unit_test(rates_are_powers_of_1000),
 					    cmocka_unit_test(the_nearest_word_is_found),
 					    cmocka_unit_test(prefixes_and_suffixes) };
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -374,7 +374,8 @@ static void test_oversize(void **state)
 	x = FEED("\x82\x85" MASK "abcde", 4);
 	assert_int_equal(x.messages, 0);
 	assert_int_equal(x.why.kind, ERR_TOO_LARGE);
-	x = FEED("\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff" MASK "a", 1 << 20); /* nothing is allocated for what is only announced */
+	/* nothing is allocated for what is only announced */
+	x = FEED("\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff" MASK "a", 1 << 20);
 	assert_int_equal(x.messages, 0);
 	assert_int_not_equal(x.why.kind, ERR_NONE);
 	x = FEED("\x02\x83" MASK "abc" "\x80\x82" MASK "de", 4); /* the sum counts */

@@ -38,9 +38,10 @@ static int remove_folder(void **state)
 
 static struct db_workspace sample(int64_t seq, const char *id, const char *name)
 {
-	return (struct db_workspace){ .seq = seq, .id = id, .name = name, .host = "local", .spec = "{}", .image = "{}", .wish = "running",
-				      .state = "defined", .owner_uid = 1000, .generation = 3, .run = 2, .held = true, .restore = 4,
-				      .restore_from = "abc", .created_ms = 5, .version = 6, .truth = NULL };
+	return (struct db_workspace){ .seq = seq, .id = id, .name = name, .host = "local", .spec = "{}", .image = "{}",
+				      .wish = "running", .state = "defined", .owner_uid = 1000, .generation = 3, .run = 2,
+				      .held = true, .restore = 4, .restore_from = "abc", .created_ms = 5, .version = 6,
+				      .truth = NULL };
 }
 
 static void test_a_row_comes_back_as_it_was_put(void **state)
@@ -191,7 +192,8 @@ static void test_commits_are_shared(void **state)
 	struct db_counters c = db_count(db);
 	assert_int_equal(c.batches, 1600);
 	assert_true(c.commits < 1600);
-	print_message("# %llu commits for 1600 batches, %llu us each\n", (unsigned long long)c.commits, (unsigned long long)(c.commit_us / c.commits));
+	print_message("# %llu commits for 1600 batches, %llu us each\n", (unsigned long long)c.commits,
+		      (unsigned long long)(c.commit_us / c.commits));
 	assert_ok(db_image_query(db, &rows, &e), &e);
 	while (db_next(rows, &e) > 0)
 		count++;
@@ -246,9 +248,10 @@ static void test_migration_from_each_version(void **state)
 			assert_ok(sqlite_exec(&s, m->sql, &e), &e);
 		assert_ok(sqlite_exec(&s, stamp, &e), &e);
 		assert_ok(sqlite_exec(&s,
-				      "INSERT INTO images (name, digest, owner_uid, created, image) VALUES ('old', 'sha256:1', 7, 8, '{}');"
-				      "INSERT INTO workspaces (seq, id, name, owner_uid, host, spec, image, wish, generation, run, held, restore_count,"
-				      " created, version, state) VALUES (1, 'i', 'n', 7, 'local', '{}', '{}', 'running', 1, 1, 0, 0, 9, 1, 'defined')",
+				      "INSERT INTO images (name, digest, owner_uid, created, image) VALUES ('old', 'sha256:1', "
+				      "7, 8, '{}');INSERT INTO workspaces (seq, id, name, owner_uid, host, spec, image, wish, "
+				      "generation, run, held, restore_count, created, version, state) VALUES (1, 'i', 'n', 7, "
+				      "'local', '{}', '{}', 'running', 1, 1, 0, 0, 9, 1, 'defined')",
 				      &e),
 			  &e);
 		sqlite_disconnect(&s);
@@ -270,7 +273,8 @@ static void test_idempotency_and_events(void **state)
 	struct err e;
 	own_db struct db *db = NULL;
 	own_db_rows struct db_rows *rows = NULL;
-	struct db_answer a = { .owner_uid = 1, .created_ms = 100, .key = "k", .request = "r", .subject = "s", .status = 201 }, got;
+	struct db_answer a = { .owner_uid = 1, .created_ms = 100, .key = "k", .request = "r", .subject = "s",
+			       .status = 201 }, got;
 	struct db_batch *b = db_batch_new();
 	int64_t last = -1;
 
@@ -278,7 +282,8 @@ static void test_idempotency_and_events(void **state)
 	assert_ok(db_open(path, &db, &e), &e);
 	db_answer_insert(b, &a);
 	for (int64_t seq = 1; seq <= 10; seq++)
-		db_event_insert(b, &(struct db_event){ .seq = seq, .kind = "k", .owner_uid = (uint64_t)(seq % 2), .body = "{}" });
+		db_event_insert(b, &(struct db_event){ .seq = seq, .kind = "k", .owner_uid = (uint64_t)(seq % 2),
+						       .body = "{}" });
 	db_event_trim(b, 4);
 	assert_ok(db_commit(db, b, &e), &e);
 	assert_int_equal(db_answer_find(db, 1, "k", &rows, &got, &e), 1);

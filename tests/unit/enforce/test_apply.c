@@ -130,7 +130,8 @@ static void body_use_devices(void)
 static void everything_goes_away_again(void **state)
 {
 	(void)state;
-	struct enforce_plan p = plan_for("life", &(struct enforce_limits){ .cpu_milli = 500, .memory_bytes = 64 << 20, .processes = 10 });
+	struct enforce_plan p = plan_for("life", &(struct enforce_limits){ .cpu_milli = 500, .memory_bytes = 64 << 20,
+									   .processes = 10 });
 	struct texts ids = { 0 };
 	struct enforce_usage u;
 
@@ -201,7 +202,8 @@ static void limits_hold(void **state)
 static void body_make_kvm(void)
 {
 	bool wanted = getenv("DEVICE_KVM") != NULL;
-	own_str char *kvm = mem_printf("%s/kvm", getenv("DEVICE_FOLDER")), *other = mem_printf("%s/other", getenv("DEVICE_FOLDER"));
+	own_str char *kvm = mem_printf("%s/kvm", getenv("DEVICE_FOLDER")),
+		     *other = mem_printf("%s/other", getenv("DEVICE_FOLDER"));
 
 	if ((mknod(kvm, S_IFCHR | 0600, makedev(10, 232)) == 0) != wanted)
 		_exit(1);

@@ -25,7 +25,8 @@ static const char v2_beside[] = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime
 static const struct enforce_limits limits = { .cpu_milli = 1500, .memory_bytes = 1 << 30, .processes = 100 };
 static struct err e;
 
-static void compare(const char *name, const char *mountinfo, const char *controllers, const char *parent, const struct enforce_limits *l)
+static void compare(const char *name, const char *mountinfo, const char *controllers, const char *parent,
+		    const struct enforce_limits *l)
 {
 	struct enforce_layout layout;
 	struct enforce_plan plan;
@@ -48,7 +49,8 @@ static void three_layouts(void **state)
 	(void)state;
 	own_str char *hybrid = mem_printf("%s%s", v1, v2_beside);
 	compare("v1", v1, "", "carrel", &limits);
-	compare("v2", v2, "cpuset cpu io memory hugetlb pids rdma misc\n", "system.slice/carrel-node.service/workspaces", &limits);
+	compare("v2", v2, "cpuset cpu io memory hugetlb pids rdma misc\n", "system.slice/carrel-node.service/workspaces",
+		&limits);
 	compare("hybrid", hybrid, "hugetlb\n", "carrel", &limits);
 	compare("v2-unlimited", v2, "cpu memory pids\n", "carrel", &(struct enforce_limits){ 0 });
 }
@@ -82,7 +84,8 @@ static void a_host_without_groups_is_told(void **state)
 {
 	(void)state;
 	struct enforce_layout layout;
-	assert_fails(enforce_layout_parse("1 1 0:1 / / rw - ext4 /dev/x rw\n", "", &layout, &e), &e, ERR_UNSUPPORTED, "no control groups");
+	assert_fails(enforce_layout_parse("1 1 0:1 / / rw - ext4 /dev/x rw\n", "", &layout, &e), &e, ERR_UNSUPPORTED,
+		     "no control groups");
 	assert_true(strstr(e.hint, "mount -t cgroup2") != NULL);
 	assert_true(enforce_layout_parse("garbage\n\n - - -\n", "", &layout, &e) < 0);
 }

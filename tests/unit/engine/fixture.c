@@ -64,9 +64,11 @@ static void must_do(int r, struct err *e)
 static void make_busybox(const char *to, const char *change)
 {
 	own_str char *script = mem_printf(
-		"set -e; d=$(mktemp -d /tmp/carrel-engine-bb-XXXXXX); cd $d; mkdir -p bin sbin etc proc sys dev tmp root var run usr/bin home/ann mnt\n"
+		"set -e; d=$(mktemp -d /tmp/carrel-engine-bb-XXXXXX); cd $d; mkdir -p bin sbin etc proc sys dev tmp root var "
+		"run usr/bin home/ann mnt\n"
 		"cp /bin/busybox bin/; for a in $(bin/busybox --list); do [ -e bin/$a ] || ln -s busybox bin/$a; done\n"
-		"ln -s ../bin/busybox sbin/init; echo '::sysinit:/bin/touch /run/up' > etc/inittab; echo '::respawn:/bin/sleep 1000' >> etc/inittab\n"
+		"ln -s ../bin/busybox sbin/init; echo '::sysinit:/bin/touch /run/up' > etc/inittab; echo '::respawn:/bin/sleep "
+		"1000' >> etc/inittab\n"
 		"printf 'root:x:0:0::/root:/bin/sh\\nann:x:1000:1000::/home/ann:/bin/sh\\n' > etc/passwd\n"
 		"printf 'root:x:0:\\nann:x:1000:\\nstaff:x:50:ann\\n' > etc/group; chmod 1777 tmp; chown 1000:1000 home/ann\n"
 		"echo data > etc/notexec; %s\nmkfs.erofs $d.img $d >/dev/null 2>&1; mv $d.img %s; rm -rf $d",
@@ -85,7 +87,9 @@ static void mount_image(struct fixture *f, const char *rootfs, const char *chang
 	must(mkdir(f->image_mount, 0755) == 0, "make mount point");
 	if (mount(rootfs ? rootfs : own, f->image_mount, "erofs", MS_RDONLY, NULL) == 0)
 		return;
-	const char *const argv[] = { "/bin/mount", "-t", "erofs", "-o", "ro,loop", rootfs ? rootfs : own, f->image_mount, NULL };
+	const char *const argv[] = {
+		"/bin/mount", "-t", "erofs", "-o", "ro,loop", rootfs ? rootfs : own, f->image_mount, NULL
+	};
 	must(run_quietly(argv) >= 0, "mount the image");
 }
 
@@ -135,7 +139,8 @@ void fixture_use_build(void)
 void fixture_open(struct fixture *f, const char *rootfs, const char *change)
 {
 	fixture_use_build();
-	*f = (struct fixture){ .folder = "/tmp/carrel-engine-XXXXXX", .how_much = { .memory_bytes = 256 << 20, .processes = 200 } };
+	*f = (struct fixture){ .folder = "/tmp/carrel-engine-XXXXXX",
+			       .how_much = { .memory_bytes = 256 << 20, .processes = 200 } };
 	must(mkdtemp(f->folder) != NULL, "make folder");
 	must(chmod(f->folder, 0711) == 0, "chmod");
 	id_new(f->id);

@@ -3,8 +3,8 @@
 #define UNIT_ENGINE_FIXTURE_H
 
 /*
- * A workspace without a service: an image in an EROFS file, an ext4 root volume, cgroups of its own, all under random names, and a
- * launch of it. For tests and benches that look at the engine alone.
+ * A workspace without a service: an image in an EROFS file, an ext4 root volume, cgroups of its own, all under random names,
+ * and a launch of it. For tests and benches that look at the engine alone.
  */
 
 #include <sys/types.h>
@@ -34,9 +34,11 @@ struct fixture {
 void fixture_use_build(void);
 /* NULL, or the reason why this machine cannot do it. */
 const char *fixture_missing(void);
-/* `rootfs`: an EROFS file, or NULL: busybox, changed by the shell script `change` (in the image's top folder) when there is one. */
+/* `rootfs`: an EROFS file, or NULL: busybox, changed by the shell script `change` (in the image's top folder) when there is
+ * one. */
 void fixture_open(struct fixture *f, const char *rootfs, const char *change);
-/* A writable file system for the next launch: the root volume (`top` = "upper"...) or a data volume. Returns the locked descriptor. */
+/* A writable file system for the next launch: the root volume (`top` = "upper"...) or a data volume. Returns the locked
+ * descriptor. */
 int fixture_volume(struct fixture *f, const char *name, bool root);
 /* Kills what runs, removes everything. False (and a message on stderr) when something was left behind. */
 bool fixture_close(struct fixture *f);

@@ -16,8 +16,10 @@
 static struct err e;
 
 static struct step steps[] = {
-	{ STEP_MOUNT, 0, "proc", "/proc", "" },		    { STEP_HIDE, 0, "", "/proc/kcore", "" },	    { STEP_HIDE, 0, "", "/sys/firmware", "" },
-	{ STEP_MOUNT, 0, "cgroup2", "/sys/fs/cgroup", "" }, { STEP_DEVICE, 0, "", "/dev/null", "" },	    { STEP_CONSOLE, 0, "", "/dev/console", "" },
+	{ STEP_MOUNT, 0, "proc", "/proc", "" },		    { STEP_HIDE, 0, "", "/proc/kcore", "" },	    { STEP_HIDE, 0, "",
+	  "/sys/firmware", "" },
+	{ STEP_MOUNT, 0, "cgroup2", "/sys/fs/cgroup", "" }, { STEP_DEVICE, 0, "", "/dev/null", "" },	    { STEP_CONSOLE, 0,
+	  "", "/dev/console", "" },
 	{ STEP_FIRST, 0, "/usr/libexec/carrel/carrel-first", PLAN_FIRST, "" }, { STEP_VOLUME, 0, "data", "/srv/my data", "" },
 	{ STEP_DEVICE, 0, "", "/dev/full", "" },
 };
@@ -54,7 +56,8 @@ static void make(struct checkpoint *c)
 
 static void test_golden(void **state)
 {
-	const struct checkpoint_how how = { .folder_fd = 5, .pid = 4711, .freeze_folder = "/sys/fs/cgroup/unified/carrel/0123456789abcdef",
+	const struct checkpoint_how how = { .folder_fd = 5, .pid = 4711,
+					    .freeze_folder = "/sys/fs/cgroup/unified/carrel/0123456789abcdef",
 					    .scratch = "/tmp", .streams = { 4, 5, 6 }, .terminal = 7, .seconds = 300 };
 	own_str char *path = mem_printf("%s/tests/unit/engine/golden/checkpoint.txt", getenv("CARREL_SOURCE_ROOT"));
 	own_strbuf struct str text = { 0 }, expected = { 0 };
@@ -100,13 +103,18 @@ static void test_record_comes_back(void **state)
 /* A record may come from anywhere: it gets nothing that the plan does not give. */
 static void test_hostile_records(void **state)
 {
-	static const char *const broken[] = { "", "carrel", "carrel checkpoint 1\nmount", "carrel checkpoint 1\nmount device dev/null\n",
-					      "carrel checkpoint 1\nmount nonsense /x\n", "carrel checkpoint 1\ncgroup 755 theirs /../x\n",
-					      "carrel checkpoint 1\ncgroup 755 theirs /..\n", "carrel checkpoint 1\ncgroup 7777 theirs /a\n",
-					      "carrel checkpoint 1\nprocess 1\n", "carrel checkpoint 1\nsource /etc\n", "carrel checkpoint 1\npipe 3 1\n",
+	static const char *const broken[] = { "", "carrel", "carrel checkpoint 1\nmount", "carrel checkpoint 1\nmount device "
+											  "dev/null\n",
+					      "carrel checkpoint 1\nmount nonsense /x\n", "carrel checkpoint 1\ncgroup 755 "
+					      "theirs /../x\n",
+					      "carrel checkpoint 1\ncgroup 755 theirs /..\n", "carrel checkpoint 1\ncgroup "
+					      "7777 theirs /a\n",
+					      "carrel checkpoint 1\nprocess 1\n", "carrel checkpoint 1\nsource /etc\n",
+					      "carrel checkpoint 1\npipe 3 1\n",
 					      "carrel checkpoint 1\ncgroup 755 theirs \nprocess -4\n" };
-	static const char *const foreign[] = { "mount device /dev/sda\n", "mount host /etc\nsource /etc\n", "mount volume /srv/my data\nsource other\n",
-					       "mount first /bin/sh\n", "pipe 1 12\n" };
+	static const char *const foreign[] = { "mount device /dev/sda\n", "mount host /etc\nsource /etc\n",
+					       "mount volume /srv/my data\nsource other\n", "mount first /bin/sh\n",
+					       "pipe 1 12\n" };
 	struct checkpoint c;
 
 	(void)state;
@@ -124,8 +132,9 @@ static void test_hostile_records(void **state)
 /* Bytes as protoc makes them from rpc.proto. */
 static void test_requests(void **state)
 {
-	static const unsigned char expected[] = { 0x08, 0x02, 0x12, 0x1a, 0x08, 0x05, 0x6a, 0x04, '/',	'a', '/', 'b', 0xda,
-						  0x01, 0x0d, 0x0a, 0x09, 'p',	'i',  'p',  'e',  ':', '[', '1', '1', ']', 0x10, 0x04 };
+	static const unsigned char expected[] = { 0x08, 0x02, 0x12, 0x1a, 0x08, 0x05, 0x6a, 0x04, '/', 'a',
+						  '/',  'b',  0xda, 0x01, 0x0d, 0x0a, 0x09, 'p',  'i', 'p',
+						  'e',  ':',  '[',  '1',  '1',  ']',  0x10, 0x04 };
 	own_strbuf struct str out = { 0 };
 	struct checkpoint_options o = { 0 };
 
@@ -145,8 +154,8 @@ static void test_requests(void **state)
 
 static void test_answers(void **state)
 {
-	static const unsigned char notify[] = { 0x08, 0x06, 0x10, 0x01, 0x2a, 0x15, 0x0a, 0x10, 's', 'e', 't', 'u', 'p', '-', 'n',
-						'a',  'm',  'e',  's',	'p',  'a',  'c',  'e',	's', 0x10, 0xd2, 0x09 };
+	static const unsigned char notify[] = { 0x08, 0x06, 0x10, 0x01, 0x2a, 0x15, 0x0a, 0x10, 's', 'e', 't',  'u',  'p', '-',
+						'n',  'a',  'm',  'e',  's',  'p',  'a',  'c',  'e', 's', 0x10, 0xd2, 0x09 };
 	static const unsigned char refused[] = { 0x08, 0x01, 0x10, 0x00, 0x38, 0x0d, 0x4a, 0x02, 'n', 'o' };
 	static const unsigned char version[] = { 0x08, 0x0a, 0x10, 0x01, 0x52, 0x06, 0x08, 0x04, 0x10, 0x02, 0x20, 0x01 };
 	struct checkpoint_answer a;
@@ -169,10 +178,11 @@ static void test_answers(void **state)
 
 static void test_log(void **state)
 {
-	static const char log[] = "(00.01) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n"
-				  "(00.02) Warn  (criu/mount.c:1267): mnt: Can't create\n"
-				  "(00.03) Error (criu/namespaces.c:1): Can't dump nested uts namespace for 21602\n"
-				  "(00.04) Error (criu/cr-dump.c:1): Dumping FAILED.\n";
+	static const char log[] =
+		"(00.01) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n"
+		"(00.02) Warn  (criu/mount.c:1267): mnt: Can't create\n"
+		"(00.03) Error (criu/namespaces.c:1): Can't dump nested uts namespace for 21602\n"
+		"(00.04) Error (criu/cr-dump.c:1): Dumping FAILED.\n";
 	char line[64];
 
 	(void)state;
@@ -186,8 +196,9 @@ static void test_log(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_golden),	 cmocka_unit_test(test_record_comes_back), cmocka_unit_test(test_hostile_records),
-		cmocka_unit_test(test_requests), cmocka_unit_test(test_answers),	   cmocka_unit_test(test_log),
+		cmocka_unit_test(test_golden),          cmocka_unit_test(test_record_comes_back),
+		cmocka_unit_test(test_hostile_records), cmocka_unit_test(test_requests),
+		cmocka_unit_test(test_answers),         cmocka_unit_test(test_log),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

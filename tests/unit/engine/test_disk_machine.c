@@ -15,15 +15,16 @@
 
 static struct err e;
 
-static const struct launch_volume volumes[] = { { .name = "data" }, { .name = "a-name-that-is-longer-than-serials", .read_only = true } };
+static const struct launch_volume volumes[] = { { .name = "data" }, { .name = "a-name-that-is-longer-than-serials",
+								      .read_only = true } };
 static const struct machine_link links[] = { { "02:00:00:00:00:01", 0 } };
 
 static struct disk_machine plain(unsigned firmware, unsigned bus, unsigned nic, unsigned display)
 {
 	return (struct disk_machine){
-		.machine = { .board = machine_board("amd64"), .type = "pc-q35-7.2", .cpu = "qemu64,+avx2", .id = "0123456789abcdef", .processors = 2,
-			     .memory_bytes = UINT64_C(1) << 30, .links = links, .link_count = 1,
-			     .queues = { .count = 1, .e1000 = nic == NIC_E1000 } },
+		.machine = { .board = machine_board("amd64"), .type = "pc-q35-7.2", .cpu = "qemu64,+avx2",
+			     .id = "0123456789abcdef", .processors = 2, .memory_bytes = UINT64_C(1) << 30, .links = links,
+			     .link_count = 1, .queues = { .count = 1, .e1000 = nic == NIC_E1000 } },
 		.wish = { firmware, bus, nic, display },
 		.disk_count = 2,
 		.volumes = volumes,

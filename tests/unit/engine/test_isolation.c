@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Proof that the wall holds: from inside a workspace, as its root, with the rights of a program and with those of a full system.
- * Each probe is a command that would succeed if the wall had a hole; a probe that proves nothing (because the tool is missing) would
- * print "not found" and is treated as a failure of the test.
+ * Proof that the wall holds: from inside a workspace, as its root, with the rights of a program and with those of a full
+ * system. Each probe is a command that would succeed if the wall had a hole; a probe that proves nothing (because the tool is
+ * missing) would print "not found" and is treated as a failure of the test.
  */
 #include "../test.h"
 
@@ -156,9 +156,13 @@ static void test_system_has_its_own(void **state)
 	struct fixture *f = *state;
 
 	launch_system(f);
-	assert_int_equal(fixture_exec(f, NULL, "mount -t tmpfs none /mnt && hostname other && "
-					       "ip link set lo down && mkdir /sys/fs/cgroup/mine && cat /etc/machine-id | wc -c && cat /proc/1/comm",
-				      out, sizeof out), 0);
+	assert_int_equal(
+		fixture_exec(
+			f, NULL,
+			"mount -t tmpfs none /mnt && hostname other && "
+			"ip link set lo down && mkdir /sys/fs/cgroup/mine && cat /etc/machine-id | wc -c && cat /proc/1/comm",
+			out, sizeof out),
+		0);
 	assert_string_equal(out, "33\ninit\n");
 	assert_ok(runner_stop(f->run_dir, PATIENCE_MS, &f->e), &f->e);
 	assert_int_equal(fixture_wait(f, PATIENCE_MS), 0);
@@ -167,7 +171,8 @@ static void test_system_has_its_own(void **state)
 static void test_sees_no_host_processes(void **state)
 {
 	struct fixture *f = *state;
-	own_str char *script = mem_printf("ls /proc | grep -c '^[0-9]'; kill -0 %d 2>&1; kill -9 -1; echo alive", (int)getpid());
+	own_str char *script = mem_printf("ls /proc | grep -c '^[0-9]'; kill -0 %d 2>&1; kill -9 -1; echo alive",
+					  (int)getpid());
 
 	launch_program(f);
 	int status = fixture_exec(f, NULL, script, out, sizeof out);
@@ -220,7 +225,8 @@ static void test_nothing_runs_after_stop(void **state)
 	struct fixture *f = *state;
 
 	launch_program(f);
-	assert_int_equal(fixture_exec(f, NULL, "trap '' TERM HUP; setsid sh -c 'trap \"\" TERM HUP INT; sleep 999 & sleep 999' >/dev/null 2>&1 </dev/null &",
+	assert_int_equal(fixture_exec(f, NULL, "trap '' TERM HUP; setsid sh -c 'trap \"\" TERM HUP INT; sleep 999 & sleep 999' "
+					       ">/dev/null 2>&1 </dev/null &",
 				      out, sizeof out), 0);
 	assert_true(processes_of(f) >= 3);
 	assert_ok(runner_stop(f->run_dir, 300, &f->e), &f->e);
@@ -237,7 +243,10 @@ static void test_inherits_nothing(void **state)
 
 	(void)setenv("CARREL_SECRET", "1", 1);
 	launch_program(f); /* processes 1 (ours) and 2 */
-	assert_int_equal(fixture_exec(f, NULL, "echo /proc/2/fd/*; tr '\\0' '\\n' < /proc/2/environ | grep -c CARREL_; ls /proc/self/fd", out, sizeof out), 0);
+	assert_int_equal(fixture_exec(f, NULL,
+				      "echo /proc/2/fd/*; tr '\\0' '\\n' < /proc/2/environ | grep -c CARREL_; ls /proc/self/fd",
+				      out, sizeof out),
+			 0);
 	assert_string_equal(out, "/proc/2/fd/0 /proc/2/fd/1 /proc/2/fd/2\n0\n0\n1\n2\n3\n");
 	assert_ok(runner_kill(f->run_dir, &f->e), &f->e);
 	assert_true(fixture_wait(f, PATIENCE_MS) >= 0);
@@ -325,9 +334,12 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(program_is_walled_in), TEST(system_is_walled_in), TEST(system_has_its_own),	 TEST(sees_no_host_processes),
-		TEST(fork_bomb_is_bounded), TEST(memory_is_bounded),   TEST(disk_is_bounded),	 TEST(nothing_runs_after_stop),
-		TEST(inherits_nothing),	    cmocka_unit_test(test_hostile_images),		 TEST(hostile_volumes),
+		TEST(program_is_walled_in), TEST(system_is_walled_in),
+		TEST(system_has_its_own),   TEST(sees_no_host_processes),
+		TEST(fork_bomb_is_bounded), TEST(memory_is_bounded),
+		TEST(disk_is_bounded),      TEST(nothing_runs_after_stop),
+		TEST(inherits_nothing),     cmocka_unit_test(test_hostile_images),
+		TEST(hostile_volumes),
 	};
 	const char *missing = fixture_missing();
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Machines against the command lines they must give. GOLDEN_WRITE=1 writes the files anew: look at the difference before committing. */
+/* Machines against the command lines they must give. GOLDEN_WRITE=1 writes the files anew: look at the difference before
+ * committing. */
 #include "../test.h"
 
 #include <fcntl.h>
@@ -22,7 +23,8 @@ static const struct machine_disk disks[] = { { "p0", false }, { "p1", false }, {
 
 static struct qemu_machine plain(void)
 {
-	return (struct qemu_machine){ .board = machine_board("amd64"), .type = "pc-q35-7.2", .cpu = "qemu64,+avx2", .id = "0123456789abcdef", .processors = 1,
+	return (struct qemu_machine){ .board = machine_board("amd64"), .type = "pc-q35-7.2", .cpu = "qemu64,+avx2",
+				      .id = "0123456789abcdef", .processors = 1,
 				 .memory_bytes = UINT64_C(512) << 20, .disks = disks, .disk_count = ARRAY_SIZE(disks) };
 }
 
@@ -103,7 +105,8 @@ static void test_layout(void **state)
 	layout_of(&m, after);
 	assert_string_not_equal(before, after);
 	/* a clone has other hardware addresses, in the same places */
-	const struct machine_link one = { "02:00:00:00:00:01", 0 }, other = { "02:00:00:00:00:02", 0 }, elsewhere = { "02:00:00:00:00:01", 1 };
+	const struct machine_link one = { "02:00:00:00:00:01", 0 }, other = { "02:00:00:00:00:02", 0 },
+				  elsewhere = { "02:00:00:00:00:01", 1 };
 	m = plain();
 	m.queues = machine_queues(false, 1);
 	m.link_count = 1;
@@ -138,7 +141,8 @@ static struct wanted *want(struct wanted *w)
 {
 	static char word[] = "true", *command[] = { word };
 
-	*w = (struct wanted){ .spec = { .command = { command, 1 } }, .host = { .type = "pc-q35-7.2", .kernel = "/a/1.vmlinuz", .initramfs = "/a/2.cpio",
+	*w = (struct wanted){ .spec = { .command = { command, 1 } },
+			      .host = { .type = "pc-q35-7.2", .kernel = "/a/1.vmlinuz", .initramfs = "/a/2.cpio",
 									      .processors = 8, .boot_ms = 60000 } };
 	w->host.board = machine_board("amd64");
 	w->spec.resources = &w->resources;
@@ -262,14 +266,16 @@ static void test_plug(void **state)
 	(void)state;
 	machine_link_plug(&link, machine_queues(false, 4), "tap0", "", &netdev, &device);
 	assert_string_equal(str_text(&netdev), "{\"type\":\"tap\",\"id\":\"net3\",\"fds\":\"tap0\"}");
-	assert_string_equal(str_text(&device), "{\"driver\":\"virtio-net-pci\",\"id\":\"link3\",\"netdev\":\"net3\",\"mac\":"
-					       "\"02:00:00:00:00:02\",\"romfile\":\"\",\"disable-legacy\":\"on\",\"bus\":\"links\","
-					       "\"addr\":\"4.0\"}");
+	assert_string_equal(str_text(&device),
+			    "{\"driver\":\"virtio-net-pci\",\"id\":\"link3\",\"netdev\":\"net3\",\"mac\":"
+			    "\"02:00:00:00:00:02\",\"romfile\":\"\",\"disable-legacy\":\"on\",\"bus\":\"links\","
+			    "\"addr\":\"4.0\"}");
 	str_clear(&netdev);
 	str_clear(&device);
 	machine_link_plug(&link, machine_queues(true, 2), "tap0:tap1", "vhost0:vhost1", &netdev, &device);
-	assert_string_equal(str_text(&netdev), "{\"type\":\"tap\",\"id\":\"net3\",\"fds\":\"tap0:tap1\",\"vhost\":true,\"vhostfds\":"
-					       "\"vhost0:vhost1\"}");
+	assert_string_equal(str_text(&netdev),
+			    "{\"type\":\"tap\",\"id\":\"net3\",\"fds\":\"tap0:tap1\",\"vhost\":true,\"vhostfds\":"
+			    "\"vhost0:vhost1\"}");
 	assert_non_null(strstr(str_text(&device), "\"mq\":true,\"vectors\":6}"));
 	str_clear(&netdev);
 	str_clear(&device);
@@ -281,11 +287,15 @@ static void test_plug(void **state)
 /* What a namespace gets from outside, a machine is told. */
 static void test_inside(void **state)
 {
-	static const char *const plan[] = { "cr1", "crn1", "eth0", "02:00:00:00:00:01", "1400", "1", "10.0.0.2/24", "fd00::2/64", "10.0.0.1",
-					    "fe80::1", "0", "",
-					    "cr2", "crn2", "eth7", "02:00:00:00:00:02", "1500", "1", "10.1.0.2/24", "", "", "", "0",
-					    "fd01::/64", NULL };
-	static const char *const beyond[] = { "cr3", "crn2", "eth8", "02:00:00:00:00:03", "1500", "1", "", "", "", "", "0", "", NULL };
+	static const char *const plan[] = { "cr1",      "crn1",    "eth0",        "02:00:00:00:00:01",
+					    "1400",     "1",       "10.0.0.2/24", "fd00::2/64",
+					    "10.0.0.1", "fe80::1", "0",           "",
+					    "cr2",      "crn2",    "eth7",        "02:00:00:00:00:02",
+					    "1500",     "1",       "10.1.0.2/24", "",
+					    "",         "",        "0",           "fd01::/64",
+					    NULL };
+	static const char *const beyond[] = { "cr3", "crn2", "eth8", "02:00:00:00:00:03", "1500", "1", "", "", "", "",
+					      "0",   "",     NULL };
 	struct guest_objects inside;
 	struct machine_link link;
 
@@ -316,8 +326,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_emulator), cmocka_unit_test(test_kvm_with_everything),
 					    cmocka_unit_test(test_layout), cmocka_unit_test(test_memory_in_a_file),
-					    cmocka_unit_test(test_name_of_a_template), cmocka_unit_test(test_plan_of_a_template),
-					    cmocka_unit_test(test_many_disks), cmocka_unit_test(test_sizes),
-					    cmocka_unit_test(test_plug), cmocka_unit_test(test_inside) };
+					    cmocka_unit_test(test_name_of_a_template),
+					    cmocka_unit_test(test_plan_of_a_template), cmocka_unit_test(test_many_disks),
+					    cmocka_unit_test(test_sizes), cmocka_unit_test(test_plug),
+					    cmocka_unit_test(test_inside) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Launch requests against the plans they must give. GOLDEN_WRITE=1 writes the files anew: look at the difference before committing. */
+/* Launch requests against the plans they must give. GOLDEN_WRITE=1 writes the files anew: look at the difference before
+ * committing. */
 #include "../test.h"
 
 #include <fcntl.h>
@@ -16,7 +17,8 @@
 static struct err e;
 
 static const char *const partitions[] = { "/run/carrel/node/partitions/aa", "/run/carrel/node/partitions/bb" };
-static const char *const v1[] = { "/sys/fs/cgroup/memory/carrel/0123456789abcdef", "/sys/fs/cgroup/pids/carrel/0123456789abcdef", NULL };
+static const char *const v1[] = { "/sys/fs/cgroup/memory/carrel/0123456789abcdef",
+				  "/sys/fs/cgroup/pids/carrel/0123456789abcdef", NULL };
 static const struct launch_volume volumes[] = { { .name = "data", .fd = -1, .mount = "/srv/data" },
 						{ .name = "logs", .fd = -1, .mount = "/var/log", .read_only = true } };
 
@@ -32,9 +34,10 @@ static void set_up(struct request_case *c)
 {
 	*c = (struct request_case){ 0 };
 	c->image = (struct image){ .name = mem_strdup("debian:bookworm"), .run = &c->run };
-	c->launch = (struct launch){ .id = "0123456789abcdef", .name = "web", .spec = &c->spec, .image = &c->image, .first_id = 655360,
-				     .partitions = partitions, .partition_count = 2, .root_fd = -1,
-				     .run_dir = "/run/carrel/node/workspaces/0123456789abcdef", .log_path = "/var/lib/carrel/log", .run = 3,
+	c->launch = (struct launch){ .id = "0123456789abcdef", .name = "web", .spec = &c->spec, .image = &c->image,
+				     .first_id = 655360, .partitions = partitions, .partition_count = 2, .root_fd = -1,
+				     .run_dir = "/run/carrel/node/workspaces/0123456789abcdef",
+				     .log_path = "/var/lib/carrel/log", .run = 3,
 				     .cgroups = { .v1 = v1, .v2 = "/sys/fs/cgroup/unified/carrel/0123456789abcdef",
 						  .freeze_path = "/sys/fs/cgroup/unified/carrel/0123456789abcdef/cgroup.freeze",
 						  .freeze_text = "1", .thaw_text = "0" } };
@@ -203,8 +206,9 @@ static void test_format(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_program),	    cmocka_unit_test(test_system),   cmocka_unit_test(test_host_network),
-		cmocka_unit_test(test_machine), cmocka_unit_test(test_maintenance), cmocka_unit_test(test_refusals), cmocka_unit_test(test_format),
+		cmocka_unit_test(test_program), cmocka_unit_test(test_system),      cmocka_unit_test(test_host_network),
+		cmocka_unit_test(test_machine), cmocka_unit_test(test_maintenance), cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_format),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

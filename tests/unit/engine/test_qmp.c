@@ -54,9 +54,10 @@ static void test_decodes(void **state)
 
 static void test_refuses(void **state)
 {
-	static const char *const wrong[] = { "", "[]", "{", "{\"return\":}", "{\"return\":1", "{\"return\":1}x", "{\"a\":1}", "{\"return\":\"\\x\"}",
-					     "{\"return\":\"\\u12g4\"}", "{\"return\":01.}", "{\"return\":1e}", "{\"return\":[1,]}", "{return:1}",
-					     "{\"return\":\"\n\"}", "{\"return\":nul}", "{\"return\":1,}" };
+	static const char *const wrong[] = { "", "[]", "{", "{\"return\":}", "{\"return\":1", "{\"return\":1}x", "{\"a\":1}",
+					     "{\"return\":\"\\x\"}", "{\"return\":\"\\u12g4\"}", "{\"return\":01.}",
+					     "{\"return\":1e}", "{\"return\":[1,]}", "{return:1}", "{\"return\":\"\n\"}",
+					     "{\"return\":nul}", "{\"return\":1,}" };
 	struct qmp_message m;
 
 	(void)state;
@@ -119,8 +120,9 @@ static void test_line(void **state)
 	qmp_send(p.qmp, "block_resize", "{\"node-name\":\"root\",\"size\":1}", 5000, on_done, &p);
 	qmp_send(p.qmp, "slow", NULL, 50, on_done, &p);
 	qmp_send(p.qmp, "last", NULL, 5000, on_done, &p);
-	static const char hello[] = "{\"QMP\": {}}\r\n{\"return\": {}}\r\n{\"event\": \"STOP\"}\r\n{\"return\": {}, \"id\": 1}\r\n"
-				    "{\"return\": {}, \"id\": 99}\r\n{\"error\": {\"desc\": \"too small\"}, \"id\": 2}\r\n";
+	static const char hello[] =
+		"{\"QMP\": {}}\r\n{\"return\": {}}\r\n{\"event\": \"STOP\"}\r\n{\"return\": {}, \"id\": 1}\r\n"
+		"{\"return\": {}, \"id\": 99}\r\n{\"error\": {\"desc\": \"too small\"}, \"id\": 2}\r\n";
 	assert_int_equal(send(p.other, hello, sizeof hello - 1, 0), sizeof hello - 1);
 	assert_ok(loop_run(p.loop, &e), &e);
 	assert_int_equal(p.answers, 4);
@@ -200,7 +202,7 @@ static void test_descriptors(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_decodes), cmocka_unit_test(test_refuses), cmocka_unit_test(test_line),
-					    cmocka_unit_test(test_descriptors) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_decodes), cmocka_unit_test(test_refuses),
+					    cmocka_unit_test(test_line), cmocka_unit_test(test_descriptors) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

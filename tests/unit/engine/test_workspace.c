@@ -63,7 +63,10 @@ static void test_user(void **state)
 
 	f->spec.user = (char *)(uintptr_t)"ann";
 	f->spec.directory = (char *)(uintptr_t)"/home/ann/new";
-	assert_int_equal(fixture_shell(f, "id -u; id -G; pwd; echo $HOME; touch f && ls -ln f | cut -c1-10; echo x > /dev/stdout", out, sizeof out), 0);
+	assert_int_equal(fixture_shell(f,
+				       "id -u; id -G; pwd; echo $HOME; touch f && ls -ln f | cut -c1-10; echo x > /dev/stdout",
+				       out, sizeof out),
+			 0);
 	assert_string_equal(out, "1000\n1000 50\n/home/ann/new\n/home/ann\n-rw-r--r--\nx\n");
 	f->spec.user = f->spec.directory = NULL;
 }
@@ -73,8 +76,10 @@ static void test_volume_keeps(void **state)
 {
 	struct fixture *f = *state;
 
-	assert_int_equal(fixture_shell(f, "echo kept > /root/file; rm /etc/notexec; chown 1000:1000 /root/file", out, sizeof out), 0);
-	assert_int_equal(fixture_shell(f, "cat /root/file; ls -ln /root/file | awk '{print $3,$4}'; ls /etc/notexec; cat /etc/hostname", out, sizeof out), 0);
+	assert_int_equal(fixture_shell(f, "echo kept > /root/file; rm /etc/notexec; chown 1000:1000 /root/file", out,
+				       sizeof out), 0);
+	assert_int_equal(fixture_shell(f, "cat /root/file; ls -ln /root/file | awk '{print $3,$4}'; ls /etc/notexec; cat "
+					  "/etc/hostname", out, sizeof out), 0);
 	assert_non_null(strstr(out, "kept\n1000 1000\n"));
 	assert_non_null(strstr(out, "No such file"));
 	assert_non_null(strstr(out, "test\n"));
@@ -112,10 +117,13 @@ static void test_exec(void **state)
 	assert_ok(fixture_launch(f, sleeper), &f->e);
 	assert_int_equal(fixture_exec(f, NULL, "id -u; ps | grep -c 'sleep 1000'; exit 3", out, sizeof out), 3);
 	assert_non_null(strstr(out, "0\n"));
-	assert_int_equal(fixture_exec(f, "ann", "id -u; cat /proc/self/cgroup | wc -l; cat /proc/self/status | grep NoNewPrivs", out, sizeof out), 0);
+	assert_int_equal(fixture_exec(f, "ann", "id -u; cat /proc/self/cgroup | wc -l; cat /proc/self/status | grep NoNewPrivs",
+				      out, sizeof out),
+			 0);
 	assert_non_null(strstr(out, "1000\n"));
 	assert_non_null(strstr(out, "NoNewPrivs:\t1"));
-	assert_fails(runner_exec(f->run_dir, &(struct runner_exec){ .command = absent }, &fd, &f->e), &f->e, ERR_NOT_FOUND, "nope");
+	assert_fails(runner_exec(f->run_dir, &(struct runner_exec){ .command = absent }, &fd, &f->e), &f->e, ERR_NOT_FOUND,
+		     "nope");
 	assert_ok(runner_stop(f->run_dir, PATIENCE_MS, &f->e), &f->e);
 	assert_int_equal(fixture_wait(f, PATIENCE_MS), 128 + SIGTERM);
 }
@@ -195,7 +203,8 @@ static void test_start_paused(void **state)
 	assert_ok(runner_resume(f->run_dir, &f->e), &f->e);
 	assert_ok(runner_status(f->run_dir, &s, &f->e), &f->e);
 	assert_true(s.state == RUNNER_RUNNING && s.started_ms > 0);
-	assert_int_equal(fixture_exec(f, NULL, "while [ ! -e /root/ran ]; do usleep 1000; done; cat /root/ran", out, sizeof out), 0);
+	assert_int_equal(fixture_exec(f, NULL, "while [ ! -e /root/ran ]; do usleep 1000; done; cat /root/ran", out,
+				      sizeof out), 0);
 	assert_string_equal(out, "ran\n");
 	assert_ok(runner_kill(f->run_dir, &f->e), &f->e);
 }
@@ -204,7 +213,8 @@ static void test_start_paused(void **state)
 static void test_stop_time_out(void **state)
 {
 	struct fixture *f = *state;
-	const char *const stubborn[] = { "/bin/sh", "-c", "trap '' TERM; touch /root/ready; sleep 1000 & while :; do sleep 1; done", NULL };
+	const char *const stubborn[] = { "/bin/sh", "-c",
+					 "trap '' TERM; touch /root/ready; sleep 1000 & while :; do sleep 1; done", NULL };
 
 	assert_ok(fixture_launch(f, stubborn), &f->e);
 	assert_int_equal(fixture_exec(f, NULL, "while [ ! -e /root/ready ]; do usleep 1000; done", out, sizeof out), 0);
@@ -217,8 +227,8 @@ static void test_copies(void **state)
 	struct fixture *f = *state;
 	own_fd int in = -1, copy = -1, absent = -1;
 	static char tar[RUNNER_FRAME_LONGEST];
-	own_str char *make = mem_printf("cd %s && mkdir -p c/d && echo deep > c/d/f && ln -s /etc/passwd c/l && tar --owner=1000 --group=1000 "
-					"--numeric-owner -cf c.tar c", f->folder);
+	own_str char *make = mem_printf("cd %s && mkdir -p c/d && echo deep > c/d/f && ln -s /etc/passwd c/l && tar "
+					"--owner=1000 --group=1000 --numeric-owner -cf c.tar c", f->folder);
 
 	assert_int_equal(fixture_host(make), 0);
 	f->launch.maintenance = true;
@@ -231,7 +241,9 @@ static void test_copies(void **state)
 		assert_true(send(in, tar, (size_t)n + 1, 0) > 0);
 	assert_true(send(in, "", 1, 0) == 1);
 	assert_int_equal(fixture_collect(in, out, sizeof out), 0);
-	assert_int_equal(fixture_exec(f, NULL, "cat /root/c/d/f; ls -ln /root/c/d/f | awk '{print $3}'; readlink /root/c/l", out, sizeof out), 0);
+	assert_int_equal(fixture_exec(f, NULL, "cat /root/c/d/f; ls -ln /root/c/d/f | awk '{print $3}'; readlink /root/c/l",
+				      out, sizeof out),
+			 0);
 	assert_string_equal(out, "deep\n1000\n/etc/passwd\n");
 	assert_ok(runner_copy_out(f->run_dir, "/root/c", &copy, &f->e), &f->e);
 	assert_int_equal(fixture_collect(copy, out, sizeof out), 0);
@@ -452,7 +464,8 @@ static void test_held_output_is_whole(void **state)
 	static char big[5 << 20];
 
 	assert_int_equal(fixture_run(f, much, big, sizeof big), 0);
-	own_str char *log = mem_printf("cat %s %s.1 2>/dev/null | wc -c | { read n; [ $n -gt 4194304 ]; }", f->log_path, f->log_path);
+	own_str char *log = mem_printf("cat %s %s.1 2>/dev/null | wc -c | { read n; [ $n -gt 4194304 ]; }", f->log_path,
+				       f->log_path);
 	assert_int_equal(fixture_host(log), 0);
 }
 

@@ -35,7 +35,8 @@ static void host_send(struct host *h, enum guest_type type, uint32_t number, con
 	assert_int_equal(send(h->fd, bytes.bytes, bytes.length, MSG_NOSIGNAL), bytes.length);
 }
 
-static void host_message(struct host *h, enum guest_type type, uint32_t number, const struct guest_shape *shape, const void *value)
+static void host_message(struct host *h, enum guest_type type, uint32_t number, const struct guest_shape *shape,
+			 const void *value)
 {
 	own_strbuf struct str bytes = { 0 };
 
@@ -105,8 +106,9 @@ static void begin(struct host *h, const char *const *argv, uint64_t flags)
 {
 	int pair[2];
 	const char *none[] = { NULL }, *environment[] = { "PATH=/usr/bin:/bin", NULL };
-	struct plan p = { .flags = flags, .stop_signal = SIGTERM, .capabilities = UINT64_MAX, .open_files = 1024, .argv = (const char **)(uintptr_t)argv,
-			  .environment = environment, .partitions = none, .cgroups_v1 = none, .volumes = none };
+	struct plan p = { .flags = flags, .stop_signal = SIGTERM, .capabilities = UINT64_MAX, .open_files = 1024,
+			  .argv = (const char **)(uintptr_t)argv, .environment = environment, .partitions = none,
+			  .cgroups_v1 = none, .volumes = none };
 	own_strbuf struct str bytes = { 0 };
 
 	*h = (struct host){ 0 };
@@ -170,7 +172,8 @@ static void output_waits_for_credit(void **state)
 	(void)state;
 	struct host h;
 	uint8_t more[4];
-	static const char *const argv[] = { "sleep", "100", NULL }, *const flood[] = { "dd", "if=/dev/zero", "bs=1000000", "count=1", "status=none", NULL };
+	static const char *const argv[] = { "sleep", "100", NULL }, *const flood[] = { "dd",      "if=/dev/zero", "bs=1000000",
+										       "count=1", "status=none",  NULL };
 
 	begin(&h, argv, 0);
 	host_await_phase(&h, GUEST_RUNNING);

@@ -61,7 +61,8 @@ static void a_clone_learns_its_number_and_says_who_wants_to_be_called(void **sta
 
 static void put(struct tree *t, const char *text)
 {
-	const struct step s = { .kind = STEP_WRITE, .number = WRITE_ALWAYS, .source = "", .target = "/etc/hostname", .text = text };
+	const struct step s = { .kind = STEP_WRITE, .number = WRITE_ALWAYS, .source = "", .target = "/etc/hostname",
+				.text = text };
 	own_strbuf struct str now = { 0 };
 
 	assert_int_equal(tree_step(t, &s, &e), 0);

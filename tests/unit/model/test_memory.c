@@ -8,10 +8,11 @@
 #include "model/memory.h"
 
 #define DIGEST "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-#define HEAD                                                                                                            \
-	"{\"format\":1,\"kind\":\"qemu\",\"engine\":\"emulator\",\"workspace\":\"00112233aabbccdd\",\"run\":3,\"taken\":5,"  \
-	"\"architecture\":\"amd64\",\"program\":\"qemu-system-x86_64\",\"version\":\"7.2.22\",\"machine\":\"pc-q35-7.2\","    \
-	"\"features\":[\"sse2\"],\"partitions\":[\"" DIGEST "\"],\"volumes\":[{\"name\":\"root\",\"size\":4096,\"generation\":1}],"
+#define HEAD                                                                                                                   \
+	"{\"format\":1,\"kind\":\"qemu\",\"engine\":\"emulator\",\"workspace\":\"00112233aabbccdd\",\"run\":3,\"taken\":5,"    \
+	"\"architecture\":\"amd64\",\"program\":\"qemu-system-x86_64\",\"version\":\"7.2.22\",\"machine\":\"pc-q35-7.2\","     \
+	"\"features\":[\"sse2\"],\"partitions\":[\"" DIGEST                                                                    \
+	"\"],\"volumes\":[{\"name\":\"root\",\"size\":4096,\"generation\":1}],"
 #define WHOLE HEAD "\"files\":[{\"name\":\"state\",\"length\":5,\"digest\":\"" DIGEST "\"},{\"name\":\"ram\",\"length\":4096}]}"
 
 static struct err e;
@@ -44,7 +45,8 @@ static void packed_files(void **state)
 {
 	(void)state;
 	struct memory_manifest m;
-	assert_ok(read_text(HEAD "\"files\":[{\"name\":\"ram\",\"length\":4096,\"packed\":\"" DIGEST "\",\"stored\":77}]}", &m), &e);
+	assert_ok(read_text(HEAD "\"files\":[{\"name\":\"ram\",\"length\":4096,\"packed\":\"" DIGEST "\",\"stored\":77}]}", &m),
+		  &e);
 	assert_int_equal(memory_manifest_bytes(&m), 77);
 	char *place = memory_file_place(memory_manifest_file(&m, "ram"));
 	assert_string_equal(place, "ram.packed");
@@ -90,7 +92,8 @@ static void a_newer_criu_reads_an_older_one_s(void **state)
 	(void)state;
 	struct memory_program criu = { .name = (char[]){ "criu" }, .version = (char[]){ "4.2" } };
 	const struct memory_facts f = { .architecture = (char[]){ "amd64" }, .programs = { &criu, 1 } };
-	struct memory_needs needs = { .architecture = (char[]){ "amd64" }, .program = (char[]){ "criu" }, .version = (char[]){ "4.1.1" } };
+	struct memory_needs needs = { .architecture = (char[]){ "amd64" }, .program = (char[]){ "criu" },
+				      .version = (char[]){ "4.1.1" } };
 	assert_ok(memory_check_facts(&needs, &f, &e), &e);
 	needs.version = (char[]){ "4.10" };
 	assert_fails(memory_check_facts(&needs, &f, &e), &e, ERR_UNSUPPORTED, "4.10");
@@ -101,10 +104,12 @@ static void bad_manifests(void **state)
 	(void)state;
 	static const char *const bad[] = {
 		"", "{}", "{\"format\":2}", HEAD "\"files\":[{\"name\":\"../state\",\"length\":5}]}",
-		HEAD "\"files\":[{\"name\":\"manifest.json\",\"length\":5}]}", HEAD "\"files\":[{\"name\":\".x\",\"length\":5}]}",
+		HEAD "\"files\":[{\"name\":\"manifest.json\",\"length\":5}]}",
+		HEAD "\"files\":[{\"name\":\".x\",\"length\":5}]}",
 		HEAD "\"files\":[{\"name\":\"a\",\"length\":5},{\"name\":\"a\",\"length\":5}]}",
-		HEAD "\"files\":[{\"name\":\"a\",\"length\":5,\"digest\":\"sha256:00\"}]}", HEAD "\"files\":[],\"more\":1}", HEAD "}",
-		HEAD "\"files\":[{\"name\":\"ram.packed\",\"length\":5}]}", HEAD "\"files\":[{\"name\":\"ram\",\"length\":5,\"stored\":3}]}",
+		HEAD "\"files\":[{\"name\":\"a\",\"length\":5,\"digest\":\"sha256:00\"}]}", HEAD "\"files\":[],\"more\":1}",
+		HEAD "}", HEAD "\"files\":[{\"name\":\"ram.packed\",\"length\":5}]}",
+		HEAD "\"files\":[{\"name\":\"ram\",\"length\":5,\"stored\":3}]}",
 		HEAD "\"files\":[{\"name\":\"ram\",\"length\":5,\"packed\":\"" DIGEST "\"}]}",
 	};
 	struct memory_manifest m;
@@ -152,8 +157,12 @@ static void it_belongs_to_one_workspace(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(round_trip), cmocka_unit_test(packed_files), cmocka_unit_test(another_host_s_facts),
-		cmocka_unit_test(a_newer_criu_reads_an_older_one_s), cmocka_unit_test(bad_manifests),
-					    cmocka_unit_test(each_difference_is_refused), cmocka_unit_test(it_belongs_to_one_workspace) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(round_trip),
+					    cmocka_unit_test(packed_files),
+					    cmocka_unit_test(another_host_s_facts),
+					    cmocka_unit_test(a_newer_criu_reads_an_older_one_s),
+					    cmocka_unit_test(bad_manifests),
+					    cmocka_unit_test(each_difference_is_refused),
+					    cmocka_unit_test(it_belongs_to_one_workspace) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

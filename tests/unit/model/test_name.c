@@ -20,7 +20,8 @@ static void check_all(int (*check)(const char *, struct err *), const char *cons
 static void names(void **state)
 {
 	(void)state;
-	static const char *const good[] = { "a", "0", "web-1", "a2345678901234567890123456789012345678901234567890123456789012", NULL };
+	static const char *const good[] = { "a", "0", "web-1", "a2345678901234567890123456789012345678901234567890123456789012",
+					    NULL };
 	static const char *const bad[] = { "", "-a", "a-", "A", "a.b", "a/b", "../x", "a b", "a\n", "\x1b[31m", "\xc3\xa9",
 					   "a23456789012345678901234567890123456789012345678901234567890123456", NULL };
 	check_all(name_check, good, true);
@@ -31,7 +32,8 @@ static void image_names(void **state)
 {
 	(void)state;
 	static const char *const good[] = { "debian", "debian:12", "lab/debian-12_x.y:Tag_1.2-3", "a/b/c", NULL };
-	static const char *const bad[] = { "", ":12", "debian:", "/a", "a/", "a//b", "../a", "a/../b", "A", "a:b:c", "a:-x", "a..b", "a b", "a\n", NULL };
+	static const char *const bad[] = { "",  ":12",   "debian:", "/a",   "a/",  "a//b", "../a", "a/../b",
+					   "A", "a:b:c", "a:-x",    "a..b", "a b", "a\n",  NULL };
 	check_all(name_check_image, good, true);
 	check_all(name_check_image, bad, false);
 }
@@ -40,7 +42,9 @@ static void paths(void **state)
 {
 	(void)state;
 	static const char *const good[] = { "/", "/a", "/srv/data", "/a/...", "/a b", NULL };
-	static const char *const bad[] = { "", "a", "./a", "/a/../b", "/..", "/.", "/a/.", "//a", "/a//b", "/a\nb", "/a/", NULL };
+	static const char *const bad[] = {
+		"", "a", "./a", "/a/../b", "/..", "/.", "/a/.", "//a", "/a//b", "/a\nb", "/a/", NULL
+	};
 	check_all(name_check_path, good, true);
 	check_all(name_check_path, bad, false);
 }
@@ -72,7 +76,7 @@ static void ids_and_made_up_names(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(names), cmocka_unit_test(image_names), cmocka_unit_test(paths), cmocka_unit_test(keys),
-					    cmocka_unit_test(ids_and_made_up_names) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(names), cmocka_unit_test(image_names), cmocka_unit_test(paths),
+					    cmocka_unit_test(keys), cmocka_unit_test(ids_and_made_up_names) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

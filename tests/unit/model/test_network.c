@@ -23,8 +23,8 @@ static void publish_is_read(void **state)
 	assert_ok(network_parse_publish("[::1]:65535:1/tcp", &p, &e), &e);
 	assert_string_equal(p.address, "::1");
 	static const char *const bad[] = { "",	   "80",     ":80",	  "80:",	   "0:80",	"65536:80",   "1:2:3",
-					   "a:80", "80:b",   "80:80/",	  "80:80/sctp",	   "::1:80:80", "[1.2.3.4]:80:80", "[]:80:80",
-					   "1.2.3:80:80", "+80:80", "80: 80", "1.2.3.4::80", "[::1]80:80" };
+					   "a:80", "80:b",   "80:80/",	  "80:80/sctp",	   "::1:80:80", "[1.2.3.4]:80:80",
+					   "[]:80:80", "1.2.3:80:80", "+80:80", "80: 80", "1.2.3.4::80", "[::1]80:80" };
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
 		assert_fails(network_parse_publish(bad[i], &p, &e), &e, ERR_INVALID, "published port");
 }
@@ -40,7 +40,9 @@ static void addresses_are_checked(void **state)
 					      "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/8x", "x/8" };
 	for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
 		assert_fails(network_check_range(ranges[i], &e), &e, ERR_INVALID, "'");
-	static const char *const macs[] = { "", "02:00:00:00:00", "02:00:00:00:00:zz", "01:00:00:00:00:01", "02-00-00-00-00-01", "02:00:00:00:00:011" };
+	static const char *const macs[] = {
+		"", "02:00:00:00:00", "02:00:00:00:00:zz", "01:00:00:00:00:01", "02-00-00-00-00-01", "02:00:00:00:00:011"
+	};
 	for (size_t i = 0; i < sizeof macs / sizeof *macs; i++)
 		assert_fails(network_check_mac(macs[i], &e), &e, ERR_INVALID, "");
 }
@@ -102,7 +104,7 @@ static void networks_are_checked(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(publish_is_read), cmocka_unit_test(addresses_are_checked), cmocka_unit_test(a_pool_has_a_gateway),
-					    cmocka_unit_test(networks_are_checked) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(publish_is_read), cmocka_unit_test(addresses_are_checked),
+					    cmocka_unit_test(a_pool_has_a_gateway), cmocka_unit_test(networks_are_checked) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

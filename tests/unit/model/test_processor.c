@@ -9,9 +9,10 @@
 #define V3 V2, "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave", "xsaveopt"
 #define V4 V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"
 
-static const char *const old[] = { "sse2", NULL }, *const nehalem[] = { V2, NULL }, *const haswell[] = { V3, "aes", "pcid", "ibrs", NULL },
-				  *const skylake[] = { V4, "aes", "ibrs", "pcid", NULL }, *const epyc[] = { V3, "aes", "ibpb", NULL },
-				  *const half[] = { V2, "avx", "avx2", NULL };
+static const char *const old[] = { "sse2", NULL }, *const nehalem[] = { V2, NULL },
+			 *const haswell[] = { V3, "aes", "pcid", "ibrs", NULL },
+			 *const skylake[] = { V4, "aes", "ibrs", "pcid", NULL }, *const epyc[] = { V3, "aes", "ibpb", NULL },
+			 *const half[] = { V2, "avx", "avx2", NULL };
 static struct err e;
 static struct processor p;
 
@@ -127,8 +128,9 @@ static void what_memory_is_bound_to(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(the_least_of_all),   cmocka_unit_test(words_and_their_order),	 cmocka_unit_test(what_is_wished),
-		cmocka_unit_test(no_words_by_a_name), cmocka_unit_test(what_memory_is_bound_to),
+		cmocka_unit_test(the_least_of_all),        cmocka_unit_test(words_and_their_order),
+		cmocka_unit_test(what_is_wished),          cmocka_unit_test(no_words_by_a_name),
+		cmocka_unit_test(what_memory_is_bound_to),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

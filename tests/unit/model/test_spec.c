@@ -13,13 +13,14 @@ static void a_whole_spec(void **state)
 {
 	(void)state;
 	struct spec s;
-	assert_ok(parse("name: web\nimage: lab/web:1\nengine: workspace\nmode: program\ncommand: [sh, -c, 'exit 3']\n"
-			"environment: {A: b}\nuser: www-data:www-data\ndirectory: /srv\nterminal: true\n"
-			"resources: {cpu: 1.5, memory: 1GiB, disk: 2G, processes: 100}\n"
-			"volumes:\n  - {name: data, size: 1G, mount: /srv/data, keep: true}\n"
-			"hostname: w\nnetwork: none\nlabels: {team: a}\nrestart: on-failure\nuntil: prepared\nstop-timeout: 3s\n",
-			&s),
-		  &e);
+	assert_ok(
+		parse("name: web\nimage: lab/web:1\nengine: workspace\nmode: program\ncommand: [sh, -c, 'exit 3']\n"
+		      "environment: {A: b}\nuser: www-data:www-data\ndirectory: /srv\nterminal: true\n"
+		      "resources: {cpu: 1.5, memory: 1GiB, disk: 2G, processes: 100}\n"
+		      "volumes:\n  - {name: data, size: 1G, mount: /srv/data, keep: true}\n"
+		      "hostname: w\nnetwork: none\nlabels: {team: a}\nrestart: on-failure\nuntil: prepared\nstop-timeout: 3s\n",
+		      &s),
+		&e);
 	assert_int_equal(s.resources->cpu_milli, 1500);
 	assert_int_equal(s.until, UNTIL_PREPARED);
 	assert_int_equal(s.stop_timeout_ms, 3000);
@@ -99,6 +100,7 @@ static void messages_between_versions_are_open(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(a_whole_spec), cmocka_unit_test(defaults),
-					    cmocka_unit_test(impossible_wishes_are_refused), cmocka_unit_test(messages_between_versions_are_open) };
+					    cmocka_unit_test(impossible_wishes_are_refused),
+					    cmocka_unit_test(messages_between_versions_are_open) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

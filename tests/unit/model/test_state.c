@@ -57,7 +57,8 @@ static void every_wish_is_reached_from_every_state(void **state)
 			for (; !state_satisfies(s, (enum wish)w) && steps < 8; steps++) {
 				enum state next = after(state_next_action((enum wish)w, s), s, (enum wish)w);
 				if (!reachable(s, next))
-					fail_msg("wish %s: %s -> %s is not permitted", wish_names[w], state_names[s], state_names[next]);
+					fail_msg("wish %s: %s -> %s is not permitted", wish_names[w], state_names[s],
+						 state_names[next]);
 				s = next;
 			}
 			if (steps == 8)
@@ -146,7 +147,8 @@ static void runs_and_generations(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(every_wish_is_reached_from_every_state), cmocka_unit_test(states_end_only_in_removed),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(every_wish_is_reached_from_every_state),
+					    cmocka_unit_test(states_end_only_in_removed),
 					    cmocka_unit_test(memory_is_given_up_only_when_asked),
 					    cmocka_unit_test(names_are_complete), cmocka_unit_test(runs_and_generations) };
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The filter by JSON lines, for tests and benchmarks that are not written in C. A request is an object {"do": VERB, ...}, an answer
- * {"ok": true, ...} or {"error": SENTENCE}; each has "us", the microseconds it took.
+ * The filter by JSON lines, for tests and benchmarks that are not written in C. A request is an object {"do": VERB, ...}, an
+ * answer {"ok": true, ...} or {"error": SENTENCE}; each has "us", the microseconds it took.
  *
  *   intent            "intent": networks, members, workspaces: what the next requests are about
  *   compile           "text"
  *   apply | add | remove (with "id") | check | counters | facts | remove-all
- *   fast              the short way for the ports of the intent (but those of "slow", a list); from then on flows are learned and cared for
+ *   fast              the short way for the ports of the intent (but those of "slow", a list); from then on flows are learned
+ *                     and cared for
  *   fast-counts       "counts": of each port the packets that took it
  *   judge             "from", "to": {"workspace", "address"}, "protocol", "port", "ipv6", "published"
  */
@@ -71,7 +72,8 @@ static void read_intent(struct tool *s, json_t *json)
 	s->workspaces = mem_alloc_array(json_array_size(workspaces) + 1, sizeof *s->workspaces);
 	for (size_t i = 0; i < json_array_size(networks); i++) {
 		decode_or_die(json_object_get(json_array_get(networks, i), "network"), &network_shape, &s->networks[i]);
-		s->filter_networks[i] = (struct filter_network){ &s->networks[i], text_of(json_array_get(networks, i), "device") };
+		s->filter_networks[i] = (struct filter_network){ &s->networks[i],
+								 text_of(json_array_get(networks, i), "device") };
 	}
 	for (size_t i = 0; i < json_array_size(members); i++)
 		decode_or_die(json_array_get(members, i), &member_shape, &s->members[i]);
@@ -81,8 +83,10 @@ static void read_intent(struct tool *s, json_t *json)
 					    .network_count = json_array_size(networks), .members = s->members,
 					    .member_count = json_array_size(members), .workspaces = s->workspaces,
 					    .workspace_count = json_array_size(workspaces),
-					    .metadata_port = (uint16_t)json_integer_value(json_object_get(json, "metadata-port")),
-					    .connections_most = (uint64_t)json_integer_value(json_object_get(json, "connections")) };
+					    .metadata_port = (uint16_t)json_integer_value(json_object_get(json,
+													  "metadata-port")),
+					    .connections_most = (uint64_t)json_integer_value(json_object_get(json,
+													     "connections")) };
 	if (!s->filter)
 		s->filter = filter_new(s->intent.instance);
 }
@@ -93,8 +97,10 @@ static int judge(struct tool *s, json_t *request, json_t *answer, struct err *e)
 	const char *protocol = json_string_value(json_object_get(request, "protocol"));
 	struct filter_verdict v;
 	struct filter_question q = {
-		.from = { json_string_value(json_object_get(from, "workspace")), json_string_value(json_object_get(from, "address")) },
-		.to = { json_string_value(json_object_get(to, "workspace")), json_string_value(json_object_get(to, "address")) },
+		.from = { json_string_value(json_object_get(from, "workspace")),
+			  json_string_value(json_object_get(from, "address")) },
+		.to = { json_string_value(json_object_get(to, "workspace")),
+			json_string_value(json_object_get(to, "address")) },
 		.port = (uint16_t)json_integer_value(json_object_get(request, "port")),
 		.ipv6 = json_is_true(json_object_get(request, "ipv6")),
 		.published = json_is_true(json_object_get(request, "published")),
@@ -120,9 +126,10 @@ static int counters(struct tool *s, json_t *answer, struct err *e)
 	if (filter_counters(s->filter, &counts, e) < 0)
 		return -1;
 	for (size_t i = 0; i < counts.count; i++)
-		json_array_append_new(list, json_pack("{s:s,s:s,s:b,s:s,s:I,s:I}", "workspace", counts.items[i].workspace, "side",
-						      filter_side_names[counts.items[i].side], "allowed", (int)counts.items[i].allowed,
-						      "rule", counts.items[i].rule, "packets", (json_int_t)counts.items[i].packets, "bytes",
+		json_array_append_new(list, json_pack("{s:s,s:s,s:b,s:s,s:I,s:I}", "workspace", counts.items[i].workspace,
+						      "side", filter_side_names[counts.items[i].side], "allowed",
+						      (int)counts.items[i].allowed, "rule", counts.items[i].rule, "packets",
+						      (json_int_t)counts.items[i].packets, "bytes",
 						      (json_int_t)counts.items[i].bytes));
 	json_object_set_new(answer, "counters", list);
 	filter_counts_done(&counts);
@@ -154,7 +161,8 @@ static bool is_slow(json_t *request, const char *port)
 static const char *bridge_of(const struct tool *s, const char *network)
 {
 	for (size_t i = 0; i < s->intent.network_count; i++)
-		if (str_eq(s->filter_networks[i].network->name, network) && s->filter_networks[i].network->kind != NETWORK_BRIDGE)
+		if (str_eq(s->filter_networks[i].network->name, network) &&
+		    s->filter_networks[i].network->kind != NETWORK_BRIDGE)
 			return s->filter_networks[i].bridge;
 	return NULL;
 }

@@ -20,7 +20,9 @@ static struct network networks[] = {
 	{ .name = T("open"), .kind = NETWORK_ROUTED, .number = 2, .ipv4 = T("10.89.0.0/24") },
 	{ .name = T("cell"), .kind = NETWORK_ISOLATED, .number = 3, .ipv4 = T("10.90.0.0/24") },
 };
-static const struct filter_network carried[] = { { &networks[0], "crbt1" }, { &networks[1], "crbt2" }, { &networks[2], "crbt3" } };
+static const struct filter_network carried[] = { { &networks[0], "crbt1" },
+						 { &networks[1], "crbt2" },
+						 { &networks[2], "crbt3" } };
 
 static struct attachment attachments[] = {
 	{ T("default"), 16, T("eth0"), T("cr10"), T("02:00:00:00:00:10"), T("10.88.0.16/24"), T("fd00:88::10/64"), NULL },
@@ -42,11 +44,13 @@ static const struct filter_intent intent = { .instance = "t", .networks = carrie
 static char *servers[] = { T("192.168.77.53"), T("2001:db8::53") };
 static struct network site_networks[] = {
 	{ .name = T("default"), .kind = NETWORK_NAT, .number = 1, .ipv4 = T("10.88.0.0/24") },
-	{ .name = T("office"), .kind = NETWORK_BRIDGE, .number = 2, .bridge = T("br0"), .ipv4 = T("192.168.77.0/24"), .ipv6 = T("2001:db8::/64"),
-	  .dns = { servers, 2 } },
+	{ .name = T("office"), .kind = NETWORK_BRIDGE, .number = 2, .bridge = T("br0"), .ipv4 = T("192.168.77.0/24"),
+	  .ipv6 = T("2001:db8::/64"), .dns = { servers, 2 } },
 	{ .name = T("leased"), .kind = NETWORK_BRIDGE, .number = 3, .bridge = T("br1") },
 };
-static const struct filter_network on_site[] = { { &site_networks[0], "crbt1" }, { &site_networks[1], "br0" }, { &site_networks[2], "br1" } };
+static const struct filter_network on_site[] = { { &site_networks[0], "crbt1" },
+						 { &site_networks[1], "br0" },
+						 { &site_networks[2], "br1" } };
 static struct attachment site_attachments[] = {
 	{ T("office"), 16, T("eth0"), T("cr10"), T("02:00:00:00:00:10"), T("192.168.77.16/24"), T("2001:db8::10/64"), NULL },
 	{ T("leased"), 17, T("eth0"), T("cr11"), T("02:00:00:00:00:11"), NULL, NULL, NULL },
@@ -103,7 +107,8 @@ static void golden(void **state)
 /* On a bridge of the site: reflexive rules, and those for kernels that follow connections there. */
 static void golden_site(void **state)
 {
-	struct filter_intent site = { .instance = "t", .networks = on_site, .network_count = 3, .workspaces = site_workspaces, .workspace_count = 3 };
+	struct filter_intent site = { .instance = "t", .networks = on_site, .network_count = 3, .workspaces = site_workspaces,
+				      .workspace_count = 3 };
 
 	(void)state;
 	compare(&site, "site");
@@ -126,7 +131,8 @@ static void no_text_of_a_user(void **state)
 	struct attachment hostile = attachments[0];
 	hostile.port = T("cr\" drop");
 	struct filter_workspace workspace = { "0000000000000001", &specs[0], &hostile, 1, 1000 };
-	wrong = (struct filter_intent){ .instance = "t", .networks = carried, .network_count = 3, .workspaces = &workspace, .workspace_count = 1 };
+	wrong = (struct filter_intent){ .instance = "t", .networks = carried, .network_count = 3, .workspaces = &workspace,
+					.workspace_count = 1 };
 	assert_fails(filter_compile(&wrong, &text, &e), &e, ERR_INVALID, "usable port");
 }
 
@@ -159,7 +165,8 @@ static void judged(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		struct filter_question q = { .protocol = rows[i].protocol, .port = rows[i].port, .published = rows[i].published };
+		struct filter_question q = { .protocol = rows[i].protocol, .port = rows[i].port,
+					     .published = rows[i].published };
 		struct filter_end *ends[] = { &q.from, &q.to };
 		const char *words[] = { rows[i].from, rows[i].to };
 		struct filter_verdict v;
@@ -173,7 +180,8 @@ static void judged(void **state)
 			fail_msg("row %zu: %s by \"%s\"", i, v.allowed ? "allowed" : "denied", v.rule);
 	}
 	struct filter_verdict v;
-	assert_fails(filter_judge(&intent, &(struct filter_question){ .from = { "00000000000000ff", NULL } }, &v, &e), &e, ERR_NOT_FOUND, "not known");
+	assert_fails(filter_judge(&intent, &(struct filter_question){ .from = { "00000000000000ff", NULL } }, &v, &e), &e,
+		     ERR_NOT_FOUND, "not known");
 }
 
 int main(void)

@@ -157,7 +157,8 @@ static void only_the_holder_gives_back(void **state)
 static void only_the_holder_declines(void **state)
 {
 	(void)state;
-	static const unsigned char own[] = { 53, 1, 4, 50, 4, 192, 168, 80, 101, 255 }, foreign[] = { 53, 1, 4, 50, 4, 192, 168, 80, 102, 255 };
+	static const unsigned char own[] = { 53, 1, 4, 50, 4, 192, 168, 80, 101, 255 },
+				   foreign[] = { 53, 1, 4, 50, 4, 192, 168, 80, 102, 255 };
 	static const unsigned char none[4], all[4] = { 255, 255, 255, 255 };
 	struct frame f = frame_of(false, own, sizeof own);
 

@@ -21,8 +21,10 @@ static struct err e;
 static int spaces[2] = { -1, -1 }, home = -1;
 static const struct link_bridge lab = { "crb1", "10.88.0.1/24", "fd00:88::1/64", 1, 1500 };
 static const struct link_port ports[2] = {
-	{ "cr1", "crb1", "aa", "eth0", "02:00:00:00:00:01", 2, 1500, true, "10.88.0.2/24", "fd00:88::2/64", "10.88.0.1", "fe80::1", 0 },
-	{ "cr2", "crb1", "bb", "eth0", "02:00:00:00:00:02", 2, 1500, true, "10.88.0.3/24", "fd00:88::3/64", "10.88.0.1", "fe80::1", "fd01::/64", 0 },
+	{ "cr1", "crb1", "aa", "eth0", "02:00:00:00:00:01", 2, 1500, true, "10.88.0.2/24", "fd00:88::2/64", "10.88.0.1",
+	  "fe80::1", 0 },
+	{ "cr2", "crb1", "bb", "eth0", "02:00:00:00:00:02", 2, 1500, true, "10.88.0.3/24", "fd00:88::3/64", "10.88.0.1",
+	  "fe80::1", "fd01::/64", 0 },
 };
 
 static void enter(int space) { assert_int_equal(setns(space, CLONE_NEWNET), 0); }
@@ -232,8 +234,10 @@ static int open_world(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(a_bridge_may_be_made_twice), cmocka_unit_test(cables_are_made_and_configured),
-					    cmocka_unit_test(neighbours_meet_through_the_host), cmocka_unit_test(a_port_without_its_bridge_joins_it_again),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(a_bridge_may_be_made_twice),
+					    cmocka_unit_test(cables_are_made_and_configured),
+					    cmocka_unit_test(neighbours_meet_through_the_host),
+					    cmocka_unit_test(a_port_without_its_bridge_joins_it_again),
 					    cmocka_unit_test(what_fails_leaves_nothing),
 					    cmocka_unit_test(a_port_of_an_earlier_run_is_replaced),
 					    cmocka_unit_test(a_tap_has_queues_and_ends_with_them),

@@ -84,7 +84,8 @@ static void openstack(void **state)
 	assert_int_equal(ask("GET /openstack/latest/meta_data.json HTTP/1.0\r\n\r\n", 7, 1000, &body), 200);
 	json_t *data = json_loads(body, 0, NULL);
 	assert_string_equal(json_string_value(json_object_get(data, "uuid")), "0123456789abcdef");
-	assert_string_equal(json_string_value(json_object_get(json_object_get(data, "public_keys"), "key-0")), "ssh-ed25519 AAAA me");
+	assert_string_equal(json_string_value(json_object_get(json_object_get(data, "public_keys"), "key-0")),
+			    "ssh-ed25519 AAAA me");
 	json_decref(data);
 	free(body);
 	assert_int_equal(ask("GET /openstack/2018-08-27/network_data.json HTTP/1.1\r\n\r\n", 7, 1000, &body), 200);
@@ -102,7 +103,8 @@ static void tokens(void **state)
 	(void)state;
 	char *token, *body, *request;
 
-	assert_int_equal(ask("PUT /latest/api/token HTTP/1.1\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n", 7, 1000, &token), 200);
+	assert_int_equal(ask("PUT /latest/api/token HTTP/1.1\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n", 7, 1000,
+			     &token), 200);
 	request = mem_printf("GET /latest/meta-data/mac HTTP/1.1\r\nx-aws-EC2-metadata-token: %s\r\n\r\n", token);
 	assert_int_equal(ask(request, 7, 1059, &body), 200);
 	free(body);
@@ -118,7 +120,8 @@ static void tokens(void **state)
 	free(token);
 	assert_int_equal(ask("PUT /latest/api/token HTTP/1.1\r\n\r\n", 7, 1000, &body), 400);
 	free(body);
-	assert_int_equal(ask("PUT /latest/api/token HTTP/1.1\r\nX-Forwarded-For: 1.2.3.4\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n", 7,
+	assert_int_equal(ask("PUT /latest/api/token HTTP/1.1\r\nX-Forwarded-For: "
+			     "1.2.3.4\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n", 7,
 			     1000, &body), 403);
 	free(body);
 	assert_int_equal(ask("PUT /latest/user-data HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 7, 1000, &body), 405);
@@ -132,8 +135,10 @@ static void bad_requests(void **state)
 {
 	(void)state;
 	static const char *const bad[] = {
-		"\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/2.0\r\n\r\n", "POST / HTTP/1.1\r\n\r\n", "GET x HTTP/1.1\r\n\r\n", "GET  HTTP/1.1\r\n\r\n",
-		"GET /%zz HTTP/1.1\r\n\r\n", "GET /% HTTP/1.1\r\n\r\n", "GET /%00 HTTP/1.1\r\n\r\n", "GET /a b HTTP/1.1\r\n\r\n",
+		"\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/2.0\r\n\r\n", "POST / HTTP/1.1\r\n\r\n", "GET x HTTP/1.1\r\n\r\n",
+		"GET  HTTP/1.1\r\n\r\n", "GET /%zz HTTP/1.1\r\n\r\n", "GET /% HTTP/1.1\r\n\r\n", "GET /%00 HTTP/1.1\r\n\r\n",
+		"GET /a b "
+												     "HTTP/1.1\r\n\r\n",
 		"GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\n", "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
 		"PUT / HTTP/1.1\r\nX-aws-ec2-metadata-token-ttl-seconds: 21601\r\n\r\n",
 		"PUT / HTTP/1.1\r\nX-aws-ec2-metadata-token-ttl-seconds: 0\r\n\r\n",

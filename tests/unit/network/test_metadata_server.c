@@ -34,7 +34,8 @@ static json_t *lookup(void *data, uint32_t attachment)
 		return NULL;
 	char *large = mem_alloc(60001);
 	memset(large, 'u', 60000);
-	json_t *identity = json_pack("{s:s, s:i, s:[{s:s}], s:s}", "id", "seven", "which", 0, "interfaces", "mac", "02:00:00:00:00:07", "user-data", large);
+	json_t *identity = json_pack("{s:s, s:i, s:[{s:s}], s:s}", "id", "seven", "which", 0, "interfaces", "mac",
+				     "02:00:00:00:00:07", "user-data", large);
 	free(large);
 	return identity;
 }
@@ -84,7 +85,8 @@ static const char *ask(const char *request)
 	/* the answer may be larger than a pipe: read while the loop serves */
 	assert_ok(fs_set_blocking(pipes[0], false, &e), &e);
 	for (;;) {
-		struct loop_source *source = loop_add_fd(loop, pipes[0], POLLIN, ended, loop), *timer = loop_add_timer(loop, 90000, stop, loop);
+		struct loop_source *source = loop_add_fd(loop, pipes[0], POLLIN, ended, loop),
+				   *timer = loop_add_timer(loop, 90000, stop, loop);
 		assert_ok(loop_run(loop, &e), &e);
 		loop_remove(source);
 		loop_remove(timer);
@@ -192,8 +194,8 @@ static int open_world(void **state)
 	run(route);
 	loop = loop_new();
 	assert_ok(metadata_server_new(loop, lookup, NULL, &server, &e), &e);
-	own_str char *lead = mem_printf("nft add rule inet t pre iifname crb1 ip daddr 169.254.169.254 tcp dport 80 redirect to :%u",
-					metadata_server_port(server));
+	own_str char *lead = mem_printf("nft add rule inet t pre iifname crb1 ip daddr 169.254.169.254 tcp dport 80 redirect "
+					"to :%u", metadata_server_port(server));
 	run("nft add table inet t");
 	run("nft add chain inet t before { type filter hook prerouting priority -150 ; }");
 	run("nft add chain inet t pre { type nat hook prerouting priority -100 ; }");
@@ -214,6 +216,7 @@ static int close_world(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(the_caller_is_known_by_its_mark), cmocka_unit_test(the_child_may_die) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(the_caller_is_known_by_its_mark),
+					    cmocka_unit_test(the_child_may_die) };
 	return cmocka_run_group_tests(tests, open_world, close_world);
 }

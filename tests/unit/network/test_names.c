@@ -103,7 +103,8 @@ static const char *resolve_by(const char *name, int type)
 	message[0] = 0;
 	message[1] = (unsigned char)length;
 	memcpy(message + 2, query, length);
-	if (connect(fd, (struct sockaddr *)&to, sizeof to) < 0 || send(fd, message + (stream ? 0 : 2), length + (stream ? 2 : 0), MSG_NOSIGNAL) < 0)
+	if (connect(fd, (struct sockaddr *)&to, sizeof to) < 0 ||
+	    send(fd, message + (stream ? 0 : 2), length + (stream ? 2 : 0), MSG_NOSIGNAL) < 0)
 		return NULL;
 	ssize_t n = hear(fd, message, sizeof message), head = stream ? 2 : 0;
 	if (n < (ssize_t)length + head)
@@ -134,7 +135,8 @@ static void expect_by(const char *name, int type, const char *address)
 
 static void expect(const char *name, const char *address) { expect_by(name, SOCK_DGRAM, address); }
 
-static struct member_address address = { .network = TEXT("lab"), .ipv4 = TEXT("10.88.0.7"), .ipv6 = TEXT("fd00:88::7"), .mac = TEXT("02:00:00:00:00:07") };
+static struct member_address address = { .network = TEXT("lab"), .ipv4 = TEXT("10.88.0.7"), .ipv6 = TEXT("fd00:88::7"),
+					 .mac = TEXT("02:00:00:00:00:07") };
 static struct member db = { .id = TEXT("00000000000000aa"), .name = TEXT("db"), .addresses = { &address, 1 } };
 
 static void the_configuration(void **state)
@@ -303,7 +305,8 @@ static void it_is_found_again_and_started_anew(void **state)
 static void it_is_confined(void **state)
 {
 	(void)state;
-	own_str char *root = mem_printf("/proc/%d/root/etc/shadow", server()), *status = mem_printf("/proc/%d/status", server());
+	own_str char *root = mem_printf("/proc/%d/root/etc/shadow", server()),
+		     *status = mem_printf("/proc/%d/status", server());
 	own_strbuf struct str text = { 0 };
 
 	for (int waited = 0; waited < PATIENCE_MS; waited += 20) { /* it becomes nobody when it is ready */
@@ -363,10 +366,13 @@ static int close_world(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(the_configuration), cmocka_unit_test(names_come_and_go),
-					    cmocka_unit_test(who_may_ask_what), cmocka_unit_test(what_was_decided_stands_while_the_agent_is_away),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(the_configuration),
+					    cmocka_unit_test(names_come_and_go),
+					    cmocka_unit_test(who_may_ask_what),
+					    cmocka_unit_test(what_was_decided_stands_while_the_agent_is_away),
 					    cmocka_unit_test(it_outlives_the_agent_and_is_missed),
-					    cmocka_unit_test(it_is_found_again_and_started_anew), cmocka_unit_test(it_is_confined),
+					    cmocka_unit_test(it_is_found_again_and_started_anew),
+					    cmocka_unit_test(it_is_confined),
 					    cmocka_unit_test(it_ends) };
 	return cmocka_run_group_tests(tests, open_world, close_world);
 }

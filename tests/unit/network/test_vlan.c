@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* VLANs by a device of their own, in a network namespace; where the kernel has none, that it is said. Frames pass in tests/e2e/test_nested.py. */
+/* VLANs by a device of their own, in a network namespace; where the kernel has none, that it is said. Frames pass in
+ * tests/e2e/test_nested.py. */
 #include "commands.h"
 
 #include <sched.h>
@@ -35,7 +36,8 @@ static void too_large_packets_are_refused(void **state)
 	struct vlan large = seven;
 
 	large.mtu = 9000;
-	assert_fails(vlan_make(&large, &e), &e, ERR_INVALID, "packets of 9000 bytes do not fit VLAN 7 of uplink0, which takes 1500");
+	assert_fails(vlan_make(&large, &e), &e, ERR_INVALID,
+		     "packets of 9000 bytes do not fit VLAN 7 of uplink0, which takes 1500");
 	assert_non_null(strstr(e.hint, "--mtu 1500"));
 	assert_int_equal(link_index(seven.device), 0);
 }
@@ -47,7 +49,8 @@ static void a_kernel_without_is_told(void **state)
 		print_message("# not run: this kernel has VLAN devices\n");
 		skip();
 	}
-	assert_fails(vlan_make(&seven, &e), &e, ERR_UNSUPPORTED, "this kernel has no VLAN devices, so nothing can be in VLAN 7");
+	assert_fails(vlan_make(&seven, &e), &e, ERR_UNSUPPORTED,
+		     "this kernel has no VLAN devices, so nothing can be in VLAN 7");
 	assert_non_null(strstr(e.hint, "8021q"));
 	assert_int_equal(link_index(seven.device), 0);
 	assert_int_equal(link_index(seven.bridge), 0);
@@ -70,7 +73,8 @@ static void device_and_bridge_may_be_made_twice(void **state)
 	struct vlan second = seven;
 	second.device = "crvabcd8";
 	second.bridge = "crwabcd8";
-	assert_fails(vlan_make(&second, &e), &e, ERR_CONFLICT, "another network of this host is on VLAN 7 of uplink0 already (crvabcd7)");
+	assert_fails(vlan_make(&second, &e), &e, ERR_CONFLICT,
+		     "another network of this host is on VLAN 7 of uplink0 already (crvabcd7)");
 	assert_ok(link_remove(seven.device, &e), &e); /* somebody did */
 	assert_ok(vlan_make(&seven, &e), &e);
 	says("ip -d link show dev crvabcd7", "master crwabcd7");
@@ -89,7 +93,8 @@ static int open_world(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(what_was_found_is_told), cmocka_unit_test(too_large_packets_are_refused),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(what_was_found_is_told),
+					    cmocka_unit_test(too_large_packets_are_refused),
 					    cmocka_unit_test(a_kernel_without_is_told),
 					    cmocka_unit_test(device_and_bridge_may_be_made_twice) };
 	return cmocka_run_group_tests(tests, open_world, NULL);

@@ -161,8 +161,8 @@ int engine_launch(const struct launch *l, struct launch_result *ret_result, stru
 	if (!number) {
 		r->alive = true;
 		r->paused = l->paused;
-		r->status = (struct runner_status){ .state = l->paused ? RUNNER_PAUSED : RUNNER_RUNNING, .exit_status = -1, .pid = 1, .run = l->run,
-						    .started_ms = 1000 };
+		r->status = (struct runner_status){ .state = l->paused ? RUNNER_PAUSED : RUNNER_RUNNING, .exit_status = -1,
+						    .pid = 1, .run = l->run, .started_ms = 1000 };
 	}
 	(void)pthread_mutex_unlock(&lock);
 	ret_result->pid = 1;
@@ -243,6 +243,7 @@ int runner_stop(const char *run_dir, uint64_t timeout_ms, struct err *e)
 	(void)timeout_ms;
 	return with(run_dir, stop, e);
 }
+
 int runner_kill(const char *run_dir, struct err *e) { return with(run_dir, kill_it, e); }
 int runner_pause(const char *run_dir, struct err *e) { return with(run_dir, pause_it, e); }
 int runner_resume(const char *run_dir, struct err *e) { return with(run_dir, resume, e); }
@@ -276,41 +277,49 @@ int runner_attach(const char *run_dir, unsigned rows, unsigned columns, bool inp
 	(void)run_dir, (void)rows, (void)columns, (void)input, (void)ret_fd;
 	return no_stream(e);
 }
+
 int runner_console(const char *run_dir, unsigned rows, unsigned columns, bool input, int *ret_fd, struct err *e)
 {
 	(void)run_dir, (void)rows, (void)columns, (void)input, (void)ret_fd;
 	return no_stream(e);
 }
+
 int runner_display(const char *run_dir, int *ret_fd, struct err *e)
 {
 	(void)run_dir, (void)ret_fd;
 	return no_stream(e);
 }
+
 int runner_status(const char *run_dir, struct runner_status *ret_status, struct err *e)
 {
 	(void)run_dir, (void)ret_status;
 	return no_stream(e);
 }
+
 int runner_exec(const char *run_dir, const struct runner_exec *what, int *ret_fd, struct err *e)
 {
 	(void)run_dir, (void)what, (void)ret_fd;
 	return no_stream(e);
 }
+
 int runner_copy_in(const char *run_dir, const char *path, int *ret_fd, struct err *e)
 {
 	(void)run_dir, (void)path, (void)ret_fd;
 	return no_stream(e);
 }
+
 int runner_copy_out(const char *run_dir, const char *path, int *ret_fd, struct err *e)
 {
 	(void)run_dir, (void)path, (void)ret_fd;
 	return no_stream(e);
 }
+
 bool template_fits(const struct launch *l)
 {
 	(void)l;
 	return false;
 }
+
 int template_words(const struct launch *l, char out[DIGEST_TEXT_SIZE], struct err *e)
 {
 	(void)l, (void)out;

@@ -45,7 +45,10 @@ static const char *wanted_state;
 static uint64_t wanted_generation;
 
 static const char *state_of(const json_t *report) { return json_string_value(json_object_get(report, "state")); }
-static uint64_t number(const json_t *report, const char *key) { return (uint64_t)json_integer_value(json_object_get(report, key)); }
+static uint64_t number(const json_t *report, const char *key)
+{
+	return (uint64_t)json_integer_value(json_object_get(report, key));
+}
 
 static void on_report(void *data, json_t *report)
 {
@@ -95,7 +98,10 @@ static void start_agent(void)
 	(void)snprintf(state, sizeof state, "--state=%s/state", folder);
 	(void)snprintf(run, sizeof run, "--run=%s/run", folder);
 	(void)snprintf(group, sizeof group, "--cgroup=carrel-node-t%d", (int)getpid());
-	char *argv[] = { program, state, run, group, (char[]){ "--blanks=1" }, (char[]){ "--blank-size=16M" }, (char[]){ "--ahead=0" }, NULL };
+	char *argv[] = {
+		program, state, run, group, (char[]){ "--blanks=1" }, (char[]){ "--blank-size=16M" }, (char[]){ "--ahead=0" },
+		NULL
+	};
 	assert_ok(config_read(7, argv, &config, &e), &e);
 	assert_ok(node_init(&node, &config, &e), &e);
 	node.loop = loop_new();
@@ -150,10 +156,11 @@ static bool fail_save;
 
 static void assign(uint64_t generation, const char *wish, uint64_t run, const char *more)
 {
-	own_str char *text = mem_printf("{\"id\":\"" ID "\",\"generation\":%d,\"wish\":\"%s\",\"run\":%d,\"owner\":1000,"
-					"\"image\":{\"digest\":\"sha256:%064d\",\"architecture\":\"amd64\",\"partitions\":[]},"
-					"\"spec\":{\"image\":\"x\",\"name\":\"w\",\"command\":[\"true\"],\"resources\":{\"disk\":\"%s\"}%s}",
-					(int)generation, wish, (int)run, 0, disk, more);
+	own_str char *text = mem_printf(
+		"{\"id\":\"" ID "\",\"generation\":%d,\"wish\":\"%s\",\"run\":%d,\"owner\":1000,"
+		"\"image\":{\"digest\":\"sha256:%064d\",\"architecture\":\"amd64\",\"partitions\":[]},"
+		"\"spec\":{\"image\":\"x\",\"name\":\"w\",\"command\":[\"true\"],\"resources\":{\"disk\":\"%s\"}%s}",
+		(int)generation, wish, (int)run, 0, disk, more);
 	struct assignment a = { 0 };
 
 	if (geteuid() != 0)
@@ -227,7 +234,8 @@ static int fake_save(struct work *w, int memory, struct memory_manifest *m, void
 	m->engine = ENGINE_WORKSPACE;
 	m->program = mem_strdup("fake");
 	m->version = mem_strdup("1");
-	*file = (struct memory_file){ mem_strdup("state"), 5, mem_strdup("sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824") };
+	*file = (struct memory_file){ mem_strdup("state"), 5,
+				      mem_strdup("sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824") };
 	m->files = (struct objects){ file, 1 };
 	(void)w;
 	*ret_saved = NULL;
@@ -377,7 +385,8 @@ static void test_snapshot_and_restore(void **state)
 	own_fd int fd = open(root, O_RDWR | O_CLOEXEC);
 	assert_int_equal(pwrite(fd, "Q", 1, 12 << 20), 1);
 	own_close(&fd);
-	assign(3, "prepared", 0, "},\"snapshots\":[{\"id\":\"0123456789abcdef\",\"name\":\"first\"}],\"restore\":1,\"restore-from\":\"0123456789abcdef\"");
+	assign(3, "prepared", 0,
+	       "},\"snapshots\":[{\"id\":\"0123456789abcdef\",\"name\":\"first\"}],\"restore\":1,\"restore-from\":\"0123456789abcdef\"");
 	await("prepared", 3);
 	assert_int_equal(number(last, "restore"), 1);
 	fd = open(root, O_RDWR | O_CLOEXEC);

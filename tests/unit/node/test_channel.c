@@ -21,8 +21,8 @@
 
 #define ID "00112233aabbccdd"
 #define ASSIGNMENT                                                                                                             \
-	"{\"id\":\"" ID "\",\"generation\":1,\"wish\":\"running\",\"run\":1,\"owner\":0,\"image\":{\"digest\":\"sha256:"           \
-	"0000000000000000000000000000000000000000000000000000000000000000\",\"architecture\":\"amd64\",\"partitions\":[]},"         \
+	"{\"id\":\"" ID "\",\"generation\":1,\"wish\":\"running\",\"run\":1,\"owner\":0,\"image\":{\"digest\":\"sha256:"       \
+	"0000000000000000000000000000000000000000000000000000000000000000\",\"architecture\":\"amd64\",\"partitions\":[]},"    \
 	"\"spec\":{\"image\":\"x\",\"name\":\"w\",\"command\":[\"true\"],\"resources\":{\"disk\":\"16M\"}}}"
 
 static char folder[64];

@@ -20,7 +20,7 @@ static int take(struct directory *d, const char *text)
 
 #define LAB "{\"name\":\"lab\",\"ipv4\":\"10.1.0.0/24\",\"number\":1}"
 #define DB                                                                                                                     \
-	"{\"id\":\"00000000000000aa\",\"name\":\"db\",\"owner\":7,\"groups\":[\"g\"],"                                          \
+	"{\"id\":\"00000000000000aa\",\"name\":\"db\",\"owner\":7,\"groups\":[\"g\"],"                                         \
 	"\"addresses\":[{\"network\":\"lab\",\"number\":3,\"ipv4\":\"10.1.0.2\"}]}"
 
 static void messages_are_levels(void **state)
@@ -35,7 +35,8 @@ static void messages_are_levels(void **state)
 	assert_int_equal(d.members.count, 1);
 	assert_string_equal(((const struct member_address *)m->addresses.items)[0].ipv4, "10.1.0.2");
 	assert_non_null(map_get(&d.networks, "lab"));
-	assert_ok(take(&d, "{\"full\":false,\"gone\":[\"00000000000000aa\",\"00000000000000bb\"],\"networks\":[{\"name\":\"x\",\"number\":2}]}"), &e);
+	assert_ok(take(&d,
+		       "{\"full\":false,\"gone\":[\"00000000000000aa\",\"00000000000000bb\"],\"networks\":[{\"name\":\"x\",\"number\":2}]}"), &e);
 	assert_int_equal(d.members.count, 0);
 	assert_int_equal(d.networks.count, 2);
 	assert_ok(take(&d, "{\"full\":true,\"networks\":[],\"members\":[]}"), &e);
@@ -81,7 +82,8 @@ static void it_is_found_again(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(messages_are_levels), cmocka_unit_test(what_cannot_be_read_changes_nothing),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(messages_are_levels),
+					    cmocka_unit_test(what_cannot_be_read_changes_nothing),
 					    cmocka_unit_test(it_is_found_again) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

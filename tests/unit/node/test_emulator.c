@@ -24,9 +24,8 @@ static char *program;
 static void prepare(unsigned version)
 {
 	own_str char *fresh = mem_printf("%s.%u", program, version);
-	own_str char *text = mem_printf(
-		"#!/bin/sh\n[ \"$1\" = --version ] && echo 'QEMU emulator version 9.%u (test)' || printf 'Supported:\\npc-q35-9.%u  Standard\\n'\n",
-		version, version);
+	own_str char *text = mem_printf("#!/bin/sh\n[ \"$1\" = --version ] && echo 'QEMU emulator version 9.%u (test)' || "
+					"printf 'Supported:\\npc-q35-9.%u  Standard\\n'\n", version, version);
 
 	assert_int_equal(fs_write_file(AT_FDCWD, fresh, text, strlen(text), 0755, false, NULL), 0);
 }

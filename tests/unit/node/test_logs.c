@@ -83,7 +83,8 @@ static int teardown(void **state)
 
 static void put(uint64_t time_ms, uint32_t stream, const char *text)
 {
-	struct runner_log_record h = { .mark = RUNNER_LOG_MARK, .length = (uint32_t)strlen(text), .time_ns = time_ms * 1000000, .stream = stream };
+	struct runner_log_record h = { .mark = RUNNER_LOG_MARK, .length = (uint32_t)strlen(text), .time_ns = time_ms * 1000000,
+				       .stream = stream };
 	own_fd int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 
 	h.check = h.mark ^ h.length ^ h.stream ^ (uint32_t)h.time_ns ^ (uint32_t)(h.time_ns >> 32);

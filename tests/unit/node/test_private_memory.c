@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pages that a process has written over a file that it maps privately, read from outside. The process here is no QEMU, but the kernel's tables are. */
+/* Pages that a process has written over a file that it maps privately, read from outside. The process here is no QEMU, but the
+ * kernel's tables are. */
 #include "../test.h"
 
 #include <errno.h>
@@ -146,6 +147,7 @@ static void test_shared(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_private), cmocka_unit_test(test_nothing_of_its_own), cmocka_unit_test(test_shared) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_private), cmocka_unit_test(test_nothing_of_its_own),
+					    cmocka_unit_test(test_shared) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,7 +19,8 @@ static int reader[2], writer[2]; /* the pump has the first of each */
 static int make(void **state)
 {
 	(void)state;
-	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, reader) | socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, writer);
+	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, reader) |
+	       socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, writer);
 }
 
 static int unmake(void **state)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The decision for every pair of wish and state: it follows the matrix of model/state.c but where data or a dead runner come first. */
+/* The decision for every pair of wish and state: it follows the matrix of model/state.c but where data or a dead runner come
+ * first. */
 #include "../test.h"
 #include "node/task.h"
 

@@ -13,7 +13,8 @@ static char adm_name[] = "adm", games_name[] = "games", backup_name[] = "backup"
 
 static struct config settings(bool everyone)
 {
-	return (struct config){ .admin_group = adm_name, .user_group = games_name, .viewer_group = backup_name, .everyone = everyone };
+	return (struct config){ .admin_group = adm_name, .user_group = games_name, .viewer_group = backup_name,
+				.everyone = everyone };
 }
 
 static gid_t group(const char *name)

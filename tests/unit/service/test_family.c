@@ -3,12 +3,16 @@
 #include "service/family.h"
 #include "service/workspace.h"
 
-static struct assignment_origin of_first = { .workspace = (char[]){ "first" } }, of_second = { .workspace = (char[]){ "second" } };
+static struct assignment_origin of_first = { .workspace = (char[]){ "first" } },
+				of_second = { .workspace = (char[]){ "second" } };
 
 static void clones_are_found_by_their_original(void **state)
 {
 	struct families all = { 0 };
-	struct workspace w[5] = { { .wish.origin = &of_first }, { .wish.origin = &of_second }, { 0 }, { .wish.origin = &of_first },
+	struct workspace w[5] = { { .wish.origin = &of_first },
+				  { .wish.origin = &of_second },
+				  { 0 },
+				  { .wish.origin = &of_first },
 				  { .wish.origin = &of_first } };
 
 	(void)state;

@@ -27,10 +27,14 @@ static void test_refusals(void **state)
 		const char *target, *part;
 		enum err_kind kind;
 	} cases[] = {
-		{ "", "start with", ERR_INVALID },	 { "v1", "start with", ERR_INVALID },	  { "/v1//x", "empty part", ERR_NOT_FOUND },
-		{ "/v1/", "empty part", ERR_NOT_FOUND }, { "/%00", "control", ERR_INVALID },	  { "/%0a", "control", ERR_INVALID },
-		{ "/%", "two hex", ERR_INVALID },	 { "/%4", "two hex", ERR_INVALID },	  { "/%4g", "two hex", ERR_INVALID },
-		{ "/a?x=1&x=2", "twice", ERR_INVALID },	 { "/a?=1", "without a name", ERR_INVALID }, { "/a?x=%f", "two hex", ERR_INVALID },
+		{ "", "start with", ERR_INVALID },	 { "v1", "start with", ERR_INVALID },	  { "/v1//x", "empty part",
+		  ERR_NOT_FOUND },
+		{ "/v1/", "empty part", ERR_NOT_FOUND }, { "/%00", "control", ERR_INVALID },	  { "/%0a", "control",
+		  ERR_INVALID },
+		{ "/%", "two hex", ERR_INVALID },	 { "/%4", "two hex", ERR_INVALID },	  { "/%4g", "two hex",
+		  ERR_INVALID },
+		{ "/a?x=1&x=2", "twice", ERR_INVALID },	 { "/a?=1", "without a name", ERR_INVALID }, { "/a?x=%f", "two hex",
+		  ERR_INVALID },
 		{ "/1/2/3/4/5/6/7/8/9", "no such", ERR_NOT_FOUND },
 	};
 	struct err e;

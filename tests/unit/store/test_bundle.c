@@ -214,7 +214,8 @@ static void test_what_is_changed_is_refused(void **unused)
 
 static void end_of(const struct str *records, uint64_t count, struct str *out)
 {
-	struct bundle_record end = { .kind = BUNDLE_END, .offset = count, .digest = hash_bytes(records->bytes, records->length) };
+	struct bundle_record end = { .kind = BUNDLE_END, .offset = count,
+				     .digest = hash_bytes(records->bytes, records->length) };
 	uint8_t bytes[BUNDLE_RECORD_BYTES];
 
 	bundle_record_encode(&end, bytes);
@@ -263,7 +264,8 @@ static void test_an_import_goes_on(void **unused)
 
 static void test_chunks_out_of_place_are_refused(void **unused)
 {
-	struct bundle_record good = { .stream = 1, .offset = MIB, .plain_length = MIB, .stored_length = 5, .codec = BUNDLE_ZSTD }, bad = good;
+	struct bundle_record good = { .stream = 1, .offset = MIB, .plain_length = MIB, .stored_length = 5,
+				      .codec = BUNDLE_ZSTD }, bad = good;
 
 	(void)unused;
 	assert_int_equal(bundle_record_check(&good, NULL, 2 * MIB, &e), 0);

@@ -64,9 +64,12 @@ static void test_what_others_make_is_refused(void **unused)
 		uint8_t value;
 		enum err_kind kind;
 	} changes[] = {
-		{ 0x38, 0, ERR_CORRUPT },	{ 0x18, 3, ERR_UNSUPPORTED },  { 0x4c, 0, ERR_UNSUPPORTED },   { 0x59, 2, ERR_UNSUPPORTED },
-		{ 0x150, 1, ERR_CORRUPT },	{ 0x5c, 0x28, ERR_UNSUPPORTED }, { 0x61, 0x12, ERR_UNSUPPORTED }, { 0x65, 0x81, ERR_UNSUPPORTED },
-		{ 0xe0, 2, ERR_UNSUPPORTED },	{ 0xe4, 1, ERR_UNSUPPORTED },	 { 0x200, 'e', ERR_UNSUPPORTED },  { 0x23f, 'e', ERR_UNSUPPORTED },
+		{ 0x38, 0, ERR_CORRUPT },	{ 0x18, 3, ERR_UNSUPPORTED },  { 0x4c, 0, ERR_UNSUPPORTED },   { 0x59, 2,
+		  ERR_UNSUPPORTED },
+		{ 0x150, 1, ERR_CORRUPT },	{ 0x5c, 0x28, ERR_UNSUPPORTED }, { 0x61, 0x12, ERR_UNSUPPORTED }, { 0x65, 0x81,
+		  ERR_UNSUPPORTED },
+		{ 0xe0, 2, ERR_UNSUPPORTED },	{ 0xe4, 1, ERR_UNSUPPORTED },	 { 0x200, 'e', ERR_UNSUPPORTED },  { 0x23f, 'e',
+		  ERR_UNSUPPORTED },
 	};
 	struct ext4_super super;
 

@@ -39,8 +39,8 @@ static int setup(void **state)
 	at = in("mounts");
 	own_str char *parts = in("store/partitions/sha256"), *tree = in("tree"), *file = in("tree/hello"), *image = in("image");
 	const char *argv[] = { "mkfs.erofs", "--quiet", image, tree, NULL };
-	if (fs_mkdirs(parts, 0755, &e) < 0 || fs_mkdirs(tree, 0755, &e) < 0 || fs_write_file(AT_FDCWD, file, "hi\n", 3, 0644, false, &e) < 0 ||
-	    proc_run(argv, 65536, NULL, &e) < 0)
+	if (fs_mkdirs(parts, 0755, &e) < 0 || fs_mkdirs(tree, 0755, &e) < 0 ||
+	    fs_write_file(AT_FDCWD, file, "hi\n", 3, 0644, false, &e) < 0 || proc_run(argv, 65536, NULL, &e) < 0)
 		return -1;
 	own_fd int fd = open(image, O_RDONLY | O_CLOEXEC);
 	if (hash_fd(fd, &digest, &e) < 0)

@@ -49,13 +49,18 @@ static void test_bad_documents(void **state)
 	assert_fails(read_text("{\"schemaVersion\":1}", &d), &e, ERR_UNSUPPORTED, "schema 1");
 	assert_fails(read_text(both, &d), &e, ERR_CORRUPT, "at once");
 	assert_fails(read_text("{\"schemaVersion\":2,\"schemaVersion\":2}", &d), &e, ERR_CORRUPT, "duplicate");
-	assert_fails(read_text("{\"schemaVersion\":2,\"mediaType\":\"" MEDIA_OCI_INDEX "\",\"config\":" DESCRIPTOR("x") "}}", &d), &e,
-		     ERR_CORRUPT, "not what its media type");
-	assert_fails(read_text("{\"schemaVersion\":2,\"mediaType\":\"text/html\",\"manifests\":[]}", &d), &e, ERR_UNSUPPORTED, "text/html");
-	assert_fails(read_text("{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"a\",\"digest\":\"sha256:12\",\"size\":1}]}", &d), &e,
-		     ERR_INVALID, "hex");
+	assert_fails(read_text("{\"schemaVersion\":2,\"mediaType\":\"" MEDIA_OCI_INDEX "\",\"config\":" DESCRIPTOR("x") "}}",
+			       &d), &e, ERR_CORRUPT, "not what its media type");
+	assert_fails(read_text("{\"schemaVersion\":2,\"mediaType\":\"text/html\",\"manifests\":[]}", &d), &e, ERR_UNSUPPORTED,
+		     "text/html");
+	assert_fails(
+		read_text("{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"a\",\"digest\":\"sha256:12\",\"size\":1}]}",
+			  &d),
+		&e, ERR_INVALID, "hex");
 	assert_fails(read_text("{\"schemaVersion\":2,\"manifests\":[" DESCRIPTOR("a") "},5]}", &d), &e, ERR_INVALID, "map");
-	assert_fails(read_text("{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"a\",\"digest\":\"sha256:" HEX "\",\"size\":-1}]}", &d),
+	assert_fails(read_text("{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"a\",\"digest\":\"sha256:" HEX
+			       "\",\"size\":-1}]}",
+			       &d),
 		     &e, ERR_INVALID, "size");
 }
 
@@ -139,12 +144,14 @@ static void test_config(void **state)
 	assert_null(c.run->user);
 	assert_string_equal(c.run->command.items[0], "sh");
 	own_str char *text = oci_write_config("amd64", c.run, &d, 1);
-	assert_string_equal(text, "{\"architecture\":\"amd64\",\"config\":{\"Cmd\":[\"sh\"],\"Env\":[\"A=b\"]},\"os\":\"linux\","
-				  "\"rootfs\":{\"diff_ids\":[\"sha256:" HEX "\"],\"type\":\"layers\"}}");
+	assert_string_equal(text,
+			    "{\"architecture\":\"amd64\",\"config\":{\"Cmd\":[\"sh\"],\"Env\":[\"A=b\"]},\"os\":\"linux\","
+			    "\"rootfs\":{\"diff_ids\":[\"sha256:" HEX "\"],\"type\":\"layers\"}}");
 	shape_done(&oci_config_shape, &c);
 	assert_ok(read_config(text, &c), &e);
 	shape_done(&oci_config_shape, &c);
-	assert_fails(read_config("{\"architecture\":\"amd64\",\"os\":\"windows\",\"rootfs\":{}}", &c), &e, ERR_UNSUPPORTED, "windows");
+	assert_fails(read_config("{\"architecture\":\"amd64\",\"os\":\"windows\",\"rootfs\":{}}", &c), &e, ERR_UNSUPPORTED,
+		     "windows");
 	assert_fails(read_config("{\"os\":\"linux\"}", &c), &e, ERR_INVALID, "missing");
 }
 

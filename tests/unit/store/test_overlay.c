@@ -123,10 +123,13 @@ static uint64_t get(int fd, uint64_t at, size_t width)
 /* What QEMU wrote is accepted, each lie about it is not. */
 static void test_one_from_elsewhere_is_checked(void **state)
 {
-	enum { BACKING = 8, BACKING_BYTES = 16, BITS = 20, SIZE = 24, CRYPT = 32, L1_COUNT = 36, L1 = 40, COUNTS = 48, COUNTS_CLUSTERS = 56, SNAPSHOTS = 60,
-	       FEATURES = 72, EXTENSION = 104 };
+	enum { BACKING = 8, BACKING_BYTES = 16, BITS = 20, SIZE = 24, CRYPT = 32, L1_COUNT = 36, L1 = 40, COUNTS = 48,
+	       COUNTS_CLUSTERS = 56, SNAPSHOTS = 60, FEATURES = 72, EXTENSION = 104 };
 	own_str char *path = mem_printf("%s/e.qcow2", folder);
-	const char *const write[] = { "/usr/bin/qemu-io", "-f", "qcow2", "-c", "write -P 7 100k 1M", "-c", "write -z 8M 1M", "-c", "write 5G 3k", path, NULL };
+	const char *const write[] = {
+		"/usr/bin/qemu-io", "-f", "qcow2", "-c", "write -P 7 100k 1M", "-c", "write -z 8M 1M", "-c",
+		"write 5G 3k",      path, NULL
+	};
 	const uint64_t gib = UINT64_C(1) << 30;
 
 	(void)state;
@@ -140,22 +143,29 @@ static void test_one_from_elsewhere_is_checked(void **state)
 	assert_int_equal(overlay_check(fd, 10 * gib + 512, &e), -EBADMSG); /* smaller than what lies below */
 	assert_ok(proc_run(write, 65536, NULL, &e), &e);
 	assert_ok(overlay_check(fd, gib, &e), &e);
-	uint64_t l1 = get(fd, L1, 8), l2 = get(fd, l1, 8) & 0xfffffffffffe00, cluster = get(fd, l2 + 8, 8), counts = get(fd, get(fd, COUNTS, 8), 8);
+	uint64_t l1 = get(fd, L1, 8), l2 = get(fd, l1, 8) & 0xfffffffffffe00, cluster = get(fd, l2 + 8, 8),
+		 counts = get(fd, get(fd, COUNTS, 8), 8);
 	const struct {
 		uint64_t at, value;
 		size_t width;
 		int result;
 	} lies[] = {
 		{ 0, 0, 4, -EBADMSG }, { 4, 2, 4, -EBADMSG }, { BACKING, 0x200, 8, -EACCES }, { BACKING_BYTES, 11, 4, -EACCES },
-		{ FEATURES, 4, 8, -EACCES }, { FEATURES, 2, 8, -EOPNOTSUPP }, { CRYPT, 2, 4, -EOPNOTSUPP }, { SNAPSHOTS, 1, 4, -EOPNOTSUPP },
-		{ EXTENSION, 0x44415441, 4, -EOPNOTSUPP }, { EXTENSION, 0x0537be77, 4, -EOPNOTSUPP }, { BITS, 9, 4, -EOPNOTSUPP },
-		{ SIZE, 10 * gib + 1, 8, -EBADMSG }, { SIZE, UINT64_MAX - 511, 8, -EBADMSG }, { SIZE, 4 * gib, 8, -EBADMSG }, { L1_COUNT, 1, 4, -EBADMSG },
-		{ L1_COUNT, UINT32_MAX, 4, -EBADMSG }, { L1, 0, 8, -EBADMSG }, { L1, l1 + 8, 8, -EBADMSG }, { L1, UINT64_MAX, 8, -EBADMSG },
+		{ FEATURES, 4, 8, -EACCES }, { FEATURES, 2, 8, -EOPNOTSUPP }, { CRYPT, 2, 4, -EOPNOTSUPP }, { SNAPSHOTS, 1, 4,
+		  -EOPNOTSUPP },
+		{ EXTENSION, 0x44415441, 4, -EOPNOTSUPP }, { EXTENSION, 0x0537be77, 4, -EOPNOTSUPP }, { BITS, 9, 4,
+		  -EOPNOTSUPP },
+		{ SIZE, 10 * gib + 1, 8, -EBADMSG }, { SIZE, UINT64_MAX - 511, 8, -EBADMSG }, { SIZE, 4 * gib, 8,
+		  -EBADMSG }, { L1_COUNT, 1, 4, -EBADMSG },
+		{ L1_COUNT, UINT32_MAX, 4, -EBADMSG }, { L1, 0, 8, -EBADMSG }, { L1, l1 + 8, 8, -EBADMSG }, { L1, UINT64_MAX, 8,
+		  -EBADMSG },
 		{ COUNTS, l1, 8, -EBADMSG }, { COUNTS_CLUSTERS, 0, 4, -EBADMSG }, { COUNTS_CLUSTERS, 100000, 4, -EBADMSG },
 		{ l1, l1, 8, -EBADMSG }, { l1, 1, 8, -EBADMSG }, { l1 + 30 * 8, l2, 8, -EBADMSG }, /* behind the disk's end */
 		{ l2 + 8, get(fd, l2 + 16, 8), 8, -EBADMSG }, /* two parts of the disk at one place */
-		{ l2 + 8, l2, 8, -EBADMSG }, { l2 + 8, UINT64_C(1) << 50, 8, -EBADMSG }, { l2 + 8, cluster | UINT64_C(1) << 62, 8, -EOPNOTSUPP },
-		{ l2 + 8, cluster + 512, 8, -EBADMSG }, { counts + (l2 >> 16) * 2, 0, 2, -EBADMSG }, { counts + (l2 >> 16) * 2, 2, 2, -EBADMSG },
+		{ l2 + 8, l2, 8, -EBADMSG }, { l2 + 8, UINT64_C(1) << 50, 8, -EBADMSG }, { l2 + 8, cluster | UINT64_C(1) << 62,
+		  8, -EOPNOTSUPP },
+		{ l2 + 8, cluster + 512, 8, -EBADMSG }, { counts + (l2 >> 16) * 2, 0, 2, -EBADMSG }, { counts + (l2 >> 16) * 2,
+		  2, 2, -EBADMSG },
 	};
 	for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
 		uint64_t before = get(fd, lies[i].at, lies[i].width);
@@ -172,9 +182,12 @@ static void test_one_from_elsewhere_is_checked(void **state)
 
 static void test_a_seed_is_read_by_others(void **state)
 {
-	static const struct seed_file files[] = { { "meta-data", "m", 1 }, { "network-config", "n", 1 }, { "user-data", "#cloud-config\n", 14 } };
+	static const struct seed_file files[] = { { "meta-data", "m", 1 },
+						  { "network-config", "n", 1 },
+						  { "user-data", "#cloud-config\n", 14 } };
 	own_str char *path = mem_printf("%s/seed.iso", folder);
-	const char *const list[] = { "/usr/bin/bsdtar", "-tf", path, NULL }, *const read[] = { "/usr/bin/bsdtar", "-xOf", path, "user-data", NULL };
+	const char *const list[] = { "/usr/bin/bsdtar", "-tf", path, NULL }, *const read[] = { "/usr/bin/bsdtar", "-xOf", path,
+											       "user-data", NULL };
 	own_strbuf struct str bytes = { 0 }, names = { 0 }, text = { 0 };
 
 	(void)state;

@@ -27,7 +27,10 @@ static int memory(void)
 	return fd;
 }
 
-static int to_file(void *data, const void *bytes, size_t length, struct err *e) { return fs_write_all(*(int *)data, bytes, length, e); }
+static int to_file(void *data, const void *bytes, size_t length, struct err *e)
+{
+	return fs_write_all(*(int *)data, bytes, length, e);
+}
 
 /* tar -> partition; the error of the call. */
 static int convert(int tar, const struct tar_limits *plain, const struct erofs_limits *limits, int image, struct err *e)
@@ -156,7 +159,8 @@ static void add_random(struct random *r, struct erofs_writer *w)
 	struct err e;
 	char path[1024];
 	draw_path(r, path, sizeof path);
-	struct erofs_attributes a = { .mode = 0100000 | (uint32_t)draw(r, 07777), .uid = draw(r, 3) ? 0 : (uint32_t)draw(r, UINT32_MAX - 1),
+	struct erofs_attributes a = { .mode = 0100000 | (uint32_t)draw(r, 07777),
+				      .uid = draw(r, 3) ? 0 : (uint32_t)draw(r, UINT32_MAX - 1),
 				      .gid = (uint32_t)draw(r, 70000), .mtime = (int64_t)draw(r, 4000000000) - 1000000,
 				      .mtime_nsec = draw(r, 1) ? (uint32_t)draw(r, 999999999) : 0, .xattrs = xattrs,
 				      .xattr_count = draw(r, 3) ? 0 : draw(r, 3) };
@@ -407,7 +411,8 @@ static void damaged_images(void **state)
 static void merged_stacks(void **state)
 {
 	struct err e;
-	own_fd int lower_tar = memory(), upper_tar = memory(), lower = memory(), upper = memory(), merged = memory(), result = memory();
+	own_fd int lower_tar = memory(), upper_tar = memory(), lower = memory(), upper = memory(), merged = memory(),
+		   result = memory();
 	own_erofs_reader struct erofs_reader *below = NULL, *above = NULL, *r = NULL;
 	struct erofs_inode inode;
 

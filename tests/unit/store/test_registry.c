@@ -64,9 +64,9 @@ static void test_reference_refusals(void **state)
 {
 	static const char *const bad[] = {
 		"",	"docker://",	    "/a",	     "a/",	   "a//b",	    "A/b",	   "a:",
-		"a:b:c",	"a:-x",	    "a b",	     "../a",	   "a/../b",	    "r.example.org/", "r.example.org:0/a",
-		"r.example.org:99999/a", "-r.example.org/a", "r..org/a", "[::1/a",	   "[::1]x/a",	    "a.b/c?d=e",   "u@r.org/a",
-		"a___b",	"a\n",	    "r.example.org:80:90/a",
+		"a:b:c",	"a:-x",	    "a b",	     "../a",	   "a/../b",	    "r.example.org/",
+		"r.example.org:0/a", "r.example.org:99999/a", "-r.example.org/a", "r..org/a", "[::1/a",	   "[::1]x/a",
+		"a.b/c?d=e",   "u@r.org/a", "a___b",	"a\n",	    "r.example.org:80:90/a",
 	};
 	struct registry_reference r;
 
@@ -142,9 +142,10 @@ static void find(const char *json, const char *host, const char *user, const cha
 
 static void test_logins(void **state)
 {
-	static const char file[] = "{\"auths\":{\"https://index.docker.io/v1/\":{\"auth\":\"YWxpY2U6czNjOnJldA==\"},"
-				   "\"r.example.org:5000\":{\"username\":\"bob\",\"password\":\"pw\"},\"bad.org\":{\"auth\":\"%%%\"},"
-				   "\"empty.org\":{}}}";
+	static const char file[] =
+		"{\"auths\":{\"https://index.docker.io/v1/\":{\"auth\":\"YWxpY2U6czNjOnJldA==\"},"
+		"\"r.example.org:5000\":{\"username\":\"bob\",\"password\":\"pw\"},\"bad.org\":{\"auth\":\"%%%\"},"
+		"\"empty.org\":{}}}";
 	struct registry_login l = { 0 };
 
 	(void)state;
@@ -160,8 +161,12 @@ static void test_logins(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_references),	cmocka_unit_test(test_reference_digests), cmocka_unit_test(test_reference_refusals),
-		cmocka_unit_test(test_challenges),	cmocka_unit_test(test_tokens),		  cmocka_unit_test(test_logins),
+		cmocka_unit_test(test_references),
+		cmocka_unit_test(test_reference_digests),
+		cmocka_unit_test(test_reference_refusals),
+		cmocka_unit_test(test_challenges),
+		cmocka_unit_test(test_tokens),
+		cmocka_unit_test(test_logins),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
