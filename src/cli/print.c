@@ -56,7 +56,7 @@ size_t print_width(const char *text)
 
 /* --- JSON and YAML --- */
 
-void print_json(const json_t *json)
+static void print_json(const json_t *json)
 {
 	(void)json_dumpf(json, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
 	(void)putchar('\n');
@@ -207,7 +207,7 @@ void print_list(const struct cli *cli, const json_t *items, const struct column 
 
 /* --- texts --- */
 
-char *age_text(long long seconds)
+static char *age_text(long long seconds)
 {
 	static const struct {
 		const char *unit;

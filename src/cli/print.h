@@ -18,7 +18,6 @@ void print_escape(struct str *out, const char *text);
 /* Columns on a terminal or where a multi-byte text ends: counts characters. */
 size_t print_width(const char *text);
 
-void print_json(const json_t *json);
 void print_yaml(const json_t *json);
 /* YAML or JSON as the format says; a table is YAML, too, for an object that has no better form. */
 void print_object(const struct cli *cli, const json_t *json);
@@ -41,6 +40,5 @@ char *text_age(const json_t *item, const json_t *value);   /* RFC 3339 time: "3 
 char *text_bytes(const json_t *item, const json_t *value); /* number: "1.5 GiB" */
 char *text_short(const json_t *item, const json_t *value); /* digest or id: 12 digits */
 char *text_labels(const json_t *item, const json_t *value);
-char *age_text(long long seconds);
 
 #endif

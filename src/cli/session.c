@@ -250,7 +250,8 @@ static int parse_key(const char *word, size_t length, unsigned char *ret_key)
 	return 0;
 }
 
-int session_parse_keys(const char *text, unsigned char ret_keys[8], size_t *ret_count, struct err *e)
+/* "ctrl-p,ctrl-q" or "~,." as bytes. Out: at most 8. */
+static int parse_keys(const char *text, unsigned char ret_keys[8], size_t *ret_count, struct err *e)
 {
 	unsigned char keys[8] = { 0 };
 	size_t count = 0;
@@ -289,7 +290,7 @@ int session_run(struct cli *cli, const struct session *how, int *ret_status, str
 	int r = cli_client(cli, &client, e);
 
 	if (r == 0 && how->raw && how->detach_keys)
-		r = session_parse_keys(how->detach_keys, s.keys, &s.key_count, e);
+		r = parse_keys(how->detach_keys, s.keys, &s.key_count, e);
 	if (r == 0)
 		r = open_terminal(&s);
 	if (r < 0)

@@ -25,7 +25,4 @@ enum { SESSION_ENDED, SESSION_DETACHED };
  * cli->failure_status to 127 (not found) or 126 (not executable). */
 int session_run(struct cli *cli, const struct session *how, int *ret_status, struct err *e) must_check;
 
-/* "ctrl-p,ctrl-q" or "~,." as bytes. Out: at most 8. */
-int session_parse_keys(const char *text, unsigned char ret_keys[8], size_t *ret_count, struct err *e) must_check;
-
 #endif

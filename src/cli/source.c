@@ -67,7 +67,9 @@ static bool is_disk(const char *bytes, size_t length)
 	return memcmp(bytes + 510, "\x55\xaa", 2) == 0;
 }
 
-const char *source_detect(const char *bytes, size_t length)
+/* "disk" for disk images and OVAs; "oci" when the first members of a tar are those of an OCI image layout or of `docker save`,
+ * else "tar". */
+static const char *detect(const char *bytes, size_t length)
 {
 	if (is_disk(bytes, length))
 		return "disk";
@@ -102,7 +104,7 @@ static int look_at_head(struct source *s, struct err *e)
 			break;
 		s->head.length += (size_t)n;
 	}
-	s->format = source_detect(str_text(&s->head), s->head.length);
+	s->format = detect(str_text(&s->head), s->head.length);
 	/* a fixed VHD is a raw disk with something behind it */
 	char tail[512];
 	if (s->total_bytes > sizeof tail &&

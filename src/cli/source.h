@@ -40,8 +40,4 @@ int source_finish(struct source *s, struct err *e) must_check;
 void source_done(struct source *s);
 #define own_source __attribute__((cleanup(source_done)))
 
-/* "disk" for disk images and OVAs; "oci" when the first members of a tar are those of an OCI image layout or of `docker save`,
- * else "tar". */
-const char *source_detect(const char *bytes, size_t length);
-
 #endif

@@ -70,7 +70,7 @@ static int ask(struct carrel *c, const char *method, char *path, json_t *body, c
 	return r;
 }
 
-int carrel_give_operation(struct carrel *c, json_t *answer, char **ret_operation)
+static int give_operation(struct carrel *c, json_t *answer, char **ret_operation)
 {
 	const char *id = client_operation_id(answer);
 	int r = id ? 0 : err_set(&c->error, ERR_CORRUPT, "the service's answer names no operation");
@@ -82,7 +82,7 @@ int carrel_give_operation(struct carrel *c, json_t *answer, char **ret_operation
 }
 
 /* Takes `path` and `body`. */
-int carrel_begin_operation(struct carrel *c, const char *method, char *path, json_t *body, char **ret_operation)
+static int begin_operation(struct carrel *c, const char *method, char *path, json_t *body, char **ret_operation)
 {
 	json_t *answer = NULL;
 	int r = carrel_begin(c);
@@ -90,7 +90,7 @@ int carrel_begin_operation(struct carrel *c, const char *method, char *path, jso
 	if (r == 0)
 		r = client_call(c->client, method, path, body, &answer, &c->error);
 	if (r == 0)
-		r = carrel_give_operation(c, answer, ret_operation);
+		r = give_operation(c, answer, ret_operation);
 	json_decref(body);
 	free(path);
 	return r;
@@ -150,34 +150,34 @@ int carrel_why(struct carrel *c, const char *ref, char **ret_json)
 
 int carrel_start(struct carrel *c, const char *ref, char **ret_operation)
 {
-	return carrel_begin_operation(c, "POST", client_path("/v1/workspaces/%s/start", ref), NULL, ret_operation);
+	return begin_operation(c, "POST", client_path("/v1/workspaces/%s/start", ref), NULL, ret_operation);
 }
 
 int carrel_stop(struct carrel *c, const char *ref, unsigned long timeout_ms, char **ret_operation)
 {
 	own_str char *timeout = mem_printf("%lums", timeout_ms);
 	json_t *body = timeout_ms ? json_pack("{s:s}", "timeout", timeout) : NULL;
-	return carrel_begin_operation(c, "POST", client_path("/v1/workspaces/%s/stop", ref), body, ret_operation);
+	return begin_operation(c, "POST", client_path("/v1/workspaces/%s/stop", ref), body, ret_operation);
 }
 
 int carrel_restart(struct carrel *c, const char *ref, char **ret_operation)
 {
-	return carrel_begin_operation(c, "POST", client_path("/v1/workspaces/%s/restart", ref), NULL, ret_operation);
+	return begin_operation(c, "POST", client_path("/v1/workspaces/%s/restart", ref), NULL, ret_operation);
 }
 
 int carrel_pause(struct carrel *c, const char *ref, char **ret_operation)
 {
-	return carrel_begin_operation(c, "POST", client_path("/v1/workspaces/%s/pause", ref), NULL, ret_operation);
+	return begin_operation(c, "POST", client_path("/v1/workspaces/%s/pause", ref), NULL, ret_operation);
 }
 
 int carrel_resume(struct carrel *c, const char *ref, char **ret_operation)
 {
-	return carrel_begin_operation(c, "POST", client_path("/v1/workspaces/%s/resume", ref), NULL, ret_operation);
+	return begin_operation(c, "POST", client_path("/v1/workspaces/%s/resume", ref), NULL, ret_operation);
 }
 
 int carrel_suspend(struct carrel *c, const char *ref, char **ret_operation)
 {
-	return carrel_begin_operation(c, "POST", client_path("/v1/workspaces/%s/suspend", ref), NULL, ret_operation);
+	return begin_operation(c, "POST", client_path("/v1/workspaces/%s/suspend", ref), NULL, ret_operation);
 }
 
 int carrel_suspend_check(struct carrel *c, const char *ref, char **ret_json)
@@ -188,7 +188,7 @@ int carrel_suspend_check(struct carrel *c, const char *ref, char **ret_json)
 int carrel_move(struct carrel *c, const char *ref, const char *engine, char **ret_operation)
 {
 	json_t *body = json_pack("{s:s}", "engine", engine);
-	int r = carrel_begin_operation(c, "POST", client_path("/v1/workspaces/%s/move", ref), body, ret_operation);
+	int r = begin_operation(c, "POST", client_path("/v1/workspaces/%s/move", ref), body, ret_operation);
 
 	return r;
 }
@@ -196,7 +196,7 @@ int carrel_move(struct carrel *c, const char *ref, const char *engine, char **re
 int carrel_remove(struct carrel *c, const char *ref, int force, char **ret_operation)
 {
 	char *path = client_path(force ? "/v1/workspaces/%s?force=1" : "/v1/workspaces/%s", ref);
-	return carrel_begin_operation(c, "DELETE", path, NULL, ret_operation);
+	return begin_operation(c, "DELETE", path, NULL, ret_operation);
 }
 
 /* --- operations and events --- */
@@ -257,13 +257,13 @@ int carrel_image_import(struct carrel *c, const char *name, const char *format, 
 
 	if (r == 0)
 		r = client_upload(c->client, path, read, data, &answer, &c->error);
-	return r < 0 ? r : carrel_give_operation(c, answer, ret_operation);
+	return r < 0 ? r : give_operation(c, answer, ret_operation);
 }
 
 int carrel_image_fetch(struct carrel *c, const char *name, const char *source, char **ret_operation)
 {
 	json_t *body = json_pack("{s:s, s:s}", "name", name, "source", source);
-	return carrel_begin_operation(c, "POST", mem_strdup("/v1/images"), body, ret_operation);
+	return begin_operation(c, "POST", mem_strdup("/v1/images"), body, ret_operation);
 }
 
 int carrel_image_export(struct carrel *c, const char *name, const char *format, carrel_write_fn *write, void *data)

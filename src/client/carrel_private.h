@@ -12,7 +12,5 @@ struct carrel {
 };
 
 int carrel_begin(struct carrel *c); /* forgets the last error */
-int carrel_give_operation(struct carrel *c, json_t *answer, char **ret_operation);
-int carrel_begin_operation(struct carrel *c, const char *method, char *path, json_t *body, char **ret_operation);
 
 #endif

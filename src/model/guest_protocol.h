@@ -25,7 +25,6 @@
 #define GUEST_VERSION 1
 #define GUEST_PORT "carrel.0"             /* virtserialport,name= */
 #define GUEST_SERIAL_LONGEST 20           /* virtio-blk */
-#define GUEST_GROW_LONGEST (GUEST_SERIAL_LONGEST + 1 + 8)
 #define GUEST_MARK UINT32_C(0x31464743)   /* "CGF1" */
 #define GUEST_HEADER 24                   /* bytes */
 #define GUEST_DATA_LONGEST 16384          /* payload of GUEST_DATA, with its channel byte */

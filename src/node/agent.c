@@ -442,17 +442,6 @@ json_t *agent_reports(struct agent *a)
 	return list;
 }
 
-json_t *agent_unknown(struct agent *a)
-{
-	json_t *list = json_array();
-
-	for (size_t i = 0; i < AGENT_BUCKETS; i++)
-		for (struct workspace *w = a->buckets[i]; w; w = w->in_bucket)
-			if (!w->wished || w->record->lost_wish)
-				(void)json_array_append_new(list, json_string(w->record->id));
-	return list;
-}
-
 bool agent_look(struct agent *a, const char *id, char **ret_folder, enum state *ret_state)
 {
 	struct workspace *w = agent_find(a, id);

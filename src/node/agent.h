@@ -29,14 +29,12 @@ void agent_free(struct agent *a); /* after workers_free: nothing is under way; w
 
 /* A wish; takes its content. Older generations than the one known are ignored. */
 void agent_assign(struct agent *a, struct assignment *wish);
-/* After a full list: what was not assigned since agent_mark is removed when `authoritative`, else reported as unknown. */
+/* After a full list: what was not assigned since agent_mark is removed when `authoritative`, else it is logged and left alone. */
 void agent_mark(struct agent *a);
 void agent_sweep(struct agent *a, bool authoritative);
 void agent_forget(struct agent *a, const char *id);
 /* All reports as a list; a new reference. */
 json_t *agent_reports(struct agent *a);
-/* Ids of records that the service does not know or that cannot be read. */
-json_t *agent_unknown(struct agent *a);
 
 /* What a stream may ask: the folder of its record and its state; false: no such workspace. */
 bool agent_look(struct agent *a, const char *id, char **ret_folder, enum state *ret_state);

@@ -324,6 +324,24 @@ static int simple(struct runner *r, const struct runner_request *q, struct err *
 	}
 }
 
+/* A stream, which the connection becomes. */
+static int open_session(struct runner *r, const struct request *request, struct session **ret_session, struct err *e)
+{
+	const struct runner_request *q = &request->head;
+
+	if (q->kind == RUNNER_DISPLAY)
+		return display(r, ret_session, e);
+	if (q->kind == RUNNER_ATTACH || q->kind == RUNNER_CONSOLE) {
+		*ret_session = r->session;
+		return r->session ? 0 : err_set(e, ERR_CONFLICT, "the machine is not running yet");
+	}
+	r->visitors++;
+	int result = q->kind == RUNNER_EXEC ? exec(r, request, ret_session, e) : copy(r, q, request->texts[0], ret_session, e);
+	if (result < 0)
+		r->visitors--;
+	return result;
+}
+
 static void plain_answer(struct runner *r, int fd, int result, const struct err *e) { answer(r, fd, result, e, NULL, 0); }
 
 /* Takes `fd` when it is kept, and from `passed` what it uses. */
@@ -366,23 +384,11 @@ static bool handle(struct runner *r, int fd, const struct request *request, int 
 		return true;
 	case RUNNER_ATTACH:
 	case RUNNER_CONSOLE:
-		session = r->session;
-		if (!session)
-			result = err_set(&e, ERR_CONFLICT, "the machine is not running yet");
-		break;
 	case RUNNER_EXEC:
-		r->visitors++;
-		if ((result = exec(r, request, &session, &e)) < 0)
-			r->visitors--;
-		break;
 	case RUNNER_COPY_IN:
 	case RUNNER_COPY_OUT:
-		r->visitors++;
-		if ((result = copy(r, q, text, &session, &e)) < 0)
-			r->visitors--;
-		break;
 	case RUNNER_DISPLAY:
-		result = display(r, &session, &e);
+		result = open_session(r, request, &session, &e);
 		break;
 	case RUNNER_VOLUME:
 		result = find_volume(r, text, fds, &e);

@@ -25,7 +25,7 @@ void logfile_open(struct logfile *l, const char *path, uint64_t bytes_most, uint
 	*l = (struct logfile){ .path = path, .fd = -1, .bytes_most = bytes_most, .files_most = (unsigned)files_most };
 }
 
-void logfile_close(struct logfile *l)
+static void close_file(struct logfile *l)
 {
 	if (l->fd >= 0)
 		(void)close(l->fd);
@@ -36,7 +36,7 @@ static char *numbered(const struct logfile *l, unsigned n) { return n ? mem_prin
 
 static void rotate(struct logfile *l)
 {
-	logfile_close(l);
+	close_file(l);
 	for (unsigned n = l->files_most > 1 ? l->files_most - 1 : 1; n > 0; n--) {
 		own_str char *from = numbered(l, n - 1), *to = numbered(l, n);
 		(void)rename(from, to);

@@ -17,6 +17,5 @@ struct logfile {
 
 void logfile_open(struct logfile *l, const char *path, uint64_t bytes_most, uint64_t files_most); /* "" for none */
 void logfile_write(struct logfile *l, int stream, const void *bytes, size_t length);
-void logfile_close(struct logfile *l);
 
 #endif

@@ -169,7 +169,7 @@ void runner_session_options(struct runner *r, struct session_options *ret_how)
 	};
 }
 
-void runner_begin_session(struct runner *r)
+static void begin_session(struct runner *r)
 {
 	struct birth *b = &r->birth;
 	struct session_options how;
@@ -485,7 +485,7 @@ static int run(struct runner *r)
 	}
 	answer(PLAN_SOCKET, r, 0, NULL);
 	(void)close(PLAN_SOCKET);
-	runner_begin_session(r);
+	begin_session(r);
 	runner_set_state(r, r->status.state);
 	result = loop_run(r->loop, &e);
 	if (result < 0)

@@ -43,7 +43,6 @@ int runner_stop_workspace(struct runner *r, uint64_t timeout_ms, struct err *e) 
 int runner_release(struct runner *r, struct err *e) must_check;
 void runner_kill_workspace(struct runner *r);
 int runner_freeze(struct runner *r, bool frozen, struct err *e) must_check;
-void runner_begin_session(struct runner *r);
 /* All but the streams. */
 void runner_session_options(struct runner *r, struct session_options *ret_how);
 /* The workspace has ended and its volumes are free. */

@@ -31,7 +31,8 @@ struct suspend {
 	suspend_answer_fn *answer;
 };
 
-int suspend_put_manifest(int folder, struct err *e)
+/* MANIFEST.new into its place, for good. */
+static int put_manifest(int folder, struct err *e)
 {
 	if (renameat(folder, MEMORY_MANIFEST ".new", folder, MEMORY_MANIFEST) < 0)
 		return err_errno(e, errno, "put the memory state's manifest in its place");
@@ -86,7 +87,7 @@ static void commit(struct suspend *s)
 	struct runner *r = s->runner;
 	struct err e = { 0 };
 	int fault = fault_point("runner.commit");
-	int result = fault ? err_errno(&e, fault, "commit") : suspend_put_manifest(s->folder, &e);
+	int result = fault ? err_errno(&e, fault, "commit") : put_manifest(s->folder, &e);
 
 	s->answer(r, s->fd, result, &e);
 	if (result < 0) {

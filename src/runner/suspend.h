@@ -14,8 +14,7 @@
  * fails. `answer` as control.c gives it. */
 typedef void suspend_answer_fn(struct runner *r, int fd, int result, const struct err *e);
 void suspend_begin(struct runner *r, int fd, bool departs, int folder, int state, suspend_answer_fn *answer);
-/* MANIFEST.new or the manifest: into its place or out of it, for good. */
-int suspend_put_manifest(int folder, struct err *e) must_check;
+/* The manifest out of its place, for good. */
 int suspend_take_manifest(int folder, struct err *e) must_check;
 
 #endif

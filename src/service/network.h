@@ -72,7 +72,6 @@ void network_sync(struct service *s, struct workspace *w);     /* the attachment
 void network_free(struct service *s, struct net *n);
 void network_insert(struct service *s, struct net *n);
 void network_leave_rest(struct service *s, const struct net *n); /* what rests on it is forgotten */
-struct lease *network_lease_at(const struct service *s, const char *workspace, unsigned number); /* ethNUMBER */
 int network_leases_load(struct service *s, const char *workspace, struct err *e) must_check; /* NULL: all */
 
 /* --- network_policy.c: what a user may ask for --- */
@@ -96,9 +95,7 @@ void network_tell_gone(struct service *s, const char *workspace);
 void network_tell_network(struct service *s, const struct net *n, const char *gone);
 void network_on_traffic(struct host *h, json_t *message);
 void network_on_judged(struct host *h, json_t *message);
-void network_traffic_gone(struct workspace *w);
-/* Drops and counters of a workspace; new references, NULL: nothing reported. */
-json_t *network_traffic(const struct workspace *w);
+/* Counters of a workspace; a new reference, NULL: nothing reported. */
 json_t *network_interfaces(const struct workspace *w);
 void network_metrics(struct service *s, struct str *text);
 

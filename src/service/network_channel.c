@@ -120,7 +120,7 @@ void network_tell_network(struct service *s, const struct net *n, const char *go
 
 /* --- traffic --- */
 
-void network_traffic_gone(struct workspace *w)
+static void traffic_gone(struct workspace *w)
 {
 	json_decref(w->traffic);
 	w->traffic = NULL;
@@ -146,7 +146,7 @@ void network_on_traffic(struct host *h, json_t *message)
 		struct workspace *w = id ? workspace_by_id(h->service, id) : NULL;
 		if (!w || !str_eq(w->host, h->name))
 			continue;
-		network_traffic_gone(w);
+		traffic_gone(w);
 		w->traffic = json_incref(item);
 		if (!w->uncommitted && has_learners(w))
 			network_tell(h->service, w);
@@ -183,7 +183,7 @@ json_t *network_interfaces(const struct workspace *w)
 	return list;
 }
 
-json_t *network_traffic(const struct workspace *w)
+static json_t *traffic_of(const struct workspace *w)
 {
 	json_t *dropped = json_object_get(w->traffic, "dropped");
 	return json_pack("{s:o, s:o}", "interfaces", network_interfaces(w), "dropped",
@@ -230,7 +230,7 @@ int handle_workspace_traffic(struct request *r, struct err *e)
 	int result = workspace_find(r, r->params[0], &w, e);
 
 	if (result == 0)
-		request_reply_json(r, 200, network_traffic(w));
+		request_reply_json(r, 200, traffic_of(w));
 	return result;
 }
 

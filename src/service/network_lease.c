@@ -17,7 +17,8 @@
 #include "db/network.h"
 #include "service/network.h"
 
-struct lease *network_lease_at(const struct service *s, const char *workspace, unsigned number)
+/* The one of ethNUMBER. */
+static struct lease *lease_at(const struct service *s, const char *workspace, unsigned number)
 {
 	char place[sizeof((struct lease *)0)->place];
 
@@ -153,7 +154,7 @@ void network_reload(struct service *s, const char *workspace)
 	struct err e;
 
 	for (unsigned i = 0; i < NETWORK_INTERFACES; i++) {
-		struct lease *l = network_lease_at(s, workspace, i);
+		struct lease *l = lease_at(s, workspace, i);
 		if (!l)
 			continue;
 		if (l->before[0])
@@ -190,7 +191,7 @@ void network_sync(struct service *s, struct workspace *w)
 	free(items);
 	items = mem_alloc_array(NETWORK_INTERFACES, sizeof *items);
 	for (unsigned i = 0; i < NETWORK_INTERFACES; i++) {
-		const struct lease *l = network_lease_at(s, w->id, i);
+		const struct lease *l = lease_at(s, w->id, i);
 		const struct spec_interface *wanted = l ? interface_of(w->wish.spec, l->at.network) : NULL;
 		if (!l)
 			continue;
@@ -353,7 +354,7 @@ static int check_interface(const struct service *s, const struct identity *who, 
 static struct lease *lease_on(const struct service *s, const struct workspace *w, const char *network)
 {
 	for (unsigned i = 0; i < NETWORK_INTERFACES; i++) {
-		struct lease *l = network_lease_at(s, w->id, i);
+		struct lease *l = lease_at(s, w->id, i);
 		if (l && str_eq(l->at.network, network))
 			return l;
 	}
@@ -443,7 +444,7 @@ static void take(struct service *s, const struct workspace *w, const struct spec
 	struct lease *rested = own_rest(s, w, n, wanted), *l = mem_alloc(sizeof *l);
 	unsigned device = 0;
 
-	while (network_lease_at(s, w->id, device))
+	while (lease_at(s, w->id, device))
 		device++;
 	l->net = n;
 	(void)snprintf(l->workspace, sizeof l->workspace, "%s", w->id);
@@ -482,7 +483,7 @@ int network_attach(struct service *s, const struct identity *who, struct workspa
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < NETWORK_INTERFACES; i++) {
-		struct lease *l = network_lease_at(s, w->id, i);
+		struct lease *l = lease_at(s, w->id, i);
 		const struct spec_interface *on = l ? interface_of(w->wish.spec, l->at.network) : NULL;
 		if (l && !(on && fits(on, l)))
 			release(s, w, l, b, now);
@@ -497,7 +498,7 @@ int network_attach(struct service *s, const struct identity *who, struct workspa
 void network_release(struct service *s, struct workspace *w, struct db_batch *b)
 {
 	for (unsigned i = 0; i < NETWORK_INTERFACES; i++) {
-		struct lease *l = network_lease_at(s, w->id, i);
+		struct lease *l = lease_at(s, w->id, i);
 		if (l)
 			release(s, w, l, b, service_now_ms());
 	}

@@ -102,7 +102,7 @@ json_t *operation_to_json(const struct operation *o)
 	return json;
 }
 
-bool operation_visible(const struct operation *o, const struct identity *who)
+static bool visible(const struct operation *o, const struct identity *who)
 {
 	return who->admin || who->viewer || o->owner_uid == who->uid;
 }
@@ -323,7 +323,7 @@ static int find(struct request *r, struct operation **ret_operation, struct err 
 {
 	struct operation *o = operation_by_id(r->service, r->params[0]);
 
-	if (!o || !operation_visible(o, &r->who)) {
+	if (!o || !visible(o, &r->who)) {
 		(void)err_set(e, ERR_NOT_FOUND, "no operation '%.64s'", r->params[0]);
 		return err_hint(e, "operations are kept for a day after their end");
 	}
@@ -341,7 +341,7 @@ int handle_operations_list(struct request *r, struct err *e)
 
 	for (size_t i = 0; result == 0 && i < r->service->operations.count; i++) {
 		struct operation *o = r->service->operations.items[i];
-		if (o->seq <= page.after || !operation_visible(o, &r->who))
+		if (o->seq <= page.after || !visible(o, &r->who))
 			continue;
 		more = json_array_size(items) == page.limit;
 		if (more)

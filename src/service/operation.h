@@ -44,6 +44,5 @@ void operation_end(struct service *s, struct db_batch *b, struct operation *o, c
 void operation_forget(struct service *s, struct operation *o); /* its batch was not committed */
 struct operation *operation_by_id(struct service *s, const char *id);
 json_t *operation_to_json(const struct operation *o);
-bool operation_visible(const struct operation *o, const struct identity *who);
 
 #endif

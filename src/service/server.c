@@ -699,14 +699,3 @@ int server_start(struct service *s, const char *socket_path, struct server **ret
 	*ret_server = v;
 	return 0;
 }
-
-/* Connections are not drained: the process ends, clients try again. */
-void server_stop(struct server *s)
-{
-	loop_remove(s->accepting);
-	loop_remove(s->pause);
-	loop_remove(s->readable);
-	loop_remove(s->timer);
-	(void)close(s->listen_fd);
-	free(s);
-}

@@ -2,7 +2,8 @@
 #ifndef SERVICE_SERVER_H
 #define SERVICE_SERVER_H
 
-/* HTTP on a unix socket: libmicrohttpd without threads, its epoll descriptor within our loop. */
+/* HTTP on a unix socket: libmicrohttpd without threads, its epoll descriptor within our loop. It ends with the process:
+ * connections are not drained, clients try again. */
 
 #include "service/request.h"
 
@@ -10,7 +11,6 @@
 
 struct server;
 int server_start(struct service *s, const char *socket_path, struct server **ret_server, struct err *e) must_check;
-void server_stop(struct server *s);
 size_t server_connections(const struct server *s);
 
 #endif

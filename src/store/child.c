@@ -26,7 +26,8 @@
 #include "base/proc.h"
 #include "base/sandbox.h"
 
-int child_enter(enum child_rights rights, struct err *e)
+/* What the child does first: gives up all rights but these. */
+static int enter(enum child_rights rights, struct err *e)
 {
 	/* what getaddrinfo reads, and nothing else */
 	static const char *const resolver[] = {
@@ -83,7 +84,7 @@ static void run(enum child_rights rights, child_fn *fn, void *data, const int *f
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	close_others(kept, count + 1);
 	(void)signal(SIGPIPE, SIG_IGN);
-	int r = child_enter(rights, &e);
+	int r = enter(rights, &e);
 	if (r == 0)
 		r = fn(data, &e);
 	if (r < 0 && write(report_fd, &e, sizeof e) < 0)

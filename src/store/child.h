@@ -25,8 +25,6 @@ struct child {
 
 /* fn runs in the child; its result and *e are brought back by child_finish. `fds` stay open there under their numbers. */
 typedef int child_fn(void *data, struct err *e);
-/* What the child does first: gives up all rights but these. */
-int child_enter(enum child_rights rights, struct err *e) must_check;
 
 int child_start(const char *what, enum child_rights rights, child_fn *fn, void *data, const int *fds, size_t fd_count,
 		struct child *ret_child, struct err *e) must_check;

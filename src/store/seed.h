@@ -11,7 +11,6 @@
 
 #include "base/str.h"
 
-#define SEED_FILES_MOST 16
 #define SEED_NAME_MOST 24
 
 struct seed_file {
@@ -20,7 +19,7 @@ struct seed_file {
 	size_t length;
 };
 
-/* `label` as the files' names. At most SEED_FILES_MOST files, each of at most 16 MiB. */
+/* `label` as the files' names. A few files, each of at most 16 MiB. */
 void seed_write(const char *label, const struct seed_file *files, size_t count, struct str *out);
 
 #endif

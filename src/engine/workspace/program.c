@@ -198,13 +198,6 @@ int program_terminal(int master, int *ret_peer, struct err *e)
 	return *ret_peer < 0 ? err_errno(e, errno, "open a terminal") : 0;
 }
 
-void program_close_all_but(int keep)
-{
-	if (keep > 0)
-		(void)syscall(SYS_close_range, 0, (unsigned)keep - 1, 0);
-	(void)syscall(SYS_close_range, (unsigned)(keep + 1), ~0u, 0);
-}
-
 const char **program_environment(const struct plan *p, const char *const *more, bool terminal)
 {
 	size_t count = 0, most = 2;
@@ -254,7 +247,7 @@ int program_be_first(pid_t child, struct err *e)
 	(void)snprintf(number, sizeof number, "%d", (int)child);
 	(void)sigfillset(&all);
 	(void)sigprocmask(SIG_SETMASK, &all, NULL);
-	program_close_all_but(-1);
+	(void)syscall(SYS_close_range, 0, ~0u, 0);
 	(void)execve(PLAN_FIRST, argv, environment);
 	return err_errno(e, errno, "execute %s", PLAN_FIRST);
 }

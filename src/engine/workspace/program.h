@@ -38,6 +38,5 @@ int program_init_signal(pid_t init);
 int program_be_first(pid_t child, struct err *e) must_check;
 /* The other end of a terminal whose master is /dev/pts/ptmx of the workspace, where anything may lie. */
 int program_terminal(int master, int *ret_peer, struct err *e) must_check;
-void program_close_all_but(int keep); /* -1: all */
 
 #endif
