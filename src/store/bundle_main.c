@@ -361,7 +361,7 @@ static void advance(void *data, const char *step, uint64_t done_bytes)
 
 static int open_disk(int fd, uint32_t id, struct disk **ret_base, struct disk_export_disk *d, struct err *e)
 {
-	struct disk_window below, own;
+	struct disk_window below = { .fd = -1 }, own = { .fd = -1 };
 	int r = disk_window_of(fd, &below, e);
 
 	d->scratch = fd + 2;
