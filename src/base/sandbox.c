@@ -60,7 +60,8 @@ static rlim_t memory_most(unsigned rights)
 {
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 
-	return SANDBOX_MEMORY_BYTES_MOST + (rights & SANDBOX_THREADS ? (rlim_t)(processors < 1 ? 1 : processors) * SANDBOX_THREAD_BYTES_MOST : 0);
+	return SANDBOX_MEMORY_BYTES_MOST +
+	       (rights & SANDBOX_THREADS ? (rlim_t)(processors < 1 ? 1 : processors) * SANDBOX_THREAD_BYTES_MOST : 0);
 }
 
 /* Who was started below a lower limit stays there: it cannot be raised. */

@@ -21,8 +21,8 @@ enum sandbox_rights {
 	SANDBOX_ACCEPT = 1 << 2,  /* connections to sockets that it holds */
 };
 
-/* Of address space, but with network: what was inherited, if that is less. With threads some more for each processor: a stack, malloc's arena
- * (128 MiB while it is made), buffers. */
+/* Of address space, but with network: what was inherited, if that is less. With threads some more for each processor: a stack,
+ * malloc's arena (128 MiB while it is made), buffers. */
 #define SANDBOX_MEMORY_BYTES_MOST (UINT64_C(4) << 30)
 #define SANDBOX_THREAD_BYTES_MOST (UINT64_C(256) << 20)
 

@@ -7,7 +7,8 @@
 static int check_moves(struct cli *cli, const struct args *a, const json_t *body, struct err *e)
 {
 	struct client *client;
-	int r = args_flag(a, "live") ? cli_client(cli, &client, e) : err_set(e, ERR_INVALID, "--check is about a move with its memory");
+	int r = args_flag(a, "live") ? cli_client(cli, &client, e) :
+				       err_set(e, ERR_INVALID, "--check is about a move with its memory");
 
 	if (r < 0 && !args_flag(a, "live"))
 		return err_hint(e, "carrel move --live --check --engine ENGINE NAME");
@@ -44,7 +45,8 @@ static const struct option options[] = {
 	{ "engine", 0, OPTION_TEXT, "ENGINE", "where to: workspace (namespaces), emulator or kvm (a machine of its own)",
 	  engines },
 	{ "live", 0, OPTION_FLAG, NULL, "with its memory, instead of a stop and a start" },
-	{ "check", 0, OPTION_FLAG, NULL, "with --live: only say what it would come to, which way it takes and what is in the way" },
+	{ "check", 0, OPTION_FLAG, NULL,
+	  "with --live: only say what it would come to, which way it takes and what is in the way" },
 	{ "timeout", 't', OPTION_TEXT, "TIME", "time for a clean shutdown before it is forced; 0s: at once" },
 	{ 0 },
 };

@@ -33,7 +33,8 @@ struct enforce_limits {
 	uint64_t memory_bytes; /* 0: no limit */
 	uint64_t processes;    /* 0: no limit */
 	bool kvm;              /* it is a machine, whose QEMU opens /dev/kvm */
-	unsigned processors;   /* it is a machine with so many: cpu_milli is theirs alone, QEMU's other threads get a part on top; 0: none */
+	/* it is a machine with so many: cpu_milli is theirs alone, QEMU's other threads get a part on top; 0: none */
+	unsigned processors;
 };
 
 struct enforce_write {

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Handing a plan over: a runner, fresh from the nursery, gets one message with the plan in a sealed memory file, and a second one with
- * the mounted volumes, which are made here while it begins. It is nobody's child (it must outlive the agent) and answers on the same
- * socket when the workspace runs or could not be started. If we die before the answer, the runner goes on; the next agent finds it.
+ * Handing a plan over: a runner, fresh from the nursery, gets one message with the plan in a sealed memory file, and a second
+ * one with the mounted volumes, which are made here while it begins. It is nobody's child (it must outlive the agent) and
+ * answers on the same socket when the workspace runs or could not be started. If we die before the answer, the runner goes on;
+ * the next agent finds it.
  *
  * Making a runner and mounting a root volume take longer than all the rest, so both may be there already (docs/decisions/0040).
- * A runner that was made ahead is the same process a moment earlier, reading from its socket. When it is gone - its socket refuses
- * the plan - another one is made.
+ * A runner that was made ahead is the same process a moment earlier, reading from its socket. When it is gone - its socket
+ * refuses the plan - another one is made.
  */
 #include "engine/launch.h"
 

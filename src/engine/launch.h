@@ -3,8 +3,8 @@
 #define ENGINE_LAUNCH_H
 
 /*
- * Starting a workspace, for the host's agent: a request made of plain data and open files, a plan that can be shown, and a runner
- * that makes it true. Nothing of a request is kept after a call; descriptors in it stay the caller's.
+ * Starting a workspace, for the host's agent: a request made of plain data and open files, a plan that can be shown, and a
+ * runner that makes it true. Nothing of a request is kept after a call; descriptors in it stay the caller's.
  */
 
 #include <jansson.h>
@@ -24,7 +24,8 @@
 
 struct launch_volume {
 	const char *name;
-	int fd;            /* open read-write, with flock(LOCK_EX) held: this open file is given to the loop device; -1 when only planned */
+	/* open read-write, with flock(LOCK_EX) held: this open file is given to the loop device; -1 when only planned */
+	int fd;
 	const char *mount; /* absolute path in the workspace */
 	bool read_only;
 };
@@ -84,9 +85,12 @@ struct launch_memory {
 	const char *path;   /* exists, has its size, belongs to QEMU's user unless it is private */
 	int folder_fd;      /* the memory state's (model/memory.h) */
 	int state_fd;       /* goes on from this device state; -1: boots */
-	int whole_fd;       /* a pipe, with state_fd: a byte comes when the file is whole, its end when it will not be; 0: it is whole */
-	const char *private_shim; /* the file stays as it is: what the machine writes is its own and gone at its end; NULL: it is written */
-	uint64_t clone;     /* the state is another workspace's: it gets its own name, machine id and interfaces. Its number; 0: its own */
+	/* a pipe, with state_fd: a byte comes when the file is whole, its end when it will not be; 0: it is whole */
+	int whole_fd;
+	/* the file stays as it is: what the machine writes is its own and gone at its end; NULL: it is written */
+	const char *private_shim;
+	/* the state is another workspace's: it gets its own name, machine id and interfaces. Its number; 0: its own */
+	uint64_t clone;
 	bool template;      /* the state is a template's: it knows nothing of this workspace yet */
 };
 
@@ -108,7 +112,8 @@ struct launch {
 	size_t interface_count;
 	const char *run_dir;            /* RUN/node/workspaces/ID, exists: run.sock and status are made there */
 	const char *log_path;           /* log file (docs/formats/log.md); its folder exists */
-	const int *disk_fds;            /* of an image that is a disk, in the order of engine/qemu/disk_machine.h; then no other disk is used */
+	/* of an image that is a disk, in the order of engine/qemu/disk_machine.h; then no other disk is used */
+	const int *disk_fds;
 	size_t disk_fd_count;
 	uint64_t run;                   /* number of this run, for the status file */
 	struct launch_cgroups cgroups;
@@ -116,13 +121,15 @@ struct launch {
 	const struct launch_memory *memory; /* of a machine; NULL: not in a file, and so never suspended */
 	const struct launch_travel *travel; /* of a machine; NULL: its workspace does not travel */
 	int memory_fd;     /* of namespaces: folder of the memory state that it goes on from; 0: it begins */
-	bool makes_template; /* a machine that waits for its configuration: of the spec only resources and mode count (engine/qemu/template.h) */
+	/* a machine that waits for its configuration: of the spec only resources and mode count (engine/qemu/template.h) */
+	bool makes_template;
 	bool held;         /* the output of the program waits for the first attach */
 	bool paused;       /* frozen before the first instruction of the program */
 	bool machine;      /* for carrel-init in a virtual machine (docs/formats/guest.md), not for carrel-run */
 	bool inner;        /* for namespaces inside a machine: carrel-inner's place, not the host's */
 	bool maintenance;  /* namespaces and mounts without the program: for copies into a stopped workspace */
-	const struct machine_board *foreign; /* its programs are of this processor and get QEMU's user mode; NULL: they run without */
+	/* its programs are of this processor and get QEMU's user mode; NULL: they run without */
+	const struct machine_board *foreign;
 	bool throw_away;   /* the root volume is deleted afterwards: its last writes need not reach the disk */
 };
 
@@ -133,9 +140,9 @@ struct launch_result {
 	pid_t pid; /* first process of the workspace, as the host numbers it; 0 when paused before its start */
 };
 
-/* Starts. Returns when the program (or init) was executed, or, paused, when it stands before that; or with the error of the step
- * that failed, and then nothing is left: no process, mount, loop device or socket. A command that is not there is ERR_NOT_FOUND
- * with errno ENOENT, one that cannot be executed ERR_DENIED (exit codes 127 and 126). */
+/* Starts. Returns when the program (or init) was executed, or, paused, when it stands before that; or with the error of the
+ * step that failed, and then nothing is left: no process, mount, loop device or socket. A command that is not there is
+ * ERR_NOT_FOUND with errno ENOENT, one that cannot be executed ERR_DENIED (exit codes 127 and 126). */
 int engine_launch(const struct launch *l, struct launch_result *ret_result, struct err *e) must_check;
 
 #endif

@@ -58,7 +58,8 @@ static int receive(int fd, struct runner_answer *a, int *ret_fds, struct err *e)
 	if (n == 0)
 		return err_set(e, ERR_UNAVAILABLE, "the runner hung up");
 	if ((size_t)n < sizeof *a || a->version != RUNNER_VERSION)
-		return err_set(e, ERR_UNSUPPORTED, "the runner speaks protocol version %u, this agent %d", a->version, RUNNER_VERSION);
+		return err_set(e, ERR_UNSUPPORTED, "the runner speaks protocol version %u, this agent %d", a->version,
+			       RUNNER_VERSION);
 	if (a->result < 0 && e)
 		*e = a->error;
 	return a->result < 0 ? a->result : 0;
@@ -75,7 +76,8 @@ static int ask(const char *run_dir, struct runner_request q, const struct str *t
 	q.size = sizeof q;
 	q.texts_length = texts ? (uint32_t)texts->length : 0;
 	if (q.texts_length > RUNNER_TEXTS_LONGEST)
-		return err_set(e, ERR_TOO_LARGE, "command and environment have %u bytes, the most is %d", q.texts_length, RUNNER_TEXTS_LONGEST);
+		return err_set(e, ERR_TOO_LARGE, "command and environment have %u bytes, the most is %d", q.texts_length,
+			       RUNNER_TEXTS_LONGEST);
 	struct iovec data[2] = { { &q, sizeof q }, { texts ? texts->bytes : NULL, q.texts_length } };
 	struct msghdr h = { .msg_iov = data, .msg_iovlen = texts ? 2 : 1 };
 	if (sendmsg(fd, &h, MSG_NOSIGNAL) < 0)
@@ -203,16 +205,23 @@ int runner_watch_read(int fd, struct runner_status *ret_status, struct err *e)
 	return 1;
 }
 
-int runner_stop(const char *run_dir, uint64_t timeout_ms, struct err *e) { return command(run_dir, RUNNER_STOP, timeout_ms, e); }
+int runner_stop(const char *run_dir, uint64_t timeout_ms, struct err *e)
+{
+	return command(run_dir, RUNNER_STOP, timeout_ms, e);
+}
 int runner_kill(const char *run_dir, struct err *e) { return command(run_dir, RUNNER_KILL, 0, e); }
-int runner_signal(const char *run_dir, int signal, struct err *e) { return command(run_dir, RUNNER_SIGNAL, (uint64_t)signal, e); }
+int runner_signal(const char *run_dir, int signal, struct err *e)
+{
+	return command(run_dir, RUNNER_SIGNAL, (uint64_t)signal, e);
+}
 int runner_pause(const char *run_dir, struct err *e) { return command(run_dir, RUNNER_PAUSE, 0, e); }
 int runner_resume(const char *run_dir, struct err *e) { return command(run_dir, RUNNER_RESUME, 0, e); }
 
 int runner_attach(const char *run_dir, unsigned rows, unsigned columns, bool input, int *ret_fd, struct err *e)
 {
 	struct runner_answer a = { 0 };
-	struct runner_request q = { .kind = RUNNER_ATTACH, .flags = input ? RUNNER_INPUT : 0, .rows = rows, .columns = columns };
+	struct runner_request q = { .kind = RUNNER_ATTACH, .flags = input ? RUNNER_INPUT : 0, .rows = rows,
+				    .columns = columns };
 
 	return ask(run_dir, q, NULL, ret_fd, &a, NULL, e);
 }
@@ -220,7 +229,8 @@ int runner_attach(const char *run_dir, unsigned rows, unsigned columns, bool inp
 int runner_console(const char *run_dir, unsigned rows, unsigned columns, bool input, int *ret_fd, struct err *e)
 {
 	struct runner_answer a = { 0 };
-	struct runner_request q = { .kind = RUNNER_CONSOLE, .flags = input ? RUNNER_INPUT : 0, .rows = rows, .columns = columns };
+	struct runner_request q = { .kind = RUNNER_CONSOLE, .flags = input ? RUNNER_INPUT : 0, .rows = rows,
+				    .columns = columns };
 
 	return ask(run_dir, q, NULL, ret_fd, &a, NULL, e);
 }

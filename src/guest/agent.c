@@ -5,12 +5,12 @@
  *	waiting -> preparing -> running -> stopping -> ended
  *	                 \-> failed
  *
- * A hello may come at any time: the host restarted, or the machine was resumed or cloned. It ends the streams of the session before
- * and changes nothing else. `ended` and `failed` are told when nothing is left to be done: volumes are unmounted, and the host may
- * take the machine away at once.
+ * A hello may come at any time: the host restarted, or the machine was resumed or cloned. It ends the streams of the session
+ * before and changes nothing else. `ended` and `failed` are told when nothing is left to be done: volumes are unmounted, and
+ * the host may take the machine away at once.
  *
- * The process that serves the channel is no child of the image's init, keeps the initramfs as its root, and has a name that starts with
- * '@', which systemd takes for the sign of a process that it shall not kill (systemd.io/ROOT_STORAGE_DAEMONS).
+ * The process that serves the channel is no child of the image's init, keeps the initramfs as its root, and has a name that
+ * starts with '@', which systemd takes for the sign of a process that it shall not kill (systemd.io/ROOT_STORAGE_DAEMONS).
  */
 #include "guest/agent.h"
 
@@ -165,7 +165,8 @@ static void look_at_kernel(struct agent *a)
 
 	if (!*a->kernel.release)
 		(void)!uname(&a->kernel);
-	if (a->phase == GUEST_WAITING || a->boot_id) /* the kernel makes it when it is first read: not before it has random numbers of its own */
+	/* the kernel makes it when it is first read: not before it has random numbers of its own */
+	if (a->phase == GUEST_WAITING || a->boot_id)
 		return;
 	if (fs_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &boot_id, NULL) >= 0)
 		a->boot_id = mem_strndup(str_text(&boot_id), strcspn(str_text(&boot_id), "\n"));
@@ -252,8 +253,9 @@ static int start_inner(struct agent *a, struct err *e)
 static int start_program(struct agent *a, struct err *e)
 {
 	struct child c;
-	struct child_how how = { .plan = &a->plan, .root = a->world.root, .kind = GUEST_PROGRAM, .argv = a->plan.argv, .user = "",
-				 .directory = "", .terminal = a->plan.flags & PLAN_TERMINAL, .input = a->plan.flags & PLAN_INPUT };
+	struct child_how how = { .plan = &a->plan, .root = a->world.root, .kind = GUEST_PROGRAM, .argv = a->plan.argv,
+				 .user = "", .directory = "", .terminal = a->plan.flags & PLAN_TERMINAL,
+				 .input = a->plan.flags & PLAN_INPUT };
 
 	if (a->plan.flags & PLAN_MAINTENANCE) {
 		executed(a);
@@ -310,7 +312,8 @@ static void become_init(struct agent *a, int sync, pid_t agent) __attribute__((n
 static void become_init(struct agent *a, int sync, pid_t agent)
 {
 	struct err e = { 0 };
-	struct program what = { .argv = a->plan.argv, .environment = a->plan.environment, .user = "", .directory = "", .standard = { 0, 1, 2 } };
+	struct program what = { .argv = a->plan.argv, .environment = a->plan.environment, .user = "", .directory = "",
+				.standard = { 0, 1, 2 } };
 	int kind, r = message_receive(sync, &kind, NULL, &e); /* the agent is ready */
 
 	if (r == 0)
@@ -354,7 +357,8 @@ static int part_from_first_process(struct agent *a, struct err *e)
 		(void)close(pair[0]);
 		if (is_init(a))
 			become_init(a, pair[1], pid);
-		(void)syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0); /* nothing here keeps a volume from being unmounted */
+		/* nothing here keeps a volume from being unmounted */
+		(void)syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
 		reap_for_ever(pid);
 	}
 	(void)close(pair[1]);
@@ -479,9 +483,11 @@ static int identify(struct agent *a, const struct guest_frame *f, enum guest_tol
 	if (a->thaw) /* suspended while it was paused, and frozen for that: what is written below would wait for ever */
 		r = freeze(a, false, e);
 	if (r >= 0)
-		r = a->world.root < 0 ? err_set(e, ERR_CONFLICT, "the machine has no workspace yet") : world_identify(&a->world, &i, e);
+		r = a->world.root < 0 ? err_set(e, ERR_CONFLICT, "the machine has no workspace yet") :
+					world_identify(&a->world, &i, e);
 	if (r >= 0)
-		r = i.clone ? links_become(i.interfaces.items, i.interfaces.count, e) : connect_links(a, &i.interfaces, true, e);
+		r = i.clone ? links_become(i.interfaces.items, i.interfaces.count, e) :
+			      connect_links(a, &i.interfaces, true, e);
 	if (r >= 0 && i.clone && !a->how->inner)
 		r = world_tell_clone(&a->world, i.clone, ret_told, e);
 	guest_done(&guest_identity_shape, &i);
@@ -512,7 +518,8 @@ static int shutdown_workspace(struct agent *a, const struct guest_frame *f, stru
 	if (number)
 		return kill(1, number) < 0 ? err_errno(e, errno, "tell the init") : 0;
 	static const char *const halt[] = { "/sbin/init", "0", NULL };
-	struct child_how how = { .plan = &a->plan, .root = a->world.root, .kind = GUEST_EXEC, .argv = halt, .user = "0", .directory = "/" };
+	struct child_how how = { .plan = &a->plan, .root = a->world.root, .kind = GUEST_EXEC, .argv = halt, .user = "0",
+				 .directory = "/" };
 	struct child c;
 	if ((r = child_start(&how, &c, e)) >= 0)
 		child_close(&c); /* its status is of no interest; the init reaps it with us */
@@ -589,10 +596,12 @@ static int request(struct agent *a, const struct guest_frame *f, enum guest_told
 static int open_child(struct agent *a, uint32_t number, const struct guest_open *o, struct err *e)
 {
 	struct child c;
-	struct child_how how = { .plan = &a->plan, .root = a->world.root, .kind = (enum guest_stream)o->kind, .argv = (const char *const *)o->command.items,
-				 .environment = (const char *const *)o->environment.items, .user = o->user, .directory = o->directory,
-				 .path = o->path, .terminal = o->terminal != 0, .input = o->input != 0 || o->kind == GUEST_COPY_IN,
-				 .rows = (unsigned)o->rows, .columns = (unsigned)o->columns };
+	struct child_how how = { .plan = &a->plan, .root = a->world.root, .kind = (enum guest_stream)o->kind,
+				 .argv = (const char *const *)o->command.items,
+				 .environment = (const char *const *)o->environment.items, .user = o->user,
+				 .directory = o->directory, .path = o->path, .terminal = o->terminal != 0,
+				 .input = o->input != 0 || o->kind == GUEST_COPY_IN, .rows = (unsigned)o->rows,
+				 .columns = (unsigned)o->columns };
 
 	if (o->kind != GUEST_EXEC && o->kind != GUEST_COPY_IN && o->kind != GUEST_COPY_OUT)
 		return err_set(e, ERR_UNSUPPORTED, "no stream of kind %u", (unsigned)o->kind);
@@ -627,7 +636,8 @@ static void open_stream(struct agent *a, const struct guest_frame *f)
 		end_list(&o.command);
 		end_list(&o.environment);
 		if (streams_count(a->streams) >= GUEST_STREAMS_MOST)
-			r = err_set(&e, ERR_NO_CAPACITY, "%d programs and copies run in the machine already, as many as it takes at once",
+			r = err_set(&e, ERR_NO_CAPACITY,
+				    "%d programs and copies run in the machine already, as many as it takes at once",
 				    GUEST_STREAMS_MOST);
 		else if (o.kind == GUEST_PROGRAM)
 			r = stream_attach(a->streams, f->number, (unsigned)o.rows, (unsigned)o.columns, &e);
@@ -697,8 +707,8 @@ static void frame(void *data, const struct guest_frame *f)
 
 /* --- life --- */
 
-/* An init that ends everything sends them to the agent too, which goes on until SIGKILL or the power goes. Blocked, not ignored: one
- * that is meant for a child waits until the child is itself (program.c unblocks). */
+/* An init that ends everything sends them to the agent too, which goes on until SIGKILL or the power goes. Blocked, not
+ * ignored: one that is meant for a child waits until the child is itself (program.c unblocks). */
 static void block_signals(void)
 {
 	static const int blocked[] = { SIGPIPE, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU };

@@ -4,10 +4,10 @@
  * small, and needs few kinds of message. Answers are matched by their order, as the socket has one question under way, and
  * wait 10 s at most.
  *
- * An interface is found by its hardware address, for names are the kernel's in any order: those that have another's name are put aside first. Of an
- * interface that goes down only the IPv4 addresses are asked for, since IPv6 and routes go with it; "exists already" is an answer like success. So all
- * of it can be done again, which is what happens to a machine that was resumed. A clone's interface is found by its name, since its hardware address
- * is what shall change, and stays up.
+ * An interface is found by its hardware address, for names are the kernel's in any order: those that have another's name are
+ * put aside first. Of an interface that goes down only the IPv4 addresses are asked for, since IPv6 and routes go with it;
+ * "exists already" is an answer like success. So all of it can be done again, which is what happens to a machine that was
+ * resumed. A clone's interface is found by its name, since its hardware address is what shall change, and stays up.
  */
 #include "guest/link.h"
 
@@ -86,7 +86,8 @@ struct message {
 
 static void *begin(struct message *m, uint16_t type, uint16_t flags, size_t size)
 {
-	*m = (struct message){ .header = { .nlmsg_type = type, .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | flags), .nlmsg_seq = 1 } };
+	*m = (struct message){ .header = { .nlmsg_type = type, .nlmsg_flags = (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | flags),
+					   .nlmsg_seq = 1 } };
 	m->header.nlmsg_len = (uint32_t)NLMSG_LENGTH(size);
 	return m->body;
 }
@@ -176,8 +177,9 @@ static int add_route(int fd, int index, const char *text, struct err *e)
 	if (r < 0)
 		return r;
 	struct rtmsg *route = begin(&m, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof *route);
-	*route = (struct rtmsg){ .rtm_family = to.family, .rtm_dst_len = to.length, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
-				 .rtm_scope = gateway.family ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK, .rtm_type = RTN_UNICAST };
+	*route = (struct rtmsg){ .rtm_family = to.family, .rtm_dst_len = to.length, .rtm_table = RT_TABLE_MAIN,
+				 .rtm_protocol = RTPROT_STATIC, .rtm_scope = gateway.family ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK,
+				 .rtm_type = RTN_UNICAST };
 	size_t length = to.family == AF_INET6 ? 16 : 4;
 	if (to.length)
 		attribute(&m, RTA_DST, to.address, length);
@@ -205,7 +207,9 @@ static bool read_held(const struct nlmsghdr *h, int index, struct held *ret_held
 
 	for (struct rtattr *t = IFA_RTA(a); a->ifa_index == (unsigned)index && RTA_OK(t, left); t = RTA_NEXT(t, left))
 		if (t->rta_type == wanted && RTA_PAYLOAD(t) <= sizeof ret_held->bytes) {
-			*ret_held = (struct held){ a->ifa_family, a->ifa_prefixlen, a->ifa_scope, a->ifa_flags & IFA_F_PERMANENT, { 0 } };
+			*ret_held = (struct held){
+				a->ifa_family, a->ifa_prefixlen, a->ifa_scope, a->ifa_flags & IFA_F_PERMANENT, { 0 }
+			};
 			memcpy(ret_held->bytes, RTA_DATA(t), RTA_PAYLOAD(t));
 			return true;
 		}
@@ -278,7 +282,8 @@ int link_move(const char *name, int network_namespace, struct err *e)
 	return fd < 0 ? fd : ask(fd, &m, e, "hand over interface", name);
 }
 
-/* The kernel says how a name came to be (Documentation/ABI/testing/sysfs-class-net); udev leaves those alone that were given. */
+/* The kernel says how a name came to be (Documentation/ABI/testing/sysfs-class-net); udev leaves those alone that were
+ * given. */
 static bool was_given(const char *name)
 {
 	own_str char *path = mem_printf("/sys/class/net/%s/name_assign_type", name);
@@ -320,7 +325,8 @@ static int configure(int fd, const struct guest_interface *i, bool afresh, struc
 		return r;
 	int index = (int)if_nametoindex(now);
 	const char *name = *i->name && !str_eq(i->name, now) ? i->name : NULL;
-	if ((name || afresh) && (r = set_link(fd, index, NULL, 0, false, e, now)) < 0) /* down: addresses of IPv6 and routes go */
+	/* down: addresses of IPv6 and routes go */
+	if ((name || afresh) && (r = set_link(fd, index, NULL, 0, false, e, now)) < 0)
 		return r;
 	if (afresh && (r = remove_addresses(fd, index, e)) < 0)
 		return r;
@@ -344,7 +350,11 @@ static int set_mac(int fd, int index, const uint8_t mac[6], const char *name, st
 /* What the kernel makes of a hardware address when an interface goes up (RFC 4291, appendix A). */
 static void make_link_local(const uint8_t mac[6], struct held *ret_held)
 {
-	*ret_held = (struct held){ AF_INET6, 64, RT_SCOPE_LINK, true, { 0xfe, 0x80, [8] = mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5] } };
+	*ret_held = (struct held){ AF_INET6,
+				   64,
+				   RT_SCOPE_LINK,
+				   true,
+				   { 0xfe, 0x80, [8] = mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5] } };
 }
 
 static bool is_new(const struct held *h, const struct held *link_local, const struct guest_interface *i)
@@ -354,13 +364,15 @@ static bool is_new(const struct held *h, const struct held *link_local, const st
 	if (memcmp(h->bytes, link_local->bytes, sizeof h->bytes) == 0)
 		return true;
 	for (size_t n = 0; n < i->addresses.count; n++)
-		if (link_parse_prefix(i->addresses.items[n], &p, NULL) >= 0 && p.family == AF_INET6 && memcmp(h->bytes, p.address, sizeof p.address) == 0)
+		if (link_parse_prefix(i->addresses.items[n], &p, NULL) >= 0 && p.family == AF_INET6 &&
+		    memcmp(h->bytes, p.address, sizeof p.address) == 0)
 			return true;
 	return false;
 }
 
 /* The old ones last: an interface that loses its last address loses its routes too. */
-static int exchange_ipv6(int fd, int index, const struct guest_interface *i, const struct held *old, size_t count, const uint8_t mac[6], struct err *e)
+static int exchange_ipv6(int fd, int index, const struct guest_interface *i, const struct held *old, size_t count,
+			 const uint8_t mac[6], struct err *e)
 {
 	char text[INET6_ADDRSTRLEN], prefix[INET6_ADDRSTRLEN + 4];
 	struct held link_local;
@@ -390,8 +402,8 @@ static bool is_ours(const struct guest_interface *i, const struct held *old, siz
 	return i->addresses.count > 0;
 }
 
-/* Down and up again would cost a machine under the emulator 0.08 s. 0: it cannot be done so - the driver takes no address while it is up, or others give
- * this interface its addresses, who shall notice. */
+/* Down and up again would cost a machine under the emulator 0.08 s. 0: it cannot be done so - the driver takes no address while
+ * it is up, or others give this interface its addresses, who shall notice. */
 static int exchange(int fd, int index, const struct guest_interface *i, const uint8_t mac[6], struct err *e)
 {
 	struct held old[HELD_MOST];

@@ -123,8 +123,8 @@ int world_expect_clones(const struct world *w, struct err *e)
 	static const struct plan none;
 	struct tree t = { .plan = &none, .root = w->root, .terminal = -1, .terminal_peer = -1 };
 	const struct step folder = { .kind = STEP_FOLDER, .number = 0755, .source = "", .target = CLONE_FOLDER, .text = "" };
-	const struct step mount = { .kind = STEP_MOUNT, .number = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, .source = "tmpfs",
-				    .target = CLONE_FOLDER, .text = "mode=755,size=64k,nr_inodes=64" };
+	const struct step mount = { .kind = STEP_MOUNT, .number = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+				    .source = "tmpfs", .target = CLONE_FOLDER, .text = "mode=755,size=64k,nr_inodes=64" };
 	struct statfs fs;
 	int r = tree_step(&t, &folder, e);
 
@@ -213,15 +213,16 @@ static int mount_disks(struct world *w, struct tree *t, struct inside *in, const
 			in->layer_count++;
 	for (size_t i = 0; r >= 0 && t->plan->volumes[i]; i++) {
 		const char *serial = world_serial_of(c, t->plan->volumes[i]);
-		r = serial ? mount_volume(w, t, serial, e) : err_set(e, ERR_INVALID, "volume %s has no disk", t->plan->volumes[i]);
+		r = serial ? mount_volume(w, t, serial, e) :
+			     err_set(e, ERR_INVALID, "volume %s has no disk", t->plan->volumes[i]);
 	}
 	return r;
 }
 
 static int go_to_scratch(struct err *e)
 {
-	if ((mkdir(SCRATCH, 0700) < 0 && errno != EEXIST) || mount("carrel", SCRATCH, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=64k") < 0 ||
-	    chdir(SCRATCH) < 0)
+	if ((mkdir(SCRATCH, 0700) < 0 && errno != EEXIST) ||
+	    mount("carrel", SCRATCH, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=64k") < 0 || chdir(SCRATCH) < 0)
 		return err_errno(e, errno, "make a scratch folder");
 	return 0;
 }
@@ -250,7 +251,9 @@ int world_make(struct world *w, const struct plan *p, const struct guest_config 
 {
 	struct inside in = { .plan = p, .sync = -1, .foreign = -1 };
 	struct tree t = { .plan = p, .in = &in, .root = -1, .terminal = -1, .terminal_peer = -1 };
-	int r = sethostname(p->host_name, strlen(p->host_name)) < 0 ? err_errno(e, errno, "set the host name %s", p->host_name) : 0;
+	int r = sethostname(p->host_name, strlen(p->host_name)) < 0 ?
+			err_errno(e, errno, "set the host name %s", p->host_name) :
+			0;
 
 	w->root = -1;
 	if (r >= 0)
@@ -326,8 +329,9 @@ int world_grow(const struct world *w, const char *serial, uint64_t least_bytes, 
 	if (fstatfs(w->volumes[i], &fs) < 0)
 		return err_errno(e, errno, "look at volume %s", serial);
 	uint64_t blocks = bytes / (uint64_t)fs.f_bsize;
-	return ioctl(w->volumes[i], GROW_EXT4, &blocks) < 0 ? err_errno(e, errno, "grow volume %s to %llu bytes", serial, (unsigned long long)bytes) :
-							      0;
+	return ioctl(w->volumes[i], GROW_EXT4, &blocks) < 0 ?
+		       err_errno(e, errno, "grow volume %s to %llu bytes", serial, (unsigned long long)bytes) :
+		       0;
 }
 
 /* --- the end --- */

@@ -3,9 +3,9 @@
 #define GUEST_WORLD_H
 
 /*
- * The workspace's file systems, made from the machine's disks with the workspace engine's own code (engine/workspace/tree.c), so
- * that the tree and its form on disk are the same in both. The finished root lies over the machine's, where the initramfs stays as the
- * root of processes that were there before.
+ * The workspace's file systems, made from the machine's disks with the workspace engine's own code (engine/workspace/tree.c),
+ * so that the tree and its form on disk are the same in both. The finished root lies over the machine's, where the initramfs
+ * stays as the root of processes that were there before.
  */
 
 #include "engine/workspace/plan.h"

@@ -25,12 +25,13 @@ static const struct field kernel_fields[] = {
 	{ "size", FIELD_BYTES, K(size_bytes), "bytes of the partition" },
 	{ 0 },
 };
-const struct shape assignment_kernel_shape = { "assignment-kernel", sizeof(struct assignment_kernel), kernel_fields, "What a machine boots.",
-					       .open = true };
+const struct shape assignment_kernel_shape = { "assignment-kernel", sizeof(struct assignment_kernel), kernel_fields,
+					       "What a machine boots.", .open = true };
 
 #define O(member) offsetof(struct assignment_origin, member)
 static const struct field origin_fields[] = {
-	{ "workspace", FIELD_TEXT, O(workspace), "id of the workspace that it is a clone of", .required = true, .max = ID_LENGTH },
+	{ "workspace", FIELD_TEXT, O(workspace), "id of the workspace that it is a clone of", .required = true,
+	  .max = ID_LENGTH },
 	{ "snapshot", FIELD_TEXT, O(snapshot), "id of the snapshot of it", .required = true, .max = ID_LENGTH },
 	{ "name", FIELD_TEXT, O(name), "name that it had then", .max = NAME_LONGEST },
 	{ "number", FIELD_NUMBER, O(number), "of this clone: 1, 2, ...", .required = true },
@@ -52,16 +53,17 @@ static const struct field assignment_fields[] = {
 	{ "image", FIELD_OBJECT, A(image), "the image", .required = true, .shape = &image_shape },
 	{ "kernel", FIELD_OBJECT, A(kernel), "what a machine boots", .shape = &assignment_kernel_shape },
 	{ "origin", FIELD_OBJECT, A(origin), "what a clone begins from", .shape = &assignment_origin_shape },
-	{ "attachments", FIELD_OBJECTS, A(attachments), "its interfaces", .max = NETWORK_INTERFACES, .shape = &attachment_shape },
-	{ "stop-timeout", FIELD_DURATION, A(stop_timeout_ms), "time for a clean shutdown in this stop; absent: the spec's", .max = 3600000,
-	  .preset = FIELD_NO_PRESET },
+	{ "attachments", FIELD_OBJECTS, A(attachments), "its interfaces", .max = NETWORK_INTERFACES,
+	  .shape = &attachment_shape },
+	{ "stop-timeout", FIELD_DURATION, A(stop_timeout_ms), "time for a clean shutdown in this stop; absent: the spec's",
+	  .max = 3600000, .preset = FIELD_NO_PRESET },
 	{ "snapshots", FIELD_OBJECTS, A(snapshots), "snapshots that shall exist", .shape = &snapshot_shape },
 	{ "restore", FIELD_NUMBER, A(restore), "restores asked for so far" },
 	{ "restore-from", FIELD_TEXT, A(restore_from), "snapshot of the last restore", .max = ID_LENGTH },
 	{ 0 },
 };
-const struct shape assignment_shape = { "assignment", sizeof(struct assignment), assignment_fields, "The wish for one workspace.",
-					.open = true };
+const struct shape assignment_shape = { "assignment", sizeof(struct assignment), assignment_fields,
+					"The wish for one workspace.", .open = true };
 
 #define E(member) offsetof(struct report_error, member)
 static const struct field error_fields[] = {
@@ -71,7 +73,8 @@ static const struct field error_fields[] = {
 	{ "step", FIELD_TEXT, E(step), "step that failed" },
 	{ 0 },
 };
-static const struct shape error_shape = { "report-error", sizeof(struct report_error), error_fields, "Why a workspace failed.", .open = true };
+static const struct shape error_shape = { "report-error", sizeof(struct report_error), error_fields, "Why a workspace failed.",
+					  .open = true };
 
 #define T(member) offsetof(struct report, member)
 static const struct field report_fields[] = {
@@ -95,13 +98,14 @@ static const struct field report_fields[] = {
 	{ "stood-still", FIELD_NUMBER, T(stood_still_ms), "milliseconds, in its last move with its memory" },
 	{ 0 },
 };
-const struct shape report_shape = { "report", sizeof(struct report), report_fields, "The truth about one workspace.", .open = true };
+const struct shape report_shape = { "report", sizeof(struct report), report_fields, "The truth about one workspace.",
+				    .open = true };
 
 /* It runs, and shall run under another engine, and no new run is asked for: it goes over with its memory. */
 static bool shall_travel(const struct assignment *a, const struct report *truth)
 {
-	return a->wish == WISH_RUNNING && truth->state == STATE_RUNNING && a->spec->travels && a->spec->engine != ENGINE_AUTO && truth->engine &&
-	       truth->run >= a->run && !str_eq(spec_engine_names[a->spec->engine], truth->engine);
+	return a->wish == WISH_RUNNING && truth->state == STATE_RUNNING && a->spec->travels && a->spec->engine != ENGINE_AUTO &&
+	       truth->engine && truth->run >= a->run && !str_eq(spec_engine_names[a->spec->engine], truth->engine);
 }
 
 enum action assignment_next_action(const struct assignment *a, const struct report *truth)

@@ -71,17 +71,18 @@ struct report {
 	uint64_t started_ms, ended_ms; /* Unix time; 0: never */
 	uint64_t pid;           /* first process as the host numbers it; 0: none */
 	char *engine;           /* that it runs under, or ran under last; NULL: never started */
-	char *began;            /* how a machine's last start came to its memory: "boot", "template", "memory" or "clone"; NULL: it is no machine */
+	/* how a machine's last start came to its memory: "boot", "template", "memory" or "clone"; NULL: it is no machine */
+	char *began;
 	uint64_t memory_bytes;  /* of the memory state on disk, holes not counted; 0: none */
 	uint64_t stood_still_ms; /* in its last move with its memory; 0: there was none in this run */
 };
 
 extern const struct shape assignment_kernel_shape, assignment_origin_shape, assignment_shape, report_shape;
 
-/* The next action: the matrix of state.h, and: a run that ended is not started again (restart policy is the host's, which counts a
- * new run in `truth->run` only for a new start); a workspace that failed is tried again only in a newer generation; a new run of one that
- * is suspended begins without its memory state (the service lets nobody ask for that unawares); and what travels and runs under another
- * engine than the wished one, with no newer run asked for, is suspended, to go on there. */
+/* The next action: the matrix of state.h, and: a run that ended is not started again (restart policy is the host's, which
+ * counts a new run in `truth->run` only for a new start); a workspace that failed is tried again only in a newer generation; a
+ * new run of one that is suspended begins without its memory state (the service lets nobody ask for that unawares); and what
+ * travels and runs under another engine than the wished one, with no newer run asked for, is suspended, to go on there. */
 enum action assignment_next_action(const struct assignment *a, const struct report *truth);
 /* Time for a clean shutdown: this stop's, else the spec's. */
 uint64_t assignment_stop_timeout_ms(const struct assignment *a);

@@ -5,13 +5,13 @@
 /*
  * What carrel-init inside a machine and the machine's supervisor outside say to each other: docs/formats/guest.md.
  *
- * The channel is a virtio-serial port named GUEST_PORT: a byte stream that outlives both the process outside (restarts) and, over a
- * resume from a file or in a clone, the moment. So each frame has a mark and a check over its header, a reader that lost its place
- * looks for the next good header, and each frame names the session it belongs to: the host chooses a new number with each HELLO, and
- * what belongs to an earlier session is passed over.
+ * The channel is a virtio-serial port named GUEST_PORT: a byte stream that outlives both the process outside (restarts) and,
+ * over a resume from a file or in a clone, the moment. So each frame has a mark and a check over its header, a reader that lost
+ * its place looks for the next good header, and each frame names the session it belongs to: the host chooses a new number with
+ * each HELLO, and what belongs to an earlier session is passed over.
  *
- * Neither side believes the other. Each length is checked against its limit before anything is kept; a stream that sends more than
- * it was given credit for is over; the host asks, the guest answers, and an answer nobody asked for is passed over.
+ * Neither side believes the other. Each length is checked against its limit before anything is kept; a stream that sends more
+ * than it was given credit for is over; the host asks, the guest answers, and an answer nobody asked for is passed over.
  * Numbers are little-endian.
  */
 
@@ -38,19 +38,22 @@
 
 enum guest_type {
 	GUEST_HELLO = 1, /* both: struct guest_hello. The guest's answer ends all streams of earlier sessions */
-	GUEST_CONFIGURE, /* to guest: struct guest_config. A machine that has its configuration answers with success and keeps the old */
+	/* to guest: struct guest_config. A machine that has its configuration answers with success and keeps the old */
+	GUEST_CONFIGURE,
 	GUEST_STATE,     /* to host: struct guest_state, at each change and after each hello */
 	GUEST_ANSWER,    /* to host: struct guest_answer, with the number of the request */
 	GUEST_OPEN,      /* to guest: struct guest_open; `number` becomes the stream's and is not in use */
 	GUEST_DATA,      /* both: channel byte (0 input, 1 output, 2 errors), bytes. Channel byte 0 alone ends the input */
 	GUEST_CREDIT,    /* both: 4 bytes: so many payload bytes more */
 	GUEST_RESIZE,    /* to guest: 2 bytes rows, 2 bytes columns */
-	GUEST_CLOSE,     /* to host: struct guest_close, the stream's last frame. To guest: nobody reads any more; an exec is killed */
+	/* to host: struct guest_close, the stream's last frame. To guest: nobody reads any more; an exec is killed */
+	GUEST_CLOSE,
 	GUEST_SIGNAL,    /* to guest: 4 bytes: signal. To a stream's program, or with number 0 to the workspace's own */
 	GUEST_FREEZE,    /* request: file systems stand still, written to their disks, until GUEST_THAW */
 	GUEST_THAW,
-	GUEST_GROW,      /* request: serial of a volume; its file system takes the whole of its disk. Or serial, 0 and 8 bytes: when
-			  * the disk has so many bytes, which the guest's kernel hears of a moment after QEMU */
+	/* request: serial of a volume; its file system takes the whole of its disk. Or serial, 0 and 8 bytes: when the disk has so
+	 * many bytes, which the guest's kernel hears of a moment after QEMU */
+	GUEST_GROW,
 	GUEST_IDENTITY,  /* request: struct guest_identity: after a resume or in a clone */
 	GUEST_SHUTDOWN,  /* request: 4 bytes: milliseconds until everything is killed; answered at once, ends with power off */
 	GUEST_PING,      /* request: nothing */
@@ -69,9 +72,11 @@ struct guest_frame {
 };
 
 /* Appends a whole frame. */
-void guest_frame_put(struct str *out, uint32_t session, enum guest_type type, uint32_t number, const void *payload, size_t length);
+void guest_frame_put(struct str *out, uint32_t session, enum guest_type type, uint32_t number, const void *payload,
+		     size_t length);
 
-/* Takes frames out of a stream of bytes. `longest`: the longest payload that is taken; a header that says more counts as noise. */
+/* Takes frames out of a stream of bytes. `longest`: the longest payload that is taken; a header that says more counts as
+ * noise. */
 struct guest_reader {
 	struct str buffer;
 	size_t taken;    /* bytes of the frame that was given last */
@@ -120,7 +125,8 @@ void guest_done(const struct guest_shape *shape, void *value);
 struct guest_hello {
 	uint64_t version;
 	uint64_t features;  /* of the guest: none is defined yet */
-	char *boot_id;      /* of the guest: /proc/sys/kernel/random/boot_id; empty while it waits for its configuration, and with it a seed */
+	/* of the guest: /proc/sys/kernel/random/boot_id; empty while it waits for its configuration, and with it a seed */
+	char *boot_id;
 	char *release;      /* of the guest: the kernel's */
 	uint64_t uptime_ns; /* of the guest, since its kernel's start */
 };
@@ -139,8 +145,8 @@ struct guest_volume {
 };
 
 /*
- * The plan is what the workspace engine carries out in namespaces (docs/formats/plan.md): the tree's steps, the program, its user and
- * rights. Its paths of the host are not used: `partitions` here, lowest first, are the disks that stand for them.
+ * The plan is what the workspace engine carries out in namespaces (docs/formats/plan.md): the tree's steps, the program, its
+ * user and rights. Its paths of the host are not used: `partitions` here, lowest first, are the disks that stand for them.
  */
 struct guest_config {
 	struct guest_texts partitions; /* serials of EROFS disks */
@@ -223,8 +229,8 @@ struct guest_open {
 	struct guest_texts command, environment;
 };
 
-extern const struct guest_shape guest_hello_shape, guest_config_shape, guest_identity_shape, guest_state_shape, guest_answer_shape,
-	guest_close_shape, guest_open_shape;
+extern const struct guest_shape guest_hello_shape, guest_config_shape, guest_identity_shape, guest_state_shape,
+	guest_answer_shape, guest_close_shape, guest_open_shape;
 
 /* Into and out of a list of at most one. */
 void guest_error_set(struct guest_objects *list, const struct err *e);

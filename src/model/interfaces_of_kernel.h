@@ -2,7 +2,8 @@
 #ifndef MODEL_INTERFACES_OF_KERNEL_H
 #define MODEL_INTERFACES_OF_KERNEL_H
 
-/* Interfaces that some kernels put into each network namespace by themselves: nobody has made them, and they are there again in the next. */
+/* Interfaces that some kernels put into each network namespace by themselves: nobody has made them, and they are there again in
+ * the next. */
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -5,11 +5,11 @@
 /*
  * What carrel-run and the agent say to each other: docs/formats/runner.md.
  *
- * Control socket: SOCK_SEQPACKET, peers with uid 0 only. A client sends one struct runner_request, followed in the same message by
- * texts_length bytes of NUL-terminated texts; the runner answers with one struct runner_answer. After that, by kind of request, the
- * connection ends, carries frames (attach, console, exec, copies), or carries struct runner_status at each change (watch).
- * Both sides are on one machine: integers are in its byte order. A new agent may meet an old runner, so both begin with version and
- * size, and a struct only ever grows at its end.
+ * Control socket: SOCK_SEQPACKET, peers with uid 0 only. A client sends one struct runner_request, followed in the same message
+ * by texts_length bytes of NUL-terminated texts; the runner answers with one struct runner_answer. After that, by kind of
+ * request, the connection ends, carries frames (attach, console, exec, copies), or carries struct runner_status at each change
+ * (watch). Both sides are on one machine: integers are in its byte order. A new agent may meet an old runner, so both begin
+ * with version and size, and a struct only ever grows at its end.
  */
 
 #include <stdbool.h>
@@ -37,15 +37,19 @@ enum runner_kind {
 	RUNNER_COPY_IN,  /* text: path */
 	RUNNER_COPY_OUT, /* text: path */
 	RUNNER_VOLUME,   /* text: name; the answer carries two descriptors: mount, loop device */
-	RUNNER_CONNECT,  /* of a machine: texts of all interfaces it shall have (engine/workspace/plan.h); what differs is plugged in or out */
-	RUNNER_SUSPEND,  /* with two descriptors: the memory folder, and the file for the state. Answered when the workspace stands still
-			  * and the state is written; then the connection carries a RUNNER_COMMIT, or ends and the workspace goes on */
+	/* of a machine: texts of all interfaces it shall have (engine/workspace/plan.h); what differs is plugged in or out */
+	RUNNER_CONNECT,
+	/* with two descriptors: the memory folder, and the file for the state. Answered when the workspace stands still and the
+	 * state is written; then the connection carries a RUNNER_COMMIT, or ends and the workspace goes on */
+	RUNNER_SUSPEND,
 	RUNNER_COMMIT,   /* after RUNNER_SUSPEND: MANIFEST.new becomes the manifest, and the workspace and its runner end */
 	RUNNER_DISPLAY = 32, /* the screen of a machine: frames of channels 0 and 1 are RFB (RFC 6143) */
-	RUNNER_GROW,     /* of a machine that runs: text: disk (machine_block_name), number: bytes. It and its file system have so many now */
+	/* of a machine that runs: text: disk (machine_block_name), number: bytes. It and its file system have so many now */
+	RUNNER_GROW,
 };
 
-/* RUNNER_DEPARTS, with RUNNER_SUSPEND of a machine: not the machine is written but the workspace inside, to the disk of its luggage. */
+/* RUNNER_DEPARTS, with RUNNER_SUSPEND of a machine: not the machine is written but the workspace inside, to the disk of its
+ * luggage. */
 enum runner_flag { RUNNER_TERMINAL = 1, RUNNER_INPUT = 2, RUNNER_DEPARTS = 4 };
 
 struct runner_request {

@@ -10,8 +10,9 @@
 #include "base/mem.h"
 #include "base/str.h"
 
-const char *const travel_environment[] = { TRAVEL_TUNABLES, "LD_BIND_NOW=1", "OPENSSL_ia32cap=:~0x5f42fc230000", "GNUTLS_CPUID_OVERRIDE=0x1e",
-					   "NETTLE_FAT_OVERRIDE=vendor:intel,aesni,pclmul", "OPENBLAS_CORETYPE=Haswell", NULL };
+const char *const travel_environment[] = { TRAVEL_TUNABLES, "LD_BIND_NOW=1", "OPENSSL_ia32cap=:~0x5f42fc230000",
+					   "GNUTLS_CPUID_OVERRIDE=0x1e", "NETTLE_FAT_OVERRIDE=vendor:intel,aesni,pclmul",
+					   "OPENBLAS_CORETYPE=Haswell", NULL };
 
 bool travel_counts(const char *flag)
 {
@@ -34,8 +35,10 @@ static bool is_one_of(const char *text, const char *const *list)
 
 bool travel_link_goes(const char *link)
 {
-	static const char *const devices[] = { "null", "zero", "full", "random", "urandom", "tty", "ptmx", "console", "stdin", "stdout", "stderr", NULL };
-	static const char *const kinds[] = { "[eventfd]", "[eventpoll]", "[signalfd]", "[timerfd]", "[pidfd]", "[fanotify]", "inotify", "[inotify]", NULL };
+	static const char *const devices[] = { "null", "zero",    "full",  "random", "urandom", "tty",
+					       "ptmx", "console", "stdin", "stdout", "stderr",  NULL };
+	static const char *const kinds[] = { "[eventfd]",  "[eventpoll]", "[signalfd]", "[timerfd]", "[pidfd]",
+					     "[fanotify]", "inotify",     "[inotify]",  NULL };
 
 	if (str_starts(link, "anon_inode:"))
 		return is_one_of(link + strlen("anon_inode:"), kinds);
@@ -62,7 +65,8 @@ static bool is_loopback(const unsigned char *address, bool ipv6)
 {
 	static const unsigned char self[16] = { [15] = 1 }, mapped[12] = { [10] = 0xff, [11] = 0xff };
 
-	return ipv6 ? memcmp(address, self, 16) == 0 || (memcmp(address, mapped, 12) == 0 && address[12] == 127) : address[0] == 127;
+	return ipv6 ? memcmp(address, self, 16) == 0 || (memcmp(address, mapped, 12) == 0 && address[12] == 127) :
+		      address[0] == 127;
 }
 
 #define ESTABLISHED 1
@@ -73,9 +77,10 @@ bool travel_connection(const char *line, bool ipv6, char *ret_text, size_t size)
 	unsigned char from[16], to[16];
 	unsigned from_port, to_port, state;
 
-	if (sscanf(line, " %*u: %32[0-9A-F]:%4x %32[0-9A-F]:%4x %2x", from_hex, &from_port, to_hex, &to_port, &state) != 5 || state != ESTABLISHED ||
-	    strlen(from_hex) != (ipv6 ? 32 : 8) || strlen(to_hex) != strlen(from_hex) || !read_address(from_hex, ipv6, from) ||
-	    !read_address(to_hex, ipv6, to) || is_loopback(to, ipv6) || memcmp(from, to, ipv6 ? 16 : 4) == 0)
+	if (sscanf(line, " %*u: %32[0-9A-F]:%4x %32[0-9A-F]:%4x %2x", from_hex, &from_port, to_hex, &to_port, &state) != 5 ||
+	    state != ESTABLISHED || strlen(from_hex) != (ipv6 ? 32 : 8) || strlen(to_hex) != strlen(from_hex) ||
+	    !read_address(from_hex, ipv6, from) || !read_address(to_hex, ipv6, to) || is_loopback(to, ipv6) ||
+	    memcmp(from, to, ipv6 ? 16 : 4) == 0)
 		return false;
 	(void)inet_ntop(ipv6 ? AF_INET6 : AF_INET, from, from_text, sizeof from_text);
 	(void)inet_ntop(ipv6 ? AF_INET6 : AF_INET, to, to_text, sizeof to_text);

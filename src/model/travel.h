@@ -15,8 +15,8 @@
 #include <stddef.h>
 
 /*
- * The environment of its programs. A program that is started without it (su -, sudo, sshd, cron, pg_ctlcluster clean theirs) chooses by
- * the processor, and so do libraries that know no such variable (libgcrypt, Go's).
+ * The environment of its programs. A program that is started without it (su -, sudo, sshd, cron, pg_ctlcluster clean theirs)
+ * chooses by the processor, and so do libraries that know no such variable (libgcrypt, Go's).
  *
  *   GLIBC_TUNABLES         glibc's names ("Memory Related Tunables" of its manual, glibc.cpu.hwcaps)
  *   LD_BIND_NOW            ld.so(8)
@@ -31,7 +31,8 @@ extern const char *const travel_environment[]; /* NAME=VALUE, the tunables first
 /* Whether programs of such a workspace may have chosen their code by this word of /proc/cpuinfo's flags. */
 bool travel_counts(const char *flag);
 
-/* Whether CRIU makes again what an open descriptor of a process leads to, by the text of its link in /proc/PID/fd; files and sockets pass. */
+/* Whether CRIU makes again what an open descriptor of a process leads to, by the text of its link in /proc/PID/fd; files and
+ * sockets pass. */
 bool travel_link_goes(const char *link);
 /* A line of /proc/PID/net/tcp or tcp6: "ADDRESS:PORT to ADDRESS:PORT" when it is an established connection to somebody else. */
 bool travel_connection(const char *line, bool ipv6, char *ret_text, size_t size);

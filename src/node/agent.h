@@ -29,7 +29,8 @@ void agent_free(struct agent *a); /* after workers_free: nothing is under way; w
 
 /* A wish; takes its content. Older generations than the one known are ignored. */
 void agent_assign(struct agent *a, struct assignment *wish);
-/* After a full list: what was not assigned since agent_mark is removed when `authoritative`, else it is logged and left alone. */
+/* After a full list: what was not assigned since agent_mark is removed when `authoritative`, else it is logged and left
+ * alone. */
 void agent_mark(struct agent *a);
 void agent_sweep(struct agent *a, bool authoritative);
 void agent_forget(struct agent *a, const char *id);

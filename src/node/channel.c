@@ -155,7 +155,8 @@ static void on_suspend_check(struct channel *c, json_t *message)
 {
 	const char *id = json_string_value(json_object_get(message, "workspace"));
 
-	agent_suspend_check(c->agent, id ? id : "", json_object_get(message, "to"), json_object_get(message, "id"), suspend_checked, c);
+	agent_suspend_check(c->agent, id ? id : "", json_object_get(message, "to"), json_object_get(message, "id"),
+			    suspend_checked, c);
 }
 
 struct look {
@@ -244,8 +245,9 @@ static void templates_done(void *data)
 {
 	struct templates_job *j = data;
 	struct channel *c = j->channel;
-	json_t *answer = j->items ? json_pack("{s:{s:O}}", "check", "items", j->items) : j->result < 0 ? json_pack("{s:o}", "error", err_to_json(&j->why)) :
-													   json_pack("{s:b}", "done", 1);
+	json_t *answer = j->items      ? json_pack("{s:{s:O}}", "check", "items", j->items) :
+			 j->result < 0 ? json_pack("{s:o}", "error", err_to_json(&j->why)) :
+					 json_pack("{s:b}", "done", 1);
 
 	(void)json_object_set_new(answer, "type", json_string("answered"));
 	(void)json_object_set(answer, "id", j->question);
@@ -264,7 +266,8 @@ static void on_templates(struct channel *c, json_t *message)
 	const char *gone = json_string_value(json_object_get(message, "remove"));
 	struct templates_job *j = mem_alloc(sizeof *j);
 
-	*j = (struct templates_job){ .channel = c, .question = json_incref(json_object_get(message, "id")), .gone = gone ? mem_strdup(gone) : NULL };
+	*j = (struct templates_job){ .channel = c, .question = json_incref(json_object_get(message, "id")),
+				     .gone = gone ? mem_strdup(gone) : NULL };
 	workers_run(c->node->workers, templates_job, templates_done, j, false);
 }
 

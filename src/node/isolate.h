@@ -76,10 +76,10 @@ int isolate_limits_undo(struct node *n, const char *id, struct err *e) must_chec
 /* Its machine will start from a template, as far as this host can: made now, while it still runs elsewhere. */
 int isolate_make_template(struct node *n, const struct record *r, int kernel_fd, struct err *e) must_check;
 /* Starts runner and first process, or (maintenance) the runner alone. */
-int isolate_start(struct node *n, const struct record *r, struct isolate_parts *parts, bool paused, bool maintenance, uint64_t *ret_pid,
-		  struct err *e) must_check;
-/* The limits and the runner of something that is no workspace of the service's: `l` but for groups and run folder, which are made for
- * a->id; isolate_undo and isolate_limits_undo take both away. */
+int isolate_start(struct node *n, const struct record *r, struct isolate_parts *parts, bool paused, bool maintenance,
+		  uint64_t *ret_pid, struct err *e) must_check;
+/* The limits and the runner of something that is no workspace of the service's: `l` but for groups and run folder, which are
+ * made for a->id; isolate_undo and isolate_limits_undo take both away. */
 int isolate_launch(struct node *n, const struct assignment *a, uint64_t first_id, struct launch *l, struct err *e) must_check;
 /* A connection that stays, whose end of file says that the runner is gone; the caller's. */
 int isolate_connect(struct node *n, const char *id, int *ret_control, struct err *e) must_check;
@@ -89,8 +89,8 @@ int isolate_undo(struct node *n, const char *id, struct err *e) must_check;
 int isolate_status(struct node *n, const char *id, struct isolate_status *ret_status, struct err *e) must_check;
 
 int isolate_stop(struct node *n, const struct record *r, uint64_t timeout_ms, struct err *e) must_check;
-/* The workspace stands still and its memory is in the folder (docs/formats/memory.md). It goes on when the connection is closed; a commit
- * ends it, and returns when its runner is gone. */
+/* The workspace stands still and its memory is in the folder (docs/formats/memory.md). It goes on when the connection is
+ * closed; a commit ends it, and returns when its runner is gone. */
 int isolate_suspend(struct node *n, const struct record *r, int folder, int *ret_connection, struct err *e) must_check;
 /* The same of what lives inside a machine: on the disk of its luggage. */
 int isolate_depart(struct node *n, const struct record *r, int folder, int *ret_connection, struct err *e) must_check;
@@ -98,7 +98,8 @@ int isolate_commit(struct node *n, const struct record *r, int connection, struc
 int isolate_pause(struct node *n, const struct record *r, struct err *e) must_check;
 int isolate_resume(struct node *n, const struct record *r, struct err *e) must_check;
 /* The interfaces that a machine which runs shall have. */
-int isolate_connect_machine(struct node *n, const char *id, const struct launch_interface *interfaces, size_t count, struct err *e) must_check;
+int isolate_connect_machine(struct node *n, const char *id, const struct launch_interface *interfaces, size_t count,
+			    struct err *e) must_check;
 /* Makes what is on the volumes' files consistent as long as they stay frozen. Thawing what is not frozen is fine. */
 int isolate_freeze_volumes(struct node *n, const struct record *r, bool freeze, struct err *e) must_check;
 /* Of a machine that runs: its root (0) or a volume of its spec, from 1 on. */

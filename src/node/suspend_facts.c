@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Processes of a workspace in namespaces are found by its range of user ids, which nobody else has. Of a machine the host sees
- * what its runner knows: the visitors. What is inside is looked at there, by the same CRIU, when it is moved.
+ * Theory. Processes of a workspace in namespaces are found by its range of user ids, which nobody else has. Of a machine the
+ * host sees what its runner knows: the visitors. What is inside is looked at there, by the same CRIU, when it is moved.
  */
 #include "node/suspend_facts.h"
 
@@ -48,8 +48,8 @@ static void visitors(struct node *n, const struct record *r, struct suspend_fact
 
 	if (runner_status(run, &s, NULL) < 0 || !s.visitors)
 		return;
-	add(&f->obstacles, mem_printf("%u command%s started by exec, console or cp run%s in it", s.visitors, s.visitors > 1 ? "s" : "",
-				      s.visitors > 1 ? "" : "s"));
+	add(&f->obstacles, mem_printf("%u command%s started by exec, console or cp run%s in it", s.visitors,
+				      s.visitors > 1 ? "s" : "", s.visitors > 1 ? "" : "s"));
 }
 
 /* --- processes --- */
@@ -61,7 +61,8 @@ static bool is_ours(const struct record *r, const char *pid)
 	const char *line = fs_read_file(AT_FDCWD, path, 65536, &text, NULL) < 0 ? NULL : strstr(str_text(&text), "\nUid:");
 	unsigned long long uid = 0;
 
-	return line && sscanf(line, "\nUid: %llu", &uid) == 1 && uid >= r->truth.first_id && uid < r->truth.first_id + LAUNCH_IDS;
+	return line && sscanf(line, "\nUid: %llu", &uid) == 1 && uid >= r->truth.first_id &&
+	       uid < r->truth.first_id + LAUNCH_IDS;
 }
 
 static void read_name(struct look *l)
@@ -90,7 +91,8 @@ static void look_at_descriptors(struct look *l)
 		own_str char *path = mem_printf("%s/%s", folder, d->d_name);
 		char link[256];
 		struct stat st;
-		if (d->d_name[0] == '.' || !read_link(path, link, sizeof link) || travel_link_goes(link) || l->facts->obstacles.count == TOLD_MOST)
+		if (d->d_name[0] == '.' || !read_link(path, link, sizeof link) || travel_link_goes(link) ||
+		    l->facts->obstacles.count == TOLD_MOST)
 			continue;
 		bool device = stat(path, &st) == 0 && (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode));
 		if (device || !str_starts(link, "/dev/"))
@@ -105,10 +107,13 @@ static void look_at_namespaces(struct look *l)
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
 		own_str char *here = mem_printf("/proc/%s/ns/%s", l->pid, kinds[i]);
-		own_str char *first = mem_printf("/proc/%llu/ns/%s", (unsigned long long)l->record->truth.report->pid, kinds[i]);
+		own_str char *first = mem_printf("/proc/%llu/ns/%s", (unsigned long long)l->record->truth.report->pid,
+						 kinds[i]);
 		char a[64], b[64];
-		if (read_link(here, a, sizeof a) && read_link(first, b, sizeof b) && !str_eq(a, b) && l->facts->obstacles.count < TOLD_MOST)
-			add(&l->facts->obstacles, mem_printf("process %s (%s) has a namespace of its own (%s)", l->pid, l->name, kinds[i]));
+		if (read_link(here, a, sizeof a) && read_link(first, b, sizeof b) && !str_eq(a, b) &&
+		    l->facts->obstacles.count < TOLD_MOST)
+			add(&l->facts->obstacles,
+			    mem_printf("process %s (%s) has a namespace of its own (%s)", l->pid, l->name, kinds[i]));
 	}
 }
 
@@ -117,7 +122,8 @@ static void processes(struct look *l)
 	own_dir DIR *dir = opendir("/proc");
 
 	for (struct dirent *d; dir && (d = readdir(dir));) {
-		if (!isdigit((unsigned char)d->d_name[0]) || strlen(d->d_name) >= sizeof l->pid || !is_ours(l->record, d->d_name))
+		if (!isdigit((unsigned char)d->d_name[0]) || strlen(d->d_name) >= sizeof l->pid ||
+		    !is_ours(l->record, d->d_name))
 			continue;
 		(void)snprintf(l->pid, sizeof l->pid, "%s", d->d_name);
 		read_name(l);

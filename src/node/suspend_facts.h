@@ -3,8 +3,9 @@
 #define NODE_SUSPEND_FACTS_H
 
 /*
- * What a workspace that runs has just now and CRIU cannot take along, and what of it is worth knowing before it is taken: for the checks of a
- * suspend and of a live move. Looked at from outside, while it runs; what is true a moment later is found by CRIU itself.
+ * What a workspace that runs has just now and CRIU cannot take along, and what of it is worth knowing before it is taken: for
+ * the checks of a suspend and of a live move. Looked at from outside, while it runs; what is true a moment later is found by
+ * CRIU itself.
  */
 
 #include "node/node.h"

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A machine's memory is MEMORY_RAM, a sparse file that QEMU maps shared: what the guest writes is the kernel's to put on disk, now or
- * at the suspend. So a suspend is: write back what is dirty while the guest runs, twice, so that little is left; stop; write the device
- * state; write back the rest; put the manifest in its place. The time in which the guest stands still is that of the little rest.
+ * Theory. A machine's memory is MEMORY_RAM, a sparse file that QEMU maps shared: what the guest writes is the kernel's to put
+ * on disk, now or at the suspend. So a suspend is: write back what is dirty while the guest runs, twice, so that little is
+ * left; stop; write the device state; write back the rest; put the manifest in its place. The time in which the guest stands
+ * still is that of the little rest.
  *
- * MEMORY_MACHINE is written at each start, with QEMU's version and the layout of the devices: the state fits to these and no others, QEMU
- * says of a wrong one at best that something is wrong, and what is installed may be newer than what runs.
+ * MEMORY_MACHINE is written at each start, with QEMU's version and the layout of the devices: the state fits to these and no
+ * others, QEMU says of a wrong one at best that something is wrong, and what is installed may be newer than what runs.
  */
 #include "node/suspend_machine.h"
 
@@ -56,7 +57,8 @@ static int machine_host(struct node *n, const struct memory_manifest *m, struct 
 	int r = emulator_get(board->program, &ret_host->emulator, e);
 	if (r == 0)
 		ret_host->has = (struct memory_host){ .architecture = board->architecture, .program = name_of(board->program),
-						      .version = ret_host->emulator->version, .machines = ret_host->emulator->machines,
+						      .version = ret_host->emulator->version,
+						      .machines = ret_host->emulator->machines,
 						      .features = processor_here()->features };
 	return r;
 }
@@ -101,7 +103,8 @@ static int note_machine(const struct record *r, const struct launch *l, const ch
 		.processor = (char *)(uintptr_t)host->processor,
 		.features = host->features ? *host->features : (struct texts){ 0 },
 		.layout = (char *)(uintptr_t)layout,
-		.processors = machine_processors(wanted.cpu_milli || !disk ? wanted.cpu_milli : disk->cpu_milli, host->processors),
+		.processors = machine_processors(wanted.cpu_milli || !disk ? wanted.cpu_milli : disk->cpu_milli,
+						 host->processors),
 		.memory_bytes = ram.length,
 		.files = { &ram, 1 },
 	};
@@ -118,7 +121,8 @@ static int make_ram(int folder, uint64_t bytes, uid_t owner, struct err *e)
 }
 
 /* Of a clone that has not lived yet there is only what it begins from. */
-static int take_ram(struct node *n, const struct record *r, int folder, uid_t owner, struct launch_memory *memory, struct err *e)
+static int take_ram(struct node *n, const struct record *r, int folder, uid_t owner, struct launch_memory *memory,
+		    struct err *e)
 {
 	if (private_memory_is(folder) && !fs_exists(folder, MEMORY_RAM)) {
 		memory->path = record_path(r, MEMORY_FOLDER "/" MEMORY_BASE);
@@ -136,8 +140,8 @@ static int take_ram(struct node *n, const struct record *r, int folder, uid_t ow
 }
 
 /* A file of its own, or a template's, which stays as it is. */
-static int new_memory(struct node *n, const struct launch *l, const char *path, int folder, bool templates, struct launch_memory *memory,
-		      char **ret_notice, struct err *e)
+static int new_memory(struct node *n, const struct launch *l, const char *path, int folder, bool templates,
+		      struct launch_memory *memory, char **ret_notice, struct err *e)
 {
 	own_str char *base = mem_printf("%s/" MEMORY_BASE, path);
 
@@ -149,7 +153,8 @@ static int new_memory(struct node *n, const struct launch *l, const char *path, 
 }
 
 int suspend_machine_prepare(struct node *n, const struct record *r, const struct isolate_parts *parts, struct launch *l,
-			    struct launch_machine *host, bool templates, struct launch_memory *ret_memory, char **ret_notice, struct err *e)
+			    struct launch_machine *host, bool templates, struct launch_memory *ret_memory, char **ret_notice,
+			    struct err *e)
 {
 	const struct memory_manifest *m = parts->memory && parts->memory->kind == MEMORY_QEMU ? parts->memory : NULL;
 	own_str char *path = record_path(r, MEMORY_FOLDER);
@@ -213,13 +218,15 @@ static struct standing *standing_new(int connection, uint64_t begun_ms)
 
 static int machine_check(struct node *n, const struct record *r, struct err *e)
 {
-	own_str char *ram = record_path(r, MEMORY_FOLDER "/" MEMORY_RAM), *machine = record_path(r, MEMORY_FOLDER "/" MEMORY_MACHINE),
+	own_str char *ram = record_path(r, MEMORY_FOLDER "/" MEMORY_RAM),
+		     *machine = record_path(r, MEMORY_FOLDER "/" MEMORY_MACHINE),
 		     *base = record_path(r, MEMORY_FOLDER "/" MEMORY_BASE);
 
 	(void)n;
 	if (disk_is_one(&r->wish) && machine_choose(r->wish.spec->machine, r->wish.image->machine).disk_bus == BUS_NVME) {
 		(void)err_set(e, ERR_UNSUPPORTED, "QEMU cannot put the state of NVMe disks on disk");
-		return err_hint(e, "a workspace with machine: {disk-bus: virtio} or sata can be suspended; carrel stop keeps what is on the disks");
+		return err_hint(e, "a workspace with machine: {disk-bus: virtio} or sata can be suspended; carrel stop keeps "
+				   "what is on the disks");
 	}
 	if ((fs_exists(AT_FDCWD, ram) || fs_exists(AT_FDCWD, base)) && fs_exists(AT_FDCWD, machine))
 		return 0;
@@ -242,7 +249,8 @@ static int add_file(struct memory_manifest *m, int folder, const char *name, boo
 		return r;
 	m->files.items = mem_grow_array(m->files.items, m->files.count + 1, sizeof *file);
 	file = (struct memory_file *)m->files.items + m->files.count++;
-	*file = (struct memory_file){ mem_strdup(name), (uint64_t)st.st_size, digest ? mem_strdup(digest_text(&d, text)) : NULL };
+	*file = (struct memory_file){ mem_strdup(name), (uint64_t)st.st_size,
+				      digest ? mem_strdup(digest_text(&d, text)) : NULL };
 	return 0;
 }
 
@@ -283,8 +291,8 @@ static int sync_volume(char *path_taken, const char *name, struct err *e)
 	return fd < 0 || fdatasync(fd) < 0 ? err_errno(e, errno, "write volume %s", name) : 0;
 }
 
-/* What is dirty of memory and volumes goes to the disk; while the guest runs it makes new dirt, but less. `ram` -1: memory that is packed is
- * never written as it is. */
+/* What is dirty of memory and volumes goes to the disk; while the guest runs it makes new dirt, but less. `ram` -1: memory that
+ * is packed is never written as it is. */
 static int write_back(const struct work *w, int ram, struct err *e)
 {
 	const struct objects *volumes = &w->record->wish.spec->volumes;
@@ -331,7 +339,10 @@ static int gather(const struct work *w, int folder, int *ret_ram, struct err *e)
 	return r;
 }
 
-static struct memory_file *last_file(const struct memory_manifest *m) { return (struct memory_file *)m->files.items + m->files.count - 1; }
+static struct memory_file *last_file(const struct memory_manifest *m)
+{
+	return (struct memory_file *)m->files.items + m->files.count - 1;
+}
 
 static int finish_files(const struct work *w, int folder, int ram, int state, struct memory_manifest *m, struct err *e)
 {
@@ -429,7 +440,8 @@ int suspend_machine_copy_ram(struct work *w, const char *folder, struct err *e)
 	own_str char *own = record_path(w->record, MEMORY_FOLDER), *to = mem_printf("%s/" MEMORY_RAM, folder);
 	own_str char *seed = mem_printf("%s/" MEMORY_SEED, own), *seed_to = mem_printf("%s/" MEMORY_SEED, folder);
 	own_fd int fd = -1;
-	int fault = fault_point("snapshot-memory"), r = fault ? err_errno(e, fault, "copy the memory") : fs_open_dir(AT_FDCWD, own, &fd, e);
+	int fault = fault_point("snapshot-memory"),
+	    r = fault ? err_errno(e, fault, "copy the memory") : fs_open_dir(AT_FDCWD, own, &fd, e);
 
 	if (r < 0)
 		return r;
@@ -461,7 +473,8 @@ static int put_manifest(int folder, const struct memory_manifest *m, struct err 
 	return r == 0 && fsync(folder) < 0 ? err_errno(e, errno, "sync the memory folder") : r;
 }
 
-int suspend_machine_finish_copy(const struct record *of, const char *folder, bool digests, struct memory_manifest *m, struct err *e)
+int suspend_machine_finish_copy(const struct record *of, const char *folder, bool digests, struct memory_manifest *m,
+				struct err *e)
 {
 	own_fd int fd = -1;
 	int r = fs_open_dir(AT_FDCWD, folder, &fd, e);
@@ -512,7 +525,8 @@ static int adopt_machine(const struct work *w, const char *from, int to, struct 
 	return r < 0 ? r : fs_write_file(to, MEMORY_MACHINE, text.bytes, text.length, 0600, false, e);
 }
 
-/* As adopt_manifest, with the memory where the clone finds it. Nobody reads it all before it is used: it was just written here. */
+/* As adopt_manifest, with the memory where the clone finds it. Nobody reads it all before it is used: it was just written
+ * here. */
 static int adopt_as_clone(const struct work *w, const char *from, int to, struct err *e)
 {
 	struct memory_manifest m = { 0 };
@@ -576,5 +590,6 @@ int suspend_machine_copy_state(struct work *w, const char *from, const char *to,
 	return r == 0 ? adopt_manifest(w, from, fd, e) : r;
 }
 
-const struct suspend_engine suspend_emulator = { "emulator", machine_check, machine_save, machine_commit, machine_abort, machine_host };
+const struct suspend_engine suspend_emulator = { "emulator",     machine_check, machine_save,
+						 machine_commit, machine_abort, machine_host };
 const struct suspend_engine suspend_kvm = { "kvm", machine_check, machine_save, machine_commit, machine_abort, machine_host };

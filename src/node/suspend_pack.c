@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. While a state rests nobody changes its files, so a process packs one of them beside the agent's other work, and may be
- * ended at any moment: what is whole of NAME.packed.new is gone on with, by its first bytes only for the same state. Then
+ * Theory of operation. While a state rests nobody changes its files, so a process packs one of them beside the agent's other
+ * work, and may be ended at any moment: what is whole of NAME.packed.new is gone on with, by its first bytes only for the same
+ * state. Then
  *
  *   rename   NAME.packed.new, which is synced, becomes NAME.packed: still nothing, for the manifest names NAME
  *   replace  the manifest, by a rename: from now on NAME is nothing
  *   remove   NAME
  *
- * A resume makes NAME again from NAME.packed and leaves that alone; it goes when the workspace runs. Whoever is killed leaves a file too many,
- * which suspend_pack_clean takes away.
+ * A resume makes NAME again from NAME.packed and leaves that alone; it goes when the workspace runs. Whoever is killed leaves a
+ * file too many, which suspend_pack_clean takes away.
  */
 #include "node/suspend_pack.h"
 
@@ -83,7 +84,8 @@ struct child {
 };
 
 /* The files that it gets as descriptors 3, 4 and 5; -1: nothing. */
-static int start(const char *verb, const char *first, const char *second, const int files[3], struct child *ret_child, struct err *e)
+static int start(const char *verb, const char *first, const char *second, const int files[3], struct child *ret_child,
+		 struct err *e)
 {
 	own_str char *path = program();
 	const char *const argv[] = { path, verb, first, second, NULL };
@@ -143,7 +145,8 @@ static void kill_child(struct child *c)
 	close_child(c);
 }
 
-static int start_reading(const char *verb, const struct memory_file *f, int from, int to, int whole, struct child *ret_child, struct err *e)
+static int start_reading(const char *verb, const struct memory_file *f, int from, int to, int whole, struct child *ret_child,
+			 struct err *e)
 {
 	const int files[3] = { from, to, whole };
 	char length[32];
@@ -237,12 +240,14 @@ int suspend_pack_begin(const struct record *r, struct suspend_packing **ret_pack
 /* What was packed is what was sealed, where it was. */
 static int note_packed(struct memory_file *f, const json_t *answer, struct err *e)
 {
-	const char *digest = json_string_value(json_object_get(answer, "digest")), *sparse = json_string_value(json_object_get(answer, "sparse"));
+	const char *digest = json_string_value(json_object_get(answer, "digest")),
+		   *sparse = json_string_value(json_object_get(answer, "sparse"));
 
 	if (!digest || (f->sparse && !sparse))
 		return err_set(e, ERR_INTERNAL, "carrel-memory's answer is not whole");
 	if (f->sparse && !str_eq(f->sparse, sparse))
-		return err_set(e, ERR_CORRUPT, "the memory state's file %s is damaged: its bytes are not those that were written", f->name);
+		return err_set(e, ERR_CORRUPT,
+			       "the memory state's file %s is damaged: its bytes are not those that were written", f->name);
 	if (sparse && !f->sparse)
 		f->sparse = mem_strdup(sparse);
 	f->packed = mem_strdup(digest);
@@ -411,7 +416,8 @@ static void drop_plain(int folder, const struct memory_manifest *m)
 			(void)unlinkat(folder, files[i].name, 0);
 }
 
-int suspend_unpack_begin(const struct record *r, const struct memory_manifest *m, struct suspend_unpacking **ret_unpacking, struct err *e)
+int suspend_unpack_begin(const struct record *r, const struct memory_manifest *m, struct suspend_unpacking **ret_unpacking,
+			 struct err *e)
 {
 	const struct memory_file *files = m->files.items;
 	own_fd int folder = -1;
@@ -419,7 +425,8 @@ int suspend_unpack_begin(const struct record *r, const struct memory_manifest *m
 
 	*ret_unpacking = NULL;
 	for (size_t i = 0; i < m->files.count && done == 0; i++) {
-		bool later = m->kind == MEMORY_QEMU && str_eq(files[i].name, MEMORY_RAM) && !*ret_unpacking; /* QEMU starts meanwhile */
+		/* QEMU starts meanwhile */
+		bool later = m->kind == MEMORY_QEMU && str_eq(files[i].name, MEMORY_RAM) && !*ret_unpacking;
 		if (files[i].packed)
 			done = unpack_one(folder, &files[i], later ? ret_unpacking : NULL, e);
 	}
@@ -441,7 +448,8 @@ int suspend_unpack_end(struct suspend_unpacking *u, struct err *e)
 
 	if (!u)
 		return 0;
-	if (poll(&told, 1, 0) == 1 && told.revents & POLLHUP) /* it has nothing more to tell: its answer comes, if it was not heard */
+	/* it has nothing more to tell: its answer comes, if it was not heard */
+	if (poll(&told, 1, 0) == 1 && told.revents & POLLHUP)
 		r = end_reading(&u->child, u->name, e);
 	unpacking_free(u);
 	(void)fault_point("unpacked");

@@ -3,9 +3,10 @@
 #define NODE_SUSPEND_PACK_H
 
 /*
- * The files of a memory state, packed when it has rested for a while, and unpacked before it goes on (docs/formats/memory-pack.md). The bytes
- * are handled by carrel-memory, in a sandbox: a state may have come from another site. The manifest says of each file in which form it is;
- * until it does, the packed form is nothing, and afterwards the plain one is.
+ * The files of a memory state, packed when it has rested for a while, and unpacked before it goes on
+ * (docs/formats/memory-pack.md). The bytes are handled by carrel-memory, in a sandbox: a state may have come from another site.
+ * The manifest says of each file in which form it is; until it does, the packed form is nothing, and afterwards the plain one
+ * is.
  */
 
 #include "node/suspend.h"
@@ -15,8 +16,8 @@ uint64_t suspend_pack_due(const struct node *n, const struct record *r);
 
 /* Whether memory is packed while it is written, and there is never a plain form of it on the disk: nothing may rest here. */
 bool suspend_packs_at_once(const struct node *n);
-/* A file that nobody changes now, of a state without a manifest yet: its packed form is on the disk, and `f` tells of it. The plain one stays,
- * until suspend_pack_clean. */
+/* A file that nobody changes now, of a state without a manifest yet: its packed form is on the disk, and `f` tells of it. The
+ * plain one stays, until suspend_pack_clean. */
 int suspend_pack_now(int folder, uint64_t taken_ms, struct memory_file *f, struct err *e) must_check;
 
 /* One file being packed by a process that goes on where an earlier one was ended. */
@@ -27,16 +28,18 @@ int suspend_pack_begin(const struct record *r, struct suspend_packing **ret_pack
 int suspend_packing_pidfd(const struct suspend_packing *p);
 /* After the process has ended: the packed form takes the plain one's place. */
 int suspend_pack_finish(const struct record *r, struct suspend_packing *p, struct err *e) must_check;
-void suspend_packing_free(struct suspend_packing *p); /* ends the process; what it has written stays, and is gone on with. NULL: nothing */
+/* ends the process; what it has written stays, and is gone on with. NULL: nothing */
+void suspend_packing_free(struct suspend_packing *p);
 
 /*
- * Files that the manifest has packed are made plain, beside the packed ones. A machine's memory has its place and its length then, and is
- * still being filled: by a process that tells when it is whole.
+ * Files that the manifest has packed are made plain, beside the packed ones. A machine's memory has its place and its length
+ * then, and is still being filled: by a process that tells when it is whole.
  */
 struct suspend_unpacking;
 
 /* After a failure there is none of the plain files. NULL: nothing is under way. */
-int suspend_unpack_begin(const struct record *r, const struct memory_manifest *m, struct suspend_unpacking **ret_unpacking, struct err *e) must_check;
+int suspend_unpack_begin(const struct record *r, const struct memory_manifest *m, struct suspend_unpacking **ret_unpacking,
+			 struct err *e) must_check;
 /* Gives a byte when all is whole, or its end without one; 0: all is whole. It stays the callee's. */
 int suspend_unpacking_whole(const struct suspend_unpacking *u);
 /* Ended, whatever became of it; `u` may be NULL. If it failed by itself: its error. */

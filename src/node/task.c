@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory of operation. A job is a loop: look at wish and truth, do the one next thing, write the truth, look again. What is waited for
- * (a clean shutdown, the pause before a restart) is not waited for here: the job ends, and the event starts the next one.
+ * Theory of operation. A job is a loop: look at wish and truth, do the one next thing, write the truth, look again. What is
+ * waited for (a clean shutdown, the pause before a restart) is not waited for here: the job ends, and the event starts the next
+ * one.
  *
- * Order of writing. Before a start, the truth says `starting` with the number of the run: a restarted agent then knows that this run
- * was begun, and the runner's status file tells whether it came to life. After any other task the truth is written when it is done; a
- * crash before that repeats the task, which is why each is safe to repeat.
+ * Order of writing. Before a start, the truth says `starting` with the number of the run: a restarted agent then knows that
+ * this run was begun, and the runner's status file tells whether it came to life. After any other task the truth is written
+ * when it is done; a crash before that repeats the task, which is why each is safe to repeat.
  *
  * A restore that was interrupted while its copies took their places (snapshot.c) is finished before anything else.
  */
@@ -235,12 +236,14 @@ static void tell_standstill(struct truth *t)
 		return;
 	report->stood_still_ms = now > since ? now - since : 1;
 	own_str char *said = TAKE(report->notice);
-	report->notice = mem_printf("%s%sit stood still for %.1f s", said ? said : "", said ? "; " : "", (double)report->stood_still_ms / 1000);
+	report->notice = mem_printf("%s%sit stood still for %.1f s", said ? said : "", said ? "; " : "",
+				    (double)report->stood_still_ms / 1000);
 }
 
-/* The same run goes on, under the wished engine. Until it does, what fails leaves the workspace suspended; the runner takes the manifest
- * away when it lets it go. 1: not begun. */
-static int try_from_memory(struct work *w, const struct memory_manifest *m, const char **ret_step, struct err *why, struct err *e)
+/* The same run goes on, under the wished engine. Until it does, what fails leaves the workspace suspended; the runner takes the
+ * manifest away when it lets it go. 1: not begun. */
+static int try_from_memory(struct work *w, const struct memory_manifest *m, const char **ret_step, struct err *why,
+			   struct err *e)
 {
 	struct report *report = w->record->truth.report;
 
@@ -308,7 +311,8 @@ static int go_back(struct work *w, const struct memory_manifest *m, struct err *
 
 static bool is_moving(const struct record *r, const struct memory_manifest *m)
 {
-	return r->wish.spec->travels && r->wish.spec->engine != ENGINE_AUTO && m->kind == MEMORY_CRIU && r->wish.spec->engine != m->engine;
+	return r->wish.spec->travels && r->wish.spec->engine != ENGINE_AUTO && m->kind == MEMORY_CRIU &&
+	       r->wish.spec->engine != m->engine;
 }
 
 static int start_from_memory(struct work *w, struct err *e)
@@ -605,12 +609,15 @@ static int do_grow(struct work *w, struct err *e)
 	(void)e;
 	free(TAKE(report->notice));
 	if (r > 0)
-		report->notice = mem_printf("the new size takes effect at the next start: %s", isolate_ran_as_machine(report) ?
-					    "the machine did not take it" : "this host cannot resize file systems that are in use");
+		report->notice = mem_printf("the new size takes effect at the next start: %s",
+					    isolate_ran_as_machine(report) ?
+						    "the machine did not take it" :
+						    "this host cannot resize file systems that are in use");
 	return r < 0 ? give_up(w, "grow", &why) : 0;
 }
 
-/* A newer wish with another engine than that of the last run: what this host lacks for it is told before anything is stopped. */
+/* A newer wish with another engine than that of the last run: what this host lacks for it is told before anything is
+ * stopped. */
 static int foresee_move(struct work *w)
 {
 	struct record *record = w->record;
@@ -620,10 +627,12 @@ static int foresee_move(struct work *w)
 
 	if (report->error && report->error->step && str_eq(report->error->step, "move"))
 		record_clear_error(record);
-	bool ends = record->wish.wish == WISH_REMOVED || (record->wish.wish == WISH_STOPPED && state_is_live((enum state)report->state));
+	bool ends = record->wish.wish == WISH_REMOVED ||
+		    (record->wish.wish == WISH_STOPPED && state_is_live((enum state)report->state));
 	if (ends || !moves(&record->wish, report))
 		return 0;
-	int r = (fault = fault_point("move-begin")) ? err_errno(&why, fault, "move") : isolate_can_start(w->node, &record->wish, &why);
+	int r = (fault = fault_point("move-begin")) ? err_errno(&why, fault, "move") :
+						      isolate_can_start(w->node, &record->wish, &why);
 	if (r >= 0)
 		return 0;
 	record->unsaved = true;
@@ -653,7 +662,8 @@ static int (*const doers[TASK_COUNT])(struct work *w, struct err *e) = {
 static int do_task(struct work *w, enum task task, struct err *e)
 {
 	struct report *report = w->record->truth.report;
-	own_str char *before = mem_printf("task-%s-begin", task_names[task]), *after = mem_printf("task-%s-end", task_names[task]);
+	own_str char *before = mem_printf("task-%s-begin", task_names[task]),
+		     *after = mem_printf("task-%s-end", task_names[task]);
 
 	(void)fault_point(before);
 	/* A lent volume serves one run. What the task before this one opened is for this one. */
@@ -661,7 +671,8 @@ static int do_task(struct work *w, enum task task, struct err *e)
 		own_str char *root = record_volume_path(w->record, w->node->kept, NULL);
 		ready_let_go(w->node->ready, root);
 	}
-	if (report->state == STATE_FAILED && task != TASK_REMOVE && task != TASK_SNAPSHOT && task != TASK_RESTORE && task != TASK_GROW)
+	if (report->state == STATE_FAILED && task != TASK_REMOVE && task != TASK_SNAPSHOT && task != TASK_RESTORE &&
+	    task != TASK_GROW)
 		report->state = STATE_DEFINED;
 	if (report->state != STATE_FAILED && w->record->truth.gave_up != w->record->wish.generation)
 		record_clear_error(w->record);
@@ -674,7 +685,8 @@ static int do_task(struct work *w, enum task task, struct err *e)
 	(void)fault_point(after);
 	if (r < 0)
 		return err_wrap(e, "workspace %s: %s", w->record->id, task_names[task]);
-	if (task == TASK_STAGE || task == TASK_PREPARE) { /* most often the next task follows at once, and would be repeated with this one */
+	/* most often the next task follows at once, and would be repeated with this one */
+	if (task == TASK_STAGE || task == TASK_PREPARE) {
 		w->record->unsaved = true;
 		return 0;
 	}
@@ -687,7 +699,8 @@ static bool waits_after(enum task t) { return t == TASK_STOP || t == TASK_START 
 int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err *e)
 {
 	struct record *record = w->record;
-	struct task_view view = { .wish = &record->wish, .truth = &record->truth, .runner_gone = runner_gone, .restart_due = restart_due };
+	struct task_view view = { .wish = &record->wish, .truth = &record->truth, .runner_gone = runner_gone,
+				  .restart_due = restart_due };
 	bool fresh = record->truth.report->generation != record->wish.generation;
 	int r = 0;
 
@@ -703,7 +716,8 @@ int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err
 		view.runner_gone &= task != TASK_REAP;
 		view.restart_due &= task != TASK_START && task != TASK_REAP;
 		view.grown |= task == TASK_GROW;
-		if (waits_after(task) && task != TASK_NONE && (task != TASK_STOP || state_is_live((enum state)record->truth.report->state)))
+		if (waits_after(task) && task != TASK_NONE &&
+		    (task != TASK_STOP || state_is_live((enum state)record->truth.report->state)))
 			break;
 	}
 	isolate_parts_done(&w->parts);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What templates take on disk: which are there, which go when there are too many, and what the site's administrators are shown and remove. A
- * template that goes is missed by nobody who uses it, for its memory has another link there.
+ * What templates take on disk: which are there, which go when there are too many, and what the site's administrators are shown
+ * and remove. A template that goes is missed by nobody who uses it, for its memory has another link there.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -29,10 +29,12 @@ static bool look(int folder, const char *name, struct template_found *ret_found)
 	own_fd int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	struct stat ram, state, manifest;
 
-	if (fd < 0 || fstatat(fd, MEMORY_RAM, &ram, AT_SYMLINK_NOFOLLOW) < 0 || fstatat(fd, MEMORY_STATE, &state, AT_SYMLINK_NOFOLLOW) < 0 ||
+	if (fd < 0 || fstatat(fd, MEMORY_RAM, &ram, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    fstatat(fd, MEMORY_STATE, &state, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    fstatat(fd, MEMORY_MANIFEST, &manifest, AT_SYMLINK_NOFOLLOW) < 0)
 		return false;
-	*ret_found = (struct template_found){ .bytes = (uint64_t)(ram.st_blocks + state.st_blocks + manifest.st_blocks) * 512, .used = manifest.st_mtim };
+	*ret_found = (struct template_found){ .bytes = (uint64_t)(ram.st_blocks + state.st_blocks + manifest.st_blocks) * 512,
+					      .used = manifest.st_mtim };
 	(void)snprintf(ret_found->name, sizeof ret_found->name, "%s", name);
 	return true;
 }
@@ -103,9 +105,10 @@ static json_t *view(const struct templates *t, const struct template_found *f)
 	    memory_manifest_decode(str_text(&text), text.length, MEMORY_MANIFEST, &m, NULL) < 0)
 		return NULL; /* it goes when it is used */
 	own_str char *when = mem_printf("%s.000Z", log_utc(f->used.tv_sec, used));
-	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s}", "id", f->name, "engine", spec_engine_names[m.engine], "architecture",
-				 m.architecture, "emulator", m.version, "memory", (json_int_t)m.memory_bytes, "processors", (json_int_t)m.processors,
-				 "size", (json_int_t)f->bytes, "used", when);
+	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s}", "id", f->name, "engine",
+				 spec_engine_names[m.engine], "architecture", m.architecture, "emulator", m.version, "memory",
+				 (json_int_t)m.memory_bytes, "processors", (json_int_t)m.processors, "size",
+				 (json_int_t)f->bytes, "used", when);
 	memory_manifest_done(&m);
 	return json;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * run.sock. A connection sends one request and gets one answer (model/runner_protocol.h); streams then belong to a session, watches
- * stay in a list. Everything that can block is short: entering a workspace takes a millisecond, freezing at most ten seconds.
+ * run.sock. A connection sends one request and gets one answer (model/runner_protocol.h); streams then belong to a session,
+ * watches stay in a list. Everything that can block is short: entering a workspace takes a millisecond, freezing at most ten
+ * seconds.
  */
 #include "runner/runner.h"
 
@@ -161,12 +162,13 @@ static int copy(struct runner *r, const struct runner_request *q, const char *pa
 	bool in = q->kind == RUNNER_COPY_IN;
 	own_str char *program = mem_printf("%s/libexec/carrel/carrel-copy", fs_prefix());
 	const char *const argv[] = { "carrel-copy", in ? "in" : "out", path, NULL };
-	struct enter enter = { .plan = &r->plan, .init = r->birth.pid, .init_pidfd = r->birth.pidfd, .argv = argv, .input = true,
-			       .copy_program = program, .plan_fd = r->plan_fd };
+	struct enter enter = { .plan = &r->plan, .init = r->birth.pid, .init_pidfd = r->birth.pidfd, .argv = argv,
+			       .input = true, .copy_program = program, .plan_fd = r->plan_fd };
 	int result = check_enter(r, e);
 
 	if (result >= 0 && r->machine) {
-		const struct session_options inside = { .patient = true, .single = true, .errors_are_text = true, .done = extra_ended, .data = r };
+		const struct session_options inside = { .patient = true, .single = true, .errors_are_text = true,
+							.done = extra_ended, .data = r };
 		return machine_open(r->machine, q, &path, 1, &inside, ret_session, e);
 	}
 	if (result < 0 || (result = enter_workspace(&enter, e)) < 0)
@@ -184,7 +186,8 @@ static int display(struct runner *r, struct session **ret_session, struct err *e
 
 	if (r->status.state == RUNNER_ENDED || r->status.state == RUNNER_STARTING)
 		return err_set(e, ERR_CONFLICT, "the workspace is not running");
-	return r->machine ? machine_display(r->machine, &how, ret_session, e) : err_set(e, ERR_UNSUPPORTED, "the workspace is no machine");
+	return r->machine ? machine_display(r->machine, &how, ret_session, e) :
+			    err_set(e, ERR_UNSUPPORTED, "the workspace is no machine");
 }
 
 /* --- requests --- */
@@ -401,7 +404,8 @@ static bool handle(struct runner *r, int fd, const struct request *request, int 
 	answer(r, fd, result, &e, NULL, 0);
 	if (!session)
 		return false;
-	session_add_client(session, fd, q->flags & RUNNER_INPUT || q->kind == RUNNER_COPY_IN || q->kind == RUNNER_DISPLAY, q->rows, q->columns);
+	session_add_client(session, fd, q->flags & RUNNER_INPUT || q->kind == RUNNER_COPY_IN || q->kind == RUNNER_DISPLAY,
+			   q->rows, q->columns);
 	return true;
 }
 

@@ -90,8 +90,9 @@ static void no_hello(void *data)
 	}
 	own_str char *lines = machine_words_last(&m->tail);
 	const char *times = m->attempt < ATTEMPTS ? "" : " (twice)";
-	(void)err_set(&e, ERR_TIMEOUT, "the machine %s after %llu s%s; it said last: %s", m->heard ? "does not run its program" : "did not boot",
-		      (unsigned long long)m->plan.boot_ms / 1000, times, *lines ? lines : "nothing");
+	(void)err_set(&e, ERR_TIMEOUT, "the machine %s after %llu s%s; it said last: %s",
+		      m->heard ? "does not run its program" : "did not boot", (unsigned long long)m->plan.boot_ms / 1000, times,
+		      *lines ? lines : "nothing");
 	machine_settle_badly(m, &e);
 }
 
@@ -156,7 +157,8 @@ static bool has_program(const struct machine *m)
 {
 	uint64_t flags = m->runner->plan.flags;
 
-	return !(flags & PLAN_MAINTENANCE) && (!(flags & PLAN_SYSTEM) || flags & PLAN_TRAVELS); /* a system's console is the kernel's otherwise */
+	/* a system's console is the kernel's otherwise */
+	return !(flags & PLAN_MAINTENANCE) && (!(flags & PLAN_SYSTEM) || flags & PLAN_TRAVELS);
 }
 
 int machine_open_program(struct machine *m, struct err *e)
@@ -164,8 +166,8 @@ int machine_open_program(struct machine *m, struct err *e)
 	struct runner *r = m->runner;
 	uint64_t flags = r->plan.flags;
 	static char nothing[] = "";
-	struct guest_open o = { .kind = GUEST_PROGRAM, .terminal = (flags & PLAN_TERMINAL) != 0, .input = (flags & PLAN_INPUT) != 0,
-				.user = nothing, .directory = nothing, .path = nothing };
+	struct guest_open o = { .kind = GUEST_PROGRAM, .terminal = (flags & PLAN_TERMINAL) != 0,
+				.input = (flags & PLAN_INPUT) != 0, .user = nothing, .directory = nothing, .path = nothing };
 	struct session_options how;
 
 	runner_session_options(r, &how);
@@ -244,7 +246,8 @@ static int execute(struct machine *m, const int theirs[3], struct err *e)
 		network_hold(&m->runner->plan, true);
 	if (r >= 0 && (fault = fault_point("runner.taps")) > 0)
 		r = err_errno(e, fault, "after the taps");
-	struct confine how = { .machine = &m->plan, .host = &m->runner->plan, .fds = fds, .fd_count = count + taps, .errors = errors[1] };
+	struct confine how = { .machine = &m->plan, .host = &m->runner->plan, .fds = fds, .fd_count = count + taps,
+			       .errors = errors[1] };
 	if (r >= 0)
 		r = confine_start(&how, &m->pidfd, &m->pid, e);
 	for (size_t i = 0; i < taps; i++)
@@ -325,7 +328,8 @@ static void loaded(void *data, int result, const struct err *e)
 
 static void load(struct machine *m)
 {
-	machine_memory_load(m->memory, m->qmp, fcntl(m->state, F_DUPFD_CLOEXEC, 0), m->plan.resumes ? loaded : template_loaded, m);
+	machine_memory_load(m->memory, m->qmp, fcntl(m->state, F_DUPFD_CLOEXEC, 0), m->plan.resumes ? loaded : template_loaded,
+			    m);
 }
 
 /* However long it took: from now on the machine has its deadlines. */
@@ -403,7 +407,8 @@ static int receive_disks(struct machine *m, int socket, struct err *e)
 {
 	bool has_state = m->plan.resumes || m->plan.template == TEMPLATE_USED;
 
-	while (m->disk_count < m->plan.disks || (has_state && m->state < 0) || (m->plan.waits && m->whole < 0) || (m->plan.arrives && m->folder < 0)) {
+	while (m->disk_count < m->plan.disks || (has_state && m->state < 0) || (m->plan.waits && m->whole < 0) ||
+	       (m->plan.arrives && m->folder < 0)) {
 		int fds[PLAN_FDS_MOST];
 		size_t count = 0;
 		int r = runner_receive_fds(socket, fds, &count, e);
@@ -464,7 +469,8 @@ int machine_start(struct runner *r, const void *bytes, size_t length, int socket
 {
 	struct machine *m = mem_alloc(sizeof *m);
 
-	*m = (struct machine){ .runner = r, .pidfd = -1, .line = -1, .console = -1, .errors = -1, .exit_status = 255, .folder = -1, .state = -1, .whole = -1 };
+	*m = (struct machine){ .runner = r, .pidfd = -1, .line = -1, .console = -1, .errors = -1, .exit_status = 255,
+			       .folder = -1, .state = -1, .whole = -1 };
 	m->memory = machine_memory_new(r->loop);
 	r->machine = m;
 	int result = decode(m, bytes, length, e), fault;

@@ -3,8 +3,8 @@
 #define RUNNER_MACHINE_H
 
 /*
- * A workspace that is a virtual machine: QEMU, its control line, and the channel to the first process inside. To the runner it is
- * what `birth` is for namespaces; control socket, status file, log and sessions are the same.
+ * A workspace that is a virtual machine: QEMU, its control line, and the channel to the first process inside. To the runner it
+ * is what `birth` is for namespaces; control socket, status file, log and sessions are the same.
  */
 
 #include "runner/machine_channel.h"
@@ -12,8 +12,8 @@
 
 struct machine;
 
-/* Starts QEMU with the plan in `bytes` (they stay). Returns when the program was executed inside, or, paused, when the machine stands
- * before its first instruction; or with an error, and then nothing is left of it. `socket` brings the disks. */
+/* Starts QEMU with the plan in `bytes` (they stay). Returns when the program was executed inside, or, paused, when the machine
+ * stands before its first instruction; or with an error, and then nothing is left of it. `socket` brings the disks. */
 int machine_start(struct runner *r, const void *bytes, size_t length, int socket, struct err *e) must_check;
 void machine_free(struct machine *m);
 
@@ -28,7 +28,8 @@ void machine_kill(struct machine *m);
 void machine_freeze(struct machine *m, bool frozen, void (*done)(void *data, int result, const struct err *e), void *data);
 /* The interfaces it shall have: machine_network_set. */
 void machine_connect(struct machine *m, const char *const *interfaces, channel_done_fn *done, void *data);
-/* Its disk, by the name that the arguments give it, has so many bytes from now on, and the file system on it, if carrel-init mounted it. */
+/* Its disk, by the name that the arguments give it, has so many bytes from now on, and the file system on it, if carrel-init
+ * mounted it. */
 void machine_grow(struct machine *m, const char *disk, uint64_t bytes, channel_done_fn *done, void *data);
 /* The machine stands still and its state is in the file, which is taken; `done` as above. */
 void machine_save(struct machine *m, int state, void (*done)(void *data, int result, const struct err *e), void *data);
@@ -40,6 +41,7 @@ int machine_open(struct machine *m, const struct runner_request *q, const char *
 		 const struct session_options *how, struct session **ret_session, struct err *e) must_check;
 
 /* A viewer of its screen. */
-int machine_display(struct machine *m, const struct session_options *how, struct session **ret_session, struct err *e) must_check;
+int machine_display(struct machine *m, const struct session_options *how, struct session **ret_session,
+		    struct err *e) must_check;
 
 #endif

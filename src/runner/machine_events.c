@@ -313,8 +313,8 @@ static void guest_state(void *data, const struct guest_state *s)
 
 /* --- its lines --- */
 
-/* QEMU has answered: its threads are there, and none has run the guest yet, or only for a moment. In the group of the whole they are
- * limited too, only less exactly. */
+/* QEMU has answered: its threads are there, and none has run the guest yet, or only for a moment. In the group of the whole
+ * they are limited too, only less exactly. */
 static void threads_are_there(void *data, int result, struct qmp_value value, const struct err *e)
 {
 	const struct machine *m = data;

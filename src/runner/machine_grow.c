@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A disk grows while its machine runs: QEMU makes the file larger and tells the guest, and carrel-init then grows the file system. Of a
- * machine that boots a disk of its own, the file system is its own affair. */
+/* A disk grows while its machine runs: QEMU makes the file larger and tells the guest, and carrel-init then grows the file
+ * system. Of a machine that boots a disk of its own, the file system is its own affair. */
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>

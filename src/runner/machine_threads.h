@@ -3,8 +3,8 @@
 #define RUNNER_MACHINE_THREADS_H
 
 /*
- * QEMU's threads: those that are virtual processors go to a cgroup of their own, whose limit is what the machine was promised. The others -
- * disks, network, the control line - have their own part (enforce/plan.c), so neither takes the other's time.
+ * QEMU's threads: those that are virtual processors go to a cgroup of their own, whose limit is what the machine was promised.
+ * The others - disks, network, the control line - have their own part (enforce/plan.c), so neither takes the other's time.
  */
 
 #include <sys/types.h>

@@ -41,11 +41,15 @@ static int check_quota(const struct request *r, uint64_t more, struct err *e)
 		count += r->service->workspaces.items[i]->owner_uid == r->who.uid;
 	if (r->who.admin || count + more <= most)
 		return 0;
-	(void)err_set(e, ERR_NO_CAPACITY, "you have %llu workspaces, and one user may have %llu", (unsigned long long)count, (unsigned long long)most);
+	(void)err_set(e, ERR_NO_CAPACITY, "you have %llu workspaces, and one user may have %llu", (unsigned long long)count,
+		      (unsigned long long)most);
 	return err_hint(e, "remove some, or ask an administrator to raise workspaces-per-user");
 }
 
-static char *clone_name(const char *prefix, uint64_t number) { return mem_printf("%s-%llu", prefix, (unsigned long long)number); }
+static char *clone_name(const char *prefix, uint64_t number)
+{
+	return mem_printf("%s-%llu", prefix, (unsigned long long)number);
+}
 
 static int check_names(const struct request *r, const char *prefix, uint64_t count, struct err *e)
 {
@@ -109,7 +113,8 @@ static int make(const struct cloning *k, uint64_t number, struct workspace **ret
 	w->wish.run = k->memory;
 	w->wish.origin = mem_alloc(sizeof *w->wish.origin);
 	*w->wish.origin = (struct assignment_origin){ .workspace = mem_strdup(source->id), .snapshot = mem_strdup(k->snapshot),
-							 .name = mem_strdup(source->name), .number = number, .memory = k->memory };
+							 .name = mem_strdup(source->name), .number = number,
+							 .memory = k->memory };
 	w->truth.id = mem_strdup(w->id);
 	w->truth.exit_status = FIELD_NO_PRESET;
 	*ret_workspace = w;
@@ -136,7 +141,8 @@ static int add(const struct cloning *k, struct request *r, struct change *c, uin
 	event_add(k->service, c->batch, "workspace.created", w->id, w->owner_uid,
 		  json_pack("{s:s, s:s, s:s}", "name", w->name, "image", w->wish.spec->image, "clone_of", k->source->name));
 	change_add(c, w->id);
-	(void)json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "id", w->id, "name", w->name, "operation", w->operation->id));
+	(void)json_array_append_new(list,
+				    json_pack("{s:s, s:s, s:s}", "id", w->id, "name", w->name, "operation", w->operation->id));
 	return 0;
 }
 
@@ -168,8 +174,8 @@ static int answer_known_key(struct request *r, const char *key, const char *dige
 	return 1;
 }
 
-static int clone_all(struct request *r, struct workspace *source, const struct cloning *k, uint64_t count, const char *key, const char *digest,
-		     struct err *e)
+static int clone_all(struct request *r, struct workspace *source, const struct cloning *k, uint64_t count, const char *key,
+		     const char *digest, struct err *e)
 {
 	struct change *c = change_new(r->service, r);
 	own_json json_t *list = json_array();
@@ -189,8 +195,9 @@ static int clone_all(struct request *r, struct workspace *source, const struct c
 	operation_set_result(o, c->batch, json_pack("{s:s, s:O}", "snapshot", k->snapshot, "clones", list));
 	workspace_store(source, c->batch, false);
 	if (key)
-		db_answer_insert(c->batch, &(struct db_answer){ .owner_uid = r->who.uid, .created_ms = service_now_ms(), .key = key, .request = digest,
-								.subject = o->id, .status = 202 });
+		db_answer_insert(c->batch, &(struct db_answer){ .owner_uid = r->who.uid, .created_ms = service_now_ms(),
+								.key = key, .request = digest, .subject = o->id,
+								.status = 202 });
 	c->status = 202;
 	change_commit(c);
 	return 0;
@@ -267,7 +274,8 @@ static void drop_clone(struct service *s, struct workspace *w)
 	change_commit(c);
 }
 
-/* Has all that it needs of the snapshot, or never will. One with memory is prepared before it takes that, and suspended when it has it. */
+/* Has all that it needs of the snapshot, or never will. One with memory is prepared before it takes that, and suspended when it
+ * has it. */
 static bool is_made(const struct workspace *w)
 {
 	unsigned least = w->wish.origin->memory ? STATE_PREPARED + 1 : STATE_PREPARED;

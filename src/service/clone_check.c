@@ -13,7 +13,8 @@ static void drop_json(json_t **j) { json_decref(*j); }
 
 static bool is_machine(const struct workspace *w)
 {
-	return w->truth.engine && (str_eq(w->truth.engine, spec_engine_names[ENGINE_EMULATOR]) || str_eq(w->truth.engine, spec_engine_names[ENGINE_KVM]));
+	return w->truth.engine && (str_eq(w->truth.engine, spec_engine_names[ENGINE_EMULATOR]) ||
+				   str_eq(w->truth.engine, spec_engine_names[ENGINE_KVM]));
 }
 
 /* *ret_memory: with it, or only with what is on its volumes. */
@@ -29,7 +30,9 @@ static int check_state(const struct workspace *w, bool *ret_memory, struct err *
 	}
 	if (*ret_memory && !is_machine(w)) {
 		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' runs in namespaces, whose memory cannot be cloned", w->name);
-		return err_hint(e, "run it as a machine (carrel move --engine emulator %s), or stop it: then its volumes are cloned", w->name);
+		return err_hint(
+			e, "run it as a machine (carrel move --engine emulator %s), or stop it: then its volumes are cloned",
+			w->name);
 	}
 	if (*ret_memory && wanted)
 		return 0;
@@ -48,17 +51,22 @@ static int check_spec(const struct workspace *w, bool memory, struct err *e)
 	const struct spec_volume *v = w->wish.spec->volumes.items;
 
 	if (memory && w->wish.spec->travels) {
-		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' travels (deployed with --travels), so its processes keep the identity that they have",
-			      w->name);
+		(void)err_set(
+			e, ERR_UNSUPPORTED,
+			"workspace '%s' travels (deployed with --travels), so its processes keep the identity that they have",
+			w->name);
 		return err_hint(e, "stop it: then its volumes are cloned");
 	}
 	if (w->wish.image->machine) {
-		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' boots a disk of its own, where nobody could give a clone its identity", w->name);
+		(void)err_set(e, ERR_UNSUPPORTED,
+			      "workspace '%s' boots a disk of its own, where nobody could give a clone its identity", w->name);
 		return err_hint(e, "carrel export and import make copies of it");
 	}
 	for (size_t i = 0; i < w->wish.spec->volumes.count; i++)
 		if (v[i].keep)
-			return err_set(e, ERR_UNSUPPORTED, "the kept volume '%s' of workspace '%s' can be in use by one workspace only", v[i].name, w->name);
+			return err_set(e, ERR_UNSUPPORTED,
+				       "the kept volume '%s' of workspace '%s' can be in use by one workspace only", v[i].name,
+				       w->name);
 	if (w->snapshots.count >= SNAPSHOTS_MOST)
 		return err_set(e, ERR_NO_CAPACITY, "workspace '%s' has %d snapshots, the most", w->name, SNAPSHOTS_MOST);
 	return 0;

@@ -369,8 +369,8 @@ void host_check_suspend(struct host *h, const char *workspace, const struct assi
 {
 	uint64_t id = ask_later(h, r);
 
-	host_send(h, json_pack("{s:s, s:I, s:s, s:o*}", "type", "suspend-check", "id", (json_int_t)id, "workspace", workspace, "to",
-			       to ? encode(&assignment_shape, to) : NULL));
+	host_send(h, json_pack("{s:s, s:I, s:s, s:o*}", "type", "suspend-check", "id", (json_int_t)id, "workspace", workspace,
+			       "to", to ? encode(&assignment_shape, to) : NULL));
 }
 
 void host_ask(struct host *h, json_t *message, struct request *r)

@@ -28,7 +28,8 @@ void host_send_forget(struct host *h, const char *id);
 /* The node's plan for a dry run, answered to `r` when it comes. */
 int host_plan(struct host *h, const struct assignment *a, struct request *r, struct err *e) must_check;
 /* What a suspend would come to (shape suspend-check), in the same way. */
-void host_check_suspend(struct host *h, const char *workspace, const struct assignment *to, struct request *r); /* to: of a live move, or NULL */
+/* to: of a live move, or NULL */
+void host_check_suspend(struct host *h, const char *workspace, const struct assignment *to, struct request *r);
 /* A question of another kind (taken): its answer, an object, an error or nothing (204), goes to `r` as it is. */
 void host_ask(struct host *h, json_t *message, struct request *r);
 

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The one table of the API: method, path, who may, handler, the shapes of body and answer, and the words for the
+ * documentation. Dispatch, checks of rights and queries, and OpenAPI follow from it; a route that is not here does not exist.
+ * The first whose path fits counts, so a literal segment stands before a parameter in its place.
+ */
 #include "service/event.h"
 #include "service/handlers.h"
 #include "service/host.h"

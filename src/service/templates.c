@@ -20,8 +20,8 @@ static const struct field template_fields[] = {
 	{ "used", FIELD_TEXT, T(used), "when a machine went on from it last, or it was made", .required = true },
 	{ 0 },
 };
-const struct shape template_shape = { "template", sizeof(struct template_view), template_fields, "What machines go on from instead of booting.",
-				      .open = true };
+const struct shape template_shape = { "template", sizeof(struct template_view), template_fields,
+				      "What machines go on from instead of booting.", .open = true };
 
 static int find_host(struct request *r, struct host **ret_host, struct err *e)
 {

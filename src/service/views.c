@@ -28,7 +28,8 @@ static const struct field error_fields[] = {
 	{ "rule", FIELD_TEXT, E(rule), "rule that refused" },
 	{ 0 },
 };
-const struct shape error_shape = { "error", sizeof(struct error_view), error_fields, "Why something was refused or failed.", .open = true };
+const struct shape error_shape = { "error", sizeof(struct error_view), error_fields, "Why something was refused or failed.",
+				   .open = true };
 
 struct snapshot_view {
 	char *id, *name, *created;
@@ -43,15 +44,19 @@ static const struct field snapshot_fields[] = {
 	{ "memory", FIELD_BOOL, N(memory), "it has the memory of the running workspace" },
 	{ 0 },
 };
-const struct shape snapshot_view_shape = { "snapshot", sizeof(struct snapshot_view), snapshot_fields, "A snapshot of a workspace's volumes.", .open = true };
+const struct shape snapshot_view_shape = { "snapshot", sizeof(struct snapshot_view), snapshot_fields,
+					   "A snapshot of a workspace's volumes.", .open = true };
 
 static const struct field clone_of_fields[] = {
-	{ "id", FIELD_TEXT, offsetof(struct assignment_origin, workspace), "id of the original, which may be gone", .required = true },
+	{ "id", FIELD_TEXT, offsetof(struct assignment_origin, workspace), "id of the original, which may be gone",
+	  .required = true },
 	{ "name", FIELD_TEXT, offsetof(struct assignment_origin, name), "name that it had then" },
-	{ "number", FIELD_NUMBER, offsetof(struct assignment_origin, number), "of this clone among those that were made together", .required = true },
+	{ "number", FIELD_NUMBER, offsetof(struct assignment_origin, number),
+	  "of this clone among those that were made together", .required = true },
 	{ 0 },
 };
-static const struct shape clone_of_shape = { "clone-of", sizeof(struct assignment_origin), clone_of_fields, "What a workspace is a clone of.", .open = true };
+static const struct shape clone_of_shape = { "clone-of", sizeof(struct assignment_origin), clone_of_fields,
+					     "What a workspace is a clone of.", .open = true };
 
 struct workspace_view {
 	char *id, *name, *host, *step, *notice, *created, *started, *ended, *operation;
@@ -73,7 +78,8 @@ static const struct field workspace_fields[] = {
 	{ "generation", FIELD_NUMBER, W(generation), "grows with each change of the wish", .required = true },
 	{ "run", FIELD_NUMBER, W(run), "number of the last start", .required = true },
 	{ "spec", FIELD_OBJECT, W(spec), "the spec", .required = true, .shape = &spec_shape },
-	{ "image", FIELD_JSON, W(image), "name, digest, architecture and size of the image it was made from", .required = true },
+	{ "image", FIELD_JSON, W(image), "name, digest, architecture and size of the image it was made from",
+	  .required = true },
 	{ "kernel", FIELD_OBJECT, W(kernel), "what it boots when it is a machine", .shape = &assignment_kernel_shape },
 	{ "clone_of", FIELD_OBJECT, W(clone_of), "the original, of a clone", .shape = &clone_of_shape },
 	{ "host", FIELD_TEXT, W(host), "host where it is", .required = true },
@@ -84,17 +90,20 @@ static const struct field workspace_fields[] = {
 	{ "notice", FIELD_TEXT, W(notice), "what the host has to say about the last change" },
 	{ "pid", FIELD_NUMBER, W(pid), "its first process, as the host numbers it" },
 	{ "engine", FIELD_TEXT, W(engine), "what it runs under, or ran under last" },
-	{ "began", FIELD_TEXT, W(began), "how a machine came to its memory at its last start: boot, template, memory (of a suspend), or clone" },
+	{ "began", FIELD_TEXT, W(began),
+	  "how a machine came to its memory at its last start: boot, template, memory (of a suspend), or clone" },
 	{ "memory_bytes", FIELD_NUMBER, W(memory_bytes), "size of the memory state of a suspended workspace, on disk" },
 	{ "created", FIELD_TEXT, W(created), "when it was deployed", .required = true },
 	{ "started", FIELD_TEXT, W(started), "start of the last run" },
 	{ "ended", FIELD_TEXT, W(ended), "end of the last run" },
 	{ "operation", FIELD_TEXT, W(operation), "id of the operation under way" },
 	{ "interfaces", FIELD_OBJECTS, W(interfaces), "interfaces, eth0 first", .shape = &attachment_shape },
-	{ "snapshots", FIELD_OBJECTS, W(snapshots), "snapshots, oldest first", .required = true, .shape = &snapshot_view_shape },
+	{ "snapshots", FIELD_OBJECTS, W(snapshots), "snapshots, oldest first", .required = true,
+	  .shape = &snapshot_view_shape },
 	{ 0 },
 };
-const struct shape workspace_shape = { "workspace", sizeof(struct workspace_view), workspace_fields, "A workspace.", .open = true };
+const struct shape workspace_shape = { "workspace", sizeof(struct workspace_view), workspace_fields, "A workspace.",
+				       .open = true };
 
 #define K(member) offsetof(struct assignment_snapshot, member)
 static const struct field carried_snapshot_fields[] = {
@@ -102,22 +111,26 @@ static const struct field carried_snapshot_fields[] = {
 	{ "name", FIELD_TEXT, K(name), "name", .required = true, .check = name_check },
 	{ 0 },
 };
-static const struct shape carried_snapshot_shape = { "carried-snapshot", sizeof(struct assignment_snapshot), carried_snapshot_fields,
-						     "A snapshot that comes with it." };
+static const struct shape carried_snapshot_shape = { "carried-snapshot", sizeof(struct assignment_snapshot),
+						     carried_snapshot_fields, "A snapshot that comes with it." };
 static const struct field carried_fields[] = {
-	{ "id", FIELD_TEXT, offsetof(struct carried, id), "id that it had; another one when that is taken here", .required = true, .max = ID_LENGTH },
-	{ "bundle", FIELD_TEXT, offsetof(struct carried, bundle), "which file it comes from: SHA-256 of its header", .max = 64, .check = name_check_key },
+	{ "id", FIELD_TEXT, offsetof(struct carried, id), "id that it had; another one when that is taken here",
+	  .required = true, .max = ID_LENGTH },
+	{ "bundle", FIELD_TEXT, offsetof(struct carried, bundle), "which file it comes from: SHA-256 of its header", .max = 64,
+	  .check = name_check_key },
 	{ "snapshots", FIELD_OBJECTS, offsetof(struct carried, snapshots), "snapshots that come with it", .max = SNAPSHOTS_MOST,
 	  .shape = &carried_snapshot_shape },
 	{ 0 },
 };
-static const struct shape carried_shape = { "carried", sizeof(struct carried), carried_fields, "What comes from another service." };
+static const struct shape carried_shape = { "carried", sizeof(struct carried), carried_fields,
+					    "What comes from another service." };
 
 #define C(member) offsetof(struct create_request, member)
 static const struct field create_fields[] = {
 	{ "spec", FIELD_OBJECT, C(spec), "what the workspace shall be", .required = true, .shape = &spec_shape },
 	{ "held", FIELD_BOOL, C(held), "the program's output waits for the first attach" },
-	{ "carried", FIELD_OBJECT, C(carried), "it comes from another service: it is prepared, and then filled by import", .shape = &carried_shape },
+	{ "carried", FIELD_OBJECT, C(carried), "it comes from another service: it is prepared, and then filled by import",
+	  .shape = &carried_shape },
 	{ 0 },
 };
 const struct shape create_shape = { "workspace-create", sizeof(struct create_request), create_fields, "A deployment." };
@@ -128,7 +141,8 @@ static const struct field change_fields[] = {
 	{ "labels", FIELD_JSON, H(labels_given), "labels that replace all that it has" },
 	{ "resources", FIELD_JSON, H(resources), "disk: new size of the root volume; it can only grow" },
 	{ "network", FIELD_JSON, H(given[CHANGE_NETWORK]), "auto, none or host" },
-	{ "networks", FIELD_JSON, H(given[CHANGE_NETWORKS]), "interfaces that replace all that it has; what stays keeps its addresses" },
+	{ "networks", FIELD_JSON, H(given[CHANGE_NETWORKS]),
+	  "interfaces that replace all that it has; what stays keeps its addresses" },
 	{ "groups", FIELD_JSON, H(given[CHANGE_GROUPS]), "groups it is in from now on" },
 	{ "allow", FIELD_JSON, H(given[CHANGE_ALLOW]), "rules that replace all of allow; []: the default" },
 	{ "deny", FIELD_JSON, H(given[CHANGE_DENY]), "rules that replace all of deny" },
@@ -140,12 +154,14 @@ static const struct field change_fields[] = {
 	{ "volumes", FIELD_JSON, H(volumes), "list of name and size of volumes that grow" },
 	{ 0 },
 };
-const struct shape change_shape = { "workspace-change", sizeof(struct change_request), change_fields, "What shall be different." };
+const struct shape change_shape = { "workspace-change", sizeof(struct change_request), change_fields,
+				    "What shall be different." };
 
 static const struct field stop_fields[] = {
-	{ "timeout", FIELD_DURATION, offsetof(struct stop_request, timeout_ms), "time for a clean shutdown, instead of the spec's",
-	  .max = 3600000, .preset = FIELD_NO_PRESET },
-	{ "discard-memory", FIELD_BOOL, offsetof(struct stop_request, discard_memory), "of a suspended workspace: its memory is thrown away" },
+	{ "timeout", FIELD_DURATION, offsetof(struct stop_request, timeout_ms),
+	  "time for a clean shutdown, instead of the spec's", .max = 3600000, .preset = FIELD_NO_PRESET },
+	{ "discard-memory", FIELD_BOOL, offsetof(struct stop_request, discard_memory),
+	  "of a suspended workspace: its memory is thrown away" },
 	{ 0 },
 };
 const struct shape stop_shape = { "stop", sizeof(struct stop_request), stop_fields, "How to stop." };
@@ -157,13 +173,15 @@ struct suspend_check_view {
 };
 #define S(member) offsetof(struct suspend_check_view, member)
 static const struct field suspend_check_fields[] = {
-	{ "level", FIELD_TEXT, S(level), "memory: all of it is kept; volumes: only a stop is possible, which keeps the volumes", .required = true },
+	{ "level", FIELD_TEXT, S(level), "memory: all of it is kept; volumes: only a stop is possible, which keeps the volumes",
+	  .required = true },
 	{ "engine", FIELD_TEXT, S(engine), "what it runs under" },
 	{ "to", FIELD_TEXT, S(to), "of a live move: what it shall run under" },
 	{ "way", FIELD_TEXT, S(way), "of a live move: which way it takes" },
 	{ "reason", FIELD_TEXT, S(reason), "why not more" },
 	{ "hint", FIELD_TEXT, S(hint), "what can be done about it" },
-	{ "needs", FIELD_JSON, S(needs), "of the host that it is resumed on: architecture, program, version, machine, features" },
+	{ "needs", FIELD_JSON, S(needs),
+	  "of the host that it is resumed on: architecture, program, version, machine, features" },
 	{ "obstacles", FIELD_TEXTS, S(obstacles), "all that is known to be in the way now" },
 	{ "notes", FIELD_TEXTS, S(notes), "what goes along and may not like it" },
 	{ 0 },
@@ -175,8 +193,8 @@ static const struct field move_fields[] = {
 	{ "engine", FIELD_ENUM, offsetof(struct move_request, engine), "engine that it shall run under", .required = true,
 	  .names = spec_engine_names },
 	{ "live", FIELD_BOOL, offsetof(struct move_request, live), "with its memory, instead of a stop and a start" },
-	{ "timeout", FIELD_DURATION, offsetof(struct move_request, timeout_ms), "time for a clean shutdown, instead of the spec's",
-	  .max = 3600000, .preset = FIELD_NO_PRESET },
+	{ "timeout", FIELD_DURATION, offsetof(struct move_request, timeout_ms),
+	  "time for a clean shutdown, instead of the spec's", .max = 3600000, .preset = FIELD_NO_PRESET },
 	{ 0 },
 };
 const struct shape move_shape = { "move", sizeof(struct move_request), move_fields, "Where to." };
@@ -190,8 +208,10 @@ static const struct field clone_fields[] = {
 const struct shape clone_shape = { "clone", sizeof(struct clone_request), clone_fields, "Copies to make." };
 
 static const struct field snapshot_request_fields[] = {
-	{ "name", FIELD_TEXT, offsetof(struct snapshot_request, name), "name of the snapshot; one is made up when missing", .check = name_check },
-	{ "memory", FIELD_BOOL, offsetof(struct snapshot_request, memory), "of a running machine: with its memory; a restore lets it go on from there" },
+	{ "name", FIELD_TEXT, offsetof(struct snapshot_request, name), "name of the snapshot; one is made up when missing",
+	  .check = name_check },
+	{ "memory", FIELD_BOOL, offsetof(struct snapshot_request, memory),
+	  "of a running machine: with its memory; a restore lets it go on from there" },
 	{ 0 },
 };
 const struct shape snapshot_request_shape = { "snapshot-create", sizeof(struct snapshot_request), snapshot_request_fields,
@@ -216,7 +236,8 @@ static void set_number(json_t *json, const char *key, uint64_t number)
 
 json_t *error_of_report(const struct report_error *error)
 {
-	json_t *json = json_pack("{s:s, s:s}", "kind", error->kind ? error->kind : "internal", "message", error->message ? error->message : "");
+	json_t *json = json_pack("{s:s, s:s}", "kind", error->kind ? error->kind : "internal", "message",
+				 error->message ? error->message : "");
 	set_text(json, "hint", error->hint);
 	set_text(json, "step", error->step);
 	return json;
@@ -268,9 +289,10 @@ static void set_truth(json_t *json, const struct workspace *w)
 static json_t *to_json(const struct workspace *w)
 {
 	json_t *json = json_pack("{s:s, s:s, s:I, s:s, s:s, s:I, s:I, s:o, s:o, s:s}", "id", w->id, "name", w->name, "owner",
-				 (json_int_t)w->owner_uid, "state", state_names[w->truth.state], "wish", wish_names[w->wish.wish],
-				 "generation", (json_int_t)w->wish.generation, "run", (json_int_t)w->truth.run, "spec",
-				 encode(&spec_shape, w->wish.spec), "image", image_short(w->wish.image), "host", w->host);
+				 (json_int_t)w->owner_uid, "state", state_names[w->truth.state], "wish",
+				 wish_names[w->wish.wish], "generation", (json_int_t)w->wish.generation, "run",
+				 (json_int_t)w->truth.run, "spec", encode(&spec_shape, w->wish.spec), "image",
+				 image_short(w->wish.image), "host", w->host);
 	const struct attachment *a = w->wish.attachments.items;
 	json_t *snapshots = json_array(), *interfaces = json_array();
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The work of carrel-import as its parts see it: where an image comes from (import_source.c), and what is made of it (import_job.c). */
+/* The work of carrel-import as its parts see it: where an image comes from (import_source.c), and what is made of it
+ * (import_job.c). */
 #ifndef STORE_IMPORT_JOB_PRIVATE_H
 #define STORE_IMPORT_JOB_PRIVATE_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. A registry and a layout are one kind of source: both give documents and blobs by digest. From the root document the way is
- * index -> manifest -> configuration -> layers; the archive of `docker save` names configuration and layers at once.
+ * Theory. A registry and a layout are one kind of source: both give documents and blobs by digest. From the root document the
+ * way is index -> manifest -> configuration -> layers; the archive of `docker save` names configuration and layers at once.
  */
 #include "store/import_job_private.h"
 
@@ -36,8 +36,8 @@ static int source_config(struct job *j, const struct digest *d, uint64_t size_by
 		return registry_document(j->registry, d, size_bytes, ret_bytes, e);
 	int r = layout_blob(j->layout, d, &f, e);
 	if (r == 0 && f->size_bytes != size_bytes)
-		r = err_set(e, ERR_CORRUPT, "%s has %llu bytes, the manifest says %llu", f->name, (unsigned long long)f->size_bytes,
-			    (unsigned long long)size_bytes);
+		r = err_set(e, ERR_CORRUPT, "%s has %llu bytes, the manifest says %llu", f->name,
+			    (unsigned long long)f->size_bytes, (unsigned long long)size_bytes);
 	return r == 0 ? layout_document(j->layout, f, ret_bytes, e) : r;
 }
 
@@ -240,11 +240,13 @@ int job_open_layout(struct job *j, struct err *e)
 	if (r < 0)
 		return r;
 	j->progress.done_bytes = 0;
-	const struct layout_file *index = layout_find(j->layout, "index.json"), *saved = layout_find(j->layout, "manifest.json");
+	const struct layout_file *index = layout_find(j->layout, "index.json"),
+				 *saved = layout_find(j->layout, "manifest.json");
 	if (!index && saved)
 		return resolve_saved(j, saved, e);
 	if (!index) {
-		(void)err_set(e, ERR_INVALID, "the archive is no image: it has neither index.json nor manifest.json at its top");
+		(void)err_set(e, ERR_INVALID,
+			      "the archive is no image: it has neither index.json nor manifest.json at its top");
 		return err_hint(e, "a tar of a file system is imported with the format tar");
 	}
 	r = layout_document(j->layout, index, &root, e);

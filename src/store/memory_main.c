@@ -3,11 +3,13 @@
  * carrel-memory pack TAKEN-MS          descriptor 3, a memory file, into descriptor 4, which goes on where it was ended:
  *                                      {"bytes":N,"digest":"sha256:HEX","sparse":"sha256:HEX","kept":N}
  * carrel-memory pack TAKEN-MS now      as fast as it can, because somebody waits; the file was never sealed: no "sparse"
- * carrel-memory unpack DIGEST LENGTH   descriptor 3, a packed memory whose digest and plain length are these, into descriptor 4. When all is
+ * carrel-memory unpack DIGEST LENGTH   descriptor 3, a packed memory whose digest and plain length are these, into descriptor
+ * 4. When all is
  *                                      there, and was what its checksums say, a byte goes to descriptor 5
  * carrel-memory check DIGEST LENGTH    the same without writing
  *
- * The answer is one line of JSON on standard output, of an error too. Nothing is opened: after the arguments everything happens in the sandbox.
+ * The answer is one line of JSON on standard output, of an error too. Nothing is opened: after the arguments everything happens
+ * in the sandbox.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -39,7 +41,8 @@ static unsigned threads(void)
 static int pack(char **argv, json_t **ret_answer, struct err *e)
 {
 	bool now = argv[3] != NULL;
-	struct memory_pack_how how = { .sparse = !now, .level = now ? MEMORY_PACK_LEVEL_NOW : MEMORY_PACK_LEVEL, .threads = threads() };
+	struct memory_pack_how how = { .sparse = !now, .level = now ? MEMORY_PACK_LEVEL_NOW : MEMORY_PACK_LEVEL,
+				       .threads = threads() };
 	char digest[DIGEST_TEXT_SIZE], sparse[DIGEST_TEXT_SIZE];
 	struct memory_pack_made made;
 
@@ -52,7 +55,8 @@ static int pack(char **argv, json_t **ret_answer, struct err *e)
 	if (r == 0)
 		r = memory_pack_write(FROM, TO, &how, &made, e);
 	if (r == 0)
-		*ret_answer = json_pack("{s:I, s:s, s:s*, s:I}", "bytes", (json_int_t)made.bytes, "digest", digest_text(&made.digest, digest), "sparse",
+		*ret_answer = json_pack("{s:I, s:s, s:s*, s:I}", "bytes", (json_int_t)made.bytes, "digest",
+					digest_text(&made.digest, digest), "sparse",
 					now ? NULL : digest_text(&made.sparse, sparse), "kept", (json_int_t)made.kept);
 	return r;
 }

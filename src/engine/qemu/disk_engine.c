@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A launch of an image that is a disk, as a plan for the runner: QEMU's command line and what stays outside. Nothing is carried out
- * inside, so what a spec says about that - a command, a user, environment - is refused and not passed over.
+ * A launch of an image that is a disk, as a plan for the runner: QEMU's command line and what stays outside. Nothing is carried
+ * out inside, so what a spec says about that - a command, a user, environment - is refused and not passed over.
  */
 #include "engine/qemu/disk_engine.h"
 
@@ -27,7 +27,8 @@ static int check_spec(const struct launch *l, struct err *e)
 	const struct spec *s = l->spec;
 
 	if (!str_eq(l->host_machine->board->architecture, "amd64"))
-		return err_set(e, ERR_UNSUPPORTED, "disks for the processor %s cannot be booted yet", l->host_machine->board->architecture);
+		return err_set(e, ERR_UNSUPPORTED, "disks for the processor %s cannot be booted yet",
+			       l->host_machine->board->architecture);
 	if (s->command.count || s->environment.count || s->user || s->directory)
 		return refuse("it takes no command, environment, user or directory", e);
 	if (s->mode == MODE_PROGRAM || s->terminal || s->interactive)
@@ -58,10 +59,11 @@ static struct disk_machine make_machine(const struct launch *l, const struct mac
 	struct machine_wish wish = machine_choose(l->spec->machine, image);
 
 	return (struct disk_machine){
-		.machine = { .board = host->board, .type = host->type, .cpu = host->processor, .id = l->id, .kvm = host->kvm, .processors = processors,
-			     .memory_bytes = machine_memory(machine_memory_wish(wanted.memory_bytes, image)), .links = links, .link_count = link_count,
-			     .queues = queues_of(l, &wish, processors), .memory_file = l->memory != NULL,
-			     .incoming = l->memory && l->memory->state_fd >= 0 },
+		.machine = { .board = host->board, .type = host->type, .cpu = host->processor, .id = l->id, .kvm = host->kvm,
+			     .processors = processors,
+			     .memory_bytes = machine_memory(machine_memory_wish(wanted.memory_bytes, image)), .links = links,
+			     .link_count = link_count, .queues = queues_of(l, &wish, processors),
+			     .memory_file = l->memory != NULL, .incoming = l->memory && l->memory->state_fd >= 0 },
 		.wish = wish,
 		.disk_count = l->partition_count,
 		.volumes = l->volumes,
@@ -77,8 +79,10 @@ static int list_links(const struct plan *whole, struct machine_link *links, size
 	for (size_t i = 0; r >= 0 && i < count && i < MACHINE_LINKS_MOST; i++)
 		r = machine_link_read(whole->interfaces + i * INTERFACE_TEXTS, &links[i], e);
 	*ret_count = count;
-	return r < 0 ? r : count <= MACHINE_LINKS_MOST ? 0 : err_set(e, ERR_UNSUPPORTED, "%zu networks, a machine takes at most %d", count,
-								     MACHINE_LINKS_MOST);
+	return r < 0 ? r :
+	       count <= MACHINE_LINKS_MOST ?
+		       0 :
+		       err_set(e, ERR_UNSUPPORTED, "%zu networks, a machine takes at most %d", count, MACHINE_LINKS_MOST);
 }
 
 /* The runner's part of a plan, as of any full system; what would happen inside is left out. */
@@ -93,7 +97,8 @@ static int plan_outside(const struct launch *l, struct request *ret_request, str
 	return request_plan(&outside, ret_request, e);
 }
 
-static void put_plan(const struct launch *l, const struct disk_machine *d, const struct plan *whole, char **argv, struct str *out)
+static void put_plan(const struct launch *l, const struct disk_machine *d, const struct plan *whole, char **argv,
+		     struct str *out)
 {
 	static char nothing[] = "";
 	own_strbuf struct str host = { 0 };
@@ -106,18 +111,21 @@ static void put_plan(const struct launch *l, const struct disk_machine *d, const
 	while (of->board->places[places])
 		places++;
 	const struct machine_plan p = { .host = { host.bytes, host.length }, .argv = { argv, words },
-					.places = { (char **)(uintptr_t)of->board->places, places }, .kernel = nothing, .initramfs = nothing,
+					.places = { (char **)(uintptr_t)of->board->places, places }, .kernel = nothing,
+					.initramfs = nothing,
 					.memory = l->memory ? (char *)(uintptr_t)l->memory->path : nothing,
-					.resumes = l->memory && l->memory->state_fd >= 0, .waits = l->memory && l->memory->whole_fd,
-					.disks = disk_machine_fds(d), .queues = d->machine.queues.count, .vhost = d->machine.queues.vhost,
-					.e1000 = d->machine.queues.e1000,
-					.boots_disk = 1, .display = d->wish.display != DISPLAY_NONE,
-					.id = l->first_id + LAUNCH_IDS - 1, .kvm = of->kvm,
-					.boot_ms = BOOT_MS, .processors = (char *)(uintptr_t)l->cgroups.processors };
+					.resumes = l->memory && l->memory->state_fd >= 0,
+					.waits = l->memory && l->memory->whole_fd, .disks = disk_machine_fds(d),
+					.queues = d->machine.queues.count, .vhost = d->machine.queues.vhost,
+					.e1000 = d->machine.queues.e1000, .boots_disk = 1,
+					.display = d->wish.display != DISPLAY_NONE, .id = l->first_id + LAUNCH_IDS - 1,
+					.kvm = of->kvm, .boot_ms = BOOT_MS,
+					.processors = (char *)(uintptr_t)l->cgroups.processors };
 	machine_plan_encode(&p, out);
 }
 
-static int make(const struct launch *l, char ***ret_argv, struct disk_machine *ret_machine, struct request *ret_request, struct err *e)
+static int make(const struct launch *l, char ***ret_argv, struct disk_machine *ret_machine, struct request *ret_request,
+		struct err *e)
 {
 	struct machine_link links[MACHINE_LINKS_MOST];
 	size_t link_count;
@@ -186,9 +194,9 @@ int disk_engine_describe(const struct launch *l, json_t **ret_plan, struct err *
 	json_t *words = json_array();
 	for (size_t i = 0; argv[i]; i++)
 		(void)json_array_append_new(words, json_string(argv[i]));
-	*ret_plan = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "engine", l->host_machine->kvm ? "kvm" : "emulator", "mode", "disk", "firmware",
-			      machine_firmware_names[d.wish.firmware], "disk-bus", machine_bus_names[d.wish.disk_bus], "nic",
-			      machine_nic_names[d.wish.nic], "qemu", words);
+	*ret_plan = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "engine", l->host_machine->kvm ? "kvm" : "emulator", "mode",
+			      "disk", "firmware", machine_firmware_names[d.wish.firmware], "disk-bus",
+			      machine_bus_names[d.wish.disk_bus], "nic", machine_nic_names[d.wish.nic], "qemu", words);
 	machine_arguments_free(argv);
 	return 0;
 }

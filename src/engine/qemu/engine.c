@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Machines as an engine: the request becomes the plan that carrel-init carries out inside (the same that namespaces get, in its form
- * for machines), QEMU's command line, and what the runner needs of both. Disks go by serial: p0, p1, ... are the image's partitions,
- * lowest first, `root` is the root volume, v0, v1, ... are the others, `kernel` is the kernel's partition, and those of a workspace that
- * travels are in model/travel.h.
+ * Machines as an engine: the request becomes the plan that carrel-init carries out inside (the same that namespaces get, in its
+ * form for machines), QEMU's command line, and what the runner needs of both. Disks go by serial: p0, p1, ... are the image's
+ * partitions, lowest first, `root` is the root volume, v0, v1, ... are the others, `kernel` is the kernel's partition, and
+ * those of a workspace that travels are in model/travel.h.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,7 +153,8 @@ static int list_links(const struct plan *whole, struct machine_link *links, size
 	return r;
 }
 
-static int make_arguments(const struct launch *l, const struct disks *d, const struct plan *whole, char ***ret_argv, struct err *e)
+static int make_arguments(const struct launch *l, const struct disks *d, const struct plan *whole, char ***ret_argv,
+			  struct err *e)
 {
 	struct spec_resources wanted = spec_resources_or_default(l->spec);
 	const struct launch_machine *host = l->host_machine;
@@ -163,11 +164,12 @@ static int make_arguments(const struct launch *l, const struct disks *d, const s
 
 	if (r < 0)
 		return r;
-	const struct qemu_machine m = { .board = host->board, .type = host->type, .cpu = host->processor, .id = l->id, .kvm = host->kvm,
-					.system = (whole->flags & PLAN_SYSTEM) != 0,
+	const struct qemu_machine m = { .board = host->board, .type = host->type, .cpu = host->processor, .id = l->id,
+					.kvm = host->kvm, .system = (whole->flags & PLAN_SYSTEM) != 0,
 					.processors = machine_processors(wanted.cpu_milli, host->processors),
-					.memory_bytes = machine_memory(wanted.memory_bytes), .disks = d->items, .disk_count = d->count, .links = links,
-					.link_count = link_count, .queues = queues_of(l), .memory_file = l->memory != NULL,
+					.memory_bytes = machine_memory(wanted.memory_bytes), .disks = d->items,
+					.disk_count = d->count, .links = links, .link_count = link_count,
+					.queues = queues_of(l), .memory_file = l->memory != NULL,
 					.incoming = l->memory && l->memory->state_fd >= 0 };
 
 	return machine_arguments(&m, ret_argv, e);
@@ -184,16 +186,17 @@ static struct launch launch_inside(const struct launch *l, const struct disks *d
 	inside.run_dir = inside.log_path = NULL;
 	inside.cgroups = (struct launch_cgroups){ 0 };
 	if (l->travel && l->cgroups.v2)
-		inside.cgroups = (struct launch_cgroups){ .v2 = TRAVEL_CGROUP, .freeze_path = TRAVEL_CGROUP "/cgroup.freeze", .freeze_text = "1",
-							  .thaw_text = "0" };
+		inside.cgroups = (struct launch_cgroups){ .v2 = TRAVEL_CGROUP, .freeze_path = TRAVEL_CGROUP "/cgroup.freeze",
+							  .freeze_text = "1", .thaw_text = "0" };
 	return inside;
 }
 
-static int put_plan(const struct launch *l, const struct disks *d, const struct plan *inside, const struct plan *whole, struct str *out,
-		    struct err *e)
+static int put_plan(const struct launch *l, const struct disks *d, const struct plan *inside, const struct plan *whole,
+		    struct str *out, struct err *e)
 {
 	own_strbuf struct str config = { 0 }, host = { 0 }, identity = { 0 };
 	const struct launch_machine *of = l->host_machine;
+	const char *shim = l->memory && l->memory->private_shim ? l->memory->private_shim : "";
 	char **argv = NULL;
 	size_t words = 0, places = 0;
 	int r = make_arguments(l, d, whole, &argv, e);
@@ -214,16 +217,18 @@ static int put_plan(const struct launch *l, const struct disks *d, const struct 
 					.identity = { identity.bytes, identity.length },
 					.argv = { argv, words }, .places = { (char **)(uintptr_t)of->board->places, places },
 					.kernel = (char *)(uintptr_t)of->kernel, .initramfs = (char *)(uintptr_t)of->initramfs,
-					.disks = d->count, .travels = l->travel != NULL, .arrives = l->travel && l->travel->arrives,
+					.disks = d->count, .travels = l->travel != NULL,
+					.arrives = l->travel && l->travel->arrives,
 					.memory = (char *)(uintptr_t)(l->memory ? l->memory->path : ""),
 					.private_memory = l->memory && l->memory->private_shim,
-					.private_shim = (char *)(uintptr_t)(l->memory && l->memory->private_shim ? l->memory->private_shim : ""),
+					.private_shim = (char *)(uintptr_t)shim,
 					.template = l->memory && l->memory->template ? TEMPLATE_USED : TEMPLATE_NONE,
 					.resumes = l->memory && l->memory->state_fd >= 0 && !l->memory->template,
 					.waits = l->memory && l->memory->whole_fd,
 					.queues = queues_of(l).count, .vhost = of->vhost,
-					.fixed_links = !str_eq(of->board->architecture, "amd64"), .id = l->first_id + LAUNCH_IDS - 1,
-					.kvm = of->kvm, .boot_ms = of->boot_ms, .processors = (char *)(uintptr_t)l->cgroups.processors };
+					.fixed_links = !str_eq(of->board->architecture, "amd64"),
+					.id = l->first_id + LAUNCH_IDS - 1, .kvm = of->kvm, .boot_ms = of->boot_ms,
+					.processors = (char *)(uintptr_t)l->cgroups.processors };
 	machine_plan_encode(&p, out);
 	machine_arguments_free(argv);
 	return 0;

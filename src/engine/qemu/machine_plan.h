@@ -3,9 +3,9 @@
 #define ENGINE_QEMU_MACHINE_PLAN_H
 
 /*
- * What carrel-run does for a workspace that is a machine, as plain data: made by the agent, handed over in the same way as a plan of
- * the workspace engine (docs/formats/plan.md), from which its first word tells it apart. A second message brings the disks, in the
- * order of the arguments: files of partitions, open for reading, then of volumes, open for both.
+ * What carrel-run does for a workspace that is a machine, as plain data: made by the agent, handed over in the same way as a
+ * plan of the workspace engine (docs/formats/plan.md), from which its first word tells it apart. A second message brings the
+ * disks, in the order of the arguments: files of partitions, open for reading, then of volumes, open for both.
  */
 
 #include "base/str.h"
@@ -17,7 +17,8 @@
 enum machine_template {
 	TEMPLATE_NONE,
 	TEMPLATE_MADE, /* it has started when carrel-init waits for its configuration, and gets none */
-	TEMPLATE_USED, /* it goes on from there: after the disks comes the state's file. A failed start has the number EBADMSG if
+	TEMPLATE_USED,
+	/* it goes on from there: after the disks comes the state's file. A failed start has the number EBADMSG if
 			* QEMU does not take the state, else ESTALE */
 };
 
@@ -40,12 +41,15 @@ struct machine_plan {
 	uint64_t private_memory;   /* 0 or 1: the file stays as it is: what is written are copies of its pages */
 	char *private_shim;        /* with private_memory: what makes QEMU map it so (private_memory.c) */
 	uint64_t template;         /* enum machine_template */
-	uint64_t resumes;          /* 0 or 1: it goes on from a state: after the disks come the memory folder and the state's file */
+	/* 0 or 1: it goes on from a state: after the disks come the memory folder and the state's file */
+	uint64_t resumes;
 	uint64_t waits;            /* 0 or 1: and at last a pipe: a byte comes from it when the memory is whole */
 	uint64_t travels;          /* 0 or 1: its workspace can depart */
-	uint64_t arrives;          /* 0 or 1: and arrives: after the disks comes the folder of the memory state, whose images are on a disk */
+	/* 0 or 1: and arrives: after the disks comes the folder of the memory state, whose images are on a disk */
+	uint64_t arrives;
 	uint64_t display;          /* 0 or 1: of one that boots a disk: it takes viewers */
-	char *processors;          /* file that takes the ids of its virtual processors' threads; empty: they stay where they are */
+	/* file that takes the ids of its virtual processors' threads; empty: they stay where they are */
+	char *processors;
 	uint64_t boot_ms;          /* until carrel-init must have said hello; then it is started once more */
 };
 
