@@ -8,6 +8,7 @@ cannot be tried. One workspace of each engine serves all tests that leave it as 
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import pty
 import select
