@@ -34,7 +34,8 @@ int proc_try_wait(int pidfd, int *ret_status, struct err *e) must_check;
 pid_t proc_pid(int pidfd); /* as this process numbers it; -1: it has ended, or is none of ours to see */
 int proc_signal(int pidfd, int signal, struct err *e) must_check; /* a process that has ended is fine */
 
-/* Runs to the end with stdout captured (at most limit_bytes); stderr's last lines become part of the error when it exits non-zero. */
+/* Runs to the end with stdout captured (at most limit_bytes); stderr's last lines become part of the error when it exits
+ * non-zero. */
 int proc_run(const char *const *argv, size_t limit_bytes, struct str *ret_output, struct err *e) must_check;
 
 #endif

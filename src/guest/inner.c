@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. This machine is a small host with one workspace: birth.c makes it, enter.c enters it, carrel-checkpoint writes it and makes it
- * again, all as on a host. What differs is who gives the parts: disks in place of the host's mounts, cards in place of cables, and the
- * machine's supervisor in place of the agent's folders (manifest, order to go).
+ * Theory. This machine is a small host with one workspace: birth.c makes it, enter.c enters it, carrel-checkpoint writes it and
+ * makes it again, all as on a host. What differs is who gives the parts: disks in place of the host's mounts, cards in place of
+ * cables, and the machine's supervisor in place of the agent's folders (manifest, order to go).
  *
  * Whatever is done here to depart can be undone until the machine is taken away: the workspace is frozen, not ended.
  */
@@ -121,7 +121,8 @@ static int make_cgroup(struct err *e)
 
 	if (!*inner.plan->cgroup_v2)
 		return 0;
-	if (mount("cgroup2", CGROUP_ROOT, "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 || mkdir(TRAVEL_CGROUP, 0755) < 0)
+	if (mount("cgroup2", CGROUP_ROOT, "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ||
+	    mkdir(TRAVEL_CGROUP, 0755) < 0)
 		return err_errno(e, errno, "make the workspace's cgroup");
 	for (size_t i = 0; i < ARRAY_SIZE(theirs); i++) {
 		own_str char *path = mem_printf(TRAVEL_CGROUP "%s", theirs[i]);
@@ -196,7 +197,8 @@ static int connect_new(struct err *e)
 	own_str char *path = mem_printf("/proc/%d/ns/net", (int)inner.birth.pid);
 	own_fd int network = open(path, O_RDONLY | O_CLOEXEC);
 
-	return network < 0 ? err_errno(e, errno, "open %s", path) : inner_network_set(network, &inner.config->interfaces, false, e);
+	return network < 0 ? err_errno(e, errno, "open %s", path) :
+			     inner_network_set(network, &inner.config->interfaces, false, e);
 }
 
 static int start(struct child *ret_child, struct err *e)
@@ -214,7 +216,8 @@ static int start(struct child *ret_child, struct err *e)
 	}
 	birth_close_volumes(b);
 	int pidfd = fcntl(b->pidfd, F_DUPFD_CLOEXEC, 0); /* the stream closes its own */
-	*ret_child = (struct child){ .pidfd = pidfd, .sync = b->sync, .input = b->input, .output = b->output, .errors = b->errors, .terminal = b->terminal };
+	*ret_child = (struct child){ .pidfd = pidfd, .sync = b->sync, .input = b->input, .output = b->output,
+				     .errors = b->errors, .terminal = b->terminal };
 	b->sync = -1;
 	name_streams(ret_child);
 	return unblock(ret_child, e);
@@ -222,7 +225,8 @@ static int start(struct child *ret_child, struct err *e)
 
 /* --- carrel-checkpoint --- */
 
-static int start_helper(const char *verb, const char *number, const struct proc_fd *more, size_t count, int folder, struct err *e)
+static int start_helper(const char *verb, const char *number, const struct proc_fd *more, size_t count, int folder,
+			struct err *e)
 {
 	static const char *const environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
 	const char *const argv[] = { "/libexec/carrel/carrel-checkpoint", verb, number, "inside", NULL };
@@ -235,7 +239,8 @@ static int start_helper(const char *verb, const char *number, const struct proc_
 	memcpy(fds, (struct proc_fd[]){ { 0, -1 }, { 1, -1 }, { CHECKPOINT_SOCKET, theirs }, { CHECKPOINT_PLAN, inner.plan_fd },
 					{ CHECKPOINT_FOLDER, folder } }, 5 * sizeof *fds);
 	memcpy(fds + 5, more, count * sizeof *fds);
-	const struct proc_spawn how = { .argv = argv, .env = environment, .fds = fds, .fd_count = 5 + count, .die_with_parent = true };
+	const struct proc_spawn how = { .argv = argv, .env = environment, .fds = fds, .fd_count = 5 + count,
+					.die_with_parent = true };
 	const struct timeval patience = { .tv_sec = HELPER_S };
 	if (setsockopt(ours, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0)
 		return err_errno(e, errno, "set how long carrel-checkpoint is waited for");
@@ -321,7 +326,9 @@ static int check_processor(struct err *e)
 
 	for (size_t i = 0; r >= 0 && i < wanted->count; i++)
 		if (!has_word(line, wanted->items[i]))
-			r = err_set(e, ERR_UNSUPPORTED, "the machine's processor has no %s, which programs of the workspace may be using", wanted->items[i]);
+			r = err_set(e, ERR_UNSUPPORTED,
+				    "the machine's processor has no %s, which programs of the workspace may be using",
+				    wanted->items[i]);
 	return r < 0 ? r : 0;
 }
 
@@ -333,7 +340,8 @@ static int arrive(struct err *e)
 	char number[16];
 	int r = check_processor(e);
 
-	if (r < 0 || (r = put_disk(inner.config->images, "erofs", true, IMAGES, e)) < 0 || (r = fs_open_dir(AT_FDCWD, IMAGES, &images, e)) < 0)
+	if (r < 0 || (r = put_disk(inner.config->images, "erofs", true, IMAGES, e)) < 0 ||
+	    (r = fs_open_dir(AT_FDCWD, IMAGES, &images, e)) < 0)
 		return r;
 	for (size_t i = 0; i < b->volume_count; i++)
 		more[i] = (struct proc_fd){ CHECKPOINT_VOLUMES + (int)i, b->volumes[i].mount_fd };
@@ -398,8 +406,9 @@ static int go(struct child *ret_child, struct err *e)
 static int enter_program(const struct child_how *how, struct child *ret_child, struct err *e)
 {
 	struct enter n = { .plan = inner.plan, .init = inner.birth.pid, .init_pidfd = inner.birth.pidfd, .argv = how->argv,
-			   .environment = how->environment, .user = how->user, .directory = how->directory, .terminal = how->terminal,
-			   .input = how->input, .rows = (unsigned short)how->rows, .columns = (unsigned short)how->columns };
+			   .environment = how->environment, .user = how->user, .directory = how->directory,
+			   .terminal = how->terminal, .input = how->input, .rows = (unsigned short)how->rows,
+			   .columns = (unsigned short)how->columns };
 	struct child c = { .pidfd = -1, .sync = -1, .input = -1, .output = -1, .errors = -1, .terminal = -1 };
 	int r = enter_workspace(&n, e);
 
@@ -446,7 +455,8 @@ static int connect_links(const struct guest_objects *interfaces, bool afresh, st
 
 	if (!interfaces->count)
 		return 0;
-	return network < 0 ? err_set(e, ERR_CONFLICT, "the workspace does not run") : inner_network_set(network, interfaces, afresh, e);
+	return network < 0 ? err_set(e, ERR_CONFLICT, "the workspace does not run") :
+			     inner_network_set(network, interfaces, afresh, e);
 }
 
 static int signal_first(int number, struct err *e)
@@ -477,7 +487,8 @@ static bool frozen_now(void)
 {
 	own_strbuf struct str text = { 0 };
 
-	return fs_read_file(AT_FDCWD, TRAVEL_CGROUP "/cgroup.events", 4096, &text, NULL) >= 0 && strstr(str_text(&text), "frozen 1");
+	return fs_read_file(AT_FDCWD, TRAVEL_CGROUP "/cgroup.events", 4096, &text, NULL) >= 0 &&
+	       strstr(str_text(&text), "frozen 1");
 }
 
 static int set_frozen(bool on, struct err *e)
@@ -498,8 +509,10 @@ static int set_frozen(bool on, struct err *e)
 static int write_images(int folder, struct err *e)
 {
 	const struct birth *b = &inner.birth;
-	const struct proc_fd more[] = { { CHECKPOINT_STREAMS, inner.streams[0] }, { CHECKPOINT_STREAMS + 1, inner.streams[1] },
-					{ CHECKPOINT_STREAMS + 2, inner.streams[2] }, { CHECKPOINT_TERMINAL, b->terminal_peer } };
+	const struct proc_fd more[] = { { CHECKPOINT_STREAMS, inner.streams[0] },
+					{ CHECKPOINT_STREAMS + 1, inner.streams[1] },
+					{ CHECKPOINT_STREAMS + 2, inner.streams[2] },
+					{ CHECKPOINT_TERMINAL, b->terminal_peer } };
 	char number[16];
 
 	(void)snprintf(number, sizeof number, "%d", (int)b->pid);
@@ -543,8 +556,8 @@ static int freeze(size_t visitors, struct err *e)
 	if (inner.birth.pid <= 0)
 		return err_set(e, ERR_CONFLICT, "the workspace does not run");
 	if (visitors) {
-		(void)err_set(e, ERR_CONFLICT, "%zu command%s started by exec, console or cp run%s in it", visitors, visitors > 1 ? "s" : "",
-			      visitors > 1 ? "" : "s");
+		(void)err_set(e, ERR_CONFLICT, "%zu command%s started by exec, console or cp run%s in it", visitors,
+			      visitors > 1 ? "s" : "", visitors > 1 ? "" : "s");
 		return err_hint(e, "end them first: they belong to those who started them, who would not find them again");
 	}
 	return set_frozen(true, e);

@@ -51,8 +51,8 @@ enum guest_type {
 	GUEST_SIGNAL,    /* to guest: 4 bytes: signal. To a stream's program, or with number 0 to the workspace's own */
 	GUEST_FREEZE,    /* request: file systems stand still, written to their disks, until GUEST_THAW */
 	GUEST_THAW,
-	/* request: serial of a volume; its file system takes the whole of its disk. Or serial, 0 and 8 bytes: when the disk has so
-	 * many bytes, which the guest's kernel hears of a moment after QEMU */
+	/* request: serial of a volume; its file system takes the whole of its disk. Or serial, 0 and 8 bytes: when the disk has
+	 * so many bytes, which the guest's kernel hears of a moment after QEMU */
 	GUEST_GROW,
 	GUEST_IDENTITY,  /* request: struct guest_identity: after a resume or in a clone */
 	GUEST_SHUTDOWN,  /* request: 4 bytes: milliseconds until everything is killed; answered at once, ends with power off */

@@ -3,9 +3,9 @@
 #define NODE_SUSPEND_H
 
 /*
- * Suspended is exactly the workspace whose memory folder holds a manifest: it appears in one rename, when the state is complete and the
- * workspace stands still, and goes in one rename before the workspace moves again. Whoever is killed in between leaves the one or the
- * other, and the record is told by the folder (docs/decisions/0095).
+ * Suspended is exactly the workspace whose memory folder holds a manifest: it appears in one rename, when the state is complete
+ * and the workspace stands still, and goes in one rename before the workspace moves again. Whoever is killed in between leaves
+ * the one or the other, and the record is told by the folder (docs/decisions/0095).
  */
 
 #include "model/memory.h"
@@ -26,11 +26,11 @@ struct suspend_engine {
 	const char *name; /* as in spec_engine_names */
 	/* Whether this workspace could be suspended now; else the reason and what to do. Changes nothing. */
 	int (*check)(struct node *n, const struct record *r, struct err *e);
-	/* The workspace stands still, all but `files`' digests and the manifest itself is on disk in `folder`, and `m` tells of it. After a
-	 * failure it goes on as before. */
+	/* The workspace stands still, all but `files`' digests and the manifest itself is on disk in `folder`, and `m` tells of
+	 * it. After a failure it goes on as before. */
 	int (*save)(struct work *w, int folder, struct memory_manifest *m, void **ret_saved, struct err *e);
-	/* MANIFEST.new becomes the manifest, and the workspace and its runner end; one may not happen without the other. After a failure it
-	 * goes on as before. */
+	/* MANIFEST.new becomes the manifest, and the workspace and its runner end; one may not happen without the other. After
+	 * a failure it goes on as before. */
 	int (*commit)(struct work *w, int folder, void *saved, struct err *e);
 	void (*abort)(struct work *w, void *saved); /* not committed: goes on as before */
 	/* What this host has, for memory_check; always to be ended with suspend_host_done. */
@@ -39,8 +39,10 @@ struct suspend_engine {
 
 extern const struct suspend_engine suspend_emulator, suspend_kvm; /* suspend_machine.c */
 extern const struct suspend_engine suspend_workspace; /* suspend_workspace.c: by CRIU */
-extern const struct suspend_engine suspend_travel;    /* suspend_travel.c: by CRIU, of what lives inside a machine; of no engine alone */
-void suspend_workspace_needs(const struct record *r, struct memory_manifest *m); /* program, version and features of a state written now */
+/* suspend_travel.c: by CRIU, of what lives inside a machine; of no engine alone */
+extern const struct suspend_engine suspend_travel;
+/* program, version and features of a state written now */
+void suspend_workspace_needs(const struct record *r, struct memory_manifest *m);
 extern const struct suspend_engine *const suspend_engines[]; /* NULL-terminated */
 
 /* For `saved` of an engine that keeps nothing but the runner's connection, whose end lets the workspace go on. */
@@ -69,17 +71,19 @@ int suspend_do(struct work *w, struct err *e) must_check;
 int suspend_add_digests(int folder, struct memory_manifest *m, struct err *e) must_check;
 /* After it was suspended and all it used was given back: the manifest gets the digests that nobody had time for. */
 int suspend_seal(const struct record *r, struct err *e) must_check;
-/* Whether the memory state can be resumed here: host, workspace, files; `whole`: with what is packed, which a resume finds out itself.
- * Nothing is changed. */
-int suspend_verify(struct node *n, const struct record *r, bool whole, struct memory_manifest *ret_manifest, struct err *e) must_check;
+/* Whether the memory state can be resumed here: host, workspace, files; `whole`: with what is packed, which a resume finds out
+ * itself. Nothing is changed. */
+int suspend_verify(struct node *n, const struct record *r, bool whole, struct memory_manifest *ret_manifest,
+		   struct err *e) must_check;
 /* The memory state goes, whatever there is of it; what a live machine uses stays. */
 int suspend_discard(const struct record *r, struct err *e) must_check;
 /* Before it goes on from memory of CRIU: what the machine that it was had there, which nothing is made from. */
 void suspend_drop_unnamed(const struct record *r, const struct memory_manifest *m);
-/* A run that may have begun from memory, or whose suspension failed (record.untidy): what of the folder is not its engine's own goes, unless
- * the manifest is still there. Afterwards it is tidy. */
+/* A run that may have begun from memory, or whose suspension failed (record.untidy): what of the folder is not its engine's own
+ * goes, unless the manifest is still there. Afterwards it is tidy. */
 void suspend_tidy(struct record *r);
-/* {"level","engine","reason","hint","obstacles","notes"}: what a suspend would come to now; with `to`, what it would be then, a live move. */
+/* {"level","engine","reason","hint","obstacles","notes"}: what a suspend would come to now; with `to`, what it would be then, a
+ * live move. */
 json_t *suspend_check(struct node *n, const struct record *r, const struct assignment *to);
 
 #endif

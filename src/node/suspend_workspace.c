@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The engine `workspace`, suspended by CRIU. The runner's helper carrel-checkpoint does it; here is what the agent knows: whether this host
- * can, what the manifest says, and the digests of what was written.
+ * The engine `workspace`, suspended by CRIU. The runner's helper carrel-checkpoint does it; here is what the agent knows:
+ * whether this host can, what the manifest says, and the digests of what was written.
  *
- * A memory state is bound to its processor's features - programs choose their code by them when they start - and to a CRIU that is not older
- * than the one that wrote it. It is not bound to the kernel: CRIU makes everything by system calls.
+ * A memory state is bound to its processor's features - programs choose their code by them when they start - and to a CRIU that
+ * is not older than the one that wrote it. It is not bound to the kernel: CRIU makes everything by system calls.
  */
 #include "node/suspend.h"
 
@@ -34,7 +34,8 @@ static int check(struct node *n, const struct record *r, struct err *e)
 
 	(void)n;
 	if (r->wish.spec->network == NETWORK_HOST) {
-		(void)err_set(e, ERR_UNSUPPORTED, "the workspace has the host's network, whose connections cannot be taken away from it");
+		(void)err_set(e, ERR_UNSUPPORTED,
+			      "the workspace has the host's network, whose connections cannot be taken away from it");
 		return err_hint(e, "carrel stop keeps the volumes");
 	}
 	return checkpoint_probe(version, e);
@@ -68,7 +69,8 @@ static int add_files(int folder, struct memory_manifest *m, struct err *e)
 
 	for (struct dirent *d; r == 0 && (r = fs_next_entry(dir, &d, e)) > 0;) {
 		r = 0;
-		if (d->d_name[0] == '.' || strncmp(d->d_name, MEMORY_MANIFEST, strlen("manifest")) == 0 || str_eq(d->d_name, CHECKPOINT_LOG_NAME))
+		if (d->d_name[0] == '.' || strncmp(d->d_name, MEMORY_MANIFEST, strlen("manifest")) == 0 ||
+		    str_eq(d->d_name, CHECKPOINT_LOG_NAME))
 			continue;
 		MEM_PUSH_ROOM(files, count, room);
 		r = count < FILES_MOST ? add_file(folder, d->d_name, &files[count], e)
@@ -155,5 +157,6 @@ static int host(struct node *n, const struct memory_manifest *m, struct suspend_
 }
 
 const struct suspend_engine suspend_workspace = {
-	.name = "workspace", .check = check, .save = save, .commit = suspend_connection_commit, .abort = suspend_connection_abort, .host = host,
+	.name = "workspace", .check = check, .save = save, .commit = suspend_connection_commit,
+	.abort = suspend_connection_abort, .host = host,
 };

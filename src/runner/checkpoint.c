@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Theory. Suspending is done by carrel-checkpoint and CRIU, two children; this is their keeper. The workspace is frozen from before the
- * first byte until the end, so what they write is one moment of it:
+ * Theory. Suspending is done by carrel-checkpoint and CRIU, two children; this is their keeper. The workspace is frozen from
+ * before the first byte until the end, so what they write is one moment of it:
  *
  *   idle -> writing (frozen) -> written (frozen; the agent writes the manifest) -> committed: manifest in its place, all killed
  *
- * From `writing` and `written` there is a way back at any time: both children are killed and seen dead, for CRIU restores the freezer's
- * state when it ends by itself, and then the workspace thaws. It is taken when a child fails or dies, when time is over, and when the
- * connection of the agent closes.
+ * From `writing` and `written` there is a way back at any time: both children are killed and seen dead, for CRIU restores the
+ * freezer's state when it ends by itself, and then the workspace thaws. It is taken when a child fails or dies, when time is
+ * over, and when the connection of the agent closes.
  */
 #include "runner/checkpoint.h"
 
@@ -48,8 +48,8 @@ struct checkpoint_keeper {
 
 /* --- children --- */
 
-static int start_helper(struct runner *r, const char *verb, const char *number, const struct proc_fd *more, size_t count, int folder,
-			int *ret_socket, int *ret_pidfd, struct err *e)
+static int start_helper(struct runner *r, const char *verb, const char *number, const struct proc_fd *more, size_t count,
+			int folder, int *ret_socket, int *ret_pidfd, struct err *e)
 {
 	own_str char *program = mem_printf("%s/libexec/carrel/carrel-checkpoint", fs_prefix());
 	const char *const argv[] = { "carrel-checkpoint", verb, number, NULL };
@@ -62,7 +62,8 @@ static int start_helper(struct runner *r, const char *verb, const char *number, 
 	memcpy(fds, (struct proc_fd[]){ { 0, -1 }, { 1, -1 }, { CHECKPOINT_SOCKET, theirs }, { CHECKPOINT_PLAN, r->plan_fd },
 					{ CHECKPOINT_FOLDER, folder } }, 5 * sizeof *fds);
 	memcpy(fds + 5, more, count * sizeof *fds);
-	const struct proc_spawn how = { .path = program, .argv = argv, .fds = fds, .fd_count = 5 + count, .die_with_parent = true };
+	const struct proc_spawn how = { .path = program, .argv = argv, .fds = fds, .fd_count = 5 + count,
+					.die_with_parent = true };
 	if ((result = proc_start(&how, ret_pidfd, NULL, e)) < 0)
 		return result;
 	*ret_socket = TAKE_FD(ours);
@@ -173,15 +174,17 @@ static int may_save(const struct runner *r, struct err *e)
 		return err_set(e, ERR_CONFLICT, "the workspace is not running");
 	if (!r->visitors)
 		return 0;
-	(void)err_set(e, ERR_CONFLICT, "%u command%s started by exec, console or cp run%s in it", r->visitors, r->visitors > 1 ? "s" : "",
-		      r->visitors > 1 ? "" : "s");
+	(void)err_set(e, ERR_CONFLICT, "%u command%s started by exec, console or cp run%s in it", r->visitors,
+		      r->visitors > 1 ? "s" : "", r->visitors > 1 ? "" : "s");
 	return err_hint(e, "end them first: they belong to those who started them, who would not find them again");
 }
 
 int checkpoint_save(struct runner *r, int folder, checkpoint_saved *done, void *data, struct err *e)
 {
 	const struct birth *b = &r->birth;
-	const struct proc_fd more[] = { { CHECKPOINT_STREAMS, b->input }, { CHECKPOINT_STREAMS + 1, b->output }, { CHECKPOINT_STREAMS + 2, b->errors },
+	const struct proc_fd more[] = { { CHECKPOINT_STREAMS, b->input },
+					{ CHECKPOINT_STREAMS + 1, b->output },
+					{ CHECKPOINT_STREAMS + 2, b->errors },
 					{ CHECKPOINT_TERMINAL, b->terminal_peer } };
 	char number[16];
 	int result = may_save(r, e);
@@ -235,7 +238,8 @@ static void set_down(const char *name)
 		(void)ioctl(fd, SIOCSIFFLAGS, &q); /* no flags: down */
 }
 
-/* The end of a process closes its connections; whoever is at their other ends shall not hear of it, for they go on at the resume. */
+/* The end of a process closes its connections; whoever is at their other ends shall not hear of it, for they go on at the
+ * resume. */
 static void cut_off(const struct runner *r)
 {
 	own_str char *path = mem_printf("/proc/%d/ns/net", (int)r->birth.pid);
