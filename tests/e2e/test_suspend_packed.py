@@ -80,7 +80,7 @@ def test_it_is_packed_and_goes_on(site):
     assert is_packed(site)
     site.carrel("resume", NAME)
     goes_on(site, NAME, before)
-    site.wait(lambda: files(site) == {"ram", "state", "machine.json"}, what="nothing left of the packed memory")
+    site.wait(lambda: files(site) == {"ram", "machine.json"}, what="nothing left of the packed memory")
 
 
 def test_damaged_in_any_part_it_is_refused_and_stays(site):
