@@ -24,7 +24,7 @@ mount -t cgroup2 cgroup /sys/fs/cgroup
 for m in irqbypass kvm kvm-amd loop; do insmod /modules/$m.ko; done
 echo "probe: $(/carrel/libexec/carrel/carrel-kvm)"
 carreld --state /state --run /run --log-level warn &
-carrel-node --state /state --run /run --blanks 0 --ahead 0 --service unix:/run/carreld.sock --log-level warn &
+carrel-node --state /state --run /run --blanks 0 --ahead 0 --boot-timeout 15m --service unix:/run/carreld.sock --log-level warn &
 i=0; until carrel doctor 2>/dev/null | grep -q ': connected'; do i=$((i+1)); [ $i -lt 1800 ] || break; sleep 0.1; done
 carrel doctor | grep engine-kvm
 carrel run --name auto --isolation machine --memory 256M --disk 64M --network none busybox -- sh -c 'echo "inside: $(uname -r) $(cat /sys/class/dmi/id/sys_vendor)"; exit 5'

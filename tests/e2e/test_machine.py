@@ -50,7 +50,7 @@ def test_exec_copies_pause_and_stop(here, name, tmp_path):
     here.carrel("resume", name)
     here.wait_state(name, "running")
     assert "began" in here.carrel("logs", name).stdout
-    here.carrel("stop", name)
+    here.carrel("stop", "-t", "60s", name)
     assert here.wait_state(name, "stopped")["exit_status"] == 4
     here.carrel("rm", name)
 

@@ -8,7 +8,8 @@
  * The code counts down, exchanges 16 bytes under lock (as the kernel's allocator does), breaks into a handler and returns (as
  * its alternatives do at boot), and halts. Before each of these it writes a mark to a port, so the marks tell how far it came.
  * What is interpreted fails at the second or third; a time limit, counted in processor time so that a busy host changes
- * nothing, is the second fence.
+ * nothing, is the second fence. Where the host is itself a machine whose host is busy, its processor time goes on meanwhile:
+ * what was slow is tried again, and what interprets is slow each time.
  */
 #include "engine/qemu/kvm_probe.h"
 
@@ -16,6 +17,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -32,6 +34,7 @@
 #define ROUNDS 100000
 #define LOOP_MS_MOST 80
 #define ALL_MS_MOST 150
+#define TRIES 4
 #define MEMORY (2u << 20)
 #define MARKS "1234"
 
@@ -219,7 +222,7 @@ static const char *run(struct guest *g, uint64_t *ret_loop_ms)
 								"it ended in an unexpected way";
 }
 
-int kvm_probe(struct err *e)
+static int try_once(bool *ret_slow, struct err *e)
 {
 	static const char *const before[] = { "the first mark", "LOCK CMPXCHG16B", "INT3", "the return from INT3", "HLT" };
 	own_guest struct guest g = { .kvm = -1, .vm = -1, .processor = -1 };
@@ -229,6 +232,7 @@ int kvm_probe(struct err *e)
 	if (r < 0)
 		return r;
 	const char *why = run(&g, &loop_ms);
+	*ret_slow = loop_ms > LOOP_MS_MOST;
 	if (!why && strcmp(g.marks, MARKS) == 0 && loop_ms <= LOOP_MS_MOST)
 		return 0;
 	if (!why && strcmp(g.marks, MARKS) == 0)
@@ -236,6 +240,18 @@ int kvm_probe(struct err *e)
 			       (unsigned long long)loop_ms);
 	return err_set(e, ERR_UNSUPPORTED, "KVM only pretends: a test program did not get past %s (%s)",
 		       before[strlen(g.marks)], why ? why : "the marks are wrong");
+}
+
+int kvm_probe(struct err *e)
+{
+	bool slow = true;
+	int r = -1;
+
+	for (int i = 0; i < TRIES && r < 0 && slow; i++) {
+		slow = false;
+		r = try_once(&slow, e);
+	}
+	return r;
 }
 
 #else
