@@ -487,7 +487,7 @@ static int check_living(struct node *n, const struct record *r, const struct ass
 	if (engine && !to)
 		would_need(r, engine, m);
 	if (engine == &suspend_workspace || engine == &suspend_travel)
-		suspend_facts_read(n, r, facts);
+		suspend_facts_read(n, r, to && isolate_is_machine(to), facts);
 	if (done < 0 || !facts->obstacles.count)
 		return done;
 	(void)err_set(e, ERR_CONFLICT, "%s", facts->obstacles.items[0]);

@@ -8,6 +8,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,10 +28,13 @@
 
 #define TOLD_MOST 20 /* of a kind: who has hundreds of connections wants to know that, not each */
 #define TABLE_MOST (4u << 20)
+#define ENVIRONMENT_MOST (4u << 20)
+#define FORKS_MOST 16 /* parents that are asked for a process */
 
 struct look {
 	const struct record *record;
 	struct suspend_facts *facts;
+	bool into_machine;
 	char pid[16]; /* of the process that is looked at */
 	char name[64];
 };
@@ -117,6 +121,61 @@ static void look_at_namespaces(struct look *l)
 	}
 }
 
+static bool same_program(const char *pid, const char *other)
+{
+	own_str char *one = mem_printf("/proc/%s/exe", pid), *two = mem_printf("/proc/%s/exe", other);
+	char a[PATH_MAX], b[PATH_MAX];
+
+	return read_link(one, a, sizeof a) && read_link(two, b, sizeof b) && str_eq(a, b);
+}
+
+/*
+ * Started with the environment of what travels. A process may have written a title over its own (postgres): then its parent's
+ * counts, of which it is a copy if both run the same program. What cannot be read is not accused.
+ */
+static bool is_bound(const char *given)
+{
+	own_str char *pid = mem_strdup(given);
+
+	for (int i = 0; i < FORKS_MOST; i++) {
+		own_str char *environment = mem_printf("/proc/%s/environ", pid), *status = mem_printf("/proc/%s/status", pid);
+		own_strbuf struct str text = { 0 }, about = { 0 };
+		unsigned long long parent = 0;
+		if (fs_read_file(AT_FDCWD, environment, ENVIRONMENT_MOST, &text, NULL) < 0 ||
+		    (text.length && memmem(text.bytes, text.length, TRAVEL_TUNABLES, strlen(TRAVEL_TUNABLES))) ||
+		    fs_read_file(AT_FDCWD, status, 65536, &about, NULL) < 0)
+			return true;
+		const char *line = strstr(str_text(&about), "\nPPid:");
+		own_str char *next = line && sscanf(line, "\nPPid: %llu", &parent) == 1 ? mem_printf("%llu", parent) : NULL;
+		if (!next || !same_program(pid, next))
+			return false;
+		free(pid);
+		pid = TAKE(next);
+	}
+	return false;
+}
+
+/* carrel-first, which chooses nothing; a system's first process is the image's, and bound. */
+static bool is_first(const struct look *l)
+{
+	own_str char *path = mem_printf("/proc/%s/status", l->pid);
+	own_strbuf struct str text = { 0 };
+	unsigned long long outside = 0, inside = 0;
+
+	if (fs_read_file(AT_FDCWD, path, 65536, &text, NULL) < 0)
+		return false;
+	const char *line = strstr(str_text(&text), "\nNSpid:");
+	return line && sscanf(line, "\nNSpid: %llu %llu", &outside, &inside) == 2 && inside == 1;
+}
+
+static void look_at_binding(struct look *l)
+{
+	if (l->into_machine && l->facts->notes.count < TOLD_MOST && !is_bound(l->pid) && !is_first(l))
+		add(&l->facts->notes, mem_printf("process %s (%s) was started without the environment that keeps it from "
+						 "what a machine's processor lacks, and may end there",
+						 l->pid, l->name));
+}
+
 static void processes(struct look *l)
 {
 	own_dir DIR *dir = opendir("/proc");
@@ -129,6 +188,7 @@ static void processes(struct look *l)
 		read_name(l);
 		look_at_descriptors(l);
 		look_at_namespaces(l);
+		look_at_binding(l);
 	}
 }
 
@@ -179,9 +239,9 @@ static void interfaces(const struct look *l)
 	}
 }
 
-void suspend_facts_read(struct node *n, const struct record *r, struct suspend_facts *ret_facts)
+void suspend_facts_read(struct node *n, const struct record *r, bool into_machine, struct suspend_facts *ret_facts)
 {
-	struct look l = { .record = r, .facts = ret_facts };
+	struct look l = { .record = r, .facts = ret_facts, .into_machine = into_machine };
 
 	*ret_facts = (struct suspend_facts){ 0 };
 	visitors(n, r, ret_facts);

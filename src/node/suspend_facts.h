@@ -16,7 +16,8 @@ struct suspend_facts {
 	struct texts notes;     /* what goes along and may not like it */
 };
 
-void suspend_facts_read(struct node *n, const struct record *r, struct suspend_facts *ret_facts);
+/* `into_machine`: it is to go on under a processor that lacks what this one has. */
+void suspend_facts_read(struct node *n, const struct record *r, bool into_machine, struct suspend_facts *ret_facts);
 void suspend_facts_done(struct suspend_facts *f);
 
 #endif

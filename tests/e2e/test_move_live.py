@@ -137,6 +137,19 @@ def test_it_goes_on_where_it_was(site):
         counts_on(site)
 
 
+def test_a_program_that_chose_by_the_processor_is_named(site):
+    """Started without the environment that binds the libraries, as PostgreSQL is by Debian's scripts, or what su - starts."""
+    def named():
+        return [note for note in check(site, "emulator").get("notes", []) if "without the environment" in note]
+    assert named() == []
+    site.carrel("exec", "t", "--", "sh", "-c", "env -i setsid sleep 1000 </dev/null >/dev/null 2>&1 &")
+    site.wait(lambda: " sleep\n" in processes(site), timeout=60)
+    site.wait(lambda: [note for note in named() if "(sleep)" in note], timeout=60)
+    assert len(named()) == 1 and check(site, "emulator")["level"] == "memory"
+    site.carrel("exec", "t", "--", "killall", "sleep")
+    site.wait(lambda: named() == [], timeout=60)
+
+
 def test_a_visitor_keeps_it(site):
     visitor = site.popen("exec", "t", "--", "sleep", "1000")
     site.wait(lambda: " sleep\n" in processes(site), timeout=60)
