@@ -179,6 +179,10 @@ static void expect_clones(void *data)
 
 	if (a->phase >= GUEST_STOPPING)
 		return;
+	if (a->thaw) { /* what writes to a frozen volume waits for a thaw, which nobody but us can make */
+		(void)loop_add_timer(a->loop, SETTLED_MS, expect_clones, a);
+		return;
+	}
 	look_at_kernel(a);
 	if (world_expect_clones(&a->world, &e) < 0)
 		log_error(&e, "make ready for clones");
@@ -457,6 +461,9 @@ static int freeze(struct agent *a, bool on, struct err *e)
 	return r;
 }
 
+/* What is frozen since a pause, for a host that asks for what writes: it would wait for ever. */
+static int thaw_first(struct agent *a, struct err *e) { return a->thaw ? freeze(a, false, e) : 0; }
+
 static int grow(struct agent *a, const struct guest_frame *f, struct err *e)
 {
 	size_t length = strnlen((const char *)f->payload, f->length);
@@ -464,6 +471,9 @@ static int grow(struct agent *a, const struct guest_frame *f, struct err *e)
 
 	if (length > GUEST_SERIAL_LONGEST || (f->length != length && !has_size))
 		return err_set(e, ERR_INVALID, "serial is too long");
+	int r = thaw_first(a, e);
+	if (r < 0)
+		return r;
 	own_str char *serial = mem_strndup((const char *)f->payload, length);
 	const uint8_t *size = f->payload + length + 1;
 	return world_grow(&a->world, serial, has_size ? guest_get_u32(size) | (uint64_t)guest_get_u32(size + 4) << 32 : 0, e);
@@ -480,8 +490,7 @@ static int identify(struct agent *a, const struct guest_frame *f, enum guest_tol
 		guest_done(&guest_identity_shape, &i);
 		return err_set(e, ERR_UNSUPPORTED, "a workspace that travels has one identity");
 	}
-	if (a->thaw) /* suspended while it was paused, and frozen for that: what is written below would wait for ever */
-		r = freeze(a, false, e);
+	r = thaw_first(a, e);
 	if (r >= 0)
 		r = a->world.root < 0 ? err_set(e, ERR_CONFLICT, "the machine has no workspace yet") :
 					world_identify(&a->world, &i, e);

@@ -194,6 +194,24 @@ def test_life(start, tmp_path):
     clean(data)
 
 
+def test_frozen_in_its_first_moment(start):
+    """What the agent does by itself a second after the program began, and what it is asked to write, do not wait for a thaw that it would have to make."""
+    machine, channel, root = start(["sh", "-c", "echo ready; exec sleep 1000"])
+    program = channel.open(PROGRAM)
+    channel.state(RUNNING)
+    assert channel.request(FREEZE) is None
+    assert channel.run("sleep", "3")[0] == 0
+    assert channel.request(THAW) is None
+    assert channel.run("sh", "-c", "until [ -d /run/carrel ]; do sleep 0.1; done; echo made")[1] == b"made\n"
+    assert channel.request(FREEZE) is None
+    assert channel.request(GROW, b"root") is None
+    assert channel.run("sh", "-c", "echo written > /file && cat /file")[1] == b"written\n"
+    assert channel.request(SHUTDOWN, struct.pack("<I", 300)) is None
+    assert channel.end(program)[0] == 143
+    machine.ended()
+    clean(root)
+
+
 def test_modules(start):
     """The kernel's modules are there to be seen, and what is used is loaded without the right to load modules."""
     machine, channel, _ = start(["sh", "-c", "uname -r; ls -l /dev/net/tun; exec 3<>/dev/net/tun && cut -d' ' -f1 /proc/modules; "
