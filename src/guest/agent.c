@@ -59,6 +59,7 @@ struct agent {
 	int exit_status;
 	struct err error;
 	struct loop_source *first_synced, *patience, *thaw;
+	bool expects_clones; /* all is made that every clone would have to make */
 	struct utsname kernel;
 	char *boot_id; /* NULL: not known */
 	int first_sync; /* of process 1 while it becomes the system's init */
@@ -172,10 +173,21 @@ static void look_at_kernel(struct agent *a)
 		a->boot_id = mem_strndup(str_text(&boot_id), strcspn(str_text(&boot_id), "\n"));
 }
 
+/* Once, in the original, or in a clone of it that was made before: what it is told lies on what is mounted here. */
+static void make_ready_for_clones(struct agent *a)
+{
+	struct err e;
+
+	if (a->expects_clones)
+		return;
+	a->expects_clones = true;
+	if (world_expect_clones(&a->world, &e) < 0)
+		log_error(&e, "make ready for clones");
+}
+
 static void expect_clones(void *data)
 {
 	struct agent *a = data;
-	struct err e;
 
 	if (a->phase >= GUEST_STOPPING)
 		return;
@@ -184,8 +196,7 @@ static void expect_clones(void *data)
 		return;
 	}
 	look_at_kernel(a);
-	if (world_expect_clones(&a->world, &e) < 0)
-		log_error(&e, "make ready for clones");
+	make_ready_for_clones(a);
 }
 
 static void executed(void *data)
@@ -497,8 +508,10 @@ static int identify(struct agent *a, const struct guest_frame *f, enum guest_tol
 	if (r >= 0)
 		r = i.clone ? links_become(i.interfaces.items, i.interfaces.count, e) :
 			      connect_links(a, &i.interfaces, true, e);
-	if (r >= 0 && i.clone && !a->how->inner)
+	if (r >= 0 && i.clone && !a->how->inner) {
+		make_ready_for_clones(a);
 		r = world_tell_clone(&a->world, i.clone, ret_told, e);
+	}
 	guest_done(&guest_identity_shape, &i);
 	return r;
 }

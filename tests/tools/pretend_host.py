@@ -190,6 +190,9 @@ class PretendHost:
             self.ws.send({"type": "suspend-checked", "id": message["id"], "check": {"level": "memory", "engine": "pretend"}})
         elif kind == "look":
             self.ws.send({"type": "facts", "id": message["id"], "facts": FACTS})
+        elif kind == "templates":
+            answer = {"done": True} if "remove" in message else {"check": {"items": []}}
+            self.ws.send({"type": "answered", "id": message["id"], **answer})
         elif kind == "judge":
             self.ws.send({"type": "judged", "id": message["id"], **self.judge(message)})
         elif kind == "plan":
