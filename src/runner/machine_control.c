@@ -60,10 +60,8 @@ int machine_open(struct machine *m, const struct runner_request *q, const char *
 		return err_set(e, ERR_CONFLICT, "the workspace is not running");
 	if (m->disk && q->kind == RUNNER_EXEC)
 		return machine_disk_exec(m->disk, q, texts, count, how, ret_session, e);
-	if (m->disk) {
-		(void)err_set(e, ERR_UNSUPPORTED, "the machine boots a disk of its own, where nobody copies files");
-		return err_hint(e, "copy over its network, or run tar in it with carrel exec");
-	}
+	if (m->disk)
+		return machine_disk_copy(m->disk, q->kind == RUNNER_COPY_IN, texts[0], how, ret_session, e);
 	*ret_session = channel_open(m->channel, &o, how, e);
 	return *ret_session ? 0 : -EIO;
 }
@@ -87,7 +85,7 @@ void machine_stop(struct machine *m, uint64_t timeout_ms)
 	guest_put_u32(bytes, timeout_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)timeout_ms);
 	qmp_send(m->qmp, "cont", NULL, QMP_DEADLINE_MS, NULL, NULL);
 	if (m->disk)
-		machine_disk_stop(m->disk, m->qmp);
+		machine_disk_stop(m->disk, m->qmp, timeout_ms);
 	else
 		channel_request(m->channel, GUEST_SHUTDOWN, bytes, sizeof bytes, timeout_ms + STOP_GRACE_MS, NULL, NULL);
 }

@@ -7,6 +7,8 @@
  *
  *   asked -> started -> ended -> its output is passed on -> the session ends
  *
+ * A guest that does not feel its power button is asked by the agent to shut down when a third of its time is over.
+ *
  * A viewer is a pair of sockets: one end goes to QEMU, which listens nowhere, the other is the session's.
  */
 #include "runner/machine_disk.h"
@@ -23,14 +25,16 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "engine/qemu/agent_answer.h"
+#include "runner/machine_disk_copy.h"
 
-#define SYNC_MS 3000
-#define AGENT_MS 10000
-#define POLL_FIRST_MS 10
-#define POLL_MOST_MS 500
+#define SYNC_MS        3000
+#define AGENT_MS       10000
+#define POLL_FIRST_MS  10
+#define POLL_MOST_MS   500
 #define PRESS_AGAIN_MS 3000
 
-struct way { /* output that the session has not taken yet */
+struct way {    /* output that the session has not taken yet */
 	int fd; /* -1: none, or all is passed on */
 	struct loop_source *source;
 	struct str waiting;
@@ -64,7 +68,8 @@ struct machine_disk {
 	struct question *questions;
 	struct viewer *viewers;
 	struct qmp *power; /* while the button is pressed */
-	struct loop_source *press;
+	struct loop_source *press, *plea;
+	struct disk_copies copies;
 	unsigned viewer_number;
 	bool frozen; /* its file systems may be */
 };
@@ -163,31 +168,6 @@ static void way_writable(void *data, uint32_t events)
 		exec_end(x, NULL);
 }
 
-static int digit_of(char c)
-{
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	const char *at = c ? strchr(digits, c) : NULL;
-
-	return at ? (int)(at - digits) : -1;
-}
-
-/* Base64 (RFC 4648); what is none of it ends the text. */
-static void add_decoded(struct str *out, struct qmp_value text)
-{
-	unsigned bits = 0, count = 0;
-
-	for (size_t i = 1; i + 1 < text.length; i++) {
-		int digit = digit_of(text.at[i]);
-		if (digit < 0)
-			return;
-		bits = bits << 6 | (unsigned)digit;
-		if ((count += 6) >= 8) {
-			count -= 8;
-			str_putc(out, (char)(bits >> count & 0xff));
-		}
-	}
-}
-
 static void pass_output(struct exec *x, struct qmp_value value)
 {
 	static const char *const keys[] = { "out-data", "err-data" };
@@ -196,7 +176,7 @@ static void pass_output(struct exec *x, struct qmp_value value)
 	for (size_t i = 0; i < ARRAY_SIZE(x->ways); i++) {
 		struct way *w = &x->ways[i];
 		if (qmp_member(value, keys[i], &data))
-			add_decoded(&w->waiting, data);
+			agent_decode_some(&w->waiting, data, SIZE_MAX);
 		w->source = loop_add_fd(x->disk->loop, w->fd, EPOLLOUT, way_writable, w);
 	}
 }
@@ -264,36 +244,24 @@ static void agent_is_there(struct exec *x, int result, struct qmp_value value, c
 	exec_end(x, &mine);
 }
 
-static void add_quoted(struct str *out, const char *text)
-{
-	str_putc(out, '"');
-	for (; *text; text++) {
-		unsigned char c = (unsigned char)*text;
-		if (c < 0x20 || c == '"' || c == '\\' || c == 0x7f)
-			str_printf(out, "\\u%04x", c);
-		else
-			str_putc(out, *text);
-	}
-	str_putc(out, '"');
-}
-
 static void add_list(struct str *out, const char *const *texts, size_t count)
 {
 	str_putc(out, '[');
 	for (size_t i = 0; i < count; i++) {
 		if (i)
 			str_putc(out, ',');
-		add_quoted(out, texts[i]);
+		agent_quote(out, texts[i]);
 	}
 	str_putc(out, ']');
 }
 
 static int check_exec(const struct runner_request *q, const char *const *texts, struct err *e)
 {
-	const char *what = q->flags & RUNNER_TERMINAL ? "terminal" : q->flags & RUNNER_INPUT ? "standard input" :
-			   *texts[0]			    ? "other user" :
-			   *texts[1]			    ? "working directory" :
-							      NULL;
+	const char *what = q->flags & RUNNER_TERMINAL ? "terminal"
+			   : q->flags & RUNNER_INPUT  ? "standard input"
+			   : *texts[0]                ? "other user"
+			   : *texts[1]                ? "working directory"
+						      : NULL;
 
 	if (!what)
 		return 0;
@@ -323,8 +291,9 @@ static int open_ways(struct exec *x, struct session_streams *ret_streams, struct
 		x->ways[i].fd = fds[i][1];
 		x->ways[i].exec = x;
 	}
-	*ret_streams = (struct session_streams){ .pidfd = -1, .input = -1, .output = fds[0][0], .errors = fds[1][0],
-						 .terminal = -1 };
+	*ret_streams = (struct session_streams){
+		.pidfd = -1, .input = -1, .output = fds[0][0], .errors = fds[1][0], .terminal = -1
+	};
 	return 0;
 }
 
@@ -344,7 +313,7 @@ int machine_disk_exec(struct machine_disk *d, const struct runner_request *q, co
 		return r;
 	}
 	str_puts(&x->arguments, "{\"path\":");
-	add_quoted(&x->arguments, texts[2]);
+	agent_quote(&x->arguments, texts[2]);
 	str_puts(&x->arguments, ",\"arg\":");
 	add_list(&x->arguments, texts + 3, q->commands - 1);
 	if (count > 2 + (size_t)q->commands) {
@@ -359,6 +328,12 @@ int machine_disk_exec(struct machine_disk *d, const struct runner_request *q, co
 	d->execs = x;
 	ask(x, "guest-sync", "{\"id\":1}", SYNC_MS, agent_is_there);
 	return 0;
+}
+
+int machine_disk_copy(struct machine_disk *d, bool in, const char *path, const struct session_options *how,
+		      struct session **ret_session, struct err *e)
+{
+	return disk_copy_begin(&d->copies, in, path, how, ret_session, e);
 }
 
 /* --- viewers --- */
@@ -412,7 +387,7 @@ int machine_disk_display(struct machine_disk *d, struct qmp *q, const struct ses
 /* --- freezing --- */
 
 #define FREEZE_SYNC_MS 1000
-#define FREEZE_MS 10000
+#define FREEZE_MS      10000
 
 struct freeze {
 	struct machine_disk *disk;
@@ -471,10 +446,31 @@ static void press(void *data)
 	d->press = loop_add_timer(d->loop, PRESS_AGAIN_MS, press, d);
 }
 
-void machine_disk_stop(struct machine_disk *d, struct qmp *q)
+static void plead_heard(void *data, int result, struct qmp_value value, const struct err *e)
+{
+	struct machine_disk *d = data;
+
+	(void)value;
+	(void)e;
+	if (result >= 0 && d->press) /* it says nothing to that when it obeys */
+		qmp_send(d->agent, "guest-shutdown", "{\"mode\":\"powerdown\"}", AGENT_MS, NULL, NULL);
+}
+
+static void plead(void *data)
+{
+	struct machine_disk *d = data;
+
+	d->plea = NULL;
+	qmp_send(d->agent, "guest-sync", "{\"id\":4}", AGENT_MS, plead_heard, d);
+}
+
+void machine_disk_stop(struct machine_disk *d, struct qmp *q, uint64_t timeout_ms)
 {
 	d->power = q;
 	loop_remove(TAKE(d->press));
+	loop_remove(TAKE(d->plea));
+	if (timeout_ms)
+		d->plea = loop_add_timer(d->loop, timeout_ms / 3, plead, d);
 	press(d);
 }
 
@@ -486,14 +482,17 @@ struct machine_disk *machine_disk_new(struct loop *l, int agent_fd)
 	struct machine_disk *d = mem_alloc(sizeof *d);
 
 	*d = (struct machine_disk){ .loop = l, .agent = qmp_new_agent(l, agent_fd, &none) };
+	d->copies = (struct disk_copies){ .loop = l, .agent = d->agent };
 	return d;
 }
 
 void machine_disk_end(struct machine_disk *d, const struct err *why)
 {
 	loop_remove(TAKE(d->press));
+	loop_remove(TAKE(d->plea));
 	while (d->execs)
 		exec_end(d->execs, why);
+	disk_copies_end(&d->copies, why);
 	for (struct viewer *v = d->viewers, *next; v; v = next) {
 		next = v->next;
 		session_end(v->session, 0);
@@ -509,6 +508,7 @@ void machine_disk_free(struct machine_disk *d)
 	(void)err_set(&e, ERR_UNAVAILABLE, "the machine has ended");
 	machine_disk_end(d, &e);
 	qmp_free(d->agent);
+	disk_copies_free(&d->copies);
 	for (struct question *q = d->questions, *next; q; q = next) {
 		next = q->next;
 		free(q);

@@ -42,6 +42,9 @@ p=$(ls /dev/vda1 /dev/nvme0n1p1 2>/dev/null | head -n 1)
 mount -t vfat $p /disk && n=$(($(cat /disk/count 2>/dev/null || echo 0) + 1)) && echo $n >/disk/count && sync && echo "STARTS $n"
 printf '#!/bin/busybox sh\necho BUTTON >/dev/ttyS0\numount /disk\npoweroff -f\n' >/etc/acpi/PWRF/00000080
 chmod 755 /etc/acpi/PWRF/00000080
+mkdir -p /sbin
+printf '#!/bin/busybox sh\necho ASKED >/dev/ttyS0\numount /disk\npoweroff -f\n' >/sbin/shutdown
+chmod 755 /sbin/shutdown
 acpid -c /etc/acpi -l /dev/null
 for v in /sys/class/virtio-ports/*; do
   grep -q guest_agent $v/name && qemu-ga -d -p /dev/$(basename $v) -m virtio-serial -t /run

@@ -154,6 +154,58 @@ def between(log, first, last):
     return log.replace("\r", "").split(first, 1)[1].split(last, 1)[0]
 
 
+def copies_by_the_agent(here, name, tmp_path):
+    """`cp` in its ways; whatever comes of it, nothing is left in the guest's /tmp."""
+    inside = lambda *words: here.carrel("exec", name, "--", *words).stdout
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "data").write_bytes(os.urandom(300_001))
+    (source / "sub" / "-empty name").touch()
+    (source / "link").symlink_to("data")
+    (source / "data").chmod(0o640)
+    inside("mkdir", "/srv")
+    here.carrel("cp", source, f"{name}:/srv/")
+    assert inside("stat", "-c", "%a %s", "/srv/source/data") == "640 300001\n" and inside("readlink", "/srv/source/link") == "data\n"
+    here.carrel("cp", f"{name}:/srv/source", tmp_path / "back")
+    assert (tmp_path / "back" / "data").read_bytes() == (source / "data").read_bytes()
+    assert (tmp_path / "back" / "sub" / "-empty name").exists() and os.readlink(tmp_path / "back" / "link") == "data"
+    here.carrel("cp", f"{name}:/srv/source/sub/-empty name", tmp_path / "empty")
+    assert (tmp_path / "empty").read_bytes() == b""
+    here.carrel("cp", source / "data", f"{name}:/srv/renamed")
+    tar = here.carrel("cp", f"{name}:/srv/renamed", "-", binary=True).stdout
+    here.carrel("cp", "-", f"{name}:/srv/sub/..", input=tar, binary=True, ok=4)  # no such folder
+    here.carrel("cp", "-", f"{name}:/srv/source/sub/", input=tar, binary=True)
+    assert inside("cmp", "/srv/source/sub/renamed", "/srv/source/data") == ""
+    assert "there is no /srv/nothing" in here.carrel("cp", f"{name}:/srv/nothing", tmp_path, ok=4).stderr
+    assert "No such file" in here.carrel("cp", f"{name}:/nowhere/x", "-", ok=4).stderr
+    here.carrel("cp", "-", f"{name}:/srv/renamed", input=tar, binary=True, ok=(1, 5))  # no folder
+    assert here.carrel("cp", "-", f"{name}:/srv", input="this is no tar", ok=None).returncode
+    inside("mv", "/bin/tar", "/bin/tar-")
+    assert "guest's tar, and there is none" in here.carrel("cp", f"{name}:/srv/renamed", tmp_path, ok=7).stderr
+    inside("mv", "/bin/tar-", "/bin/tar")
+    # a reader that goes away in the middle of something endless
+    inside("sh", "-c", "mkdir /srv/large && head -c 30000000 /dev/zero >/srv/large/zeros")
+    reader = here.popen("cp", f"{name}:/srv/large", "-", stdout=subprocess.PIPE)
+    assert reader.stdout.read(1)
+    reader.kill()
+    reader.stdout.close()
+    left = lambda: here.carrel("exec", name, "--", "sh", "-c", "ls -A /tmp; pidof tar; echo end", ok=None).stdout
+    here.wait(lambda: left() == "end\n", what="a clean /tmp", timeout=120)
+
+
+def forbids_and_feels_no_button(here, name, tmp_path):
+    """An agent that may not open files, in a guest that its agent must ask to shut down."""
+    agent = "qemu-ga -d -b guest-file-open -p /dev/$(basename $(grep -l guest_agent /sys/class/virtio-ports/*/name | xargs dirname)) -m virtio-serial -t /run"
+    script = f"rm /etc/acpi/PWRF/00000080; sleep 1; killall qemu-ga; while pidof qemu-ga; do sleep 1; done; {agent}"
+    await_log(here, name, "READY", count=2)
+    here.wait(lambda: here.carrel("exec", name, "--", "true", ok=None).returncode == 0, what="an agent")
+    here.carrel("exec", name, "--", "sh", "-c", f"setsid sh -c '{script}' </dev/null >/dev/null 2>&1 &")
+    here.wait(lambda: "does not allow guest-file-open" in here.carrel("cp", f"{name}:/init", tmp_path, ok=None).stderr, what="a refusal", timeout=120)
+    assert here.carrel("exec", name, "--", "ls", "-A", "/tmp").stdout == ""
+    here.carrel("stop", "--timeout", "30s", name)
+    assert here.wait_state(name, "stopped")["exit_status"] == 0 and "ASKED" in here.carrel("logs", name).stdout
+
+
 def test_bios_seed_agent_button_and_snapshot(here, name, linux, tmp_path):
     deploy(here, tmp_path, SPEC.format(name=name))
     log = await_log(here, name, "READY")
@@ -171,7 +223,7 @@ def test_bios_seed_agent_button_and_snapshot(here, name, linux, tmp_path):
     refused = here.carrel("exec", name, "--", "no-such-program", ok=127)
     assert "No such file" in refused.stderr
     assert "standard input" in here.carrel("exec", "-i", name, "--", "cat", ok=125, input="x").stderr
-    assert "nobody copies files" in here.carrel("cp", f"{name}:/count", tmp_path / "count", ok=7).stderr
+    copies_by_the_agent(here, name, tmp_path)
     # a larger disk while it runs
     sectors = lambda: int(here.carrel("exec", name, "--", "cat", "/sys/block/vda/size").stdout)
     before = sectors()
@@ -189,7 +241,7 @@ def test_bios_seed_agent_button_and_snapshot(here, name, linux, tmp_path):
     here.carrel("snapshot", "create", name, "one")
     here.carrel("start", name)
     await_log(here, name, "STARTS 2")
-    here.carrel("stop", "--timeout", "0", name)
+    forbids_and_feels_no_button(here, name, tmp_path)
     here.carrel("snapshot", "restore", name, "one")
     here.carrel("start", name)
     log = await_log(here, name, "STARTS 2", count=2)

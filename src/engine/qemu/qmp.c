@@ -3,6 +3,10 @@
  * Theory. States: greeting (what is sent waits in `waiting`) -> ready -> closed. Each command has an id and a timer; an answer
  * without a command, of one that was given up, is passed over. What QEMU does not read at once stays in `unsent`. A descriptor
  * goes with the first byte of its command, in a message that begins there: QEMU keeps it until the command takes it.
+ *
+ * A guest's agent gets one command at a time; the next waits for the answer, or for the end of that one's time. For qemu-ga
+ * loses an answer while it has read a part of the next command already: its channel is a character device, which GLib takes for
+ * a file to be wound back before each write.
  */
 #include "engine/qemu/qmp.h"
 
@@ -24,6 +28,7 @@ struct command {
 	uint64_t id;
 	struct loop_source *timer;
 	char *name;
+	char *held; /* the line, which has not been sent yet; or NULL */
 	qmp_done_fn *done;
 	void *data;
 };
@@ -47,8 +52,36 @@ struct qmp {
 	bool agent, passing_over; /* the rest of a line that is too long */
 };
 
+static struct command *under_way(const struct qmp *q)
+{
+	struct command *c = q->commands;
+
+	while (c && c->held)
+		c = c->next;
+	return c;
+}
+
+/* Of an agent: the oldest that is held. */
+static void send_held(struct qmp *q)
+{
+	struct command *oldest = NULL;
+
+	if (!q->source || under_way(q))
+		return;
+	for (struct command *c = q->commands; c; c = c->next)
+		if (!oldest || c->id < oldest->id)
+			oldest = c;
+	if (!oldest)
+		return;
+	own_str char *line = TAKE(oldest->held);
+	str_puts(&q->unsent, line);
+	loop_set_events(q->source, EPOLLIN | EPOLLOUT);
+}
+
 static void command_end(struct command *c, int result, struct qmp_value value, const struct err *e)
 {
+	struct qmp *q = c->qmp;
+
 	for (struct command **at = &c->qmp->commands; *at; at = &(*at)->next)
 		if (*at == c) {
 			*at = c->next;
@@ -58,7 +91,10 @@ static void command_end(struct command *c, int result, struct qmp_value value, c
 	if (c->done)
 		c->done(c->data, result, value, e);
 	free(c->name);
+	free(c->held);
 	free(c);
+	if (q->agent)
+		send_held(q);
 }
 
 static void too_late(void *data)
@@ -67,7 +103,8 @@ static void too_late(void *data)
 	struct err e;
 
 	c->timer = NULL;
-	int r = err_set(&e, ERR_TIMEOUT, "QEMU did not answer %s in time", c->name);
+	const char *who = c->qmp->agent ? "the guest's agent" : "QEMU";
+	int r = err_set(&e, ERR_TIMEOUT, "%s did not answer %s in time", who, c->name);
 	command_end(c, r, (struct qmp_value){ 0 }, &e);
 }
 
@@ -124,7 +161,7 @@ static void answered(struct qmp *q, const struct qmp_message *m)
 	struct err e;
 
 	for (struct command *c = q->commands; c; c = c->next)
-		if (c->id == m->id) {
+		if (c->id == m->id && !c->held) {
 			enum err_kind kind = str_eq(m->name, "DeviceNotFound") ? ERR_NOT_FOUND : ERR_INTERNAL;
 			const char *who = q->agent ? "the guest's agent" : "QEMU";
 			int r = m->kind == QMP_RETURN ? 0 : err_set(&e, kind, "%s refuses %s: %s", who, c->name, m->text);
@@ -162,7 +199,6 @@ static int take_line(struct qmp *q, const char *line, size_t length, struct err 
 	return 0;
 }
 
-/* Whose answer it was is not known: all that wait end. */
 static void pass_over(struct qmp *q)
 {
 	struct err e;
@@ -172,8 +208,9 @@ static void pass_over(struct qmp *q)
 		return;
 	q->passing_over = true;
 	int r = err_set(&e, ERR_TOO_LARGE, "the guest's agent answered more than %u bytes", QMP_LINE_LONGEST);
-	while (q->commands)
-		command_end(q->commands, r, (struct qmp_value){ 0 }, &e);
+	struct command *c = under_way(q);
+	if (c)
+		command_end(c, r, (struct qmp_value){ 0 }, &e);
 }
 
 static int take_lines(struct qmp *q, struct err *e)
@@ -276,13 +313,20 @@ void qmp_send(struct qmp *q, const char *command, const char *arguments, uint64_
 {
 	struct command *c = mem_alloc(sizeof *c);
 
-	*c = (struct command){ .qmp = q, .next = q->commands, .id = ++q->last_id, .name = mem_strdup(command), .done = done,
-			       .data = data };
+	*c = (struct command){
+		.qmp = q, .next = q->commands, .id = ++q->last_id, .name = mem_strdup(command), .done = done, .data = data
+	};
 	q->commands = c;
 	c->timer = loop_add_timer(q->loop, q->source ? deadline_ms : 0, too_late, c);
 	if (!q->source)
 		return;
-	str_printf(q->ready ? &q->unsent : &q->waiting, "{\"execute\":\"%s\",\"id\":%" PRIu64 "%s%s}\n", command, c->id,
-		   arguments ? ",\"arguments\":" : "", arguments ? arguments : "");
+	own_str char *line = mem_printf("{\"execute\":\"%s\",\"id\":%" PRIu64 "%s%s}\n", command, c->id,
+					arguments ? ",\"arguments\":" : "", arguments ? arguments : "");
+	if (q->agent) {
+		c->held = TAKE(line);
+		send_held(q);
+		return;
+	}
+	str_puts(q->ready ? &q->unsent : &q->waiting, line);
 	loop_set_events(q->source, EPOLLIN | (q->unsent.length ? EPOLLOUT : 0));
 }

@@ -28,7 +28,8 @@ struct qmp_events {
 /* Takes the socket. Commands may be sent at once: they wait for QEMU's greeting. */
 struct qmp *qmp_new(struct loop *l, int fd, const struct qmp_events *events);
 /* The same language on the line of a guest's agent (qemu-ga): no greeting comes, and an answer that is too long is passed over,
- * which ends its command and not the line. */
+ * which ends its command and not the line. Commands are sent one after the other, each when the one before was answered or
+ * given up; their time counts from qmp_send(). */
 struct qmp *qmp_new_agent(struct loop *l, int fd, const struct qmp_events *events);
 void qmp_free(struct qmp *q); /* without any call */
 /* `arguments`: a JSON object as text, or NULL. `done` may be NULL. */

@@ -200,9 +200,69 @@ static void test_descriptors(void **state)
 	loop_free(p.loop);
 }
 
+static void run_for(struct play *p, uint64_t ms)
+{
+	(void)loop_add_timer(p->loop, ms, stop_now, p->loop);
+	assert_ok(loop_run(p->loop, &e), &e);
+}
+
+static void count_done(void *data, int result, struct qmp_value value, const struct err *why)
+{
+	int *counts = data;
+
+	(void)value;
+	(void)why;
+	counts[result < 0]++;
+}
+
+/* An agent hears one command at a time, and the next when the one before was answered or given up. */
+static void test_agent_one_at_a_time(void **state)
+{
+	static const char *const answers[] = { "{\"return\":{},\"id\":2}\n", "{\"return\":{},\"id\":1}\n" };
+	static const char last[] = "{\"return\":{},\"id\":3}\n";
+	static const struct qmp_events none;
+	struct play p = { .loop = loop_new() };
+	char said[1024] = "";
+	int pair[2], counts[2] = { 0, 0 };
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+	p.qmp = qmp_new_agent(p.loop, pair[0], &none);
+	qmp_send(p.qmp, "first", NULL, 60000, count_done, counts);
+	qmp_send(p.qmp, "second", NULL, 200, count_done, counts);
+	qmp_send(p.qmp, "third", NULL, 60000, count_done, counts);
+	run_for(&p, 50);
+	assert_true(recv(pair[1], said, sizeof said - 1, 0) > 0);
+	assert_non_null(strstr(said, "first"));
+	assert_null(strstr(said, "second"));
+	assert_true(send(pair[1], answers[0], strlen(answers[0]), 0) > 0); /* to what was not asked */
+	run_for(&p, 50);
+	assert_int_equal(counts[0], 0);
+	run_for(&p, 600); /* the second is given up without a word */
+	assert_int_equal(counts[1], 1);
+	assert_true(recv(pair[1], said, sizeof said - 1, 0) < 0);
+	assert_true(send(pair[1], answers[1], strlen(answers[1]), 0) > 0);
+	run_for(&p, 100);
+	assert_int_equal(counts[0], 1);
+	memset(said, 0, sizeof said);
+	assert_true(recv(pair[1], said, sizeof said - 1, 0) > 0);
+	assert_non_null(strstr(said, "third"));
+	assert_true(send(pair[1], last, sizeof last - 1, 0) > 0);
+	run_for(&p, 100);
+	assert_int_equal(counts[0], 2);
+	qmp_send(p.qmp, "fourth", NULL, 60000, count_done, counts);
+	qmp_send(p.qmp, "fifth", NULL, 60000, count_done, counts);
+	(void)close(pair[1]);
+	run_for(&p, 100);
+	assert_int_equal(counts[1], 3);
+	qmp_free(p.qmp);
+	loop_free(p.loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_decodes), cmocka_unit_test(test_refuses),
-					    cmocka_unit_test(test_line), cmocka_unit_test(test_descriptors) };
+					    cmocka_unit_test(test_line), cmocka_unit_test(test_descriptors),
+					    cmocka_unit_test(test_agent_one_at_a_time) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
