@@ -136,6 +136,8 @@ static void explain(const struct disk_copy *x, const char *command, const struct
 
 	if (strstr(text, "frozen"))
 		(void)err_set(ret, ERR_CONFLICT, "the guest's file systems are frozen just now");
+	else if (strstr(text, "No space left"))
+		(void)err_set(ret, ERR_NO_CAPACITY, "the guest's /tmp has no room for the copy");
 	else if (strstr(text, "disabled") || strstr(text, "has not been found") || strstr(text, "not allowed"))
 		(void)err_set(ret, ERR_UNSUPPORTED,
 			      "the guest's agent does not allow %s (see its options --block-rpcs and --allow-rpcs; on Fedora "

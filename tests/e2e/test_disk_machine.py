@@ -183,6 +183,11 @@ def copies_by_the_agent(here, name, tmp_path):
     inside("mv", "/bin/tar", "/bin/tar-")
     assert "guest's tar, and there is none" in here.carrel("cp", f"{name}:/srv/renamed", tmp_path, ok=7).stderr
     inside("mv", "/bin/tar-", "/bin/tar")
+    inside("mount", "-t", "tmpfs", "-o", "size=100k", "none", "/tmp")
+    assert "no room" in here.carrel("cp", source / "data", f"{name}:/srv/", ok=6).stderr
+    assert "No space left" in here.carrel("cp", f"{name}:/srv/renamed", "-", binary=True, ok=6).stderr.decode()
+    assert inside("ls", "-A", "/tmp") == ""
+    inside("umount", "/tmp")
     # a reader that goes away in the middle of something endless
     inside("sh", "-c", "mkdir /srv/large && head -c 30000000 /dev/zero >/srv/large/zeros")
     reader = here.popen("cp", f"{name}:/srv/large", "-", stdout=subprocess.PIPE)
