@@ -56,7 +56,8 @@ static void watcher_ready(void *data, uint32_t events)
 	char byte;
 
 	(void)events;
-	if (recv(w->fd, &byte, 1, MSG_DONTWAIT) <= 0 && errno != EAGAIN)
+	ssize_t n = recv(w->fd, &byte, 1, MSG_DONTWAIT);
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) /* an end says nothing in errno */
 		watcher_free(w);
 }
 

@@ -2,6 +2,7 @@
 """The life of a workspace as its user sees it: programs in small images, every verb of the command line against real processes."""
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import tarfile
@@ -360,6 +361,18 @@ def test_kept_volume_comes_back(here, name):
     here.wait(lambda: not [v for v in here.json("volume", "ls") if v["name"] == volume and v.get("workspace")])
     here.carrel("volume", "rm", volume)
     here.wait(lambda: volume not in [v["name"] for v in here.json("volume", "ls")])
+
+
+def test_programs_that_fail_at_once_are_reaped(here, name):
+    """One that nobody has waited for would keep the workspace's process namespace, and its removal, for ever."""
+    here.carrel("deploy", "busybox", "--name", name, "--", "sleep", "1000")
+    runner = json.loads((here.run / "node/workspaces" / here.workspace(name)["id"] / "status").read_text())["runner_pid"]
+    children = pathlib.Path(f"/proc/{runner}/task/{runner}/children")
+    before = children.read_text()
+    running = [here.popen("exec", name, "--", "nosuch") for _ in range(60)]
+    assert {one.wait(timeout=60) for one in running} == {127}
+    here.wait(lambda: children.read_text() == before)
+    here.carrel("rm", "-f", name)
 
 
 def test_volume_that_is_not_kept_goes(here, name):

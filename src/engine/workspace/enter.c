@@ -169,19 +169,25 @@ static void run_helper(const struct enter *n, int sync, const int standard[3])
 	_exit(0);
 }
 
+/* To the end, also behind a failure: a program that fails at once may say so before its helper has told which process it is. */
 static int await_program(struct enter *n, int sync, struct err *e)
 {
-	int kind, fds[MESSAGE_FDS_MOST], r;
+	int kind, fds[MESSAGE_FDS_MOST], r, failure = 0;
+	struct err more;
 
-	while ((r = message_receive(sync, &kind, fds, e)) > 0) {
-		if (kind == MESSAGE_ENTERED)
+	while ((r = message_receive(sync, &kind, fds, failure ? &more : e)) != 0) {
+		if (r < 0 && failure)
+			break;
+		if (r < 0)
+			failure = r;
+		else if (kind == MESSAGE_ENTERED)
 			n->pidfd = fds[0];
 		else if (kind == MESSAGE_PREPARED)
 			n->terminal_fd = fds[0];
 	}
-	if (r == 0 && n->pidfd < 0)
+	if (!failure && n->pidfd < 0)
 		return err_set(e, ERR_INTERNAL, "the helper that enters the workspace died");
-	return r;
+	return failure;
 }
 
 static void close_one(int *fd)
