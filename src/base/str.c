@@ -57,6 +57,21 @@ void str_printf(struct str *s, const char *fmt, ...)
 	va_end(args);
 }
 
+void str_add_base64(struct str *s, const void *bytes, size_t length)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const unsigned char *in = bytes;
+
+	str_reserve(s, (length + 2) / 3 * 4);
+	for (size_t i = 0; i < length; i += 3) {
+		unsigned have = length - i < 3 ? (unsigned)(length - i) : 3, bits = 0;
+		for (unsigned k = 0; k < 3; k++)
+			bits = bits << 8 | (k < have ? in[i + k] : 0);
+		for (unsigned k = 0; k < 4; k++)
+			str_putc(s, k <= have ? digits[bits >> (18 - 6 * k) & 63] : '=');
+	}
+}
+
 void str_clear(struct str *s)
 {
 	s->length = 0;

@@ -30,6 +30,7 @@ void str_puts(struct str *s, const char *text);
 void str_putc(struct str *s, char c);
 void str_printf(struct str *s, const char *fmt, ...) format_printf(2, 3);
 void str_vprintf(struct str *s, const char *fmt, va_list args) format_printf(2, 0);
+void str_add_base64(struct str *s, const void *bytes, size_t length); /* RFC 4648, with padding */
 void str_clear(struct str *s);                /* length 0, keeps the room */
 void str_drop_front(struct str *s, size_t n); /* n <= length */
 char *str_take(struct str *s);                /* never NULL; the caller frees */

@@ -449,7 +449,7 @@ static void write_piece(struct disk_copy *x)
 	struct str arguments = { 0 };
 
 	str_printf(&arguments, "{\"handle\":%" PRIu64 ",\"buf-b64\":\"", x->handle);
-	agent_encode(&arguments, x->waiting.bytes, x->waiting.length);
+	str_add_base64(&arguments, x->waiting.bytes, x->waiting.length);
 	str_puts(&arguments, "\"}");
 	ask(x, "guest-file-write", str_text(&arguments), AGENT_MS, piece_written);
 	str_done(&arguments);

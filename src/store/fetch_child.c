@@ -265,21 +265,13 @@ static char *basic_authorization(const struct fetch_server *server)
 {
 	own_str char *plain = mem_printf("%s:%s", server->user, server->password);
 	size_t length = strlen(plain);
-	own_str char *encoded = mem_alloc(length / 3 * 4 + 8);
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	char *out = encoded;
+	struct str line = { 0 };
 
-	for (size_t i = 0; i < length; i += 3) {
-		unsigned v = (unsigned char)plain[i] << 16;
-		v |= i + 1 < length ? (unsigned)(unsigned char)plain[i + 1] << 8 : 0;
-		v |= i + 2 < length ? (unsigned char)plain[i + 2] : 0;
-		*out++ = digits[v >> 18];
-		*out++ = digits[v >> 12 & 63];
-		*out++ = (char)(i + 1 < length ? digits[v >> 6 & 63] : '=');
-		*out++ = (char)(i + 2 < length ? digits[v & 63] : '=');
-	}
+	str_reserve(&line, 64 + length / 3 * 4); /* once: what grows leaves a copy behind */
+	str_puts(&line, "Authorization: Basic ");
+	str_add_base64(&line, plain, length);
 	explicit_bzero(plain, length);
-	return mem_printf("Authorization: Basic %s", encoded);
+	return str_take(&line);
 }
 
 /* https anywhere; plain http only from a registry on this machine to this machine. */

@@ -30,17 +30,6 @@ void agent_quote(struct str *out, const char *text)
 
 /* --- base64 --- */
 
-void agent_encode(struct str *out, const char *bytes, size_t length)
-{
-	for (size_t i = 0; i < length; i += 3) {
-		unsigned have = length - i < 3 ? (unsigned)(length - i) : 3, bits = 0;
-		for (unsigned k = 0; k < 3; k++)
-			bits = bits << 8 | (k < have ? (unsigned char)bytes[i + k] : 0);
-		for (unsigned k = 0; k < 4; k++)
-			str_putc(out, k <= have ? digits[bits >> (18 - 6 * k) & 63] : '=');
-	}
-}
-
 static int digit_of(char c)
 {
 	const char *at = c ? strchr(digits, c) : NULL;

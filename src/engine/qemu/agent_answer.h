@@ -12,9 +12,8 @@
 
 #define AGENT_PIECE 49152 /* bytes of a file in one command: 64 KiB as base64 */
 
-void agent_quote(struct str *out, const char *text);                  /* as a JSON string */
-void agent_encode(struct str *out, const char *bytes, size_t length); /* base64 (RFC 4648) */
-/* False: not base64, to the last character. `out` may have got a part. `text` is a JSON string with its quotes. */
+void agent_quote(struct str *out, const char *text); /* as a JSON string */
+/* False: not base64 (RFC 4648), to the last character. `out` may have got a part. `text` is a JSON string with its quotes. */
 bool agent_decode(struct str *out, struct qmp_value text);
 /* As much of it as is base64, and not more than `most` bytes: what a program said. */
 void agent_decode_some(struct str *out, struct qmp_value text, size_t most);

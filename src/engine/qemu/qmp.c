@@ -6,7 +6,7 @@
  *
  * A guest's agent gets one command at a time; the next waits for the answer, or for the end of that one's time. For qemu-ga
  * loses an answer while it has read a part of the next command already: its channel is a character device, which GLib takes for
- * a file to be wound back before each write.
+ * a file (giounix.c, is_seekable) and winds back before a write, which fails. Seen with four copies at a time.
  */
 #include "engine/qemu/qmp.h"
 

@@ -122,6 +122,21 @@ static void prefixes_and_suffixes(void **state)
 	assert_false(str_ends("z", ".gz"));
 }
 
+static void base64_has_padding(void **state)
+{
+	(void)state;
+	/* RFC 4648, section 10; and bytes over 127 */
+	static const char *const plain[] = { "", "f", "fo", "foo", "foob", "fooba", "foobar", "\xff\xfe\x80" };
+	static const char *const coded[] = { "", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy", "//6A" };
+
+	for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
+		struct str text = { 0 };
+		str_add_base64(&text, plain[i], strlen(plain[i]));
+		assert_string_equal(str_text(&text), coded[i]);
+		str_done(&text);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(strings_grow),
@@ -129,6 +144,7 @@ int main(void)
 					    cmocka_unit_test(sizes_as_people_write_them),
 					    cmocka_unit_test(rates_are_powers_of_1000),
 					    cmocka_unit_test(the_nearest_word_is_found),
-					    cmocka_unit_test(prefixes_and_suffixes) };
+					    cmocka_unit_test(prefixes_and_suffixes),
+					    cmocka_unit_test(base64_has_padding) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
