@@ -22,6 +22,7 @@ void str_reserve(struct str *s, size_t more_bytes)
 		capacity *= 2;
 	s->bytes = mem_grow_array(s->bytes, capacity, 1);
 	s->capacity = capacity;
+	s->bytes[s->length] = '\0'; /* an empty one is a text too */
 }
 
 void str_add(struct str *s, const void *bytes, size_t length)
