@@ -481,6 +481,31 @@ def test_killed_runner_ends_its_workspace_only(site, busybox):
     assert site.wait_state("one", "running")["pid"] != one["pid"]
 
 
+def test_program_that_fails_before_its_helper_has_told_of_it_is_reaped(new_site, busybox_tar, tmp_path):
+    """One that nobody has waited for would keep the workspace's process namespace, and its removal, for ever."""
+    plan, go = tmp_path / "plan", tmp_path / "go"
+    site = new_site(env={"CARREL_FAULTS": str(plan)})
+    import_image(site, "busybox", busybox_tar)
+    site.carrel("deploy", "busybox", "--name", "w", "--", "sleep", "1000")
+    runner = json.loads((site.run / "node/workspaces" / site.workspace("w")["id"] / "status").read_text())["runner_pid"]
+
+    def children():
+        """Of the runner, with their states; the helper is in the workspace's namespaces where it looks for the plan."""
+        found = pathlib.Path(f"/proc/{runner}/task/{runner}/children").read_text().split()
+        return {pid: pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] for pid in found}
+    before = children()
+    site.carrel("exec", "w", "--", "sh", "-c", f"mkdir -p {tmp_path}; mkfifo {go}; echo enter.told wait {go} > {plan}")
+    program = site.popen("exec", "w", "--", "nosuch")
+    site.wait(lambda: "Z" in children().values() or program.poll() is not None, what="the end of the program")
+    if program.poll() is not None:
+        pytest.skip("no fault points: this build has none (meson setup -Dfaults=true)")
+    with open(f"/proc/{site.workspace('w')['pid']}/root{go}", "w"):
+        pass
+    assert program.wait(timeout=60) == 127
+    site.wait(lambda: children() == before, what="the program's end to be heard")
+    site.carrel("rm", "-f", "w")
+
+
 @pytest.fixture
 def room(tmp_path):
     """A small file system; taken away after the instance that lives on it."""

@@ -363,15 +363,30 @@ def test_kept_volume_comes_back(here, name):
     here.wait(lambda: volume not in [v["name"] for v in here.json("volume", "ls")])
 
 
-def test_programs_that_fail_at_once_are_reaped(here, name):
-    """One that nobody has waited for would keep the workspace's process namespace, and its removal, for ever."""
-    here.carrel("deploy", "busybox", "--name", name, "--", "sleep", "1000")
-    runner = json.loads((here.run / "node/workspaces" / here.workspace(name)["id"] / "status").read_text())["runner_pid"]
+def test_runner_is_quiet_when_its_agent_has_died(here, name):
+    """The ends of its watchers and clients are no work, whatever errno said before: here that a pipe had no more, which a child still holds."""
+    here.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c", "i=0; while usleep 100000; do i=$((i+1)); echo $i; echo $i > /lines; done")
+    folder = here.run / "node/workspaces" / here.workspace(name)["id"]
+    runner = json.loads((folder / "status").read_text())["runner_pid"]
+
+    def seconds():
+        return sum(map(int, pathlib.Path(f"/proc/{runner}/stat").read_text().rsplit(")", 1)[1].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    def lines():
+        return int(pathlib.Path(f"/proc/{here.workspace(name)['pid']}/root/lines").read_text() or 0)
+    watching = [here.popen(*words, stdout=subprocess.DEVNULL) for words in (("attach", name), ("logs", "-f", name), ("exec", name, "--", "sleep", "1000"))]
     children = pathlib.Path(f"/proc/{runner}/task/{runner}/children")
-    before = children.read_text()
-    running = [here.popen("exec", name, "--", "nosuch") for _ in range(60)]
-    assert {one.wait(timeout=60) for one in running} == {127}
-    here.wait(lambda: children.read_text() == before)
+    here.wait(lambda: len(children.read_text().split()) > 1, what="the exec that stays")
+    assert here.carrel("exec", name, "--", "sh", "-c", "sleep 1000 & echo done").stdout == "done\n"
+    here.node.kill()
+    try:
+        begun, spent = here.wait(lines), seconds()
+        here.wait(lambda: lines() > begun + 30, what="thirty lines of output")
+        assert seconds() - spent < 0.2, "the runner is busy with nothing"
+    finally:
+        here.node.start()
+    for one in watching:
+        one.wait(timeout=60)
     here.carrel("rm", "-f", name)
 
 

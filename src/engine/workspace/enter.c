@@ -30,6 +30,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
@@ -127,7 +128,10 @@ static int make_sibling(int sync, pid_t *ret_pid, struct err *e)
 	*ret_pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
 	if (*ret_pid < 0)
 		return err_errno(e, errno, "make a process in the workspace");
-	return *ret_pid ? message_send(sync, MESSAGE_ENTERED, NULL, &pidfd, 1, e) : 0;
+	if (!*ret_pid)
+		return 0;
+	(void)fault_point("enter.told");
+	return message_send(sync, MESSAGE_ENTERED, NULL, &pidfd, 1, e);
 }
 
 /* Copies are moved out of the way first: one may be where another shall be. */
