@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/fs.h"
+#include "base/loop.h"
 #include "base/mem.h"
 #include "base/own.h"
 
@@ -152,18 +153,32 @@ int proc_signal(int pidfd, int number, struct err *e)
 	return 0;
 }
 
+/* For poll(): until `deadline_ms` of the monotonic clock, 0 when it is over; no deadline: -1. */
+static int remaining_ms(uint64_t deadline_ms)
+{
+	uint64_t now = loop_now_ms();
+
+	return deadline_ms == 0 ? -1 : deadline_ms > now ? (int)(deadline_ms - now) : 0;
+}
+
+static int too_late(struct err *e) { return err_set(e, ERR_TIMEOUT, "it did not end in time"); }
+
 /* Reads both pipes until both end; stderr keeps its last 2 KiB. */
-static int drain(int out, int errors, size_t limit_bytes, struct str *output, struct str *tail, struct err *e)
+static int drain(int out, int errors, uint64_t deadline_ms, size_t limit_bytes, struct str *output, struct str *tail,
+		 struct err *e)
 {
 	struct pollfd polled[2] = { { .fd = out, .events = POLLIN }, { .fd = errors, .events = POLLIN } };
 	char buffer[8192];
 
 	while (polled[0].fd >= 0 || polled[1].fd >= 0) {
-		if (poll(polled, 2, -1) < 0) {
-			if (errno == EINTR)
-				continue;
+		int ready = poll(polled, 2, remaining_ms(deadline_ms));
+
+		if (ready < 0 && errno != EINTR)
 			return err_errno(e, errno, "poll");
-		}
+		if (ready == 0)
+			return too_late(e);
+		if (ready < 0)
+			continue;
 		for (int i = 0; i < 2; i++) {
 			if (polled[i].fd < 0 || !polled[i].revents)
 				continue;
@@ -182,8 +197,19 @@ static int drain(int out, int errors, size_t limit_bytes, struct str *output, st
 	return 0;
 }
 
-int proc_run(const char *const *argv, size_t limit_bytes, struct str *ret_output, struct err *e)
+/* Ends it, but waits no longer than a second where there is a deadline: a program that hangs in the kernel hears no signal. */
+static int end(int pidfd, bool has_deadline)
 {
+	struct pollfd ended = { .fd = pidfd, .events = POLLIN };
+	int status = 0;
+
+	(void)send_signal(pidfd, SIGKILL);
+	return has_deadline && poll(&ended, 1, 1000) <= 0 ? 0 : proc_wait(pidfd, &status, NULL);
+}
+
+int proc_run_within(unsigned limit_ms, const char *const *argv, size_t limit_bytes, struct str *ret_output, struct err *e)
+{
+	uint64_t deadline_ms = limit_ms ? loop_now_ms() + limit_ms : 0;
 	own_strbuf struct str output = { 0 }, tail = { 0 };
 	own_fd int out_read = -1, out_write = -1, err_read = -1, err_write = -1, pidfd = -1;
 	int pair[2], status = 0;
@@ -203,12 +229,16 @@ int proc_run(const char *const *argv, size_t limit_bytes, struct str *ret_output
 		return r;
 	(void)close(TAKE_FD(out_write));
 	(void)close(TAKE_FD(err_write));
-	r = drain(out_read, err_read, limit_bytes, &output, &tail, e);
+	r = drain(out_read, err_read, deadline_ms, limit_bytes, &output, &tail, e);
+	if (r >= 0 && poll(&(struct pollfd){ .fd = pidfd, .events = POLLIN }, 1, remaining_ms(deadline_ms)) == 0)
+		r = too_late(e);
+	if (r < 0) {
+		(void)end(pidfd, deadline_ms != 0);
+		return err_wrap(e, "%s", argv[0]);
+	}
+	r = proc_wait(pidfd, &status, e);
 	if (r < 0)
-		(void)send_signal(pidfd, SIGKILL);
-	int waited = proc_wait(pidfd, &status, r < 0 ? NULL : e);
-	if (r < 0 || waited < 0)
-		return r < 0 ? err_wrap(e, "%s", argv[0]) : waited;
+		return r;
 	if (status != 0) {
 		while (tail.length && tail.bytes[tail.length - 1] == '\n')
 			tail.bytes[--tail.length] = '\0';
@@ -219,4 +249,9 @@ int proc_run(const char *const *argv, size_t limit_bytes, struct str *ret_output
 		output = (struct str){ 0 };
 	}
 	return 0;
+}
+
+int proc_run(const char *const *argv, size_t limit_bytes, struct str *ret_output, struct err *e)
+{
+	return proc_run_within(0, argv, limit_bytes, ret_output, e);
 }

@@ -37,5 +37,8 @@ int proc_signal(int pidfd, int signal, struct err *e) must_check; /* a process t
 /* Runs to the end with stdout captured (at most limit_bytes); stderr's last lines become part of the error when it exits
  * non-zero. */
 int proc_run(const char *const *argv, size_t limit_bytes, struct str *ret_output, struct err *e) must_check;
+/* The same, killed after limit_ms: ERR_TIMEOUT. One that does not even hear SIGKILL is left behind a second later. */
+int proc_run_within(unsigned limit_ms, const char *const *argv, size_t limit_bytes, struct str *ret_output,
+		    struct err *e) must_check;
 
 #endif

@@ -27,6 +27,18 @@ static void output_and_status_arrive(void **state)
 	assert_fails(proc_run(ARGV("yes"), 10000, NULL, &e), &e, ERR_TOO_LARGE, "yes");
 }
 
+static void who_hangs_is_left(void **state)
+{
+	(void)state;
+	struct err e;
+	own_strbuf struct str out = { 0 };
+	assert_ok(proc_run_within(600000, ARGV("echo", "hello"), 100, &out, &e), &e);
+	assert_string_equal(out.bytes, "hello\n");
+	assert_fails(proc_run_within(50, ARGV("sleep", "1000"), 100, NULL, &e), &e, ERR_TIMEOUT, "sleep: it did not end in time");
+	assert_fails(proc_run_within(50, ARGV("sh", "-c", "exec >&- 2>&-; exec sleep 1000"), 100, NULL, &e), &e, ERR_TIMEOUT, "in time");
+	assert_fails(proc_run_within(600000, ARGV("yes"), 10000, NULL, &e), &e, ERR_TOO_LARGE, "yes");
+}
+
 static void only_named_descriptors_are_inherited(void **state)
 {
 	(void)state;
@@ -102,7 +114,7 @@ static void a_descriptor_tells_its_process(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(output_and_status_arrive),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(output_and_status_arrive), cmocka_unit_test(who_hangs_is_left),
 					    cmocka_unit_test(only_named_descriptors_are_inherited),
 					    cmocka_unit_test(signals_count_as_a_shell_counts),
 					    cmocka_unit_test(any_free_numbers_do),
