@@ -16,7 +16,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 
-const struct doc_limits doc_default_limits = { .bytes = 1 << 20, .nodes = 20000, .depth = 32 };
+static const struct doc_limits default_limits = { .bytes = 1 << 20, .nodes = 20000, .depth = 32 };
 
 struct reader {
 	yaml_parser_t parser;
@@ -214,7 +214,7 @@ static int read_document(struct reader *r, struct doc **ret_doc, struct err *e)
 int doc_parse(const char *bytes, size_t length, const char *source, const struct doc_limits *limits, struct doc **ret_doc,
 	      struct err *e)
 {
-	struct reader r = { .source = source, .limits = limits ? limits : &doc_default_limits };
+	struct reader r = { .source = source, .limits = limits ? limits : &default_limits };
 
 	if (length > r.limits->bytes)
 		return err_set(e, ERR_TOO_LARGE, "%s: %zu bytes, at most %zu are allowed", source, length, r.limits->bytes);

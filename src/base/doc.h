@@ -29,9 +29,9 @@ struct doc_limits {
 	size_t bytes, nodes;
 	int depth;
 };
-extern const struct doc_limits doc_default_limits; /* 1 MiB, 20,000 nodes, 32 deep */
 
-/* `source` names the text in errors ("web.yaml", "request body"): "web.yaml:3:5: ...". */
+/* `source` names the text in errors ("web.yaml", "request body"): "web.yaml:3:5: ...". `limits` NULL: 1 MiB, 20,000 nodes, 32
+ * deep. */
 int doc_parse(const char *bytes, size_t length, const char *source, const struct doc_limits *limits, struct doc **ret_doc,
 	      struct err *e) must_check;
 void doc_free(struct doc *d);

@@ -15,12 +15,11 @@
 struct kind_row {
 	const char *name;
 	int http_status, exit_code, number;
-	bool retry;
 };
 
 static const struct kind_row kinds[ERR_KIND_COUNT] = {
-	[ERR_NONE] = { "none", 200, 0, 0, false },
-#define X(kind, name, status, code, number, retry) [ERR_##kind] = { name, status, code, number, retry },
+	[ERR_NONE] = { "none", 200, 0, 0 },
+#define X(kind, name, status, code, number) [ERR_##kind] = { name, status, code, number },
 	ERR_KINDS(X)
 #undef X
 };
@@ -33,7 +32,6 @@ static const struct kind_row *row(enum err_kind kind)
 const char *err_kind_name(enum err_kind kind) { return row(kind)->name; }
 int err_kind_http_status(enum err_kind kind) { return row(kind)->http_status; }
 int err_kind_exit_code(enum err_kind kind) { return row(kind)->exit_code; }
-bool err_kind_retry(enum err_kind kind) { return row(kind)->retry; }
 
 enum err_kind err_kind_from_name(const char *name)
 {

@@ -17,27 +17,27 @@
 #define must_check __attribute__((warn_unused_result))
 #define format_printf(fmt, args) __attribute__((format(printf, fmt, args)))
 
-/* The one table of error kinds: enum suffix, stable name, HTTP status, exit code of the command line, errno, worth a retry. */
+/* The one table of error kinds: enum suffix, stable name, HTTP status, exit code of the command line, errno. */
 #define ERR_KINDS(X)                                                                                                           \
-	X(INVALID, "invalid", 400, 2, EINVAL, false)                                                                           \
-	X(DENIED, "denied", 403, 3, EACCES, false)                                                                             \
-	X(NOT_FOUND, "not-found", 404, 4, ENOENT, false)                                                                       \
-	X(CONFLICT, "conflict", 409, 5, EBUSY, false)                                                                          \
-	X(EXISTS, "exists", 409, 5, EEXIST, false)                                                                             \
-	X(PRECONDITION, "precondition-failed", 412, 5, EAGAIN, true)                                                           \
-	X(TOO_LARGE, "too-large", 413, 2, EFBIG, false)                                                                        \
-	X(NO_CAPACITY, "no-capacity", 507, 6, ENOSPC, true)                                                                    \
-	X(UNSUPPORTED, "unsupported", 501, 7, EOPNOTSUPP, false)                                                               \
-	X(METHOD, "method", 405, 2, EOPNOTSUPP, false)                                                                         \
-	X(CORRUPT, "corrupt", 422, 8, EBADMSG, false)                                                                          \
-	X(UNAVAILABLE, "unavailable", 503, 9, EHOSTUNREACH, true)                                                              \
-	X(TIMEOUT, "timeout", 504, 9, ETIMEDOUT, true)                                                                         \
-	X(CANCELLED, "cancelled", 409, 10, ECANCELED, false)                                                                   \
-	X(INTERNAL, "internal", 500, 1, EIO, false)
+	X(INVALID, "invalid", 400, 2, EINVAL)                                                                                  \
+	X(DENIED, "denied", 403, 3, EACCES)                                                                                    \
+	X(NOT_FOUND, "not-found", 404, 4, ENOENT)                                                                              \
+	X(CONFLICT, "conflict", 409, 5, EBUSY)                                                                                 \
+	X(EXISTS, "exists", 409, 5, EEXIST)                                                                                    \
+	X(PRECONDITION, "precondition-failed", 412, 5, EAGAIN)                                                                 \
+	X(TOO_LARGE, "too-large", 413, 2, EFBIG)                                                                               \
+	X(NO_CAPACITY, "no-capacity", 507, 6, ENOSPC)                                                                          \
+	X(UNSUPPORTED, "unsupported", 501, 7, EOPNOTSUPP)                                                                      \
+	X(METHOD, "method", 405, 2, EOPNOTSUPP)                                                                                \
+	X(CORRUPT, "corrupt", 422, 8, EBADMSG)                                                                                 \
+	X(UNAVAILABLE, "unavailable", 503, 9, EHOSTUNREACH)                                                                    \
+	X(TIMEOUT, "timeout", 504, 9, ETIMEDOUT)                                                                               \
+	X(CANCELLED, "cancelled", 409, 10, ECANCELED)                                                                          \
+	X(INTERNAL, "internal", 500, 1, EIO)
 
 enum err_kind {
 	ERR_NONE = 0,
-#define X(kind, name, status, code, number, retry) ERR_##kind,
+#define X(kind, name, status, code, number) ERR_##kind,
 	ERR_KINDS(X)
 #undef X
 	ERR_KIND_COUNT
@@ -53,7 +53,6 @@ struct err {
 const char *err_kind_name(enum err_kind kind);
 int err_kind_http_status(enum err_kind kind);
 int err_kind_exit_code(enum err_kind kind);
-bool err_kind_retry(enum err_kind kind);
 /* ERR_INTERNAL for a name that no kind has. */
 enum err_kind err_kind_from_name(const char *name);
 

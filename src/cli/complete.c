@@ -18,7 +18,7 @@
 #include "base/str.h"
 #include "cli/print.h"
 
-const char *const complete_shells[] = { "bash", "zsh", "fish", NULL };
+static const char *const shell_names[] = { "bash", "zsh", "fish", NULL };
 
 static const char bash_script[] =
 	"# bash completion for carrel: asks the program itself\n"
@@ -83,8 +83,8 @@ const char *complete_script(const char *shell)
 {
 	const char *const scripts[] = { bash_script, zsh_script, fish_script };
 
-	for (size_t i = 0; complete_shells[i]; i++)
-		if (str_eq(complete_shells[i], shell))
+	for (size_t i = 0; shell_names[i]; i++)
+		if (str_eq(shell_names[i], shell))
 			return scripts[i];
 	return NULL;
 }
@@ -172,8 +172,8 @@ static void offer_value(struct cli *cli, enum complete kind, const char *typed, 
 		break;
 	}
 	case COMPLETE_SHELL:
-		for (size_t i = 0; complete_shells[i]; i++)
-			offer(typed, complete_shells[i], "");
+		for (size_t i = 0; shell_names[i]; i++)
+			offer(typed, shell_names[i], "");
 		break;
 	}
 }

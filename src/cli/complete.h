@@ -12,6 +12,5 @@
 void complete_print(struct cli *cli, const char *const *words, size_t count);
 /* The script for "bash", "zsh", "fish"; NULL: another word. */
 const char *complete_script(const char *shell);
-extern const char *const complete_shells[];
 
 #endif

@@ -74,8 +74,6 @@ void db_batch_free(struct db_batch *b)
 	free(b);
 }
 
-bool db_batch_empty(const struct db_batch *b) { return b->count == 0; }
-
 /* `copy`: texts are duplicated. */
 static struct sqlite_param *take_params(const char *types, va_list args, bool copy, size_t *ret_count)
 {

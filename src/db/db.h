@@ -41,7 +41,6 @@ void db_batch_free(struct db_batch *b);
 void db_batch_add(struct db_batch *b, const char *sql, const char *types, ...);
 /* The statement that was added last must change a row: otherwise the batch fails with this. */
 void db_batch_must_change(struct db_batch *b, enum err_kind kind, const char *fmt, ...) format_printf(3, 4);
-bool db_batch_empty(const struct db_batch *b);
 
 typedef void db_done_fn(void *data, const struct err *failure); /* `failure` NULL: committed */
 /* Takes the batch; `done` (may be NULL) is called on the thread of `l`. */

@@ -27,7 +27,7 @@
 #include "base/str.h"
 #include "engine/workspace/request.h"
 
-const char *const runner_state_names[] = { "", "starting", "running", "paused", "stopping", "ended", NULL };
+static const char *const state_names[] = { "", "starting", "running", "paused", "stopping", "ended", NULL };
 
 /* A path through the folder's descriptor is short however long the folder's name is. */
 static int dial(const char *run_dir, int *ret_fd, struct err *e)
@@ -149,8 +149,8 @@ int runner_status(const char *run_dir, struct runner_status *ret_status, struct 
 
 static uint32_t state_by_name(const char *name)
 {
-	for (uint32_t s = 1; runner_state_names[s]; s++)
-		if (str_eq(name, runner_state_names[s]))
+	for (uint32_t s = 1; state_names[s]; s++)
+		if (str_eq(name, state_names[s]))
 			return s;
 	return 0;
 }
@@ -210,10 +210,6 @@ int runner_stop(const char *run_dir, uint64_t timeout_ms, struct err *e)
 	return command(run_dir, RUNNER_STOP, timeout_ms, e);
 }
 int runner_kill(const char *run_dir, struct err *e) { return command(run_dir, RUNNER_KILL, 0, e); }
-int runner_signal(const char *run_dir, int signal, struct err *e)
-{
-	return command(run_dir, RUNNER_SIGNAL, (uint64_t)signal, e);
-}
 int runner_pause(const char *run_dir, struct err *e) { return command(run_dir, RUNNER_PAUSE, 0, e); }
 int runner_resume(const char *run_dir, struct err *e) { return command(run_dir, RUNNER_RESUME, 0, e); }
 

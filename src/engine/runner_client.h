@@ -28,7 +28,6 @@ int runner_watch_read(int fd, struct runner_status *ret_status, struct err *e) m
 /* Clean shutdown, then after timeout_ms a kill of everything. Returns at once; the watch and the status file tell the end. */
 int runner_stop(const char *run_dir, uint64_t timeout_ms, struct err *e) must_check;
 int runner_kill(const char *run_dir, struct err *e) must_check;
-int runner_signal(const char *run_dir, int signal, struct err *e) must_check; /* to the program or init */
 int runner_pause(const char *run_dir, struct err *e) must_check;  /* returns when all is frozen */
 int runner_resume(const char *run_dir, struct err *e) must_check;
 

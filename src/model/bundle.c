@@ -17,11 +17,11 @@
 
 #define FOOTER_MAGIC "CARRELBE"
 
-const char *const bundle_kind_names[] = { "blob", "partition", "volume", "snapshot", "memory", NULL };
+static const char *const kind_names[] = { "blob", "partition", "volume", "snapshot", "memory", NULL };
 
 #define S(member) offsetof(struct bundle_stream, member)
 static const struct field stream_fields[] = {
-	{ "kind", FIELD_ENUM, S(kind), "what it is", .required = true, .names = bundle_kind_names },
+	{ "kind", FIELD_ENUM, S(kind), "what it is", .required = true, .names = kind_names },
 	{ "name", FIELD_TEXT, S(name), "which one", .required = true, .max = 256 },
 	{ "bytes", FIELD_NUMBER, S(size_bytes), "length; chunks that are missing are zeros", .required = true,
 	  .max = SPEC_DISK_MOST * 2 },
@@ -29,7 +29,7 @@ static const struct field stream_fields[] = {
 	{ "left-out", FIELD_BOOL, S(left_out), "it is not in this file: who imports it has it" },
 	{ 0 },
 };
-const struct shape bundle_stream_shape = { "bundle-stream", sizeof(struct bundle_stream), stream_fields,
+static const struct shape stream_shape = { "bundle-stream", sizeof(struct bundle_stream), stream_fields,
 					   "A part of a bundle." };
 
 #define N(member) offsetof(struct assignment_snapshot, member)
@@ -53,7 +53,7 @@ static const struct field header_fields[] = {
 	{ "interfaces", FIELD_OBJECTS, H(interfaces), "its interfaces", .max = NETWORK_INTERFACES, .shape = &attachment_shape },
 	{ "snapshots", FIELD_OBJECTS, H(snapshots), "snapshots in this file", .max = 100, .shape = &snapshot_shape },
 	{ "streams", FIELD_OBJECTS, H(streams), "what the chunks are of", .required = true, .max = BUNDLE_STREAMS_MOST,
-	  .shape = &bundle_stream_shape },
+	  .shape = &stream_shape },
 	{ 0 },
 };
 const struct shape bundle_header_shape = { "bundle-header", sizeof(struct bundle_header), header_fields,
@@ -140,7 +140,7 @@ static int check_stream(const struct bundle_header *h, const struct bundle_strea
 	}
 	return good ? 0 :
 		      err_set(e, ERR_CORRUPT, "the bundle's header has a part that it does not explain (%s)",
-			      bundle_kind_names[s->kind]);
+			      kind_names[s->kind]);
 }
 
 static int check_header(const struct bundle_header *h, struct err *e)
@@ -158,7 +158,7 @@ static int check_header(const struct bundle_header *h, struct err *e)
 		size_t first = 0;
 		r = check_stream(h, &s[i], e);
 		if (r == 0 && bundle_stream_find(h, (enum bundle_kind)s[i].kind, s[i].name, &first) && first != i)
-			r = err_set(e, ERR_CORRUPT, "the bundle has a part twice (%s)", bundle_kind_names[s[i].kind]);
+			r = err_set(e, ERR_CORRUPT, "the bundle has a part twice (%s)", kind_names[s[i].kind]);
 	}
 	bool whole = true;
 	for (size_t i = 0; own_name(h, i); i++)

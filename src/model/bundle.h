@@ -20,7 +20,6 @@
 #define BUNDLE_STREAMS_MOST 4096
 
 enum bundle_kind { BUNDLE_BLOB, BUNDLE_PARTITION, BUNDLE_VOLUME, BUNDLE_SNAPSHOT, BUNDLE_MEMORY };
-extern const char *const bundle_kind_names[];
 
 struct bundle_stream {
 	unsigned kind;       /* enum bundle_kind */
@@ -41,7 +40,7 @@ struct bundle_header {
 	struct objects snapshots;  /* struct assignment_snapshot: those that are in it */
 	struct objects streams;    /* struct bundle_stream; a chunk names one by its number */
 };
-extern const struct shape bundle_header_shape, bundle_stream_shape;
+extern const struct shape bundle_header_shape;
 
 /* Strict, and its parts agree with each other: names that can be used as names, every stream of a kind that the rest speaks
  * of. */

@@ -9,7 +9,7 @@
 const char *const machine_firmware_names[] = { "auto", "bios", "uefi", NULL };
 const char *const machine_bus_names[] = { "auto", "virtio", "sata", "nvme", NULL };
 const char *const machine_nic_names[] = { "auto", "virtio", "e1000", NULL };
-const char *const machine_display_names[] = { "auto", "none", "vga", NULL };
+static const char *const display_names[] = { "auto", "none", "vga", NULL };
 
 #define W(member) offsetof(struct machine_wish, member)
 static const struct field wish_fields[] = {
@@ -18,7 +18,7 @@ static const struct field wish_fields[] = {
 	  .names = machine_bus_names },
 	{ "nic", FIELD_ENUM, W(nic), "network card: virtio or e1000", .names = machine_nic_names },
 	{ "display", FIELD_ENUM, W(display), "vga, which carrel display shows, or none: boot messages go to the console",
-	  .names = machine_display_names },
+	  .names = display_names },
 	{ "cpu", FIELD_TEXT, W(cpu), "processor of any machine: baseline (what all hosts of the pool have), host (KVM only), "
 	  "max, a level like x86-64-v2, or a model of QEMU's; baseline when missing", .max = 64,
 	  .check = processor_check_wish },

@@ -13,8 +13,7 @@ enum machine_firmware { FIRMWARE_AUTO, FIRMWARE_BIOS, FIRMWARE_UEFI };
 enum machine_bus { BUS_AUTO, BUS_VIRTIO, BUS_SATA, BUS_NVME };
 enum machine_nic { NIC_AUTO, NIC_VIRTIO, NIC_E1000 };
 enum machine_display { DISPLAY_AUTO, DISPLAY_NONE, DISPLAY_VGA };
-extern const char *const machine_firmware_names[], *const machine_bus_names[], *const machine_nic_names[],
-										       *const machine_display_names[];
+extern const char *const machine_firmware_names[], *const machine_bus_names[], *const machine_nic_names[];
 
 struct machine_wish { /* of a spec */
 	unsigned firmware, disk_bus, nic, display;

@@ -16,7 +16,7 @@
 #include "model/name.h"
 #include "model/spec.h"
 
-const char *const memory_kind_names[] = { "qemu", "criu", NULL };
+static const char *const kind_names[] = { "qemu", "criu", NULL };
 
 static int check_file_name(const char *text, struct err *e)
 {
@@ -42,7 +42,7 @@ static const struct field file_fields[] = {
 	{ "stored", FIELD_NUMBER, F(stored), "bytes of the packed form" },
 	{ 0 },
 };
-const struct shape memory_file_shape = { "memory-file", sizeof(struct memory_file), file_fields, "A file of a memory state." };
+static const struct shape file_shape = { "memory-file", sizeof(struct memory_file), file_fields, "A file of a memory state." };
 
 #define V(member) offsetof(struct memory_volume, member)
 static const struct field volume_fields[] = {
@@ -57,7 +57,7 @@ static const struct shape volume_shape = { "memory-volume", sizeof(struct memory
 #define M(member) offsetof(struct memory_manifest, member)
 static const struct field manifest_fields[] = {
 	{ "format", FIELD_NUMBER, M(format), "of this manifest", .required = true, .min = MEMORY_FORMAT, .max = MEMORY_FORMAT },
-	{ "kind", FIELD_ENUM, M(kind), "who wrote the files", .required = true, .names = memory_kind_names },
+	{ "kind", FIELD_ENUM, M(kind), "who wrote the files", .required = true, .names = kind_names },
 	{ "engine", FIELD_ENUM, M(engine), "what it ran under", .required = true, .names = spec_engine_names },
 	{ "workspace", FIELD_TEXT, M(workspace), "id", .required = true, .max = ID_LENGTH },
 	{ "run", FIELD_NUMBER, M(run), "number of the run", .required = true },
@@ -75,7 +75,7 @@ static const struct field manifest_fields[] = {
 	{ "layout", FIELD_TEXT, M(layout), "SHA-256 of the devices and their places", .check = check_digest },
 	{ "partitions", FIELD_TEXTS, M(partitions), "of the image, lowest first", .check = check_digest },
 	{ "volumes", FIELD_OBJECTS, M(volumes), "that the memory goes with", .max = 256, .shape = &volume_shape },
-	{ "files", FIELD_OBJECTS, M(files), "of the state", .required = true, .max = 4096, .shape = &memory_file_shape },
+	{ "files", FIELD_OBJECTS, M(files), "of the state", .required = true, .max = 4096, .shape = &file_shape },
 	{ 0 },
 };
 
@@ -94,25 +94,25 @@ static int check_files(const void *value, struct err *e)
 	return 0;
 }
 
-const struct shape memory_manifest_shape = { "memory-manifest", sizeof(struct memory_manifest), manifest_fields,
+static const struct shape manifest_shape = { "memory-manifest", sizeof(struct memory_manifest), manifest_fields,
 					     "The memory of a suspended workspace.", check_files };
 
 int memory_manifest_decode(const char *bytes, size_t length, const char *source, struct memory_manifest *ret_manifest,
 			   struct err *e)
 {
-	return decode_text(bytes, length, source, &memory_manifest_shape, ret_manifest, e);
+	return decode_text(bytes, length, source, &manifest_shape, ret_manifest, e);
 }
 
 char *memory_manifest_encode(const struct memory_manifest *m)
 {
-	json_t *json = encode(&memory_manifest_shape, m);
+	json_t *json = encode(&manifest_shape, m);
 	char *text = json_dumps(json, JSON_INDENT(1));
 
 	json_decref(json);
 	return text;
 }
 
-void memory_manifest_done(struct memory_manifest *m) { shape_done(&memory_manifest_shape, m); }
+void memory_manifest_done(struct memory_manifest *m) { shape_done(&manifest_shape, m); }
 
 static bool has(const char *const *list, const char *text)
 {

@@ -15,7 +15,6 @@
 #define MEMORY_FORMAT 1
 
 enum memory_kind { MEMORY_QEMU, MEMORY_CRIU };
-extern const char *const memory_kind_names[];
 
 struct memory_file {
 	char *name;       /* in the folder; no slash */
@@ -55,8 +54,6 @@ struct memory_manifest {
 	struct objects volumes;  /* struct memory_volume */
 	struct objects files;    /* struct memory_file */
 };
-
-extern const struct shape memory_manifest_shape, memory_file_shape;
 
 /* What a host can resume. Lists are NULL-terminated; NULL: nothing of the kind. */
 struct memory_host {

@@ -83,8 +83,6 @@ struct runner_answer {
 	struct runner_status status;
 };
 
-extern const char *const runner_state_names[]; /* by enum runner_state */
-
 /* --- the log file (docs/formats/log.md): records, each a header and `length` bytes --- */
 #define RUNNER_LOG_MARK 0x474f4c43u /* "CLOG" */
 struct runner_log_record {

@@ -22,7 +22,7 @@ const char *const spec_isolation_names[] = { "namespace", "machine", NULL };
 const char *const spec_mode_names[] = { "auto", "system", "program", NULL };
 const char *const spec_restart_names[] = { "no", "on-failure", "always", NULL };
 const char *const spec_until_names[] = { "running", "staged", "prepared", "paused", NULL };
-const char *const spec_network_names[] = { "auto", "none", "host", NULL };
+static const char *const network_names[] = { "auto", "none", "host", NULL };
 
 static int check_image(const char *image, struct err *e)
 {
@@ -59,7 +59,7 @@ static const struct field resource_fields[] = {
 	  .preset = SPEC_PROCESSES_DEFAULT, .example = "1000" },
 	{ 0 },
 };
-const struct shape spec_resources_shape = { "resources", sizeof(struct spec_resources), resource_fields,
+static const struct shape resources_shape = { "resources", sizeof(struct spec_resources), resource_fields,
 					    "How much the workspace gets.", NULL };
 
 #define V(member) offsetof(struct spec_volume, member)
@@ -74,7 +74,7 @@ static const struct field volume_fields[] = {
 	{ "read-only", FIELD_BOOL, V(read_only), "mounted for reading only" },
 	{ 0 },
 };
-const struct shape spec_volume_shape = { "volume", sizeof(struct spec_volume), volume_fields, "A data volume.", NULL };
+static const struct shape volume_shape = { "volume", sizeof(struct spec_volume), volume_fields, "A data volume.", NULL };
 
 #define I(member) offsetof(struct spec_interface, member)
 static const struct field interface_fields[] = {
@@ -96,7 +96,7 @@ static int check_interface(const void *value, struct err *e)
 	return 0;
 }
 
-const struct shape spec_interface_shape = { "interface", sizeof(struct spec_interface), interface_fields,
+static const struct shape interface_shape = { "interface", sizeof(struct spec_interface), interface_fields,
 					    "An interface on a network.", check_interface };
 
 #define S(member) offsetof(struct spec, member)
@@ -123,15 +123,15 @@ static const struct field spec_fields[] = {
 	{ "directory", FIELD_TEXT, S(directory), "working directory", .check = name_check_path },
 	{ "terminal", FIELD_BOOL, S(terminal), "give the command a terminal" },
 	{ "interactive", FIELD_BOOL, S(interactive), "keep standard input open" },
-	{ "resources", FIELD_OBJECT, S(resources), "cpu, memory, disk, processes", .shape = &spec_resources_shape },
-	{ "volumes", FIELD_OBJECTS, S(volumes), "data volumes", .max = 64, .shape = &spec_volume_shape },
+	{ "resources", FIELD_OBJECT, S(resources), "cpu, memory, disk, processes", .shape = &resources_shape },
+	{ "volumes", FIELD_OBJECTS, S(volumes), "data volumes", .max = 64, .shape = &volume_shape },
 	{ "hostname", FIELD_TEXT, S(host_name), "host name inside; the workspace's name when missing", .check = name_check },
 	{ "network", FIELD_ENUM, S(network),
 	  "auto: the networks listed, or the site's network 'default'; none: loopback only; host: the host's network "
 	  "(administrators only)",
-	  .names = spec_network_names },
+	  .names = network_names },
 	{ "networks", FIELD_OBJECTS, S(networks), "one interface each: eth0, eth1, ...", .max = NETWORK_INTERFACES,
-	  .shape = &spec_interface_shape },
+	  .shape = &interface_shape },
 	{ "groups", FIELD_TEXTS, S(groups), "groups it is in", .max = 64, .check = name_check, .example = "[lab-a]" },
 	{ "allow", FIELD_TEXTS, S(allow), "where it may open connections to; the WAN when missing", .max = 256,
 	  .check = rule_check, .example = "[wan, \"group:lab-a tcp/22,5432\", \"workspace:db\"]" },
@@ -190,7 +190,7 @@ static int check_spec(const void *value, struct err *e)
 		return err_set(e, ERR_INVALID, "the command's first word is empty");
 	if (s->network != NETWORK_AUTO && (s->networks.count || s->publish.count))
 		return err_set(e, ERR_INVALID, "network '%s' has no interfaces: networks and publish do not go with it",
-			       spec_network_names[s->network]);
+			       network_names[s->network]);
 	return check_volumes(s, e);
 }
 

@@ -32,7 +32,6 @@ extern const char *const spec_until_names[];
 
 /* AUTO: the networks of `networks`; without them the site's network "default" when there is one, else none. */
 enum spec_network { NETWORK_AUTO, NETWORK_NONE, NETWORK_HOST };
-extern const char *const spec_network_names[];
 
 struct spec_resources {
 	uint64_t cpu_milli;    /* thousandths of a processor; 0: no limit */
@@ -89,7 +88,7 @@ struct spec {
 	bool travels;          /* may change its engine while it runs, with its memory: carrel move --live */
 };
 
-extern const struct shape spec_shape, spec_resources_shape, spec_volume_shape, spec_interface_shape;
+extern const struct shape spec_shape;
 
 #define SPEC_DISK_DEFAULT (UINT64_C(10) << 30)
 #define SPEC_DISK_LEAST (UINT64_C(16) << 20)

@@ -6,8 +6,6 @@
 const char *const state_names[] = { "defined",    "staged",	 "prepared", "starting",  "running", "paused",	"suspending",
 				    "stopping", "stopped", "suspended", "failed",   "removing", "removed", 0 };
 const char *const wish_names[] = { "staged", "prepared", "paused", "running", "suspended", "stopped", "removed", 0 };
-const char *const action_names[] = { "none",   "stage",	  "prepare", "start", "pause",	"resume",
-				     "suspend", "discard", "stop",    "remove", "wait", 0 };
 
 #define B(s) (UINT32_C(1) << STATE_##s)
 
@@ -51,4 +49,3 @@ static const uint8_t next_action[WISH_COUNT][STATE_COUNT] = {
 
 enum action state_next_action(enum wish wish, enum state state) { return (enum action)next_action[wish][state]; }
 bool state_is_live(enum state s) { return s >= STATE_STARTING && s <= STATE_STOPPING; }
-bool state_satisfies(enum state s, enum wish w) { return state_next_action(w, s) == ACTION_NONE; }

@@ -46,11 +46,9 @@ enum action {
 	ACTION_WAIT,   /* something is under way: look again at the next change */
 	ACTION_COUNT
 };
-extern const char *const action_names[];
 
 bool state_may_follow(enum state from, enum state to);
 enum action state_next_action(enum wish wish, enum state state);
 bool state_is_live(enum state s); /* has processes: starting, running, paused, suspending, stopping */
-bool state_satisfies(enum state s, enum wish w); /* ACTION_NONE */
 
 #endif

@@ -260,7 +260,7 @@ static bool pooled(const struct filter_model *m, const struct filter_address *a,
 	return false;
 }
 
-bool filter_model_pooled(const struct filter_model *m, const struct filter_address *a) { return pooled(m, a, -1); }
+static bool of_any(const struct filter_model *m, const struct filter_address *a) { return pooled(m, a, -1); }
 bool filter_model_ours(const struct filter_model *m, const struct filter_address *a) { return pooled(m, a, 0); }
 
 const struct filter_network *filter_model_network(const struct filter_model *m, const char *name)
@@ -288,7 +288,7 @@ static bool in_ranges(const struct filter_address *a, bool site)
 
 bool filter_is_wan(const struct filter_model *m, const struct filter_address *a)
 {
-	return (a->ipv6 ? in_prefix(a, FILTER_WAN6) : !in_ranges(a, false)) && !filter_model_pooled(m, a);
+	return (a->ipv6 ? in_prefix(a, FILTER_WAN6) : !in_ranges(a, false)) && !of_any(m, a);
 }
 
 bool filter_is_site(const struct filter_model *m, const struct filter_address *a)

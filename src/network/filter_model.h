@@ -79,7 +79,6 @@ int filter_address_compare(const struct filter_address *a, const struct filter_a
 bool filter_address_within(const struct filter_address *a, const struct filter_address *prefix, unsigned length);
 const struct filter_party *filter_model_party(const struct filter_model *m, const char *id);
 const struct filter_party *filter_model_at(const struct filter_model *m, const struct filter_address *a);
-bool filter_model_pooled(const struct filter_model *m, const struct filter_address *a); /* of any network */
 /* of a network whose addresses are only workspaces' */
 bool filter_model_ours(const struct filter_model *m, const struct filter_address *a);
 const struct filter_network *filter_model_network(const struct filter_model *m, const char *name);

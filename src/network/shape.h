@@ -51,7 +51,6 @@ struct shape_plan {
 /* A port that was in `before` (NULL: none) keeps its minor. ERR_NO_CAPACITY when more was guaranteed than there is. */
 int shape_plan(const struct shape_intent *intent, const struct shape_plan *before, struct shape_plan *ret_plan,
 	       struct err *e) must_check;
-void shape_plan_text(const struct shape_plan *plan, struct str *out); /* one line for each class */
 void shape_plan_done(struct shape_plan *plan);
 
 struct shaper;

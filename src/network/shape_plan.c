@@ -120,21 +120,6 @@ int shape_plan(const struct shape_intent *intent, const struct shape_plan *befor
 	return 0;
 }
 
-void shape_plan_text(const struct shape_plan *plan, struct str *out)
-{
-	static const char *const words[] = { "in", "out" };
-
-	if (plan->count)
-		str_printf(out, "total %" PRIu64 "\n", plan->total_bits);
-	for (size_t i = 0; i < plan->count; i++) {
-		const struct shape_class *c = &plan->classes[i];
-		for (int d = 0; d < SHAPE_DIRECTIONS; d++)
-			if (c->used[d])
-				str_printf(out, "%s %s 1:%x least %" PRIu64 " most %" PRIu64 "\n", c->port, words[d], c->minor,
-					   c->least_bits[d], c->most_bits[d]);
-	}
-}
-
 void shape_plan_done(struct shape_plan *plan)
 {
 	free(plan->classes);

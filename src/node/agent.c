@@ -102,6 +102,8 @@ static void tell(struct work *work)
 
 /* --- jobs --- */
 
+static void consider(struct workspace *w);
+
 static void on_control(void *data, uint32_t events)
 {
 	struct workspace *w = data;
@@ -110,14 +112,14 @@ static void on_control(void *data, uint32_t events)
 
 	(void)events;
 	if (n > 0 && w->record->untidy) /* it may be past its memory now */
-		agent_consider(w);
+		consider(w);
 	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
 		return;
 	loop_remove(TAKE(w->watch));
 	own_close(&w->control);
 	w->control = -1;
 	w->gone = true;
-	agent_consider(w);
+	consider(w);
 }
 
 void agent_watch(struct workspace *w, int control)
@@ -150,7 +152,7 @@ static void on_restart(void *data)
 	struct workspace *w = data;
 	w->timer = NULL;
 	w->restart_due = true;
-	agent_consider(w);
+	consider(w);
 }
 
 void agent_restart_later(struct workspace *w)
@@ -162,7 +164,7 @@ static void on_retry(void *data)
 {
 	struct workspace *w = data;
 	w->timer = NULL;
-	agent_consider(w);
+	consider(w);
 }
 
 static void take_wish(struct workspace *w)
@@ -275,7 +277,7 @@ void agent_idle(struct workspace *w)
 		return;
 	}
 	if (w->again)
-		agent_consider(w);
+		consider(w);
 	if (!agent_check_next(w) && rests)
 		agent_pack(a);
 }
@@ -292,7 +294,7 @@ static bool has_work(const struct workspace *w)
 	       task_next(&view) != TASK_NONE;
 }
 
-void agent_consider(struct workspace *w)
+static void consider(struct workspace *w)
 {
 	if (w->busy) {
 		w->again = true;
@@ -348,7 +350,7 @@ static void adopt(struct workspace *w, struct assignment *wish)
 		agent_settle(w);
 		w->next = *wish;
 		*wish = empty;
-		agent_consider(w);
+		consider(w);
 	}
 	json_decref(copy);
 }
@@ -372,7 +374,7 @@ void agent_assign(struct agent *a, struct assignment *wish)
 		assignment_done(&w->next);
 		w->next = *wish;
 		*wish = empty;
-		agent_consider(w);
+		consider(w);
 	}
 	assignment_done(wish);
 }
@@ -530,7 +532,7 @@ int agent_new(struct node *n, const struct agent_events *events, void *data, str
 	agent_refill(a);
 	for (size_t i = 0; i < AGENT_BUCKETS; i++)
 		for (struct workspace *w = a->buckets[i]; w; w = w->in_bucket)
-			agent_consider(w);
+			consider(w);
 	agent_pack(a);
 	*ret_agent = a;
 	return 0;

@@ -50,8 +50,6 @@ void agent_idle(struct workspace *w);
 /* The first question that waits is answered, when nothing is being done with it. */
 bool agent_check_next(struct workspace *w);
 void agent_check_drop(struct workspace *w);
-/* Starts a job when there may be something to do. */
-void agent_consider(struct workspace *w);
 /* Takes the connection to a runner. */
 void agent_watch(struct workspace *w, int control);
 /* Once more, after the pause before a restart. */

@@ -68,7 +68,7 @@ static const struct field fields[] = {
 };
 static const struct shape shape = { "carrel-node", sizeof(struct config), fields, "Settings of the agent of one host." };
 
-const struct settings config_settings = {
+static const struct settings node_settings = {
 	.program = "carrel-node",
 	.what = "The agent of one host: makes true what carreld assigns to it.",
 	.description =
@@ -93,7 +93,7 @@ static void preset(char **text, char *value)
 int config_read(int argc, char **argv, struct config *ret_config, struct err *e)
 {
 	struct config c = { 0 };
-	int r = settings_read(&config_settings, argc, argv, &c, e);
+	int r = settings_read(&node_settings, argc, argv, &c, e);
 
 	if (r != 0)
 		return r;

@@ -19,8 +19,6 @@ struct config {
 enum { GUEST_VOLUMES_CHECKED, GUEST_VOLUMES_COPIED, GUEST_VOLUMES_REFUSED };
 enum { MEMORY_COMPRESSED, MEMORY_KEPT };
 
-extern const struct settings config_settings;
-
 int config_read(int argc, char **argv, struct config *ret_config, struct err *e) must_check; /* 1: only help was asked for */
 void config_done(struct config *c);
 

@@ -46,7 +46,7 @@ static int put_names(struct networks *s, const struct network *w, const char *br
 	return r < 0 ? r : 0;
 }
 
-int network_carry(struct networks *s, const struct network *w, struct carried **ret_carried, struct err *e)
+static int carry(struct networks *s, const struct network *w, struct carried **ret_carried, struct err *e)
 {
 	struct carried *c = map_get(&s->carried, w->name);
 
@@ -114,7 +114,7 @@ int network_look_after_carried(struct networks *s, struct err *e)
 		if (!used && (!w || now - c->idle_since_ms > KEEP_MS))
 			r = drop(s, c, e);
 		else if (w && c->ours)
-			r = link_index(c->bridge) ? put_names(s, w, c->bridge, e) : used ? network_carry(s, w, &c, e) : 0;
+			r = link_index(c->bridge) ? put_names(s, w, c->bridge, e) : used ? carry(s, w, &c, e) : 0;
 		if (r == 0 && w && c->ours && used)
 			r = names_sweep(folder, is_member, s, e);
 	}
@@ -127,7 +127,7 @@ int network_carry_of(struct networks *s, const struct attachment *a, const struc
 	const struct network *w = *ret_network = map_get(&s->directory.networks, a->network);
 
 	if (w)
-		return network_carry(s, w, ret_carried, e);
+		return carry(s, w, ret_carried, e);
 	(void)err_set(e, ERR_NOT_FOUND, "this host has not been told about network %s", a->network);
 	return err_hint(e, "it will be, as soon as the service is connected");
 }

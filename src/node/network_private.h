@@ -116,9 +116,7 @@ int network_clean_vlans(const char *instance, struct err *e) must_check;
 int network_list_interfaces(struct networks *s, const struct assignment *a, struct launch_interface **ret_list,
 			    size_t *ret_count, struct err *e) must_check;
 
-/* network_carry.c. Its bridge is there, and who answers on it. */
-int network_carry(struct networks *s, const struct network *w, struct carried **ret_carried, struct err *e) must_check;
-/* The network of an attachment is carried. */
+/* network_carry.c. The network of an attachment is carried. */
 int network_carry_of(struct networks *s, const struct attachment *a, const struct network **ret_network,
 		     struct carried **ret_carried, struct err *e) must_check;
 /* All networks of a workspace that was found running. */

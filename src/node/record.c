@@ -39,8 +39,8 @@ static const struct field truth_fields[] = {
 	{ "gave-up", FIELD_NUMBER, T(gave_up), "generation in which a snapshot, restore, growth, pause or resume failed" },
 	{ 0 },
 };
-const struct shape truth_shape = { "node-truth", sizeof(struct truth), truth_fields, "The agent's record of one workspace.",
-				   .open = true };
+static const struct shape truth_shape = { "node-truth", sizeof(struct truth), truth_fields,
+					  "The agent's record of one workspace.", .open = true };
 
 #define JSON_MOST (UINT64_C(8) << 20)
 

@@ -48,8 +48,6 @@ struct record {
 	struct err *trouble;     /* why, of either */
 };
 
-extern const struct shape truth_shape;
-
 struct record *record_new(const char *folder, const char *id);
 /* ERR_NOT_FOUND: the agent ended before it had written anything, and what there was is removed now. Files that cannot be read
  * are told by lost_wish and lost_truth, and left alone. */

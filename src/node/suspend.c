@@ -48,7 +48,7 @@ static const struct suspend_engine *find_engine(const char *name)
 	return NULL;
 }
 
-int suspend_engine_of(const struct record *r, const struct suspend_engine **ret_engine, struct err *e)
+static int row_of_engine(const struct record *r, const struct suspend_engine **ret_engine, struct err *e)
 {
 	const struct engine_host plain = { .programs = !isolate_is_machine(&r->wish) };
 	const struct engine *engine = NULL;
@@ -89,7 +89,7 @@ int suspend_read(const struct record *r, struct memory_manifest *ret_manifest, s
 	return got;
 }
 
-uint64_t suspend_bytes(const struct record *r, const struct memory_manifest *m)
+static uint64_t bytes_on_disk(const struct record *r, const struct memory_manifest *m)
 {
 	const struct memory_file *files = m->files.items;
 	uint64_t sum = 0;
@@ -112,7 +112,7 @@ void suspend_count_bytes(struct record *r)
 
 	if (suspend_read(r, &m, &why) < 0)
 		log_error(&why, "workspace %s", r->id);
-	r->truth.report->memory_bytes = suspend_bytes(r, &m);
+	r->truth.report->memory_bytes = bytes_on_disk(r, &m);
 	memory_manifest_done(&m);
 }
 
@@ -161,7 +161,7 @@ static void partitions_of(const struct record *r, struct texts *ret_digests)
 		texts_add(ret_digests, partitions[i].digest);
 }
 
-void suspend_host_done(struct suspend_host *h)
+static void host_done(struct suspend_host *h)
 {
 	emulator_unref(h->emulator);
 	free(h->version);
@@ -192,7 +192,7 @@ int suspend_verify(struct node *n, const struct record *r, bool whole, struct me
 		done = engine->host(n, &m, &host, e);
 	if (done == 0)
 		done = memory_check(&m, &host.has, e);
-	suspend_host_done(&host);
+	host_done(&host);
 	if (done == 0)
 		done = check_files(r, &m, whole, e);
 	if (done < 0)
@@ -305,7 +305,7 @@ int suspend_do(struct work *w, struct err *e)
 	own_str char *path = record_path(w->record, MEMORY_FOLDER);
 	struct memory_manifest m = { 0 };
 	own_fd int folder = -1;
-	int r = suspend_engine_of(w->record, &engine, e);
+	int r = row_of_engine(w->record, &engine, e);
 
 	if (r == 0 && w->record->wish.wish == WISH_RUNNING && isolate_ran_as_machine(w->record->truth.report))
 		engine = &suspend_travel; /* to go on under another engine: the machine stays behind */
@@ -474,7 +474,7 @@ static int check_living(struct node *n, const struct record *r, const struct ass
 			struct memory_manifest *m, struct err *e)
 {
 	const struct suspend_engine *engine = NULL;
-	int done = suspend_engine_of(r, &engine, e);
+	int done = row_of_engine(r, &engine, e);
 
 	if (done == 0 && to && isolate_ran_as_machine(r->truth.report))
 		engine = &suspend_travel;

@@ -19,7 +19,6 @@ struct suspend_host {
 	char *version;
 	struct texts features; /* NULL-terminated */
 };
-void suspend_host_done(struct suspend_host *h);
 
 /* How an engine does it; one row per engine in suspend_engines.c. */
 struct suspend_engine {
@@ -33,7 +32,7 @@ struct suspend_engine {
 	 * a failure it goes on as before. */
 	int (*commit)(struct work *w, int folder, void *saved, struct err *e);
 	void (*abort)(struct work *w, void *saved); /* not committed: goes on as before */
-	/* What this host has, for memory_check; always to be ended with suspend_host_done. */
+	/* What this host has, for memory_check; whatever comes of it, the caller frees it. */
 	int (*host)(struct node *n, const struct memory_manifest *m, struct suspend_host *ret_host, struct err *e);
 };
 
@@ -50,14 +49,10 @@ void *suspend_connection(int fd_taken);
 int suspend_connection_commit(struct work *w, int folder, void *saved, struct err *e) must_check;
 void suspend_connection_abort(struct work *w, void *saved);
 
-/* The row of the engine a workspace runs under; ERR_UNSUPPORTED when there is none. */
-int suspend_engine_of(const struct record *r, const struct suspend_engine **ret_engine, struct err *e) must_check;
-
 bool suspend_is_there(const struct record *r); /* a manifest */
 /* Read strictly. ERR_NOT_FOUND: none. */
 int suspend_read(const struct record *r, struct memory_manifest *ret_manifest, struct err *e) must_check;
 
-uint64_t suspend_bytes(const struct record *r, const struct memory_manifest *m); /* on disk, holes not counted */
 void suspend_count_bytes(struct record *r); /* the report tells them */
 
 /* What a manifest says of any workspace: who, which image, which volumes. */

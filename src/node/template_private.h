@@ -47,13 +47,6 @@ void template_note_whole(struct templates *t, const char *name, const struct sta
 /* Its digests, once: who takes it later has them behind. ERR_CORRUPT: it is gone now. */
 int template_look(struct templates *t, const char *name, struct err *e) must_check;
 void template_remove(struct templates *t, const char *name);
-/* What is there, in no order; free it. */
-struct template_found {
-	char name[DIGEST_HEX_SIZE];
-	uint64_t bytes;
-	struct timespec used;
-};
-struct template_found *templates_found(const struct templates *t, size_t *ret_count);
 void templates_prune(struct templates *t);
 void templates_clean(struct templates *t);
 

@@ -24,6 +24,12 @@
 #define MANIFEST_MOST (1u << 20)
 #define PREFIX_LEAST 4 /* of a name, as of an id */
 
+struct template_found {
+	char name[DIGEST_HEX_SIZE];
+	uint64_t bytes;
+	struct timespec used;
+};
+
 static bool look(int folder, const char *name, struct template_found *ret_found)
 {
 	own_fd int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -39,7 +45,8 @@ static bool look(int folder, const char *name, struct template_found *ret_found)
 	return true;
 }
 
-struct template_found *templates_found(const struct templates *t, size_t *ret_count)
+/* What is there, in no order; free it. */
+static struct template_found *found(const struct templates *t, size_t *ret_count)
 {
 	own_dir DIR *dir = opendir(t->folder);
 	struct template_found *all = NULL;
@@ -64,7 +71,7 @@ static bool earlier(const struct timespec *a, const struct timespec *b)
 void templates_prune(struct templates *t)
 {
 	size_t count = 0;
-	own_str struct template_found *all = templates_found(t, &count);
+	own_str struct template_found *all = found(t, &count);
 	uint64_t sum = 0;
 
 	for (size_t i = 0; i < count; i++)
@@ -123,7 +130,7 @@ static int later_first(const void *a, const void *b)
 json_t *templates_list(const struct templates *t)
 {
 	size_t count = 0;
-	own_str struct template_found *all = templates_found(t, &count);
+	own_str struct template_found *all = found(t, &count);
 	json_t *items = json_array();
 
 	if (count)
@@ -139,7 +146,7 @@ json_t *templates_list(const struct templates *t)
 int templates_drop(struct templates *t, const char *prefix, struct err *e)
 {
 	size_t count = 0, matches = 0, at = 0;
-	own_str struct template_found *all = templates_found(t, &count);
+	own_str struct template_found *all = found(t, &count);
 
 	for (size_t i = 0; strlen(prefix) >= PREFIX_LEAST && i < count; i++)
 		if (str_starts(all[i].name, prefix)) {

@@ -465,6 +465,25 @@ static int boot(struct machine *m, struct err *e)
 	return 0;
 }
 
+static void abandon(struct machine *m)
+{
+	m->settled = true;
+	take_down(m);
+	m->runner->machine = NULL;
+	loop_remove(m->last_timer);
+	for (size_t i = 0; i < m->disk_count; i++)
+		machine_close_fd(&m->disks[i]);
+	machine_network_free(m->network);
+	machine_memory_free(m->memory);
+	machine_close_fd(&m->folder);
+	machine_close_fd(&m->state);
+	machine_close_fd(&m->whole);
+	guest_done(&guest_config_shape, &m->config);
+	machine_plan_done(&m->plan);
+	str_done(&m->tail);
+	free(m);
+}
+
 int machine_start(struct runner *r, const void *bytes, size_t length, int socket, struct err *e)
 {
 	struct machine *m = mem_alloc(sizeof *m);
@@ -486,25 +505,7 @@ int machine_start(struct runner *r, const void *bytes, size_t length, int socket
 	if (result >= 0)
 		result = boot(m, e);
 	if (result < 0)
-		machine_free(m);
+		abandon(m);
 	return result;
 }
 
-void machine_free(struct machine *m)
-{
-	m->settled = true;
-	take_down(m);
-	m->runner->machine = NULL;
-	loop_remove(m->last_timer);
-	for (size_t i = 0; i < m->disk_count; i++)
-		machine_close_fd(&m->disks[i]);
-	machine_network_free(m->network);
-	machine_memory_free(m->memory);
-	machine_close_fd(&m->folder);
-	machine_close_fd(&m->state);
-	machine_close_fd(&m->whole);
-	guest_done(&guest_config_shape, &m->config);
-	machine_plan_done(&m->plan);
-	str_done(&m->tail);
-	free(m);
-}

@@ -15,7 +15,6 @@ struct machine;
 /* Starts QEMU with the plan in `bytes` (they stay). Returns when the program was executed inside, or, paused, when the machine
  * stands before its first instruction; or with an error, and then nothing is left of it. `socket` brings the disks. */
 int machine_start(struct runner *r, const void *bytes, size_t length, int socket, struct err *e) must_check;
-void machine_free(struct machine *m);
 
 /* The session of a system's console. A program has its own since the start. */
 void machine_begin_session(struct machine *m);

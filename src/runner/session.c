@@ -574,8 +574,6 @@ void session_free(struct session *s)
 }
 
 bool session_has_clients(const struct session *s) { return s->clients != NULL; }
-bool session_over(const struct session *s) { return s->over; }
-
 int session_signal(struct session *s, int number, struct err *e)
 {
 	if (s->how.streams.pidfd < 0)

@@ -55,7 +55,6 @@ void session_add_client(struct session *s, int socket, bool input, unsigned rows
 void session_let_go(struct session *s);
 bool session_has_clients(const struct session *s);
 int session_signal(struct session *s, int number, struct err *e) must_check;
-bool session_over(const struct session *s);
 /* What a child's end is to other sessions. Once; a second time is fine and changes nothing. */
 void session_end(struct session *s, int status);
 /* The same with an error in place of a status, which clients get as their last message. */

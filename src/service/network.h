@@ -95,11 +95,9 @@ void network_tell_gone(struct service *s, const char *workspace);
 void network_tell_network(struct service *s, const struct net *n, const char *gone);
 void network_on_traffic(struct host *h, json_t *message);
 void network_on_judged(struct host *h, json_t *message);
-/* Counters of a workspace; a new reference, NULL: nothing reported. */
-json_t *network_interfaces(const struct workspace *w);
 void network_metrics(struct service *s, struct str *text);
 
 extern const struct shape network_view_shape, network_create_shape, group_view_shape, group_change_shape, judge_shape,
-	judged_shape, traffic_shape, interface_view_shape;
+	judged_shape, traffic_shape;
 
 #endif

@@ -166,7 +166,8 @@ static json_t *counters_of(const struct workspace *w, const struct attachment *a
 	return NULL;
 }
 
-json_t *network_interfaces(const struct workspace *w)
+/* Counters of a workspace; a new reference, NULL: nothing reported. */
+static json_t *interfaces_of(const struct workspace *w)
 {
 	const struct attachment *a = w->wish.attachments.items;
 	json_t *list = json_array();
@@ -186,7 +187,7 @@ json_t *network_interfaces(const struct workspace *w)
 static json_t *traffic_of(const struct workspace *w)
 {
 	json_t *dropped = json_object_get(w->traffic, "dropped");
-	return json_pack("{s:o, s:o}", "interfaces", network_interfaces(w), "dropped",
+	return json_pack("{s:o, s:o}", "interfaces", interfaces_of(w), "dropped",
 			 json_is_array(dropped) ? json_incref(dropped) : json_array());
 }
 
@@ -207,7 +208,7 @@ static const struct field interface_fields[] = {
 	{ "rates", FIELD_OBJECT, I(rates), "bandwidth", .shape = &network_rates_shape },
 	{ 0 },
 };
-const struct shape interface_view_shape = { "interface-view", sizeof(struct interface_view), interface_fields,
+static const struct shape interface_view_shape = { "interface-view", sizeof(struct interface_view), interface_fields,
 					    "An interface of a workspace.", .open = true };
 
 struct traffic_view {

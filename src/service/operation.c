@@ -48,8 +48,8 @@ static const struct field progress_fields[] = {
 	{ "unit", FIELD_TEXT, P(unit), "bytes", .required = true },
 	{ 0 },
 };
-const struct shape progress_shape = { "progress", sizeof(struct progress_view), progress_fields, "How far an operation is.",
-				      .open = true };
+static const struct shape progress_shape = { "progress", sizeof(struct progress_view), progress_fields,
+					     "How far an operation is.", .open = true };
 
 struct operation_view {
 	char *id, *kind, *workspace, *image, *step, *created, *ended;

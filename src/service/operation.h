@@ -30,7 +30,7 @@ struct operation {
 	struct waiter *waiters;
 };
 
-extern const struct shape operation_shape, progress_shape;
+extern const struct shape operation_shape;
 
 int operations_load(struct service *s, struct err *e) must_check;
 /* `subject`: id or image name. Stored with the batch. */

@@ -131,28 +131,6 @@ void workspace_rename(struct service *s, struct workspace *w, const char *name)
 
 /* --- snapshots --- */
 
-struct snapshot *workspace_add_snapshot(struct workspace *w, const char *id, const char *name, uint64_t created_ms, bool memory)
-{
-	w->snapshots.items = mem_grow_array(w->snapshots.items, w->snapshots.count + 1, sizeof *w->snapshots.items);
-	struct snapshot *n = &w->snapshots.items[w->snapshots.count++];
-	*n = (struct snapshot){ .name = mem_strdup(name), .created_ms = created_ms, .memory = memory };
-	(void)snprintf(n->id, sizeof n->id, "%s", id);
-	workspace_sync_snapshots(w);
-	return n;
-}
-
-void workspace_drop_snapshot(struct workspace *w, const char *id)
-{
-	for (size_t i = 0; i < w->snapshots.count; i++) {
-		if (!str_eq(w->snapshots.items[i].id, id))
-			continue;
-		free(w->snapshots.items[i].name);
-		memmove(&w->snapshots.items[i], &w->snapshots.items[i + 1],
-			(--w->snapshots.count - i) * sizeof *w->snapshots.items);
-	}
-	workspace_sync_snapshots(w);
-}
-
 char *workspace_clone_snapshot(const char *id) { return mem_printf("clone-%s", id); }
 
 static struct assignment_snapshot wish_snapshot(const struct snapshot *n)
@@ -162,7 +140,7 @@ static struct assignment_snapshot wish_snapshot(const struct snapshot *n)
 	return (struct assignment_snapshot){ mem_strdup(n->id), mem_strdup(n->name), n->memory, str_eq(n->name, of_clones) };
 }
 
-void workspace_sync_snapshots(struct workspace *w)
+static void sync_snapshots(struct workspace *w)
 {
 	struct assignment_snapshot *items = w->wish.snapshots.items;
 
@@ -175,6 +153,28 @@ void workspace_sync_snapshots(struct workspace *w)
 	for (size_t i = 0; i < w->snapshots.count; i++)
 		items[i] = wish_snapshot(&w->snapshots.items[i]);
 	w->wish.snapshots = (struct objects){ items, w->snapshots.count };
+}
+
+struct snapshot *workspace_add_snapshot(struct workspace *w, const char *id, const char *name, uint64_t created_ms, bool memory)
+{
+	w->snapshots.items = mem_grow_array(w->snapshots.items, w->snapshots.count + 1, sizeof *w->snapshots.items);
+	struct snapshot *n = &w->snapshots.items[w->snapshots.count++];
+	*n = (struct snapshot){ .name = mem_strdup(name), .created_ms = created_ms, .memory = memory };
+	(void)snprintf(n->id, sizeof n->id, "%s", id);
+	sync_snapshots(w);
+	return n;
+}
+
+void workspace_drop_snapshot(struct workspace *w, const char *id)
+{
+	for (size_t i = 0; i < w->snapshots.count; i++) {
+		if (!str_eq(w->snapshots.items[i].id, id))
+			continue;
+		free(w->snapshots.items[i].name);
+		memmove(&w->snapshots.items[i], &w->snapshots.items[i + 1],
+			(--w->snapshots.count - i) * sizeof *w->snapshots.items);
+	}
+	sync_snapshots(w);
 }
 
 static bool snapshots_agree(const struct workspace *w)

@@ -66,7 +66,6 @@ struct snapshot *workspace_add_snapshot(struct workspace *w, const char *id, con
 					bool memory);
 void workspace_drop_snapshot(struct workspace *w, const char *id);
 char *workspace_clone_snapshot(const char *id); /* name of a snapshot that is made for clones */
-void workspace_sync_snapshots(struct workspace *w); /* the list of the assignment follows */
 json_t *snapshot_to_json(const struct workspace *w, const struct snapshot *n);
 
 /* Answers with it as it is, and its ETag. */

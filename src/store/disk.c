@@ -19,7 +19,7 @@
 #include "base/mem.h"
 #include "store/disk_private.h"
 
-const char *const disk_format_names[] = { "raw", "qcow2", "vmdk", "vhdx", "vhd", "vdi", NULL };
+static const char *const format_names[] = { "raw", "qcow2", "vmdk", "vhdx", "vhd", "vdi", NULL };
 
 int disk_window_of(int fd, struct disk_window *ret_window, struct err *e)
 {
@@ -161,7 +161,7 @@ int disk_open(const struct disk_window *w, enum disk_format format, struct disk 
 	int r = opens[format](d, e);
 	if (r < 0) {
 		free(d);
-		return err_wrap(e, "%s", disk_format_names[format]);
+		return err_wrap(e, "%s", format_names[format]);
 	}
 	*ret_disk = d;
 	return 0;

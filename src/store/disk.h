@@ -22,7 +22,6 @@
 #include "base/own.h"
 
 enum disk_format { DISK_RAW, DISK_QCOW2, DISK_VMDK, DISK_VHDX, DISK_VHD, DISK_VDI };
-extern const char *const disk_format_names[];
 
 #define DISK_SECTOR 512
 #define DISK_BYTES_MOST (UINT64_C(16) << 40)

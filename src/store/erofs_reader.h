@@ -89,10 +89,4 @@ int erofs_read_attributes(struct erofs_reader *r, const struct erofs_inode *inod
 /* overlayfs: user.overlay.opaque is "y". */
 bool erofs_is_opaque(const struct erofs_attribute_list *list);
 
-/* Walks the whole image: every name, inode, attribute and extent; one parent for each directory; link counts. */
-struct erofs_counts {
-	uint64_t entries, inodes, bytes;
-};
-int erofs_check(struct erofs_reader *r, struct erofs_counts *ret_counts, struct err *e) must_check;
-
 #endif

@@ -51,7 +51,7 @@ struct fetch_sink {
 	void *data;
 };
 
-/* A refusal by HTTP status, a broken connection or a sink that fails is an error; err_kind_retry tells whether to try again. */
+/* A refusal by HTTP status, a broken connection or a sink that fails is an error. */
 int fetch_do(struct fetch *f, const struct fetch_request *request, const struct fetch_sink *sink, struct err *e) must_check;
 
 /* Between fetch.c and the child, on a SOCK_SEQPACKET socket; bodies go through a pipe beside it. */

@@ -14,14 +14,14 @@
 #include "base/str.h"
 #include "store/export.h"
 
-const char *const import_format_names[] = { "tar", "oci", "disk", "raw", "registry", "kernel", NULL };
-const char *const import_init_names[] = { "detect", "yes", "no", NULL };
+static const char *const format_names[] = { "tar", "oci", "disk", "raw", "registry", "kernel", NULL };
+static const char *const init_names[] = { "detect", "yes", "no", NULL };
 
 #define I(member) offsetof(struct import_wire, member)
 static const struct field import_fields[] = {
 	{ "store", FIELD_TEXT, I(store), "folder of the store", .required = true },
-	{ "format", FIELD_ENUM, I(format), "what is imported", .required = true, .names = import_format_names },
-	{ "init", FIELD_ENUM, I(init), "whether it has an init", .names = import_init_names },
+	{ "format", FIELD_ENUM, I(format), "what is imported", .required = true, .names = format_names },
+	{ "init", FIELD_ENUM, I(init), "whether it has an init", .names = init_names },
 	{ "reference", FIELD_TEXT, I(reference), "image in the registry or tag in the layout" },
 	{ "architecture", FIELD_TEXT, I(architecture), "processor", .max = 64 },
 	{ "user", FIELD_TEXT, I(user), "user name for the registry", .max = 1024 },

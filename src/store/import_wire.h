@@ -51,7 +51,6 @@ struct wire_answer {
 };
 
 extern const struct shape wire_error_shape, import_wire_shape, export_wire_shape, wire_answer_shape;
-extern const char *const import_format_names[], *const import_init_names[];
 
 /* One line on a descriptor. */
 int wire_send(int fd, const struct shape *shape, const void *value, struct err *e) must_check;

@@ -105,16 +105,6 @@ static int read_init(int init_fd, struct str *out, struct err *e)
 	return fs_read_fd(init_fd, INIT_MOST, out, e);
 }
 
-int initramfs_write(int kernel_partition_fd, int init_fd, int output_fd, struct err *e)
-{
-	own_strbuf struct str init = { 0 }, out = { 0 };
-	int r = read_init(init_fd, &init, e);
-
-	if (r >= 0)
-		r = make(kernel_partition_fd, &init, &out, e);
-	return r < 0 ? r : fs_write_all(output_fd, out.bytes, out.length, e);
-}
-
 int initramfs_get(int folder_fd, const struct digest *kernel, int kernel_partition_fd, int init_fd,
 		  char ret_name[INITRAMFS_NAME_SIZE], struct err *e)
 {

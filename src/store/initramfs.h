@@ -11,8 +11,6 @@
 #include "base/err.h"
 #include "base/hash.h"
 
-int initramfs_write(int kernel_partition_fd, int init_fd, int output_fd, struct err *e) must_check;
-
 /* The one for this pair in a folder of ours, made when it is not there yet: *ret_name is its name in the folder, "HEX.cpio" for
  * a digest over both inputs. Safe when several do it at once. */
 #define INITRAMFS_NAME_SIZE (DIGEST_HEX_SIZE + 5)

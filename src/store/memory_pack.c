@@ -101,7 +101,7 @@ static uint32_t page_bytes(uint32_t number, unsigned page, uint64_t length)
 	return at >= length ? 0 : length - at < MEMORY_PACK_PAGE ? (uint32_t)(length - at) : MEMORY_PACK_PAGE;
 }
 
-uint32_t memory_pack_plain_bytes(const struct memory_pack_chunk *c, uint64_t length)
+static uint32_t plain_bytes(const struct memory_pack_chunk *c, uint64_t length)
 {
 	uint32_t sum = 0;
 
@@ -131,7 +131,7 @@ int memory_pack_head_decode(const uint8_t in[MEMORY_PACK_HEAD_BYTES], uint64_t l
 	memcpy(c.pages, in + 16, sizeof c.pages);
 	memcpy(c.digest.bytes, in + HEAD_HASHED, sizeof c.digest.bytes);
 	if (memcmp(in, MAGIC_CHUNK, 4) != 0 || get(in + 12, 4) != 0 || c.number >= chunks_of(length) ||
-	    !pages_fit(&c, length) || c.stored == 0 || c.stored > memory_pack_plain_bytes(&c, length))
+	    !pages_fit(&c, length) || c.stored == 0 || c.stored > plain_bytes(&c, length))
 		return err_set(e, ERR_CORRUPT, "the packed memory has a chunk that cannot be");
 	*ret_chunk = c;
 	return 0;
@@ -343,7 +343,7 @@ static int unpack_chunk(const struct reading *j, const struct place *p, struct m
 		return err_set(e, ERR_CORRUPT, "the packed memory's table and its chunk at %" PRIu64 " differ", p->at);
 	if ((r = memory_pack_chunk_load(j->pack->fd, &c, p->at, room, e)) < 0)
 		return r;
-	uint32_t bytes = memory_pack_plain_bytes(&c, j->pack->start.length);
+	uint32_t bytes = plain_bytes(&c, j->pack->start.length);
 	const uint8_t *stored = room->stored + MEMORY_PACK_HEAD_BYTES, *plain = stored;
 	if (c.stored < bytes) {
 		if (!room->decompress)

@@ -56,8 +56,6 @@ void memory_pack_head_encode(const struct memory_pack_chunk *c, uint8_t out[MEMO
 /* Strict, for a file of this length: ERR_CORRUPT. */
 int memory_pack_head_decode(const uint8_t in[MEMORY_PACK_HEAD_BYTES], uint64_t length, struct memory_pack_chunk *ret_chunk,
 			    struct err *e) must_check;
-/* Of the pages that are there; the file's last page may be shorter. */
-uint32_t memory_pack_plain_bytes(const struct memory_pack_chunk *c, uint64_t length);
 
 /* --- writing --- */
 

@@ -298,15 +298,6 @@ void volume_pool_want(struct volume_pool *p, enum volume_kind kind, uint64_t siz
 	(void)pthread_mutex_unlock(&p->lock);
 }
 
-unsigned volume_pool_count(struct volume_pool *p, enum volume_kind kind, uint64_t size_bytes)
-{
-	(void)pthread_mutex_lock(&p->lock);
-	const struct wanted *w = find_wanted(p, kind, size_bytes);
-	unsigned have = w ? w->have : 0;
-	(void)pthread_mutex_unlock(&p->lock);
-	return have;
-}
-
 int volume_pool_refill(struct volume_pool *p, struct err *e)
 {
 	struct wanted missing = { 0 };

@@ -29,7 +29,6 @@ void volume_pool_free(struct volume_pool *p);
 void volume_pool_want(struct volume_pool *p, enum volume_kind kind, uint64_t size_bytes);
 /* Makes at most one blank that is missing; 1 when it made one, 0 when the pool is full. Long (mkfs): for an idle worker. */
 int volume_pool_refill(struct volume_pool *p, struct err *e) must_check;
-unsigned volume_pool_count(struct volume_pool *p, enum volume_kind kind, uint64_t size_bytes);
 
 #define VOLUME_POOL_SIZES 6
 

@@ -218,10 +218,11 @@ def kernel_files(folder, build):
     assert "error" not in made, made
     init = folder / "carrel-init"
     subprocess.run(["strip", "-o", init, build / "src/guest/carrel-init"], check=True)
-    subprocess.run([tool, "initramfs", partition, init, folder / "initramfs"], check=True, stdout=subprocess.DEVNULL)
+    made = json.loads(subprocess.run([tool, "initramfs", partition, init, folder], capture_output=True, text=True).stdout)
+    assert "error" not in made, made
     out = folder / "kernel"
     subprocess.run(["fsck.erofs", f"--extract={out}", partition], check=True, capture_output=True)
-    return out / "vmlinuz", folder / "initramfs"
+    return out / "vmlinuz", folder / made["name"]
 
 
 def copy_a_tree(site, name, folder):

@@ -11,6 +11,7 @@
 #include "store/erofs_reader.h"
 #include "store/tar_export.h"
 #include "store/tar_writer.h"
+#include "erofs_check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
 

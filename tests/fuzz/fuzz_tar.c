@@ -11,6 +11,7 @@
 #include "store/erofs_reader.h"
 #include "store/erofs_writer.h"
 #include "store/tar_reader.h"
+#include "erofs_check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
 

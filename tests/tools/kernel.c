@@ -4,7 +4,7 @@
  *
  * kernel build PACKAGE PARTITION        a kernel partition from a distribution's kernel package
  * kernel show PARTITION                 what it is
- * kernel initramfs PARTITION INIT FILE  the initramfs for it with INIT (carrel-init)
+ * kernel initramfs PARTITION INIT FOLDER  the initramfs for it with INIT (carrel-init), in FOLDER
  *
  * Answers with one line of JSON on standard output; an error is {"error":{"kind","message","hint"}} and exit status 1.
  */
@@ -51,6 +51,8 @@ static int show(int fd, json_t **ret_answer, struct err *e)
 static int run(int argc, char **argv, json_t **ret_answer, struct err *e)
 {
 	own_fd int first = -1, second = -1, third = -1;
+	char name[INITRAMFS_NAME_SIZE];
+	struct digest kernel;
 	int r;
 
 	if (argc == 4 && str_eq(argv[1], "build")) {
@@ -66,12 +68,13 @@ static int run(int argc, char **argv, json_t **ret_answer, struct err *e)
 	}
 	if (argc == 5 && str_eq(argv[1], "initramfs")) {
 		if ((r = open_file(argv[2], O_RDONLY, &first, e)) < 0 || (r = open_file(argv[3], O_RDONLY, &second, e)) < 0 ||
-		    (r = open_file(argv[4], O_WRONLY | O_CREAT | O_TRUNC, &third, e)) < 0)
+		    (r = open_file(argv[4], O_RDONLY | O_DIRECTORY, &third, e)) < 0 ||
+		    (r = hash_fd(first, &kernel, e)) < 0 || (r = initramfs_get(third, &kernel, first, second, name, e)) < 0)
 			return r;
-		*ret_answer = json_object();
-		return initramfs_write(first, second, third, e);
+		*ret_answer = json_pack("{s:s}", "name", name);
+		return 0;
 	}
-	return err_set(e, ERR_INVALID, "use: kernel build PACKAGE PARTITION | show PARTITION | initramfs PARTITION INIT FILE");
+	return err_set(e, ERR_INVALID, "use: kernel build PACKAGE PARTITION | show PARTITION | initramfs PARTITION INIT FOLDER");
 }
 
 int main(int argc, char **argv)

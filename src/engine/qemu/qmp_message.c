@@ -216,24 +216,6 @@ bool qmp_true(struct qmp_value object, const char *key)
 	return qmp_member(object, key, &v) && v.length == 4 && memcmp(v.at, "true", 4) == 0;
 }
 
-bool qmp_next(struct qmp_value array, struct qmp_value *at)
-{
-	struct cursor c = { at->at ? at->at + at->length : array.at, array.at + array.length };
-
-	if (!array.length || *array.at != '[')
-		return false;
-	if (!at->at)
-		c.at++;
-	skip_space(&c);
-	if (at->at && !take(&c, ','))
-		return false;
-	skip_space(&c);
-	if (c.at >= c.end || *c.at == ']')
-		return false;
-	*at = take_value(&c);
-	return true;
-}
-
 int qmp_decode(const char *line, size_t length, struct qmp_message *ret_message, struct err *e)
 {
 	struct cursor c = { line, line + length };

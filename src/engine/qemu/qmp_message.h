@@ -40,7 +40,5 @@ bool qmp_member(struct qmp_value object, const char *key, struct qmp_value *ret_
 bool qmp_text(struct qmp_value object, const char *key, char *out, size_t size); /* printable ASCII; else it is '?' */
 bool qmp_number(struct qmp_value object, const char *key, uint64_t *ret_number);
 bool qmp_true(struct qmp_value object, const char *key);
-/* The elements of an array: *at starts as {0}. */
-bool qmp_next(struct qmp_value array, struct qmp_value *at);
 
 #endif

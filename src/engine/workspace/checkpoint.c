@@ -377,16 +377,3 @@ void checkpoint_options_done(struct checkpoint_options *o)
 	free(o->items);
 	*o = (struct checkpoint_options){ 0 };
 }
-
-void checkpoint_options_describe(const struct checkpoint_options *o, struct str *out)
-{
-	for (size_t i = 0; i < o->count; i++) {
-		const struct checkpoint_option *x = &o->items[i];
-		if (!x->text)
-			str_printf(out, "%s %" PRId64 "\n", x->name, x->number);
-		else if (str_eq(x->name, "inherit_fd"))
-			str_printf(out, "%s %s %" PRId64 "\n", x->name, x->text, x->number);
-		else
-			str_printf(out, "%s %s\n", x->name, x->text);
-	}
-}

@@ -103,7 +103,6 @@ void checkpoint_restore_options(const struct checkpoint *c, const struct checkpo
 void checkpoint_options_number(struct checkpoint_options *o, const char *name, int64_t number);
 void checkpoint_options_text(struct checkpoint_options *o, const char *name, char *taken, int64_t number);
 void checkpoint_options_done(struct checkpoint_options *o);
-void checkpoint_options_describe(const struct checkpoint_options *o, struct str *out); /* a line each */
 
 /* --- checkpoint_rpc.c: CRIU's messages (rpc.proto, protobuf) on a SOCK_SEQPACKET socket --- */
 

@@ -19,6 +19,7 @@
 #include "store/tar_reader.h"
 #include "store/tar_writer.h"
 #include "../test.h"
+#include "erofs_check.h"
 
 static int memory(void)
 {

@@ -4,13 +4,14 @@
  * named again. A table over inode numbers counts the names of every inode, and in the end the count has to be the one that the
  * inode says.
  */
+#include "erofs_check.h"
+
 #include <stdlib.h>
 #include <sys/stat.h>
 
 #include "base/mem.h"
 #include "base/own.h"
 #include "store/erofs_format.h"
-#include "store/erofs_reader.h"
 
 struct seen {
 	uint64_t nid; /* + 1; 0: free */
