@@ -3,7 +3,7 @@
  * Theory of operation. Every source is one epoll entry, but timers: they stand in a binary heap whose first element decides how
  * long epoll_wait may sleep. A source that is removed while events are handed out is only marked; the loop frees marked sources
  * when no callback runs, so a callback never meets a dangling pointer. Posted calls stand in a list under a mutex, and an
- * eventfd wakes the loop.
+ * eventfd wakes the loop. All sources stand in a list, so what is still there at the end goes with the loop.
  */
 #include "base/loop.h"
 
@@ -33,7 +33,7 @@ struct loop_source {
 	uint64_t due_ms;
 	size_t heap_at; /* 1-based; 0: not in the heap */
 	bool removed;
-	struct loop_source *next_removed;
+	struct loop_source *next, **at; /* of all, or of those that were removed */
 };
 
 struct post {
@@ -47,7 +47,7 @@ struct loop {
 	bool stopped;
 	struct loop_source **heap;
 	size_t heap_count, heap_capacity;
-	struct loop_source *removed;
+	struct loop_source *sources, *removed;
 	pthread_mutex_t lock;
 	struct post *posts, **posts_end;
 };
@@ -80,11 +80,11 @@ struct loop *loop_new(void)
 	return l;
 }
 
-static void free_removed(struct loop *l)
+static void free_all(struct loop_source **list)
 {
-	while (l->removed) {
-		struct loop_source *s = l->removed;
-		l->removed = s->next_removed;
+	while (*list) {
+		struct loop_source *s = *list;
+		*list = s->next;
 		if (s->kind == SOURCE_SIGNAL)
 			(void)close(s->fd);
 		free(s);
@@ -93,9 +93,8 @@ static void free_removed(struct loop *l)
 
 void loop_free(struct loop *l)
 {
-	free_removed(l);
-	for (size_t i = 0; i < l->heap_count; i++)
-		free(l->heap[i]);
+	free_all(&l->removed);
+	free_all(&l->sources);
 	free(l->heap);
 	for (struct post *p = l->posts, *next; p; p = next) {
 		next = p->next;
@@ -158,6 +157,11 @@ static struct loop_source *source_new(struct loop *l, enum source_kind kind, int
 	s->kind = kind;
 	s->fd = fd;
 	s->data = data;
+	s->next = l->sources;
+	s->at = &l->sources;
+	if (s->next)
+		s->next->at = &s->next;
+	l->sources = s;
 	return s;
 }
 
@@ -215,7 +219,10 @@ void loop_remove(struct loop_source *s)
 		(void)epoll_ctl(s->loop->epoll_fd, EPOLL_CTL_DEL, s->fd, NULL);
 	}
 	s->removed = true;
-	s->next_removed = s->loop->removed;
+	*s->at = s->next;
+	if (s->next)
+		s->next->at = s->at;
+	s->next = s->loop->removed;
 	s->loop->removed = s;
 }
 
@@ -295,7 +302,7 @@ int loop_run(struct loop *l, struct err *e)
 				run_posts(l);
 		}
 		run_timers(l);
-		free_removed(l);
+		free_all(&l->removed);
 	}
 	return 0;
 }

@@ -17,7 +17,7 @@ struct loop;
 struct loop_source;
 
 struct loop *loop_new(void);
-void loop_free(struct loop *l);
+void loop_free(struct loop *l); /* with the sources that are left; descriptors of others stay open */
 int loop_run(struct loop *l, struct err *e) must_check; /* until loop_stop */
 void loop_stop(struct loop *l);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "../test.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -144,11 +145,44 @@ static void signals_arrive_as_events(void **state)
 	loop_free(s.loop);
 }
 
+static size_t open_descriptors(void)
+{
+	size_t count = 0;
+	DIR *dir = opendir("/proc/self/fd");
+
+	assert_non_null(dir);
+	while (readdir(dir))
+		count++;
+	(void)closedir(dir);
+	return count;
+}
+
+static void a_loop_takes_its_sources_along(void **state)
+{
+	(void)state;
+	size_t before = open_descriptors();
+	int pair[2];
+	struct seen s = { .loop = loop_new() };
+
+	assert_int_equal(pipe(pair), 0);
+	(void)loop_add_signal(s.loop, SIGUSR2, on_stop, &s);
+	struct loop_source *middle = loop_add_fd(s.loop, pair[0], EPOLLIN, on_readable, &s);
+	(void)loop_add_timer(s.loop, 1000, on_stop, &s);
+	(void)loop_add_signal(s.loop, SIGUSR1, on_stop, &s);
+	loop_remove(middle);
+	loop_free(s.loop);
+	(void)close(pair[0]);
+	(void)close(pair[1]);
+	assert_int_equal(open_descriptors(), before);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(timers_run_in_order), cmocka_unit_test(many_timers_keep_the_heap),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(timers_run_in_order),
+					    cmocka_unit_test(many_timers_keep_the_heap),
 					    cmocka_unit_test(descriptors_call_back_until_removed),
 					    cmocka_unit_test(other_threads_may_post),
-					    cmocka_unit_test(signals_arrive_as_events) };
+					    cmocka_unit_test(signals_arrive_as_events),
+					    cmocka_unit_test(a_loop_takes_its_sources_along) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
