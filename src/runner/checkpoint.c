@@ -282,17 +282,21 @@ static void take_streams(struct runner *r, const int *fds)
 	b->errors = fds[at++];
 }
 
+/* The helper gives the whole workspace (PREPARED), removes the manifest, and says that they run (READY); then it may die. */
 static int await_restored(struct runner *r, int socket, int *criu, struct err *e)
 {
 	int fds[MESSAGE_FDS_MOST], kind = 0, result;
 	struct timeval patience = { .tv_sec = LONGEST_MS / 1000 };
 
 	(void)setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-	while ((result = message_receive(socket, &kind, fds, e)) > 0 && kind == MESSAGE_ENTERED)
-		*criu = fds[0];
+	while ((result = message_receive(socket, &kind, fds, e)) > 0 && kind != MESSAGE_READY) {
+		if (kind == MESSAGE_ENTERED)
+			*criu = fds[0];
+		else if (kind == MESSAGE_PREPARED)
+			take_streams(r, fds);
+	}
 	if (result <= 0)
 		return result < 0 ? result : err_set(e, ERR_INTERNAL, "carrel-checkpoint ended before it was done");
-	take_streams(r, fds);
 	r->birth.pid = r->status.pid = proc_pid(r->birth.pidfd);
 	return r->birth.pid > 0 ? 0 : err_set(e, ERR_INTERNAL, "the resumed workspace ended at once");
 }

@@ -309,48 +309,7 @@ static int set_up(struct job *j, pid_t first, struct err *e)
 	return checkpoint_tree_complete(&j->tree, first, e);
 }
 
-/* Everybody is there and stands still. The memory state is used up now: what moves may change the volumes. CRIU does not ask
- * whether this worked, so a failure here ends them all. */
-static int let_go(const struct job *j, struct err *e)
-{
-	const struct plan *p = &j->plan;
-	own_fd int freezer = p->flags & PLAN_PAUSED ? open(p->freeze_path, O_WRONLY | O_CLOEXEC) : -1;
-	int r = 0, fault = fault_point("checkpoint.resume");
-
-	if (fault)
-		r = err_errno(e, fault, "before the first step");
-	else if (p->flags & PLAN_PAUSED && (freezer < 0 || write(freezer, p->freeze_text, strlen(p->freeze_text)) < 0))
-		r = err_errno(e, errno, "freeze the workspace");
-	else if (j->inside)
-		r = leave_it_to_them(MESSAGE_READY, NULL, 0, e);
-	else if (unlinkat(CHECKPOINT_FOLDER, MEMORY_MANIFEST, 0) < 0 && errno != ENOENT)
-		r = err_errno(e, errno, "take the manifest away");
-	else if (fsync(CHECKPOINT_FOLDER) < 0)
-		r = err_errno(e, errno, "sync the memory folder");
-	if (r >= 0 && !j->inside)
-		network_hold(&j->plan, false);
-	if (r < 0) {
-		(void)kill(j->criu_pid, SIGKILL);
-		(void)kill(j->first, SIGKILL);
-	}
-	return r;
-}
-
-static int notified(struct job *j, const struct checkpoint_answer *a, struct err *e)
-{
-	int r = 0;
-
-	if (str_eq(a->script, "setup-namespaces"))
-		r = set_up(j, a->pid, e);
-	else if (str_eq(a->script, "post-restore"))
-		r = checkpoint_cgroups_fill(&j->plan, &j->record, e);
-	else if (str_eq(a->script, "pre-resume"))
-		r = let_go(j, e);
-	if (r < 0)
-		return r;
-	return criu_go_on(j, e);
-}
-
+/* carrel-run has all of the workspace before the memory state goes, so that from then on our end ends nobody else's. */
 static int hand_over(struct job *j, struct err *e)
 {
 	own_fd int pidfd = (int)syscall(SYS_pidfd_open, j->first, 0);
@@ -366,6 +325,59 @@ static int hand_over(struct job *j, struct err *e)
 		if (j->ours[i] >= 0)
 			fds[count++] = j->ours[i];
 	return message_send(CHECKPOINT_SOCKET, MESSAGE_PREPARED, NULL, fds, (size_t)count, e);
+}
+
+/* Everybody is there and stands still. The memory state is used up now: what moves may change the volumes. CRIU does not ask
+ * whether this worked, so a failure here ends them all. */
+static int let_go(struct job *j, struct err *e)
+{
+	const struct plan *p = &j->plan;
+	own_fd int freezer = p->flags & PLAN_PAUSED ? open(p->freeze_path, O_WRONLY | O_CLOEXEC) : -1;
+	int r = 0, fault = fault_point("checkpoint.resume");
+
+	if (fault)
+		r = err_errno(e, fault, "before the first step");
+	else if (p->flags & PLAN_PAUSED && (freezer < 0 || write(freezer, p->freeze_text, strlen(p->freeze_text)) < 0))
+		r = err_errno(e, errno, "freeze the workspace");
+	else if (j->inside)
+		r = leave_it_to_them(MESSAGE_READY, NULL, 0, e);
+	else if ((r = hand_over(j, e)) >= 0 && unlinkat(CHECKPOINT_FOLDER, MEMORY_MANIFEST, 0) < 0 && errno != ENOENT)
+		r = err_errno(e, errno, "take the manifest away");
+	else if (r >= 0 && fsync(CHECKPOINT_FOLDER) < 0)
+		r = err_errno(e, errno, "sync the memory folder");
+	if (r >= 0 && !j->inside)
+		network_hold(&j->plan, false);
+	if (r < 0) {
+		(void)kill(j->criu_pid, SIGKILL);
+		(void)kill(j->first, SIGKILL);
+	}
+	return r;
+}
+
+/* Once: at CRIU's word, or, of one that has none, at its end. */
+static int tell_they_run(struct job *j, struct err *e)
+{
+	if (j->inside || j->told)
+		return 0;
+	j->told = true;
+	return message_send(CHECKPOINT_SOCKET, MESSAGE_READY, NULL, NULL, 0, e);
+}
+
+static int notified(struct job *j, const struct checkpoint_answer *a, struct err *e)
+{
+	int r = 0;
+
+	if (str_eq(a->script, "setup-namespaces"))
+		r = set_up(j, a->pid, e);
+	else if (str_eq(a->script, "post-restore"))
+		r = checkpoint_cgroups_fill(&j->plan, &j->record, e);
+	else if (str_eq(a->script, "pre-resume"))
+		r = let_go(j, e);
+	else if (str_eq(a->script, "post-resume"))
+		r = tell_they_run(j, e);
+	if (r < 0)
+		return r;
+	return criu_go_on(j, e);
 }
 
 /* The first process reads the images as root of the workspace, who is nobody here. Only this folder's parents keep others
@@ -410,10 +422,9 @@ static int restore(struct job *j, struct err *e)
 		return r;
 	if (!a.success)
 		return criu_failed(j, &a, "resume", e);
-	j->first = a.pid;
 	if ((r = fault_point("checkpoint.restored")) > 0)
 		return err_errno(e, r, "after the restore");
-	return hand_over(j, e);
+	return j->inside ? hand_over(j, e) : tell_they_run(j, e);
 }
 
 /* --- life --- */

@@ -22,6 +22,7 @@ struct job {
 	int folder;             /* of the images */
 	int logs;               /* folder of CRIU's log */
 	bool inside;            /* of a machine: its agent makes the interfaces, and says when the first step may be taken */
+	bool told;              /* carrel-run: that the workspace runs again */
 	int ours[3], theirs[3]; /* pipes of a restore */
 	int criu;               /* socket; -1: not started, or gone */
 	int criu_pidfd;

@@ -6,6 +6,9 @@
  *   output: a source is watched while no client has an unsent frame (patient) - see output_wanted().
  *   input:  a client is watched while its last frame was written whole - see input_wanted().
  *
+ * What goes to the log and to nobody who could slow it down has a rate, as fast as it replaces the whole log in a second:
+ * processor and disk that this takes are the host's, not the workspace's.
+ *
  * The end: the program's pidfd becomes readable; what is left in the pipes is read until they are empty (not until their end: a
  * child of the program may hold them); then the clients get their last frame.
  */
@@ -31,6 +34,8 @@
 
 #define CHUNK 16384
 #define ERROR_TEXT_MOST 900
+#define ALONE_BYTES (RUNNER_LOG_FILES * RUNNER_LOG_BYTES / 4) /* in ... */
+#define ALONE_MS 250
 
 struct client {
 	struct session *session;
@@ -56,6 +61,8 @@ struct session {
 	struct loop_source *child;  /* pidfd */
 	struct loop_source *hold;   /* timer: the program ended and nobody came yet */
 	struct loop_source *writer; /* input or terminal, while something is unwritten */
+	struct loop_source *calm;   /* timer: so much was said to nobody that nothing is read until then */
+	uint64_t alone_since_ms, alone_bytes;
 	int writer_fd;
 	struct client *clients;
 	struct str error_text;
@@ -92,7 +99,7 @@ static void client_free(struct client *c)
 
 static bool output_wanted(const struct session *s)
 {
-	if (s->how.held && !s->attached_once)
+	if ((s->how.held && !s->attached_once) || (s->calm && s->status < 0))
 		return false;
 	for (const struct client *c = s->clients; c && s->how.patient; c = c->next)
 		if (c->unsent.length)
@@ -208,6 +215,30 @@ static void close_output(struct output *o)
 
 /* --- output --- */
 
+static void calm_enough(void *data)
+{
+	struct session *s = data;
+
+	s->calm = NULL; /* a timer frees itself */
+	if (!s->over)
+		watch_outputs(s);
+}
+
+static void count_alone(struct session *s, size_t bytes)
+{
+	uint64_t now = loop_now_ms();
+
+	if (s->status >= 0 || (s->clients && s->how.patient))
+		return;
+	if (now - s->alone_since_ms >= ALONE_MS) {
+		s->alone_since_ms = now;
+		s->alone_bytes = 0;
+	}
+	s->alone_bytes += bytes;
+	if (s->alone_bytes >= ALONE_BYTES && !s->calm)
+		s->calm = loop_add_timer(s->loop, ALONE_MS - (now - s->alone_since_ms), calm_enough, s);
+}
+
 /* 1: something was passed on; 0: nothing there now; -1: the stream is over. */
 static int pass_on(struct output *o)
 {
@@ -224,8 +255,10 @@ static int pass_on(struct output *o)
 		return 1;
 	}
 	chunk[0] = (char)o->channel;
-	if (s->how.log)
+	if (s->how.log) {
 		logfile_write(s->how.log, o->channel, chunk + 1, (size_t)n);
+		count_alone(s, (size_t)n);
+	}
 	for (struct client *c = s->clients; c; c = c->next)
 		give(c, chunk, (size_t)n + 1);
 	return 1;
@@ -517,7 +550,8 @@ void session_add_client(struct session *s, int socket, bool input, unsigned rows
 	c->source = loop_add_fd(s->loop, socket, EPOLLIN, client_ready, c);
 	s->attached_once = true;
 	loop_remove(s->hold);
-	s->hold = NULL;
+	loop_remove(s->calm);
+	s->hold = s->calm = NULL;
 	if (s->over) {
 		say_goodbye(c);
 		return;
@@ -562,6 +596,7 @@ void session_free(struct session *s)
 		close_output(&s->outputs[i]);
 	loop_remove(s->child);
 	loop_remove(s->hold);
+	loop_remove(s->calm);
 	unwatch_input(s);
 	if (s->how.streams.terminal >= 0)
 		(void)close(s->how.streams.terminal);

@@ -24,15 +24,15 @@ from conftest import host_cgroups, host_loops, host_mounts, host_processes, impo
 FAULTS = ("kill", "ENOSPC", "ENOMEM")
 EVERY = int(os.environ.get("CARREL_SWEEP", "1"))
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
-SETTLED = ("running", "paused", "stopped", "failed", "prepared", "staged", "removed")
+SETTLED = ("running", "paused", "stopped", "suspended", "failed", "prepared", "staged", "removed")
 
 
 class Sweep:
-    def __init__(self, world, new_site, busybox_tar):
+    def __init__(self, world, new_site, busybox_tar, env=None):
         self.plan = pathlib.Path(f"/var/tmp/carrel-faults-{os.getpid()}-{time.monotonic_ns()}")
         self.plan.write_text("")
         self.world = world
-        self.site = new_site(world=world, env={"CARREL_FAULTS": str(self.plan)}, node_args=["--keep-mounted", "0s", "--blank-size", "32M",
+        self.site = new_site(world=world, env={"CARREL_FAULTS": str(self.plan), **(env or {})}, node_args=["--keep-mounted", "0s", "--blank-size", "32M",
                                                                                         "--id-ranges", "2"])  # one that leaks is missed at once
         import_image(self.site, "busybox", busybox_tar)
         status, answer, _ = self.site.api("POST", "/v1/networks", {"name": "default", "ipv4": "10.88.0.0/24", "ipv6": "fd00:88::/64"})

@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import tarfile
+import time
 import threading
 import uuid
 
@@ -374,7 +375,7 @@ def test_runner_is_quiet_when_its_agent_has_died(here, name):
 
     def lines():
         return int(pathlib.Path(f"/proc/{here.workspace(name)['pid']}/root/lines").read_text() or 0)
-    watching = [here.popen(*words, stdout=subprocess.DEVNULL) for words in (("attach", name), ("logs", "-f", name), ("exec", name, "--", "sleep", "1000"))]
+    watching = [here.popen(*words, stdout=subprocess.DEVNULL) for words in (("console", name), ("logs", "-f", name), ("exec", name, "--", "sleep", "1000"))]
     children = pathlib.Path(f"/proc/{runner}/task/{runner}/children")
     here.wait(lambda: len(children.read_text().split()) > 1, what="the exec that stays")
     assert here.carrel("exec", name, "--", "sh", "-c", "sleep 1000 & echo done").stdout == "done\n"
@@ -388,6 +389,24 @@ def test_runner_is_quiet_when_its_agent_has_died(here, name):
     for one in watching:
         one.wait(timeout=60)
     here.carrel("rm", "-f", name)
+
+
+def test_flood_that_nobody_watches_has_a_rate(here, name):
+    """Its log is as long as what 16 MiB/s say in a second. More would take processor and disk that are not the workspace's."""
+    here.carrel("deploy", "busybox", "--name", name, "--", "yes", "0123456789" * 100)
+    runner = json.loads((here.run / "node/workspaces" / here.workspace(name)["id"] / "status").read_text())["runner_pid"]
+
+    def written():
+        return int(pathlib.Path(f"/proc/{runner}/io").read_text().split("wchar: ")[1].split()[0])
+    here.wait(lambda: written() > 16 << 20, what="the flood")
+    begun, before = time.monotonic(), written()
+    here.wait(lambda: time.monotonic() > begun + 2)
+    assert written() - before < (24 << 20) * (time.monotonic() - begun)
+    watching = here.popen("console", name)
+    assert len(watching.stdout.read(32 << 20)) == 32 << 20, "who watches it gets it all"
+    watching.kill()
+    here.wait(lambda: written() > before + (64 << 20), what="the flood that goes on")
+    here.carrel("stop", name, "-t", "1s")
 
 
 def test_volume_that_is_not_kept_goes(here, name):

@@ -242,6 +242,7 @@ def die(site, to, point):
         revive(site)
         time.sleep(0.1)
     revive(site)
+    site.wait(lambda: any(h["connected"] for h in site.api("GET", "/v1/hosts")[1]["items"]), what="the host's connection")
     assert reached, f"{point} was not reached on the way to {to}: {mover.communicate()}\n{site.node.log()[-2000:]}"
 
 

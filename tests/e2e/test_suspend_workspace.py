@@ -229,6 +229,17 @@ def test_a_resume_that_fails_leaves_it_suspended(site, fault):
     goes_on(site, "counter")
 
 
+@pytest.mark.parametrize("fault", ["checkpoint.restored kill", "checkpoint.restored EIO"])
+def test_a_helper_that_dies_when_they_run_again_takes_nobody_along(site, fault):
+    """The memory state is used up then: what is not adopted would be lost."""
+    site.carrel("deploy", "busybox", "--name", "counter", "--", "sh", "-c", COUNTER)
+    site.wait(lambda: len(ticks(site, "counter")) > 2)
+    site.carrel("suspend", "counter")
+    site.faults.write_text(fault + "\n")
+    site.carrel("resume", "counter")
+    goes_on(site, "counter")
+
+
 def children(pid):
     with contextlib.suppress(OSError):
         return [int(c) for c in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

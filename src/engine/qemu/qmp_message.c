@@ -150,10 +150,12 @@ static struct qmp_value take_value(struct cursor *c)
 
 bool qmp_member(struct qmp_value object, const char *key, struct qmp_value *ret_value)
 {
-	struct cursor c = { object.at, object.at + object.length };
 	size_t n = strlen(key);
 
-	if (!object.length || !take(&c, '{'))
+	if (!object.length) /* of an answer that has none, there is not even a place */
+		return false;
+	struct cursor c = { object.at, object.at + object.length };
+	if (!take(&c, '{'))
 		return false;
 	while (c.at < c.end && *c.at != '}') {
 		struct qmp_value name = take_value(&c);

@@ -15,7 +15,8 @@ enum message_kind {
 	MESSAGE_FAILED,
 	MESSAGE_NAMESPACES,
 	/* of a restore inside a machine: with the network namespace, which waits for its interfaces; answered by MESSAGE_GO */
-	MESSAGE_READY, /* ... all are made again and stand still; answered by MESSAGE_GO */
+	/* ... all are made again and stand still; answered by MESSAGE_GO. On a host: all run again, and were given before */
+	MESSAGE_READY,
 };
 
 #define MESSAGE_FDS_MOST 64
