@@ -51,8 +51,8 @@ def our_site(**how):
         os.chmod(folder, 0o755)
         prefix = os.environ.get("CARREL_TEST_PREFIX")
         if not prefix:
-            subprocess.run(["meson", "install", "-C", conftest.BUILD, "--no-rebuild", "--quiet", "--destdir", folder], check=True,
-                           stdout=subprocess.DEVNULL)
+            subprocess.run(["meson", "install", "-C", conftest.BUILD, "--no-rebuild", "--quiet", "--destdir", folder],
+                           check=True, stdout=subprocess.DEVNULL)
             prefix = str(next(pathlib.Path(folder).glob("**/bin/carrel")).parent.parent)
         site = conftest.Site(prefix, **how)
         try:
@@ -72,7 +72,8 @@ def build_kind():
     """How the measured programs were built."""
     import conftest
     with contextlib.suppress(OSError, ValueError):
-        options = json.loads(subprocess.run(["meson", "introspect", str(conftest.BUILD), "--buildoptions"], capture_output=True, text=True).stdout)
+        options = json.loads(subprocess.run(["meson", "introspect", str(conftest.BUILD), "--buildoptions"], capture_output=True,
+                                            text=True).stdout)
         return next(o["value"] for o in options if o["name"] == "buildtype")
     return "unknown"
 
@@ -81,9 +82,10 @@ class Hidden:
     """A shell in a mount namespace without the v2 tree, where crun and podman accept this host."""
 
     def __init__(self, hide=True):
-        script = ("umount /sys/fs/cgroup/unified 2>/dev/null; " if hide else "") + "while read -r line; do eval \"$line\"; echo \"status $?\"; done"
-        self.shell = subprocess.Popen(["unshare", "-m", "--propagation", "private", "bash", "-c", script], stdin=subprocess.PIPE,
-                                      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        script = ("umount /sys/fs/cgroup/unified 2>/dev/null; " if hide
+                  else "") + "while read -r line; do eval \"$line\"; echo \"status $?\"; done"
+        self.shell = subprocess.Popen(["unshare", "-m", "--propagation", "private", "bash", "-c", script],
+                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
     def run(self, command):
         """Runs a line; returns (status, output)."""
@@ -139,7 +141,8 @@ def spawn(command, env=None):
     """One program, started and awaited with as little of our own as Python has (posix_spawn)."""
     null = os.open("/dev/null", os.O_RDWR)
     try:
-        pid = os.posix_spawnp(command[0], command, env or os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, null, f) for f in (0, 1, 2)])
+        pid = os.posix_spawnp(command[0], command, env or os.environ,
+                              file_actions=[(os.POSIX_SPAWN_DUP2, null, f) for f in (0, 1, 2)])
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     finally:
         os.close(null)

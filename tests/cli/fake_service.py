@@ -106,7 +106,8 @@ class FakeService:
         self.thread.start()
 
     def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)  # wakes accept; close alone would leave the thread with a number that is used anew
+        # wakes accept; close alone would leave the thread with a number that is used anew
+        self.listener.shutdown(socket.SHUT_RDWR)
         self.thread.join()
         self.listener.close()
         shutil.rmtree(self.folder)

@@ -23,7 +23,8 @@ def prefix(tmp_path_factory):
             subprocess.run(["cp", "-a", file, folder / "lib"], check=True)
     subprocess.run(["cp", ROOT / "include/carrel/carrel.h", folder / "include/carrel"], check=True)
     text = (BUILD / "meson-private/libcarrel.pc").read_text()
-    text = re.sub(r"(?m)^(prefix|includedir|libdir)=.*$", lambda m: f"{m[1]}=" + {"prefix": str(folder), "includedir": f"{folder}/include",
+    text = re.sub(r"(?m)^(prefix|includedir|libdir)=.*$", lambda m: f"{m[1]}=" + {"prefix": str(folder),
+                                                                                  "includedir": f"{folder}/include",
                                                                                      "libdir": f"{folder}/lib"}[m[1]], text)
     (folder / "lib/pkgconfig/libcarrel.pc").write_text(text)
     return folder
@@ -31,17 +32,21 @@ def prefix(tmp_path_factory):
 
 def compile_with(prefix, source, output, *flags, compiler="cc"):
     env = {**os.environ, "PKG_CONFIG_PATH": f"{prefix}/lib/pkgconfig"}
-    found = subprocess.run(["pkg-config", "--cflags", "--libs", *flags, "libcarrel"], env=env, capture_output=True, text=True, check=True).stdout.split()
+    found = subprocess.run(["pkg-config", "--cflags", "--libs", *flags, "libcarrel"], env=env, capture_output=True, text=True,
+                           check=True).stdout.split()
     if "--static" in flags:
         found = [f"{prefix}/lib/libcarrel.a" if f == "-lcarrel" else f for f in found]
-    done = subprocess.run([compiler, "-Wall", "-Wextra", "-Werror", str(source), "-o", str(output), *found], capture_output=True, text=True)
+    done = subprocess.run([compiler, "-Wall", "-Wextra", "-Werror", str(source), "-o", str(output), *found],
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def life(fake):
     asked = []
     name = "/v1/workspaces/hello"
-    fake.answer("POST", "/v1/workspaces", lambda r: (asked.append("deploy"), (201, {"id": "1" * 16, "name": r.json["spec"]["name"], "operation": "a" * 16}))[1])
+    fake.answer("POST", "/v1/workspaces",
+                lambda r: (asked.append("deploy"),
+                           (201, {"id": "1" * 16, "name": r.json["spec"]["name"], "operation": "a" * 16}))[1])
     fake.answer("POST", name + "/start", lambda r: (asked.append("start"), (202, {"operation": "a" * 16}))[1])
     fake.answer("DELETE", name, lambda r: (asked.append("remove"), (202, {"id": "a" * 16, "kind": "remove"}))[1])
     fake.answer("GET", "/v1/operations/" + "a" * 16, {"id": "a" * 16, "kind": "x", "state": "done"})
@@ -61,7 +66,8 @@ def test_the_example(prefix, fake, tmp_path, flags):
     env = {**os.environ, "LD_LIBRARY_PATH": f"{prefix}/lib", "CARREL_ADDRESS": fake.address}
     done = subprocess.run([tmp_path / "hello", "debian"], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "hello from a workspace" in done.stdout and asked == ["deploy", "start", ["echo", "hello from a workspace"], "remove"]
+    assert "hello from a workspace" in done.stdout and asked == ["deploy", "start", ["echo", "hello from a workspace"],
+                                                                 "remove"]
     needed = subprocess.run(["readelf", "-d", tmp_path / "hello"], capture_output=True, text=True).stdout
     assert ("libcarrel.so.0" in needed) == (not flags)
     env["CARREL_ADDRESS"] = "unix:/nonexistent"
@@ -98,13 +104,27 @@ USE = r"""
 #include <string.h>
 #include <errno.h>
 static long left = 300000;
-static long give(void *data, char *buffer, size_t size) { (void)data; size_t n = size < (size_t)left ? size : (size_t)left; memset(buffer, 'x', n); left -= n; return n; }
+static long give(void *data, char *buffer, size_t size)
+{
+	(void)data;
+	size_t n = size < (size_t)left ? size : (size_t)left;
+	memset(buffer, 'x', n);
+	left -= n;
+	return n;
+}
 static long refuse(void *data, char *buffer, size_t size) { (void)data; (void)buffer; (void)size; return -EIO; }
 static long total;
 static int take(void *data, const char *bytes, size_t n) { (void)data; (void)bytes; total += n; return 0; }
 static int stop(void *data, const char *bytes, size_t n) { (void)data; (void)bytes; (void)n; return 1; }
 static int event(void *data, const char *json) { (*(int *)data)++; printf("%s\n", json); return *(int *)data == 2; }
-static void input(void *data, struct carrel_stream *s) { static char block[60000]; int *n = data; while (*n < 50 && (++*n, carrel_stream_write(s, block, sizeof block))) ; if (*n == 50) carrel_stream_end_input(s); }
+static void input(void *data, struct carrel_stream *s)
+{
+	static char block[60000];
+	int *n = data;
+	while (*n < 50 && (++*n, carrel_stream_write(s, block, sizeof block)))
+		;
+	if (*n == 50) carrel_stream_end_input(s);
+}
 #define CHECK(x) do { if (!(x)) { printf("line %d: %s: %s\n", __LINE__, #x, carrel_error_message(c)); return 1; } } while (0)
 int main(void)
 {

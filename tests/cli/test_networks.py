@@ -57,10 +57,10 @@ def test_networks(cli, fake):
     fake.answer("POST", "/v1/networks", made, 201)
     fake.answer("GET", "/v1/networks", {"items": [{**made, "used": 2, "free": 251}]})
     fake.answer("DELETE", "/v1/networks/lab", None, 204)
-    cli.text("network", "create", "lab", "--kind", "bridge", "--bridge", "br0", "--vlan", "7", "--ipv4", "192.0.2.0/24", "--reserve", "192.0.2.2",
-             "--reserve", "192.0.2.4-192.0.2.9", "--dns", "192.0.2.1", "--mtu", "9000")
-    assert fake.requests[-1].json == {"name": "lab", "kind": "bridge", "bridge": "br0", "vlan": 7, "ipv4": "192.0.2.0/24", "mtu": 9000,
-                                      "reserved": ["192.0.2.2", "192.0.2.4-192.0.2.9"], "dns": ["192.0.2.1"]}
+    cli.text("network", "create", "lab", "--kind", "bridge", "--bridge", "br0", "--vlan", "7", "--ipv4", "192.0.2.0/24",
+             "--reserve", "192.0.2.2", "--reserve", "192.0.2.4-192.0.2.9", "--dns", "192.0.2.1", "--mtu", "9000")
+    assert fake.requests[-1].json == {"name": "lab", "kind": "bridge", "bridge": "br0", "vlan": 7, "ipv4": "192.0.2.0/24",
+                                      "mtu": 9000, "reserved": ["192.0.2.2", "192.0.2.4-192.0.2.9"], "dns": ["192.0.2.1"]}
     lines = cli.text("network", "ls").splitlines()
     assert lines[0].split() == ["NAME", "KIND", "IPV4", "IPV6", "USED", "FREE"] and "10.120.0.0/24" in lines[1]
     assert cli.text("network", "rm", "lab") == "lab\n"
@@ -94,13 +94,15 @@ def deployed(cli, fake, *words):
 def test_options_of_a_deployment(cli, fake, tmp_path):
     (tmp_path / "user-data").write_text("#cloud-config\n")
     (tmp_path / "keys").write_text("# mine\nssh-ed25519 AAAA a\n\nssh-rsa BBBB b\n")
-    spec = deployed(cli, fake, "debian", "--network", "lab,ipv4=10.0.0.9,mac=02:00:00:00:00:01", "--network", "dmz", "-p", "8080:80", "--allow", "wan",
+    spec = deployed(cli, fake, "debian", "--network", "lab,ipv4=10.0.0.9,mac=02:00:00:00:00:01", "--network", "dmz", "-p",
+                    "8080:80", "--allow", "wan",
                     "--allow", "group:a tcp/22", "--deny", "192.0.2.1", "--from", "any", "--group", "ops", "--isolated",
                     "--user-data", tmp_path / "user-data", "--ssh-key", tmp_path / "keys", "--ssh-key", "ssh-ed25519 CCCC c")
     assert spec["networks"] == [{"network": "lab", "ipv4": "10.0.0.9", "mac": "02:00:00:00:00:01"}, {"network": "dmz"}]
     assert spec["publish"] == ["8080:80"] and spec["allow"] == ["wan", "group:a tcp/22"] and spec["deny"] == ["192.0.2.1"]
     assert spec["from"] == ["any"] and spec["groups"] == ["ops"] and spec["isolated"] is True
-    assert spec["user-data"] == "#cloud-config\n" and spec["ssh-keys"] == ["ssh-ed25519 AAAA a", "ssh-rsa BBBB b", "ssh-ed25519 CCCC c"]
+    assert spec["user-data"] == "#cloud-config\n" and spec["ssh-keys"] == ["ssh-ed25519 AAAA a", "ssh-rsa BBBB b",
+                                                                           "ssh-ed25519 CCCC c"]
     assert deployed(cli, fake, "debian", "--network", "none")["network"] == "none"
     assert "do not go with other networks" in cli.fails(2, "deploy", "debian", "--network", "lab", "--network", "none")
     for bad in ("lab,ipv4", "lab,port=1", "lab,ipv4=x", "LAB"):

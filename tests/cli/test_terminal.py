@@ -28,8 +28,8 @@ class Terminal:
         def control():
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        self.process = subprocess.Popen([CARREL, *words], stdin=self.side, stdout=self.side, stderr=self.side, preexec_fn=control,
-                                        env={**cli.env, "TERM": "xterm", **(env or {})})
+        self.process = subprocess.Popen([CARREL, *words], stdin=self.side, stdout=self.side, stderr=self.side,
+                                        preexec_fn=control, env={**cli.env, "TERM": "xterm", **(env or {})})
         self.listener = threading.Thread(target=self.listen, daemon=True)
         self.listener.start()
 
@@ -98,7 +98,8 @@ def test_raw_mode_keys_and_status(cli, fake):
     t.wait_for(b"a\r>")
     t.keys(b"q")
     assert t.end() == 5
-    assert seen[0]["terminal"] is True and seen[0]["rows"] == 30 and seen[0]["columns"] == 100 and seen[0]["environment"]["TERM"] == "xterm"
+    assert (seen[0]["terminal"] is True and seen[0]["rows"] == 30 and seen[0]["columns"] == 100
+            and seen[0]["environment"]["TERM"] == "xterm")
     assert inputs(seen) == b"\x03\x1a\x04a\rq"
 
 
@@ -116,7 +117,8 @@ def test_resize(cli, fake):
     assert t.end() == 5
 
 
-@pytest.mark.parametrize("options, keys, before", [([], b"\x10\x11", b""), ([], b"x\x10\x10\x11", b"x\x10"), (["--detach-keys", "~,."], b"\x10\x11~~.", b"\x10\x11~"),
+@pytest.mark.parametrize("options, keys, before", [([], b"\x10\x11", b""), ([], b"x\x10\x10\x11", b"x\x10"),
+                                                   (["--detach-keys", "~,."], b"\x10\x11~~.", b"\x10\x11~"),
                                                    (["--detach-keys", "ctrl-a"], b"\x01", b"")])
 def test_detach_keys(cli, fake, options, keys, before):
     seen = []
@@ -195,7 +197,8 @@ def test_a_service_that_dies(cli, fake):
 
 
 def slow_operation(fake):
-    steps = [{"state": "running", "step": "stage", "progress": {"done": n << 20, "total": 400 << 20, "unit": "bytes", "reused": 50 << 20}}
+    steps = [{"state": "running", "step": "stage",
+              "progress": {"done": n << 20, "total": 400 << 20, "unit": "bytes", "reused": 50 << 20}}
              for n in range(50, 400, 50)] + [{"state": "done"}]
     left = [{"id": "f" * 16, "kind": "deploy", **s} for s in steps]
 
@@ -215,7 +218,8 @@ def test_progress_bar(cli, fake, columns):
     text = t.heard.decode()
     assert t.end() == 0
     if columns > 100:
-        assert re.search(r"web: stage  \[=+> *\] +\d+%  [\d.]+ MiB of 400 MiB, .*MiB/s, \d+:\d\d left, 50.0 MiB were already there", text)
+        assert re.search(r"web: stage  \[=+> *\] +\d+%  [\d.]+ MiB of 400 MiB, .*MiB/s, \d+:\d\d left, 50.0 MiB were already "
+                         r"there", text)
     assert "\r\x1b[K" in text and max(map(len, re.split(r"[\r\n]|\x1b\[K", text))) <= columns
 
 

@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every verb against a service that answers as told: requests, output, exit codes, bad input."""
-import io
 import json
 import os
 import pathlib
 import re
 import signal
 import subprocess
-import tarfile
 import threading
 import time
 
 import pytest
 
-from conftest import BUILD, CARREL
+from conftest import BUILD, CARREL, done, operation
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -24,16 +22,6 @@ def same_as_golden(name, text):
     if os.environ.get("CARREL_GOLDEN") == "update":
         path.write_text(text)
     assert text == path.read_text()
-
-
-def done(**more):
-    return {"id": "feedfacefeedface", "kind": "start", "state": "done", "workspace": "web", **more}
-
-
-def operation(fake, *versions):
-    left = list(versions) or [done()]
-    fake.answer("GET", "/v1/operations/feedfacefeedface", lambda r: (200, left.pop(0) if len(left) > 1 else left[0]))
-    return {"operation": "feedfacefeedface"}
 
 
 # --- help ---
@@ -106,15 +94,18 @@ def test_no_service(cli):
     assert "plain http is for this machine only" in cli.fails(3, "--address", "http://example.org", "ls")
 
 
-@pytest.mark.parametrize("kind, status, code", [("not-found", 404, 4), ("denied", 403, 3), ("conflict", 409, 5), ("no-capacity", 507, 6),
-                                                ("unsupported", 501, 7), ("corrupt", 422, 8), ("timeout", 504, 9), ("internal", 500, 1)])
+@pytest.mark.parametrize("kind, status, code", [("not-found", 404, 4), ("denied", 403, 3), ("conflict", 409, 5),
+                                                ("no-capacity", 507, 6),
+                                                ("unsupported", 501, 7), ("corrupt", 422, 8), ("timeout", 504, 9),
+                                                ("internal", 500, 1)])
 def test_refusals_have_exit_codes(cli, fake, kind, status, code):
     fake.refuse("GET", "/v1/workspaces/x", status, kind, "because \x1b]0;evil\x07", "try that")
     said = cli.fails(code, "show", "x")
     assert "because \\x1b]0;evil\\x07" in said and "hint: try that" in said
 
 
-@pytest.mark.parametrize("answer", [b"", b"[", b"{}", b'{"items": 7}', b"\xff\xfe", b'{"items":[' + b"[" * 3000 + b"]}", b"null"])
+@pytest.mark.parametrize("answer", [b"", b"[", b"{}", b'{"items": 7}', b"\xff\xfe", b'{"items":[' + b"[" * 3000 + b"]}",
+                                    b"null"])
 def test_answers_that_are_no_lists(cli, fake, answer):
     fake.answer("GET", "/v1/workspaces", answer)
     cli.fails(8, "ls")
@@ -155,7 +146,8 @@ def test_ls_of_many(cli, fake):
 
 def test_yaml_is_read_back_the_same(cli, fake):
     yaml = pytest.importorskip("yaml", reason="python3-yaml is not installed")
-    value = {"a": "no", "b": "1e3", "c": [], "d": {}, "e": [[1, 2], [{"x": [3], "y": None}]], "f": "multi\nline: x", "g": 1.5, "h": "", "k: 1": "- x",
+    value = {"a": "no", "b": "1e3", "c": [], "d": {}, "e": [[1, 2], [{"x": [3], "y": None}]], "f": "multi\nline: x", "g": 1.5,
+             "h": "", "k: 1": "- x",
              "l": [{"m": {"n": [True, False]}, "o": "~"}], "p": "ümläut", "q": "0123", "r": "2020-01-02T03:04:05Z", "s": "#x"}
     fake.answer("GET", "/v1/workspaces/x", value)
     assert yaml.safe_load(cli.text("show", "x", "--format", "yaml")) == value
@@ -169,7 +161,8 @@ def test_show_quotes_the_name(cli, fake):
 
 
 @pytest.mark.parametrize("words, path", [(["why", "web"], "/v1/workspaces/web/why"),
-                                         (["image", "show", "a/b:c"], "/v1/images/a/b:c"), (["operation", "show", "7"], "/v1/operations/7")])
+                                         (["image", "show", "a/b:c"], "/v1/images/a/b:c"),
+                                         (["operation", "show", "7"], "/v1/operations/7")])
 def test_objects(cli, fake, words, path):
     fake.answer("GET", path, {"answer": "here"})
     assert cli.text(*words) == "answer: here\n"
@@ -178,7 +171,8 @@ def test_objects(cli, fake, words, path):
 def test_doctor(cli, fake):
     def fact(name, ok, need, hint=""):
         return {"name": name, "ok": ok, "need": need, "detail": "", "hint": hint}
-    facts = {"kernel": "6.1", "machine": "x86_64", "items": [fact("erofs", True, "required"), fact("kvm", False, "optional", "buy one")]}
+    facts = {"kernel": "6.1", "machine": "x86_64",
+             "items": [fact("erofs", True, "required"), fact("kvm", False, "optional", "buy one")]}
     fake.answer("GET", "/v1/doctor", {"version": "9.9", "hosts": [{"name": "a", "connected": True, "facts": facts}]})
     text = cli.text("doctor")
     assert "host a: connected, Linux 6.1" in text and "yes   erofs" in text and "no    kvm    buy one" in text
@@ -189,10 +183,12 @@ def test_doctor(cli, fake):
     assert "carrel-node" in cli.fails(9, "doctor")
 
 
-@pytest.mark.parametrize("words, path", [(["image", "ls"], "/v1/images"), (["volume", "ls"], "/v1/volumes"), (["operation", "ls", "-a"], "/v1/operations"),
+@pytest.mark.parametrize("words, path", [(["image", "ls"], "/v1/images"), (["volume", "ls"], "/v1/volumes"),
+                                         (["operation", "ls", "-a"], "/v1/operations"),
                                          (["snapshot", "ls", "web"], "/v1/workspaces/web/snapshots")])
 def test_lists(cli, fake, words, path):
-    fake.answer("GET", path, {"items": [{"name": "n1", "id": "n1", "kind": "k", "state": "done", "size": 5 << 30, "created": "2020-01-02T03:04:05Z"}],
+    fake.answer("GET", path, {"items": [{"name": "n1", "id": "n1", "kind": "k", "state": "done", "size": 5 << 30,
+                                         "created": "2020-01-02T03:04:05Z"}],
                               "next": None})
     assert "n1" in cli.text(*words) and "days ago" in cli.text(*words)
     assert json.loads(cli.text(*words, "--format", "json"))[0]["id"] == "n1"
@@ -212,7 +208,8 @@ def test_events(cli, fake):
     assert cli.text("events") == line % 1 + line % 2
 
     def feed(connection):
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hello\n\nid: 1\ndata: {\"kind\":\"a\"}\n\ndata: {\"ki")
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hello\n\nid: 1\ndata: "
+                           b"{\"kind\":\"a\"}\n\ndata: {\"ki")
         time.sleep(0.05)
         connection.sendall(b"nd\":\"b\"}\n\n")
         connection.shutdown(2)
@@ -284,18 +281,23 @@ def test_an_interrupt_cancels_the_operation(cli, fake):
 # --- deploy ---
 
 def test_deploy_options(cli, fake):
-    fake.answer("POST", "/v1/workspaces", lambda r: (201, {"id": "1" * 16, "name": r.json["spec"].get("name", "made-up"), **operation(fake)}))
-    text = cli.text("deploy", "debian", "--name", "web", "--cpu", "1.5", "-m", "2GiB", "--disk", "20GiB", "--processes", "99", "-e", "A=1=2", "-e", "FROM_HERE",
-                    "--env=UNSET", "-u", "app:app", "--workdir", "/srv", "-v", "d1:1GiB:/a:ro", "-v", "d2:512M:/b,keep", "-l", "team=blue",
-                    "--hostname", "h", "--restart", "on-failure", "--until", "paused", "--network", "none", "--engine", "workspace", "--mode", "program",
+    fake.answer("POST", "/v1/workspaces",
+                lambda r: (201, {"id": "1" * 16, "name": r.json["spec"].get("name", "made-up"), **operation(fake)}))
+    text = cli.text("deploy", "debian", "--name", "web", "--cpu", "1.5", "-m", "2GiB", "--disk", "20GiB", "--processes", "99",
+                    "-e", "A=1=2", "-e", "FROM_HERE",
+                    "--env=UNSET", "-u", "app:app", "--workdir", "/srv", "-v", "d1:1GiB:/a:ro", "-v", "d2:512M:/b,keep", "-l",
+                    "team=blue",
+                    "--hostname", "h", "--restart", "on-failure", "--until", "paused", "--network", "none", "--engine",
+                    "workspace", "--mode", "program",
                     "--stop-timeout", "3s", "--", "sleep", "-1", "--", "x", env={"FROM_HERE": "y"})
     assert text == "web\n"
     assert fake.asked("POST")[0].json == {"spec": {
         "image": "debian", "name": "web", "resources": {"cpu": "1.5", "memory": "2GiB", "disk": "20GiB", "processes": "99"},
         "environment": {"A": "1=2", "FROM_HERE": "y"}, "user": "app:app", "directory": "/srv",
-        "volumes": [{"name": "d1", "size": "1GiB", "mount": "/a", "read-only": True}, {"name": "d2", "size": "512M", "mount": "/b", "keep": True}],
-        "labels": {"team": "blue"}, "hostname": "h", "restart": "on-failure", "until": "paused", "network": "none", "engine": "workspace",
-        "mode": "program", "stop-timeout": "3s", "command": ["sleep", "-1", "--", "x"]}}
+        "volumes": [{"name": "d1", "size": "1GiB", "mount": "/a", "read-only": True},
+                    {"name": "d2", "size": "512M", "mount": "/b", "keep": True}],
+        "labels": {"team": "blue"}, "hostname": "h", "restart": "on-failure", "until": "paused", "network": "none",
+        "engine": "workspace", "mode": "program", "stop-timeout": "3s", "command": ["sleep", "-1", "--", "x"]}}
 
 
 def test_deploy_of_a_file_and_options_over_it(cli, fake, tmp_path):
@@ -305,12 +307,14 @@ def test_deploy_of_a_file_and_options_over_it(cli, fake, tmp_path):
     cli("deploy", "-d", spec, "--memory", "3GiB", "-e", "C=d")
     cli("deploy", "-d", "-", input=b'{"image": "debian"}')
     first, second = [r.json["spec"] for r in fake.asked("POST")]
-    assert first["resources"]["memory"] == "3GiB" and first["resources"]["cpu"] == 2 and first["environment"] == {"A": "b", "C": "d"}
+    assert (first["resources"]["memory"] == "3GiB" and first["resources"]["cpu"] == 2
+            and first["environment"] == {"A": "b", "C": "d"})
     assert second == {"image": "debian"}
 
 
 @pytest.mark.parametrize("text, message, hint", [
-    ("image: debian\nmemry: 1\n", "web.yaml:2:", "known keys"), ("imag: debian\n", "unknown key 'imag'", "did you mean 'image'?"),
+    ("image: debian\nmemry: 1\n", "web.yaml:2:", "known keys"),
+    ("imag: debian\n", "unknown key 'imag'", "did you mean 'image'?"),
     ("", "empty", ""), ("image: [1]\n", "must be a text", ""), ("image: debian\nresources: {disk: 1}\n", "too small", ""),
     ("image: &a debian\n", "anchors", ""), ("[" * 100, "nested too deeply", ""), ("image: \x00", "web.yaml:1", "")])
 def test_specs_that_are_wrong(cli, fake, tmp_path, text, message, hint):
@@ -320,9 +324,10 @@ def test_specs_that_are_wrong(cli, fake, tmp_path, text, message, hint):
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--memory", "lots"], "memory must be a size"), (["--volume", "x:1GiB"], "NAME:SIZE:/PATH"), (["--volume", "x:1GiB:relative"], "must begin with '/'"),
-    (["-e", "=x"], "KEY=VALUE"), (["--name", "a/b"], "a name may contain only"), (["--name", "x" * 300], "name"), (["--label", "x"], "KEY=VALUE"),
-    (["--cpu", "-1"], "cpu must be"), (["--until", "never"], "--until must be one of")])
+    (["--memory", "lots"], "memory must be a size"), (["--volume", "x:1GiB"], "NAME:SIZE:/PATH"),
+    (["--volume", "x:1GiB:relative"], "must begin with '/'"),
+    (["-e", "=x"], "KEY=VALUE"), (["--name", "a/b"], "a name may contain only"), (["--name", "x" * 300], "name"),
+    (["--label", "x"], "KEY=VALUE"), (["--cpu", "-1"], "cpu must be"), (["--until", "never"], "--until must be one of")])
 def test_options_that_are_wrong(cli, fake, words, message):
     said = cli.fails(2, "deploy", "debian", *words)
     assert message in said and not fake.requests and "options:1" not in said
@@ -335,7 +340,8 @@ def test_a_spec_of_100_megabytes(cli, tmp_path):
 
 
 def test_dry_run(cli, fake):
-    plan = {"steps": [{"step": "stage", "partitions": ["sha256:ab"]}, {"step": "launch", "mounts": [{"on": "/", "type": "overlay"}]}]}
+    plan = {"steps": [{"step": "stage", "partitions": ["sha256:ab"]},
+                      {"step": "launch", "mounts": [{"on": "/", "type": "overlay"}]}]}
     fake.answer("POST", "/v1/workspaces", lambda r: (200, {"plan": plan}) if r.query == {"dry-run": "1"} else (500, {}))
     same_as_golden("dry-run.txt", cli.text("deploy", "debian", "--dry-run"))
     assert json.loads(cli.text("deploy", "debian", "--dry-run", "--format", "json")) == plan
@@ -346,130 +352,6 @@ def test_deploy_that_fails_says_where_to_look(cli, fake):
     fake.answer("POST", "/v1/workspaces", lambda r: (201, {"id": "1" * 16, "name": "web", **operation(fake, failed)}))
     said = cli.fails(8, "deploy", "debian")
     assert "partition sha256:ab is damaged" in said and "carrel why web" in said
-
-
-# --- images ---
-
-def member(name, data=b"x", **more):
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    for key, value in more.items():
-        setattr(info, key, value)
-    return info, io.BytesIO(data)
-
-
-def make_tar(*members):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for m in members:
-            tar.addfile(*m)
-    return out.getvalue()
-
-
-def take_import(fake):
-    fake.answer("POST", "/v1/images", lambda r: (202, operation(fake, done(kind="import"))))
-
-
-def test_import_of_archives(cli, fake, tmp_path):
-    take_import(fake)
-    plain, layout = make_tar(member("etc/passwd")), make_tar(member("oci-layout"), member("index.json"))
-    saved = make_tar(member("0" * 64 + "/layer.tar"), member("manifest.json"))
-    (tmp_path / "x.tar").write_bytes(plain)
-    cli("image", "import", "a/b:c", tmp_path / "x.tar")
-    cli("image", "import", "x", "-", input=layout)
-    cli("image", "import", "x", "-", input=saved)
-    cli("image", "import", "x", "-", input=b"\x1f\x8b whatever")
-    cli("image", "import", "--format-image", "oci", "x", "-", input=plain)
-    asked = fake.asked("POST")
-    assert [r.query for r in asked] == [{"name": "a/b:c", "format": "tar"}] + [{"name": "x", "format": f} for f in ("oci", "oci", "tar", "oci")]
-    assert asked[0].body == plain and asked[1].body == layout and asked[3].body == b"\x1f\x8b whatever"
-
-
-def test_import_of_a_folder_is_deterministic(cli, fake, tmp_path):
-    take_import(fake)
-    for name in ("one", "two"):
-        root = tmp_path / name
-        (root / "etc").mkdir(parents=True)
-        names = ["b", "a", "ü" * 60, "x" * 200]
-        for n in names if name == "one" else reversed(names):
-            (root / "etc" / n).write_text(n)
-            os.utime(root / "etc" / n, (7, 7))
-        os.link(root / "etc/a", root / "link")
-        os.symlink("/etc/a", root / "soft")
-        for path in (root / "etc", root):
-            os.utime(path, (9, 9))
-        os.utime(root / "soft", (9, 9), follow_symlinks=False)
-        cli("image", "import", "x", root)
-    first, second = fake.asked("POST")
-    assert first.body == second.body and first.query["format"] == "tar"
-    with tarfile.open(fileobj=io.BytesIO(first.body)) as tar:
-        assert {m.name for m in tar} == {".", "./etc", "./etc/a", "./etc/b", "./etc/" + "ü" * 60, "./etc/" + "x" * 200, "./link", "./soft"}
-        assert tar.getmember("./link").islnk() and tar.getmember("./soft").linkname == "/etc/a"
-    (tmp_path / "one/oci-layout").write_text("{}")
-    cli("image", "import", "x", tmp_path / "one")
-    assert fake.asked("POST")[-1].query["format"] == "oci"
-
-
-def test_import_from_a_registry(cli, fake):
-    take_import(fake)
-    cli("image", "import", "alpine", "docker://docker.io/library/alpine:3")
-    assert fake.asked("POST")[0].json == {"name": "alpine", "source": "docker://docker.io/library/alpine:3"}
-
-
-def test_import_failures(cli, fake, tmp_path):
-    take_import(fake)
-    cli.fails(4, "image", "import", "x", tmp_path / "absent")
-    cli.fails(2, "image", "import", "x", "-", input=b"")
-    cli.fails(2, "image", "import", "x", "debian:--help")
-    assert "apt install mmdebstrap" in cli.fails(7, "image", "import", "x", "debian:bookworm", env={"PATH": str(tmp_path)})
-    (tmp_path / "mmdebstrap").write_text("#!/bin/sh\necho 'I: one' >&2; echo 'E: no such suite' >&2; exit 3\n")
-    (tmp_path / "mmdebstrap").chmod(0o755)
-    assert "E: no such suite" in cli.fails(1, "image", "import", "x", "debian:nonsense", env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
-    (tmp_path / "mmdebstrap").write_text("#!/bin/sh\nhead -c 100000 /dev/zero; echo 'E: disk is full' >&2; exit 1\n")
-    assert "E: disk is full" in cli.fails(1, "image", "import", "x", "debian:bookworm", env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
-    fake.refuse("POST", "/v1/images", 507, "no-capacity", "the store is full")
-    assert "the store is full" in cli.fails(6, "image", "import", "x", "-", input=make_tar(member("a", b"z" * 5_000_000)))
-
-
-def test_import_of_debian_passes_its_options(cli, fake, tmp_path):
-    take_import(fake)
-    (tmp_path / "mmdebstrap").write_text(f'#!/bin/sh\necho "$SOURCE_DATE_EPOCH $@" > {tmp_path}/asked; echo tar\n')
-    (tmp_path / "mmdebstrap").chmod(0o755)
-    cli("image", "import", "x", "debian:bookworm", "--include", "cron,ssh", "--variant", "minbase", "--mirror", "http://m/",
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SOURCE_DATE_EPOCH": "77"})
-    assert (tmp_path / "asked").read_text() == "77 --mode=auto --format=tar --variant=minbase --include=cron,ssh bookworm - http://m/\n"
-    assert fake.asked("POST")[0].body == b"tar\n"
-
-
-def test_an_interrupt_ends_an_import(cli, fake, tmp_path):
-    take_import(fake)
-    reader, writer = os.pipe()
-    process = subprocess.Popen([CARREL, "image", "import", "x", "-"], env=cli.env, stdin=reader, stderr=subprocess.PIPE)
-    os.write(writer, b"y" * 70000)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(120) == 10
-    os.close(writer), os.close(reader), process.stderr.close()
-
-
-def test_export(cli, fake, tmp_path):
-    fake.answer("GET", "/v1/images/debian/export", b"archive" * 10000)
-    cli("image", "export", "debian", tmp_path / "x")
-    assert (tmp_path / "x").read_bytes() == b"archive" * 10000 and os.listdir(tmp_path) == ["x"]
-    assert cli("image", "export", "--format-image", "tar", "debian", "-").stdout == b"archive" * 10000
-    assert [r.query["format"] for r in fake.requests] == ["oci", "tar"]
-
-
-def test_export_leaves_nothing_half_made(cli, fake, tmp_path):
-    def short(connection):
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this")
-        connection.shutdown(2)
-    fake.answer("GET", "/v1/images/debian/export", lambda r: (200, short))
-    (tmp_path / "x").write_text("old")
-    cli.fails(9, "image", "export", "debian", tmp_path / "x")
-    assert (tmp_path / "x").read_text() == "old" and os.listdir(tmp_path) == ["x"]
-    fake.answer("GET", "/v1/images/debian/export", b"z" * 100000)
-    assert "No space left" in cli.fails(6, "image", "export", "debian", "-", stdout=open("/dev/full", "wb"))
 
 
 # --- run, exec, logs ---
@@ -518,7 +400,8 @@ def test_run_with_input(cli, fake, tmp_path):
     with open(tmp_path / "file", "rb") as file:
         process = subprocess.run([CARREL, "run", "-i", "debian"], env=cli.env, stdin=file, capture_output=True, timeout=120)
     assert process.stdout == b"1000000" and process.returncode == 0
-    assert subprocess.run([CARREL, "run", "-i", "debian"], env=cli.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=120).stdout == b"0"
+    assert subprocess.run([CARREL, "run", "-i", "debian"], env=cli.env, stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=120).stdout == b"0"
 
 
 def test_a_program_that_ends_while_input_comes(cli, fake):
@@ -573,7 +456,8 @@ def test_exec_request(cli, fake):
         stream.exit(9)
     fake.stream("/v1/workspaces/web/exec", program)
     cli("exec", "-i", "-u", "app", "--workdir", "/srv", "-e", "A=b", "web", "sh", "-c", "exit 9", ok=9)
-    assert seen == [{"command": ["sh", "-c", "exit 9"], "terminal": False, "stdin": True, "user": "app", "directory": "/srv", "environment": {"A": "b"}}]
+    assert seen == [{"command": ["sh", "-c", "exit 9"], "terminal": False, "stdin": True, "user": "app", "directory": "/srv",
+                     "environment": {"A": "b"}}]
 
 
 def test_logs(cli, fake):
@@ -621,7 +505,8 @@ def test_closed_and_full_output(cli, fake, web):
         assert "write to standard output" in cli.fails(6, "ls", stdout=full)
     closed = subprocess.run(["sh", "-c", f"{CARREL} ls >&-"], env=cli.env, capture_output=True, text=True)
     assert closed.returncode == 1 and "write to standard output" in closed.stderr
-    piped = subprocess.run(["bash", "-c", f"{CARREL} --help | true; exit ${{PIPESTATUS[0]}}"], env=cli.env, capture_output=True, text=True)
+    piped = subprocess.run(["bash", "-c", f"{CARREL} --help | true; exit ${{PIPESTATUS[0]}}"], env=cli.env, capture_output=True,
+                           text=True)
     assert piped.returncode in (0, 141) and piped.stderr == ""
     no_input = subprocess.run(["sh", "-c", f"{CARREL} ls <&- 2>&-"], env=cli.env, capture_output=True, text=True)
     assert no_input.returncode == 0 and "web" in no_input.stdout
@@ -633,131 +518,9 @@ def test_reader_of_run_goes_away(cli, fake):
             stream.output(b"x" * 60000)
             time.sleep(0.01)
     deploys(fake, program)
-    result = subprocess.run(["bash", "-c", f"{CARREL} run debian | head -c 1; exit ${{PIPESTATUS[0]}}"], env=cli.env, capture_output=True, timeout=120)
+    result = subprocess.run(["bash", "-c", f"{CARREL} run debian | head -c 1; exit ${{PIPESTATUS[0]}}"], env=cli.env,
+                            capture_output=True, timeout=120)
     assert result.stdout == b"x" and result.returncode == 125
-
-
-# --- cp ---
-
-class Inside:
-    """A folder that plays the workspace's files: copy-in unpacks, copy-out packs."""
-
-    def __init__(self, fake, root):
-        self.root = root
-        fake.answer("GET", "/v1/workspaces/web", {"id": "0" * 16, "name": "web"})
-        fake.stream("/v1/workspaces/web/copy-in", self.copy_in)
-        fake.stream("/v1/workspaces/web/copy-out", self.copy_out)
-
-    def copy_in(self, stream):
-        folder = self.root / stream.first["path"].lstrip("/")
-        if not folder.is_dir():
-            stream.text({"error": {"kind": "not-found", "message": f"no folder {stream.first['path']}"}})
-            return
-        with tarfile.open(fileobj=io.BytesIO(stream.input_until_end())) as tar:
-            self.last = tar.getmembers()
-            tar.extractall(folder)
-        stream.exit(0)
-
-    def copy_out(self, stream):
-        path = self.root / stream.first["path"].lstrip("/")
-        if not path.exists():
-            stream.text({"error": {"kind": "not-found", "message": f"no {stream.first['path']}"}})
-            return
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w") as tar:
-            tar.add(path, arcname=path.name)
-        data = out.getvalue()
-        for at in range(0, len(data), 60000):
-            stream.output(data[at:at + 60000])
-        stream.exit(0)
-
-
-@pytest.fixture
-def inside(fake, tmp_path):
-    root = tmp_path / "inside"
-    (root / "there").mkdir(parents=True)
-    (root / "file").write_text("inside")
-    return Inside(fake, root)
-
-
-def tree(path):
-    return sorted(str(p.relative_to(path)) for p in path.rglob("*"))
-
-
-def test_cp_into(cli, fake, inside, tmp_path):
-    (tmp_path / "src/sub").mkdir(parents=True)
-    (tmp_path / "src/sub/f").write_text("hello")
-    (tmp_path / "one").write_bytes(b"1" * 200000)
-    cli("cp", tmp_path / "one", "web:/there")
-    cli("cp", tmp_path / "one", "web:/there/")
-    cli("cp", tmp_path / "one", "web:/there/two")
-    cli("cp", tmp_path / "src", "web:/there")
-    cli("cp", f"{tmp_path}/src/.", "web:/there")
-    cli("cp", tmp_path / "src", "web:/new")
-    cli("cp", tmp_path / "one", "web:/file")
-    assert tree(inside.root / "there") == ["one", "src", "src/sub", "src/sub/f", "sub", "sub/f", "two"]
-    assert tree(inside.root / "new") == ["sub", "sub/f"] and (inside.root / "file").read_bytes() == b"1" * 200000
-    assert all(m.uid == 0 for m in inside.last)
-    assert "over the file" in cli.fails(5, "cp", tmp_path / "src", "web:/file")
-    cli.fails(4, "cp", tmp_path / "one", "web:/absent/")
-    cli.fails(4, "cp", tmp_path / "one", "web:/absent/x")
-    cli.fails(4, "cp", tmp_path / "absent", "web:/there")
-
-
-def test_cp_out_of(cli, fake, inside, tmp_path):
-    (inside.root / "there/sub").mkdir()
-    (inside.root / "there/sub/f").write_bytes(b"2" * 300000)
-    here = tmp_path / "here"
-    here.mkdir()
-    cli("cp", "web:/file", here)
-    cli("cp", "web:/file", here / "renamed")
-    cli("cp", "web:/there", here)
-    cli("cp", "web:/there/.", here)
-    cli("cp", "web:/there", here / "new")
-    assert tree(here) == ["file", "new", "new/sub", "new/sub/f", "renamed", "sub", "sub/f", "there", "there/sub", "there/sub/f"]
-    assert (here / "new/sub/f").read_bytes() == b"2" * 300000
-    cli.fails(4, "cp", "web:/absent", here)
-    cli.fails(5, "cp", "web:/there", here / "file")
-    cli.fails(4, "cp", "web:/file", f"{here}/absent/")
-
-
-def test_cp_of_tars(cli, fake, inside):
-    cli("cp", "-", "web:/there", input=make_tar(member("a/b")))
-    assert tree(inside.root / "there") == ["a", "a/b"]
-    with tarfile.open(fileobj=io.BytesIO(cli("cp", "web:/there", "-").stdout)) as tar:
-        assert tar.getnames() == ["there", "there/a", "there/a/b"]
-
-
-def test_cp_of_nonsense(cli, fake, inside, tmp_path):
-    assert "exactly one" in cli.fails(2, "cp", "a", "b")
-    assert "exactly one" in cli.fails(2, "cp", "web:/a", "web:/b")
-    cli.fails(2, "cp", "web:relative", tmp_path)
-    cli.fails(2, "cp", ":/x", tmp_path)
-    cli.fails(4, "cp", "other:/x", tmp_path)
-
-
-@pytest.mark.parametrize("members", [
-    [member("x/../../evil")], [member("/evil")], [member("../evil")], [member("other/evil")],
-    [member("x", b"", type=tarfile.SYMTYPE, linkname="/tmp"), member("x/evil")],
-    [member("x/l", b"", type=tarfile.SYMTYPE, linkname=".."), member("x/l/evil")],
-    [member("x/h", b"", type=tarfile.LNKTYPE, linkname="/etc/passwd")], [member("x/h", b"", type=tarfile.LNKTYPE, linkname="x/../../secret")],
-])
-def test_a_workspace_cannot_write_outside_the_destination(cli, fake, tmp_path, members):
-    fake.answer("GET", "/v1/workspaces/web", {"id": "0" * 16})
-
-    def evil(stream):
-        data = make_tar(*members)
-        stream.output(data)
-        stream.exit(0)
-    fake.stream("/v1/workspaces/web/copy-out", evil)
-    (tmp_path / "secret").write_text("secret")
-    here = tmp_path / "a/b"
-    here.mkdir(parents=True)
-    before = set(tree(tmp_path))
-    result = subprocess.run([CARREL, "cp", "web:/x", here], env=cli.env, capture_output=True, timeout=120)
-    made = set(tree(tmp_path)) - before
-    assert result.returncode != 0
-    assert all(p.startswith("a/b/x") for p in made) and not any("evil" in p for p in made) and not os.path.exists("/tmp/evil")
 
 
 # --- the guide ---
@@ -765,7 +528,8 @@ def test_a_workspace_cannot_write_outside_the_destination(cli, fake, tmp_path, m
 def test_each_command_of_the_guide_is_one(cli):
     """Verb and options of each line are known: --help behind the verb's options says so without a service."""
     pages = list((pathlib.Path(__file__).resolve().parents[2] / "docs/guide").glob("*.md"))
-    lines = {line for page in pages for block in re.findall(r"```(?:console|sh)\n(.*?)```", page.read_text(), re.S) for line in block.splitlines()
+    lines = {line for page in pages for block in re.findall(r"```(?:console|sh)\n(.*?)```", page.read_text(), re.S)
+             for line in block.splitlines()
              if re.match(r"(\$ )?carrel ", line)}
     assert len(lines) > 10
     for line in sorted(lines):
@@ -789,7 +553,8 @@ def test_the_exit_codes_of_the_guide_are_those_of_the_program(cli):
             assert all(name in row for name in names.split(", ")), (code, names)
 
 
-@pytest.mark.parametrize("words, status", [(("exec", "web", "--", "true"), 125), (("run", "debian", "--", "true"), 125), (("logs", "web"), 7),
+@pytest.mark.parametrize("words, status", [(("exec", "web", "--", "true"), 125), (("run", "debian", "--", "true"), 125),
+                                           (("logs", "web"), 7),
                                            (("console", "web"), 7), (("cp", "web:/a", "b"), 7), (("cp", "a", "web:/b"), 7)])
 def test_streams_over_https_are_refused_first(cli, fake, words, status):
     """Nobody listens there: a refusal that names the way shows that nothing was asked before, let alone deployed."""

@@ -67,18 +67,26 @@ BUILD = pathlib.Path(os.environ.get("CARREL_BUILD_ROOT", ROOT / "build"))
 TIMEOUT = int(float(os.environ.get("CARREL_TEST_TIMEOUT", "120")) * PATIENCE)
 LIMIT = 1800  # for one case, with what it needs at first
 # Begun in this order, so that no long one is left for one process alone at the end.
-LONGEST_FIRST = ("test_quickstart", "test_nested", "test_faults", "test_move", "test_kvm", "test_engines_alike", "test_template", "test_suspend", "test_refill",
-                 "test_suspend_networks", "test_suspend_packed", "test_machine_networks", "test_machine", "test_clone", "test_disk_suspend",
-                 "test_move_live", "test_move_live_network", "test_foreign", "test_disk_machine", "test_api_workspaces", "test_network_software")
+LONGEST_FIRST = ("test_quickstart", "test_nested", "test_faults", "test_move", "test_kvm", "test_engines_alike",
+                 "test_template", "test_suspend", "test_refill",
+                 "test_suspend_networks", "test_suspend_packed", "test_machine_networks", "test_machine", "test_clone",
+                 "test_disk_suspend",
+                 "test_move_live", "test_move_live_network", "test_foreign", "test_disk_machine", "test_api_workspaces",
+                 "test_network_software")
 APART = ("test_faults", "test_filter", "test_images", "test_volumes")
 DEBIAN_PACKAGES = "systemd-sysv,dbus,openssh-server,cron,iproute2,procps,less,nano"
 # One larger system for all tests of real services.
-SERVICES = ("systemd-sysv,dbus,openssh-server,openssh-client,cron,iproute2,procps,less,nano,postgresql,nginx-light,openvpn,openssl,curl,iputils-ping,"
+SERVICES = ("systemd-sysv,dbus,openssh-server,openssh-client,cron,iproute2,procps,less,nano,postgresql,nginx-light,openvpn,"
+            "openssl,curl,iputils-ping,"
             "nftables")
-BUSYBOX_LINKS = ("sh ls cat echo true false sleep id ps mount umount touch rm mkdir rmdir ln cp mv chmod chown head tail wc grep sed awk "
-                 "wget nslookup tr cut sort uniq env printf test [ dd df du hostname uname kill killall nproc seq stat sync tar vi top free tee "
-                 "readlink date find xargs sha256sum md5sum stty tty who whoami yes nc ping ip ifconfig mknod expr basename dirname "
-                 "usleep timeout setsid watch od hexdump diff cmp su login adduser truncate mkfifo dmesg insmod reboot poweroff halt").split()
+BUSYBOX_LINKS = ("sh ls cat echo true false sleep id ps mount umount touch rm mkdir rmdir ln cp mv chmod chown head tail wc "
+                 "grep sed awk "
+                 "wget nslookup tr cut sort uniq env printf test [ dd df du hostname uname kill killall nproc seq stat sync "
+                 "tar vi top free tee "
+                 "readlink date find xargs sha256sum md5sum stty tty who whoami yes nc ping ip ifconfig mknod expr basename "
+                 "dirname "
+                 "usleep timeout setsid watch od hexdump diff cmp su login adduser truncate mkfifo dmesg insmod reboot "
+                 "poweroff halt").split()
 
 
 def pytest_collection_modifyitems(items):
@@ -136,8 +144,8 @@ class Daemon:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify, open(self.log_path, "ab") as log:
             notify.bind(str(path))
             notify.settimeout(0.2)
-            self.process = subprocess.Popen(self.arguments, env={**self.env, "NOTIFY_SOCKET": str(path)}, stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(self.arguments, env={**self.env, "NOTIFY_SOCKET": str(path)},
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
             deadline = time.monotonic() + timeout
             while True:
                 try:
@@ -261,20 +269,23 @@ class Site:
         self.address = f"unix:{self.socket}"
         self.cgroup = self.folder.name.replace("_", "0")
         self.first_id, self.id_lock = reserve_ids(self.IDS)
-        self.environment = {**os.environ, "CARREL_PREFIX": str(prefix), "CARREL_ADDRESS": self.address, "LC_ALL": "C.UTF-8", **(env or {})}
+        self.environment = {**os.environ, "CARREL_PREFIX": str(prefix), "CARREL_ADDRESS": self.address, "LC_ALL": "C.UTF-8",
+                            **(env or {})}
         self.children = []
         common = ["--state", self.state, "--run", self.run, "--config", self.folder / "none.yaml"]
         (self.folder / "none.yaml").write_text("{}\n")
         self.service = Daemon(self, "carreld", [self.program("carreld"), *common, *service_args], self.environment)
         self.enter = world.enter("host") if world else []
         self.node = Daemon(self, "carrel-node", [*self.enter, self.program("carrel-node"), *common, "--cgroup", self.cgroup,
-                                                 "--first-id", self.first_id, "--id-ranges", self.IDS // 65536, *node_args], self.environment)
+                                                 "--first-id", self.first_id, "--id-ranges", self.IDS // 65536, *node_args],
+                           self.environment)
         try:
             self.service.start()
             if node:
                 self.node.start()
                 # ready is not connected yet: it looks at its host first
-                self.wait(lambda: any(h["connected"] for h in self.api("GET", "/v1/hosts")[1]["items"]), what="the host's connection")
+                self.wait(lambda: any(h["connected"] for h in self.api("GET", "/v1/hosts")[1]["items"]),
+                          what="the host's connection")
         except BaseException:
             self.abandon()
             raise
@@ -293,10 +304,13 @@ class Site:
                               input=input, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, user=user,
                               text=not binary, errors=None if binary else "replace", **given)
         # seen when the case fails
-        print(f"{time.strftime('%H:%M:%S')} {done.returncode} after {time.monotonic() - begun:.2f} s: carrel {' '.join(map(str, arguments))}"[:300])
+        print(f"{time.strftime('%H:%M:%S')} {done.returncode} after {time.monotonic() - begun:.2f} s: carrel "
+              f"{' '.join(map(str, arguments))}"[:300])
         if ok is not None and done.returncode not in (ok if isinstance(ok, (tuple, list, set, range)) else (ok,)):
-            raise AssertionError(f"carrel {' '.join(map(str, arguments))}: exit status {done.returncode}\n--- stdout\n{done.stdout}\n"
-                                 f"--- stderr\n{done.stderr}\n--- carreld\n{self.service.log()[-3000:]}\n--- carrel-node\n{self.node.log()[-3000:]}")
+            raise AssertionError(f"carrel {' '.join(map(str, arguments))}: exit status {done.returncode}\n--- stdout\n"
+                                 f"{done.stdout}\n"
+                                 f"--- stderr\n{done.stderr}\n--- carreld\n{self.service.log()[-3000:]}\n--- carrel-node\n"
+                                 f"{self.node.log()[-3000:]}")
         return done
 
     def json(self, *arguments, **how):
@@ -340,7 +354,8 @@ class Site:
                 if value:
                     return value
                 if time.monotonic() > deadline:
-                    raise AssertionError(f"{what} did not come true within {timeout} s\n--- carreld\n{self.service.log()[-3000:]}\n"
+                    raise AssertionError(f"{what} did not come true within {timeout} s\n--- carreld\n"
+                                         f"{self.service.log()[-3000:]}\n"
                                          f"--- carrel-node\n{self.node.log()[-3000:]}")
                 next(events)
 
@@ -396,7 +411,8 @@ class Site:
         try:
             return self.wait(right, timeout, f"what {' '.join(map(str, command))} says in {name}")[0]
         except AssertionError as error:
-            raise AssertionError(f"{error}\n--- last heard: {heard.get('last')!r}\n--- last seen: {self.workspace(name)}") from None
+            raise AssertionError(f"{error}\n--- last heard: {heard.get('last')!r}\n"
+                                 f"--- last seen: {self.workspace(name)}") from None
 
     def number(self, name, path, above=-1, timeout=TIMEOUT):
         return int(self.says(name, "cat", path, until=lambda text: int(text) > above, timeout=timeout))
@@ -435,7 +451,8 @@ class Site:
                 problems.append(f"{daemon.name} did not end after SIGTERM")
                 daemon.kill()
         clean = subprocess.run([*self.node.arguments, "--clean"], env=self.environment,
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT)
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               timeout=TIMEOUT)
         if clean.returncode:
             problems.append(f"carrel-node --clean: {clean.returncode}: {clean.stdout[-2000:]}")
         problems += self.leftovers()
@@ -493,7 +510,8 @@ def prefix():
         os.chmod(folder, 0o755)
         done = subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--quiet", "--destdir", folder],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert done.returncode == 0, f"meson install of {BUILD} (build it first, or name another by CARREL_BUILD_ROOT): {done.stdout}"
+        assert done.returncode == 0, (f"meson install of {BUILD} (build it first, or name another by CARREL_BUILD_ROOT): "
+                                      f"{done.stdout}")
         found = [p.parent.parent for p in pathlib.Path(folder).glob("**/bin/carrel")]
         assert found, f"{BUILD} installs no bin/carrel"
         yield found[0]
@@ -542,7 +560,8 @@ def tar_entry(archive, name, content=b"", mode=0o644, kind=tarfile.REGTYPE, link
 
 
 def add_busybox(archive):
-    for folder in ("bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin", "var", "var/tmp", "home"):
+    for folder in ("bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin", "var", "var/tmp",
+                   "home"):
         tar_entry(archive, folder, mode=0o1777 if folder.endswith("tmp") else 0o755, kind=tarfile.DIRTYPE)
     program = shutil.which("busybox")
     if not program:
@@ -582,7 +601,8 @@ def build_debian(packages, mode="root", hooks=()):
         if not shutil.which("mmdebstrap"):
             pytest.skip("no mmdebstrap")
         part = path.with_suffix(".part")
-        done = subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "--mode=" + mode, "--format=tar", "--include=" + packages,
+        done = subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "--mode=" + mode, "--format=tar",
+                               "--include=" + packages,
                                *hooks, "bookworm", part], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, timeout=900)
         if done.returncode:
@@ -704,7 +724,8 @@ def find_criu():
         return given
     folder = cache_folder() / "criu"
     if not (folder / "criu").exists():
-        done = subprocess.run([ROOT / "tools/get-criu", folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+        done = subprocess.run([ROOT / "tools/get-criu", folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              timeout=300)
         if done.returncode:
             pytest.skip(f"no CRIU: {done.stdout[-300:]}")
     return str(folder / "criu")
@@ -713,7 +734,8 @@ def find_criu():
 @pytest.fixture(scope="session")
 def criu(prefix):
     path = find_criu()
-    done = subprocess.run([prefix / "libexec/carrel/carrel-checkpoint", "probe", "/tmp"], env={**os.environ, "CARREL_CRIU": path},
+    done = subprocess.run([prefix / "libexec/carrel/carrel-checkpoint", "probe", "/tmp"],
+                          env={**os.environ, "CARREL_CRIU": path},
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
     if done.returncode:
         pytest.skip(f"CRIU does not work on this kernel: {done.stdout}")

@@ -16,7 +16,8 @@ from guest_tools import kernel_package
 TOOLS = ("busybox", "qemu-ga", "syslinux", "mcopy", "mformat", "depmod", "objcopy", "dpkg-deb", "ldd")
 STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 MBR = "/usr/lib/syslinux/mbr/mbr.bin"
-MODULES = "virtio_pci virtio_blk virtio_console virtio_net isofs vfat nls_cp437 nls_ascii nls_iso8859-1 button evdev virtio-rng".split()
+MODULES = ("virtio_pci virtio_blk virtio_console virtio_net isofs vfat nls_cp437 nls_ascii nls_iso8859-1 button evdev "
+           "virtio-rng".split())
 START = 2048  # first sector of the partition
 
 INIT = r"""#!/bin/busybox sh
@@ -170,7 +171,8 @@ def make(folder, megabytes=128):
     run("mformat", "-i", part, "-F", "-h", 16, "-s", 63, "-H", START, "-T", sectors, "::")
     (folder / "syslinux.cfg").write_text(f"DEFAULT l\nPROMPT 0\nLABEL l\n LINUX /vmlinuz\n INITRD /initrd\n APPEND {line}\n")
     run("mmd", "-i", part, "::/EFI", "::/EFI/BOOT")
-    for source, target in ((kernel, "vmlinuz"), (initrd, "initrd"), (folder / "syslinux.cfg", "syslinux.cfg"), (efi, "EFI/BOOT/BOOTX64.EFI")):
+    for source, target in ((kernel, "vmlinuz"), (initrd, "initrd"), (folder / "syslinux.cfg", "syslinux.cfg"),
+                           (efi, "EFI/BOOT/BOOTX64.EFI")):
         run("mcopy", "-i", part, source, f"::/{target}")
     run("syslinux", "--install", part)
     disk = folder / "guest.raw"

@@ -67,7 +67,8 @@ def ova(disks, ovf=None, manifest=True, names=None, extra=()):
         ovf = OVF.format(
             files="".join(f'<File ovf:id="f{n}" ovf:href="{name}"/>' for n, name in enumerate(names)),
             disks="".join(f'<Disk ovf:diskId="d{n}" ovf:fileRef="f{n}" ovf:capacity="1"/>' for n in range(len(names))),
-            items="".join(f"<Item><rasd:HostResource>ovf:/disk/d{n}</rasd:HostResource><rasd:ResourceType>17</rasd:ResourceType></Item>"
+            items="".join(f"<Item><rasd:HostResource>ovf:/disk/d{n}</rasd:HostResource>"
+                          "<rasd:ResourceType>17</rasd:ResourceType></Item>"
                           for n in range(len(names))))
     members = [("vm.ovf", ovf.encode())] + list(zip(names, disks))
     if manifest:
@@ -95,6 +96,7 @@ def boot_disk(message, megabytes=2):
     # cli; ds, es, ss = 0; sp = 0x7c00; sti; cld; si = 0x7c80
     # next: lodsb; test al, al; jz halt; teletype by int 0x10; wait for the line (0x3fd, bit 5); out 0x3f8; jmp next
     # halt: hlt; jmp halt
-    code = bytes.fromhex("fa31c08ed88ec08ed0bc007cfbfcbe807c ac84c0741bb40ebb070050cd1058 88c4bafd03eca82074fb 88e0baf803ee ebe0 f4ebfd")
+    code = bytes.fromhex("fa31c08ed88ec08ed0bc007cfbfcbe807c ac84c0741bb40ebb070050cd1058 88c4bafd03eca82074fb 88e0baf803ee "
+                         "ebe0 f4ebfd")
     sector = code.ljust(0x80, b"\x90") + message + b"\r\n\0"
     return sector.ljust(510, b"\0") + b"\x55\xaa" + bytes(megabytes * MIB - 512)

@@ -56,8 +56,8 @@ class Inside:
 
 class Tool:
     def __init__(self, namespace):
-        self.process = subprocess.Popen(["ip", "netns", "exec", namespace, str(TOOL)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True)
+        self.process = subprocess.Popen(["ip", "netns", "exec", namespace, str(TOOL)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
 
     def __call__(self, verb, **more):
         self.process.stdin.write(json.dumps({"do": verb, **more}) + "\n")
@@ -84,7 +84,8 @@ class Workspace:
             n = number * 8 + index
             pool = world.networks[network]
             self.attachments.append({
-                "network": network, "number": n, "device": f"eth{index}", "port": f"cr{n:x}", "mac": f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}"})
+                "network": network, "number": n, "device": f"eth{index}", "port": f"cr{n:x}",
+                "mac": f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}"})
             if pool.get("pools", True):
                 self.attachments[-1] |= {"ipv4": f"{pool['base4']}{number + 9}/24", "ipv6": f"{pool['base6']}{number + 9:x}/64"}
 
@@ -108,7 +109,8 @@ class Workspace:
         return self.attachments[0]["mac"]
 
     def intent(self):
-        return {"id": self.id, "owner": self.owner, "spec": {"image": "x", "name": self.name, **self.spec}, "attachments": self.attachments}
+        return {"id": self.id, "owner": self.owner, "spec": {"image": "x", "name": self.name, **self.spec},
+                "attachments": self.attachments}
 
     def member(self):
         return {"id": self.id, "name": self.name, "owner": self.owner, "groups": self.spec.get("groups", []), "addresses": [
@@ -117,7 +119,8 @@ class Workspace:
 
 
 class World:
-    WAN4, WAN6, HOST4, HOST6, LAN4, LANHOST4 = "203.0.113.9", "2001:db8:99::9", "198.51.100.1", "2001:db8:98::1", "192.168.77.9", "192.168.77.1"
+    WAN4, WAN6, HOST4, HOST6, LAN4, LANHOST4 = ("203.0.113.9", "2001:db8:99::9", "198.51.100.1", "2001:db8:98::1",
+                                                "192.168.77.9", "192.168.77.1")
 
     def __init__(self, connections=0, metadata=0):
         self.prefix = "filter-" + uuid.uuid4().hex[:6] + "-"
@@ -143,7 +146,8 @@ class World:
         self.make_namespace(self.host)
         run("ip", "netns", "exec", self.host, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1",
             "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
-        # Where the kernel has br_netfilter, a port published and used on one bridge would be bridged, to a port that is isolated.
+        # Where the kernel has br_netfilter, a port published and used on one bridge would be bridged, to a port that is
+        # isolated.
         for path in pathlib.Path("/proc/sys/net/bridge").glob("bridge-nf-call-*"):
             run("ip", "netns", "exec", self.host, "sysctl", "-qw", f"net.bridge.{path.name}=0")
         self.wan, self.lan = self.prefix + "wan", self.prefix + "lan"
@@ -172,7 +176,8 @@ class World:
         network = {"name": name, "kind": "bridge", "number": number, "bridge": device, "dns": list(dns)}
         if pools:
             network |= {"ipv4": base4 + "0/24", "ipv6": base6 + "/64"}
-        self.networks[name] = {"base4": base4, "base6": base6, "device": device, "site": True, "pools": pools, "network": network}
+        self.networks[name] = {"base4": base4, "base6": base6, "device": device, "site": True, "pools": pools,
+                               "network": network}
         self.ip(self.host, "link", "add", device, "type", "bridge", "forward_delay", "0")
         self.ip(self.host, "addr", "add", base4 + "2/24", "dev", device)
         self.ip(self.host, "addr", "add", base6 + "2/64", "dev", device, "nodad")
@@ -203,7 +208,8 @@ class World:
             self.ip(self.host, "addr", "add", address, "dev", device, "nodad")
         self.ip(self.host, "link", "set", device, "up")
         run("ip", "netns", "exec", self.host, "sysctl", "-qw", f"net.ipv4.conf.{device}.proxy_arp_pvlan=1",
-            f"net.ipv4.neigh.{device}.proxy_delay=0", f"net.ipv4.conf.{device}.route_localnet=1", f"net.ipv4.conf.{device}.send_redirects=0")
+            f"net.ipv4.neigh.{device}.proxy_delay=0", f"net.ipv4.conf.{device}.route_localnet=1",
+            f"net.ipv4.conf.{device}.send_redirects=0")
 
     def add(self, name, networks=("default",), owner=1000, plug=True, **spec):
         spec = {key.replace("_", "-"): value for key, value in spec.items()}
@@ -262,7 +268,8 @@ class World:
                 gateway = self.networks[w.attachments[0]["network"]]["base6"] + "1"
                 assert any(ping(w, gateway, 0.3) for _ in range(30)), f"{w.name} does not reach its gateway"
                 assert any(ping(self.host, w.ipv6, 0.3) for _ in range(30)), f"the host does not reach {w.name}"
-        assert any(ping(self.host, self.WAN6, 0.3) for _ in range(30)) and any(ping(self.host, "fd77::9", 0.3) for _ in range(30))
+        assert any(ping(self.host, self.WAN6, 0.3) for _ in range(30)) and any(ping(self.host, "fd77::9", 0.3)
+                                                                               for _ in range(30))
 
     def settle_two(self, *workspaces):
         for w in workspaces:
@@ -388,8 +395,8 @@ def agreed(probes):
 
 def three(client, server, address, port):
     """TCP, UDP and ICMP, for agreed()."""
-    return [lambda t: tcp_passes(client, server, address, port, timeout=t), lambda t: udp_passes(client, server, address, port, timeout=t),
-            lambda t: ping(client, address, t)]
+    return [lambda t: tcp_passes(client, server, address, port, timeout=t),
+            lambda t: udp_passes(client, server, address, port, timeout=t), lambda t: ping(client, address, t)]
 
 
 def try_one(world, r, ends, where):
@@ -407,7 +414,9 @@ def try_one(world, r, ends, where):
 
     def passes(timeout):
         return tcp_passes(client, server, address, 4000, timeout=timeout) if protocol == "tcp" else \
-            udp_passes(client, server, address, 4000, timeout=timeout) if protocol == "udp" else ping(client, address, timeout=timeout)
-    verdict = world.tool("judge", protocol=protocol, port=0 if protocol == "icmp" else 4000, **{"from": source_end, "to": target_end})
+            udp_passes(client, server, address, 4000,
+                       timeout=timeout) if protocol == "udp" else ping(client, address, timeout=timeout)
+    verdict = world.tool("judge", protocol=protocol, port=0 if protocol == "icmp" else 4000,
+                         **{"from": source_end, "to": target_end})
     passed = passes(0.25) or (verdict["allowed"] and passes(LONG))
     assert verdict["allowed"] == passed, (where, protocol, source_end, target_end, verdict, world.intent()["workspaces"])

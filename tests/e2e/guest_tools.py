@@ -12,7 +12,8 @@ import subprocess
 import time
 
 MARK, HEADER = 0x31464743, 24
-HELLO, CONFIGURE, STATE, ANSWER, OPEN, DATA, CREDIT, RESIZE, CLOSE, SIGNAL, FREEZE, THAW, GROW, IDENTITY, SHUTDOWN, PING = range(1, 17)
+(HELLO, CONFIGURE, STATE, ANSWER, OPEN, DATA, CREDIT, RESIZE, CLOSE, SIGNAL, FREEZE, THAW, GROW, IDENTITY, SHUTDOWN,
+ PING) = range(1, 17)
 RUNNING, ENDED, FAILED = 3, 5, 6
 PROGRAM, EXEC, COPY_IN, COPY_OUT = 1, 2, 3, 4
 WINDOW = 131072
@@ -55,8 +56,8 @@ def error(found):
     return tuple(inner.get(tag, [b""])[0].decode() for tag in (1, 2))
 
 
-def plan(argv, steps=(), flags=0, environment=("PATH=/bin",), host_name="guest", user="", directory="", volumes=(), capabilities=(1 << 41) - 1,
-         stop_signal=15):
+def plan(argv, steps=(), flags=0, environment=("PATH=/bin",), host_name="guest", user="", directory="", volumes=(),
+         capabilities=(1 << 41) - 1, stop_signal=15):
     """docs/formats/plan.md"""
     n = lambda value: struct.pack("<Q", value)
     t = lambda text: text.encode() + b"\0"
@@ -149,7 +150,8 @@ class Channel:
 
     def open(self, kind, command=(), path="", terminal=False, user="", environment=(), stdin=False):
         which = self.take()
-        payload = field(1, kind) + field(2, int(terminal)) + field(3, int(stdin)) + field(4, 24) + field(5, 80) + field(6, user) + field(8, path)
+        payload = b"".join(field(n, value) for n, value in (
+            (1, kind), (2, int(terminal)), (3, int(stdin)), (4, 24), (5, 80), (6, user), (8, path)))
         self.send(OPEN, which, payload + b"".join(field(9, c) for c in command) + b"".join(field(10, v) for v in environment))
         return which
 
@@ -184,15 +186,18 @@ class Machine:
     """QEMU with partitions and volumes as carrel starts it, in the plainest way."""
 
     def __init__(self, folder, kernel, initramfs, disks, memory="512", append=""):
-        self.folder, self.socket, self.console = folder, folder / f"port-{secrets.token_hex(4)}", folder / f"console-{secrets.token_hex(4)}"
+        self.folder, self.socket, self.console = (folder, folder / f"port-{secrets.token_hex(4)}",
+                                                  folder / f"console-{secrets.token_hex(4)}")
         self.started = time.monotonic()
-        command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "max", "-m", memory, "-smp", "1", "-nodefaults",
-                   "-no-user-config", "-no-reboot", "-nographic", "-serial", f"file:{self.console}", "-kernel", kernel, "-initrd", initramfs,
+        command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "max", "-m", memory, "-smp", "1",
+                   "-nodefaults",
+                   "-no-user-config", "-no-reboot", "-nographic", "-serial", f"file:{self.console}", "-kernel", kernel,
+                   "-initrd", initramfs,
                    "-append", f"console=ttyS0 quiet panic=-1 {append}", "-device", "virtio-serial-pci", "-chardev",
                    f"socket,id=c,path={self.socket},server=on,wait=off", "-device", "virtserialport,chardev=c,name=carrel.0"]
         for serial, path, read_only in disks:
-            command += ["-drive", f"if=none,id={serial},file={path},format=raw,file.locking=off" + (",readonly=on" if read_only else ""),
-                        "-device", f"virtio-blk-pci,drive={serial},serial={serial}"]
+            command += ["-drive", f"if=none,id={serial},file={path},format=raw,file.locking=off"
+                        + (",readonly=on" if read_only else ""), "-device", f"virtio-blk-pci,drive={serial},serial={serial}"]
         self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL)
 
     def channel(self, seconds=300):
@@ -247,14 +252,16 @@ def copy_a_tree(site, name, folder):
     os.utime(tree / "one", (1, 1600000000))
     os.utime(tree / "below", (1, 1500000000))
     site.carrel("cp", "-a", tree, f"{name}:/tmp")
-    said = site.carrel("exec", name, "--", "stat", "-c", "%h %a %s %b %Y", "/tmp/tree/below/again", "/tmp/tree/holes").stdout.split()
+    said = site.carrel("exec", name, "--", "stat", "-c", "%h %a %s %b %Y", "/tmp/tree/below/again",
+                       "/tmp/tree/holes").stdout.split()
     assert said[:3] == ["2", "2751", "8"] and said[4] == "1600000000" and int(said[7]) == 5 << 20 and int(said[8]) < 200, said
     site.carrel("cp", "-a", f"{name}:/tmp/tree", back)
     assert (back / "one").stat().st_ino == (back / "below/again").stat().st_ino
     assert (back / "holes").read_bytes() == (tree / "holes").read_bytes() and (back / "holes").stat().st_blocks < 200
     for path in [p.relative_to(tree) for p in tree.rglob("*")]:
         mine, its = (tree / path).lstat(), (back / path).lstat()
-        assert (mine.st_mode, mine.st_uid, mine.st_gid, mine.st_nlink) == (its.st_mode, its.st_uid, its.st_gid, its.st_nlink), path
+        assert (mine.st_mode, mine.st_uid, mine.st_gid, mine.st_nlink) == (its.st_mode, its.st_uid, its.st_gid,
+                                                                           its.st_nlink), path
         assert int(mine.st_mtime) == int(its.st_mtime), path
     assert os.readlink(back / "below/link") == "../one"
     assert not attributes or os.getxattr(back / "one", "user.note") == b"kept\0"

@@ -77,7 +77,8 @@ class Image:
         return digest(data)
 
     def write_manifest(self):
-        return json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": self.config, "layers": self.layers}).encode()
+        return json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": self.config,
+                           "layers": self.layers}).encode()
 
     def descriptor(self, **more):
         return {"mediaType": OCI_MANIFEST, "digest": digest(self.manifest), "size": len(self.manifest), **more}
@@ -303,9 +304,10 @@ class TokenServer(Server):
     def __init__(self, folder, users=None):
         self.users = users
         self.key, self.certificate = folder / "token.key", folder / "token.crt"
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", self.key, "-out", self.certificate,
-                        "-subj", "/CN=token", "-days", "2"], check=True, capture_output=True)
-        der = subprocess.run(["openssl", "x509", "-in", self.certificate, "-outform", "DER"], check=True, capture_output=True).stdout
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", self.key, "-out",
+                        self.certificate, "-subj", "/CN=token", "-days", "2"], check=True, capture_output=True)
+        der = subprocess.run(["openssl", "x509", "-in", self.certificate, "-outform", "DER"], check=True,
+                             capture_output=True).stdout
         self.chain = [base64.b64encode(der).decode()]
         super().__init__()
 
@@ -324,8 +326,8 @@ class TokenServer(Server):
         head = part({"typ": "JWT", "alg": "RS256", "x5c": self.chain})
         body = part({"iss": "tests", "sub": "", "aud": "registry", "exp": now + 300, "nbf": now - 10, "iat": now,
                      "jti": secrets.token_hex(8), "access": access})
-        signature = subprocess.run(["openssl", "dgst", "-sha256", "-sign", self.key], input=head + b"." + body, capture_output=True,
-                                   check=True).stdout
+        signature = subprocess.run(["openssl", "dgst", "-sha256", "-sign", self.key], input=head + b"." + body,
+                                   capture_output=True, check=True).stdout
         token = b".".join([head, body, base64.urlsafe_b64encode(signature).rstrip(b"=")])
         return self.send(request, 200, json.dumps({"token": token.decode()}).encode(), Content_Type="application/json")
 
@@ -342,7 +344,8 @@ def docker_registry(folder, auth="", port=None):
     for _ in range(5):
         port_here = port or free_port()
         config = folder / "registry.yml"
-        config.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/registry}}}}\n"
+        config.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: "
+                          f"{folder}/registry}}}}\n"
                           f"http: {{addr: 127.0.0.1:{port_here}, secret: test}}\n{auth}")
         log = open(folder / "registry.log", "wb")
         process = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
@@ -362,7 +365,8 @@ def docker_registry(folder, auth="", port=None):
 
 
 def skopeo(*arguments, **options):
-    return subprocess.run(["skopeo", "--insecure-policy", *map(str, arguments)], check=True, capture_output=True, text=True, **options)
+    return subprocess.run(["skopeo", "--insecure-policy", *map(str, arguments)], check=True, capture_output=True, text=True,
+                          **options)
 
 
 def need(*programs):

@@ -126,7 +126,8 @@ def test_disk_full_is_an_answer(faulty, point):
     settle(service, host)
     before = service.get("/v1/workspaces/kept").json
     requests = [("POST", "/v1/workspaces", {"spec": {"image": "busybox", "name": "new"}}), ("POST", "/v1/workspaces/kept/stop"),
-                ("PATCH", "/v1/workspaces/kept", {"name": "renamed", "labels": {"a": "b"}}), ("DELETE", "/v1/workspaces/kept?force=1")]
+                ("PATCH", "/v1/workspaces/kept", {"name": "renamed", "labels": {"a": "b"}}),
+                ("DELETE", "/v1/workspaces/kept?force=1")]
     for request in requests:
         arm(service, f"{point} ENOSPC\n")
         got = service.ask(*request)
@@ -179,8 +180,8 @@ def test_a_newer_database_is_refused(faulty):
     with sqlite3.connect(service.database) as db:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         db.execute("PRAGMA user_version=99")
-    got = subprocess.run([CARRELD, "--state", service.folder + "/state", "--run", service.folder + "/run"], capture_output=True, text=True,
-                         check=False)
+    got = subprocess.run([CARRELD, "--state", service.folder + "/state", "--run", service.folder + "/run"], capture_output=True,
+                         text=True, check=False)
     assert got.returncode == 7 and "schema 99" in got.stderr and "newer version" in got.stderr
     with sqlite3.connect(service.database) as db:
         db.execute(f"PRAGMA user_version={version}")
@@ -191,7 +192,8 @@ def test_operations_of_images_end_honestly(faulty):
     service = faulty()
     service.stop()
     with sqlite3.connect(service.database) as db:
-        db.execute("INSERT INTO operations VALUES (1, '0123456789abcdef', 'image-import', 'x', 'image', 0, 'running', NULL, NULL, 1, 0)")
+        db.execute("INSERT INTO operations VALUES (1, '0123456789abcdef', 'image-import', 'x', 'image', 0, 'running', NULL, "
+                   "NULL, 1, 0)")
     service.start()
     got = service.get("/v1/operations").json["items"]
     assert got[0]["state"] == "failed" and "restarted" in got[0]["error"]["message"]

@@ -71,8 +71,10 @@ def test_users_see_only_their_own(service, host):
     assert made[0][0] == 201 and json.loads(made[0][1])["owner"] == 70005
     workspace = json.loads(made[0][1])
     service.wait(workspace["operation"])
-    calls = [("GET", "/v1/workspaces/mine"), ("GET", f"/v1/workspaces/{workspace['id']}"), ("GET", f"/v1/workspaces/{workspace['id'][:8]}"),
-             ("POST", "/v1/workspaces/mine/stop"), ("DELETE", "/v1/workspaces/mine?force=1"), ("GET", "/v1/workspaces/mine/why"),
+    calls = [("GET", "/v1/workspaces/mine"), ("GET", f"/v1/workspaces/{workspace['id']}"),
+             ("GET", f"/v1/workspaces/{workspace['id'][:8]}"),
+             ("POST", "/v1/workspaces/mine/stop"), ("DELETE", "/v1/workspaces/mine?force=1"),
+             ("GET", "/v1/workspaces/mine/why"),
              ("GET", f"/v1/operations/{workspace['operation']}"), ("PATCH", "/v1/workspaces/mine", {"name": "stolen"})]
     for status, body in requests_as(service, *two, calls):
         assert status == 404, body
@@ -133,7 +135,9 @@ def test_answers_hold_what_the_api_file_says(service, host):
     api = service.get("/v1/openapi.json").json
     assert api["openapi"] == "3.1.0"
     assert service.post("/v1/networks", {"name": "lab", "kind": "isolated"}).status == 201
-    made = service.deploy("described", labels={"a": "b"}, groups=["team"], networks=[{"network": "lab", "rates": {"in-most": "10M"}}], volumes=[{"name": "d", "size": "1GiB", "mount": "/d"}],
+    made = service.deploy("described", labels={"a": "b"}, groups=["team"],
+                          networks=[{"network": "lab", "rates": {"in-most": "10M"}}],
+                          volumes=[{"name": "d", "size": "1GiB", "mount": "/d"}],
                           resources={"cpu": 1.5, "memory": "1GiB"}, environment={"A": "1"})
     service.wait(made["operation"])
     service.done(service.post("/v1/workspaces/described/pause"))
@@ -161,7 +165,8 @@ def test_answers_hold_what_the_api_file_says(service, host):
             check_shape(api, content["schema"], got.json)
             seen += 1
     assert seen >= 10
-    for path, method, body in (("/v1/workspaces/{workspace}/stop", "post", {}), ("/v1/workspaces/{workspace}", "patch", {"labels": {}}),
+    for path, method, body in (("/v1/workspaces/{workspace}/stop", "post", {}),
+                               ("/v1/workspaces/{workspace}", "patch", {"labels": {}}),
                                ("/v1/workspaces/{workspace}/snapshots/{snapshot}", "delete", None),
                                ("/v1/workspaces/{workspace}", "delete", None)):
         got = service.ask(method.upper(), re.sub(r"\{([a-z]+)\}", lambda m: places[m.group(1)], path), body)
@@ -191,7 +196,8 @@ def test_metrics(service):
     text = service.get("/metrics").body.decode()
     assert text.endswith("# EOF\n")
     for line in text.splitlines()[:-1]:
-        assert line.startswith("#") or re.fullmatch(r'carrel_[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.]+', line), line
+        assert line.startswith("#") or re.fullmatch(r'carrel_[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.]+',
+                                                    line), line
 
 
 def test_events_are_followed(service, host):
@@ -245,8 +251,10 @@ def raw(service, data, wait=5.0):
 
 
 @pytest.mark.parametrize("target, status", [
-    ("/v1/workspaces/%00", 400), ("/v1/workspaces/%zz", 400), ("/v1/workspaces/a%2", 400), ("//v1", 404), ("/v1//workspaces", 404),
-    ("/", 404), ("/v1/workspaces/", 404), ("/v1/nothing", 404), ("/v1/workspaces?limit=x", 400), ("/v1/workspaces?limit=1001", 400),
+    ("/v1/workspaces/%00", 400), ("/v1/workspaces/%zz", 400), ("/v1/workspaces/a%2", 400), ("//v1", 404),
+    ("/v1//workspaces", 404),
+    ("/", 404), ("/v1/workspaces/", 404), ("/v1/nothing", 404), ("/v1/workspaces?limit=x", 400),
+    ("/v1/workspaces?limit=1001", 400),
     ("/v1/workspaces?limit=0", 400), ("/v1/workspaces?limit=-1", 400), ("/v1/workspaces?after=abc", 400),
     ("/v1/workspaces?limit=1&limit=2", 400), ("/v1/workspaces?=1", 400), ("/v1/workspaces?&&", 200),
     ("/v1/workspaces/" + "a" * 3000, 404), ("/v1/workspaces/..", 404), ("/v1/events?after=99999999999999999999", 400),
@@ -259,9 +267,10 @@ def test_odd_addresses(service, target, status):
 
 
 @pytest.mark.parametrize("body, part", [
-    (b"{", "request body"), (b"[]", "map"), (b"{}", "spec"), (b"\xff\xfe\x00", "request body"), (b'{"spec": {"image": "b", "image": "c"}}', "image"),
-    (b"[" * 10000, "request body"), (b'{"spec": ' + b'{"a": ' * 5000, "request body"), (b"&a [*a]", "request body"), (b"", "missing"),
-    (b"{\x00}", "request body"),
+    (b"{", "request body"), (b"[]", "map"), (b"{}", "spec"), (b"\xff\xfe\x00", "request body"),
+    (b'{"spec": {"image": "b", "image": "c"}}', "image"),
+    (b"[" * 10000, "request body"), (b'{"spec": ' + b'{"a": ' * 5000, "request body"), (b"&a [*a]", "request body"),
+    (b"", "missing"), (b"{\x00}", "request body"),
 ])
 def test_odd_bodies(service, body, part):
     got = service.ask("POST", "/v1/workspaces", body)
@@ -269,9 +278,12 @@ def test_odd_bodies(service, body, part):
 
 
 def test_methods(service):
-    for method, target, takes in (("PUT", "/v1/workspaces", "GET, HEAD, POST, OPTIONS"), ("PUT", "/v1/events", "GET, HEAD, OPTIONS"),
-                                  ("POST", "/v1/workspaces/x", "GET, HEAD, PATCH, DELETE, OPTIONS"), ("HEAD", "/v1/workspaces/x/start", "POST, OPTIONS"),
-                                  ("GET", "/v1/operations/x/cancel", "POST, OPTIONS"), ("BREW", "/v1/version", "GET, HEAD, OPTIONS")):
+    for method, target, takes in (("PUT", "/v1/workspaces", "GET, HEAD, POST, OPTIONS"),
+                                  ("PUT", "/v1/events", "GET, HEAD, OPTIONS"),
+                                  ("POST", "/v1/workspaces/x", "GET, HEAD, PATCH, DELETE, OPTIONS"),
+                                  ("HEAD", "/v1/workspaces/x/start", "POST, OPTIONS"),
+                                  ("GET", "/v1/operations/x/cancel", "POST, OPTIONS"),
+                                  ("BREW", "/v1/version", "GET, HEAD, OPTIONS")):
         got = service.ask(method, target)
         assert got.status == 405 and got.headers["Allow"] == takes, (method, target, got.headers)
         assert method == "HEAD" or got.error["kind"] == "method" and takes in got.error["hint"]
@@ -286,11 +298,13 @@ def test_methods(service):
 def test_lists_have_one_form(service):
     api = service.get("/v1/openapi.json").json
     for path, methods in api["paths"].items():
-        schema = methods.get("get", {}).get("responses", {}).get("200", {}).get("content", {}).get("application/json", {}).get("schema", {})
+        schema = methods.get("get", {}).get("responses",
+                                            {}).get("200", {}).get("content", {}).get("application/json", {}).get("schema", {})
         if "items" not in schema.get("properties", {}) or "{" in path:
             continue
         assert schema["properties"]["next"]["type"] == "string"
-        assert "next" not in service.get(path + ("?limit=1000" if "limit" in json.dumps(methods["get"]) else "")).json or path == "/v1/events"
+        assert "next" not in service.get(path + ("?limit=1000" if "limit" in json.dumps(methods["get"])
+                                                 else "")).json or path == "/v1/events"
         for parameter in methods["get"]["parameters"]:
             if parameter["name"] == "limit":
                 assert parameter["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
@@ -350,8 +364,10 @@ def test_garbage(service):
 
 def test_garbage_on_the_channel(service, host):
     ws = WebSocket(service.socket, "/v1/hosts/other/channel")
-    for message in ("{", "[]", "null", '{"type": 3}', '{"type":"reports"}', '{"type":"reports","items":{}}', '{"type":"reports","items":[{"id":7}]}',
-                    '{"type":"hello","protocol":9}', '{"type":"progress"}', '{"type":"planned","id":"x"}', '{"type":"volumes","items":3}',
+    for message in ("{", "[]", "null", '{"type": 3}', '{"type":"reports"}', '{"type":"reports","items":{}}',
+                    '{"type":"reports","items":[{"id":7}]}',
+                    '{"type":"hello","protocol":9}', '{"type":"progress"}', '{"type":"planned","id":"x"}',
+                    '{"type":"volumes","items":3}',
                     json.dumps({"type": "reports", "items": [{"id": "../../x", "state": "running"}]})):
         try:
             ws.send(message)
@@ -394,7 +410,8 @@ def test_memory_stays_bounded(service, host):
     assert resident() - before < 8 << 20
 
 
-@pytest.mark.parametrize("text, part", [("admns: x\n", "admins"), ("workspaces-per-user: 0\n", "workspaces-per-user"), ("- x\n", "map")])
+@pytest.mark.parametrize("text, part",
+                         [("admns: x\n", "admins"), ("workspaces-per-user: 0\n", "workspaces-per-user"), ("- x\n", "map")])
 def test_settings_are_strict(text, part):
     with pytest.raises(RuntimeError, match=part):
         Service(config=text)
@@ -402,6 +419,6 @@ def test_settings_are_strict(text, part):
 
 def test_one_service_a_folder(service):
     import subprocess
-    second = subprocess.run([CARRELD, "--state", service.folder + "/state", "--run", service.folder + "/run2"], capture_output=True,
-                            text=True, check=False)
+    second = subprocess.run([CARRELD, "--state", service.folder + "/state", "--run", service.folder + "/run2"],
+                            capture_output=True, text=True, check=False)
     assert second.returncode == 5 and "another carreld" in second.stderr

@@ -93,7 +93,8 @@ def test_pools_that_overlap_are_refused(service):
     service.wait_for(lambda: network_refused(service, "10.213.9.0/24", "route 10.213.0.0/16 of host local"))
     service.wait_for(lambda: network_refused(service, "10.214.9.0/24", "fd77::/48", ipv6="fd77:0:0:1::/64"))
     host.disconnect()
-    for bad in ("10.1.2.3/24", "10.0.0.0/31", "10.0.0.0", "300.0.0.0/24", "fd00::/64", "../x", "10.0.0.0/24\n", "\u202e10.0.0.0/24"):
+    for bad in ("10.1.2.3/24", "10.0.0.0/31", "10.0.0.0", "300.0.0.0/24", "fd00::/64", "../x", "10.0.0.0/24\n",
+                "\u202e10.0.0.0/24"):
         assert network(service, "bad", 400, ipv4=bad)["kind"] == "invalid"
     assert "routed names its pools" in network(service, "r", 400, kind="routed")["message"]
     assert "bridge" in network(service, "b", 400, kind="bridge", ipv4="192.0.2.0/24")["message"]
@@ -108,8 +109,8 @@ def network_refused(service, pool, why, **more):
     return True
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "A", "-a", "a" * 64, "none", "host", "auto", "a b", "a;nft flush ruleset", "a\n", "\u00e4",
-                                  "$(id)", "' OR 1=1 --"])
+@pytest.mark.parametrize("name", ["", "..", "a/b", "A", "-a", "a" * 64, "none", "host", "auto", "a b", "a;nft flush ruleset",
+                                  "a\n", "\u00e4", "$(id)", "' OR 1=1 --"])
 def test_hostile_names(service, name):
     assert network(service, name, 400)["kind"] == "invalid"
     if name in ("none", "host", "auto"):
@@ -144,11 +145,13 @@ def test_default_network_and_what_was_before(service, host):
 
 
 def test_addresses_fixed_reserved_and_resting(service, host):
-    network(service, "lab", ipv4="10.215.1.0/28", ipv6="fd15::/64", reserved=["10.215.1.2-10.215.1.4", "10.215.1.8/30", "fd15::2"])
+    network(service, "lab", ipv4="10.215.1.0/28", ipv6="fd15::/64",
+            reserved=["10.215.1.2-10.215.1.4", "10.215.1.8/30", "fd15::2"])
     lab = [{"network": "lab"}]
 
     def ask_for(name, **fixed):
-        return service.post("/v1/workspaces", {"spec": {"image": "busybox", "name": name, "networks": [{"network": "lab", **fixed}]}})
+        return service.post("/v1/workspaces",
+                            {"spec": {"image": "busybox", "name": name, "networks": [{"network": "lab", **fixed}]}})
 
     first = service.deploy("first", networks=lab)
     assert address(first) == "10.215.1.5" and address(first, family="ipv6") == "fd15::3"
@@ -160,7 +163,8 @@ def test_addresses_fixed_reserved_and_resting(service, host):
     for reserved in ("10.215.1.0", "10.215.1.1", "10.215.1.15", "10.215.1.3", "10.215.1.9"):
         refused(ask_for("x", ipv4=reserved), 409, "conflict", "reserved")
     refused(ask_for("x", ipv4="10.215.2.9"), 400, "invalid", "not in the pool 10.215.1.0/28")
-    refused(service.post("/v1/workspaces", {"spec": {"image": "busybox", "networks": [{"network": "no"}]}}), 404, "not-found", "no network 'no'")
+    refused(service.post("/v1/workspaces", {"spec": {"image": "busybox", "networks": [{"network": "no"}]}}), 404, "not-found",
+            "no network 'no'")
     refused(service.post("/v1/workspaces", {"spec": {"image": "busybox", "networks": lab * 2}}), 400, "invalid", "listed twice")
     remove(service, "first")
     refused(ask_for("x", ipv4="10.215.1.5"), 409, "conflict", "rests", "'first'")
@@ -204,7 +208,8 @@ def test_changes_of_a_running_workspace(service, host):
     made = service.deploy("w", networks=[{"network": "a"}])
     service.wait(made["operation"])
     run = service.get("/v1/workspaces/w").json["run"]
-    both = patch(service, "w", networks=[{"network": "a"}, {"network": "b", "ipv4": "10.215.6.77", "rates": {"in-most": "10Mbit"}}])
+    both = patch(service, "w", networks=[{"network": "a"},
+                                         {"network": "b", "ipv4": "10.215.6.77", "rates": {"in-most": "10Mbit"}}])
     assert both["interfaces"][0] == made["interfaces"][0]
     assert address(both, 1) == "10.215.6.77" and both["interfaces"][1]["device"] == "eth1"
     assert both["interfaces"][1]["rates"]["in-most"] == 10_000_000 and both["generation"] == made["generation"] + 1
@@ -214,8 +219,8 @@ def test_changes_of_a_running_workspace(service, host):
     assert only["interfaces"][0]["device"] == "eth1" and address(only) == "10.215.6.77", "what stays keeps its name and address"
     back = patch(service, "w", networks=[{"network": "b"}, {"network": "a"}])
     assert address(back) == address(made) and back["interfaces"][0]["mac"] == made["interfaces"][0]["mac"]
-    ruled = patch(service, "w", allow=["wan", "group:ops tcp/22"], deny=["192.0.2.0/24"], **{"from": ["any tcp/80"]}, groups=["ops"],
-                  publish=["8080:80"], isolated=False)
+    ruled = patch(service, "w", allow=["wan", "group:ops tcp/22"], deny=["192.0.2.0/24"], **{"from": ["any tcp/80"]},
+                  groups=["ops"], publish=["8080:80"], isolated=False)
     assert ruled["spec"]["allow"] == ["wan", "group:ops tcp/22"] and ruled["spec"]["publish"] == ["8080:80"]
     service.wait_for(lambda: host.members[made["id"]]["groups"] == ["ops"])
     service.wait_for(lambda: host.assigned[made["id"]]["generation"] == ruled["generation"])
@@ -253,7 +258,8 @@ def test_published_ports(service, host):
 
 
 def test_groups(service, host):
-    status, made = user(service, 4711, "POST", "/v1/workspaces", {"spec": {"image": "busybox", "name": "mine", "groups": ["team"]}})
+    status, made = user(service, 4711, "POST", "/v1/workspaces",
+                        {"spec": {"image": "busybox", "name": "mine", "groups": ["team"]}})
     assert status == 201, made
     group = service.get("/v1/groups/team").json
     assert group["owner"] == 4711 and group["workspaces"] == ["mine"] and group["hidden"] == 0
@@ -286,7 +292,8 @@ def test_etags_of_networks_and_groups(service, host):
         tag = seen.headers["ETag"]
         assert service.get(target, headers={"If-None-Match": tag}).status == 304
         if change:
-            assert service.ask(change[0], target, change[1], headers={"If-Match": tag}).headers["ETag"] == service.get(target).headers["ETag"]
+            assert service.ask(change[0], target, change[1],
+                               headers={"If-Match": tag}).headers["ETag"] == service.get(target).headers["ETag"]
             assert service.ask(change[0], target, {"shared": []}, headers={"If-Match": tag}).status == 412
             assert service.get(target).json["shared"] == [1, 2]
         else:
@@ -300,7 +307,8 @@ def test_etags_of_networks_and_groups(service, host):
 
 
 def carrel(service, *words, ok=0):
-    child = subprocess.Popen([os.path.join(BUILD, "src/cli/carrel"), *words], env={**os.environ, "CARREL_ADDRESS": f"unix:{service.socket}"},
+    child = subprocess.Popen([os.path.join(BUILD, "src/cli/carrel"), *words],
+                             env={**os.environ, "CARREL_ADDRESS": f"unix:{service.socket}"},
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def end():
@@ -314,7 +322,8 @@ def test_changes_at_the_same_time_are_all_kept(service, host):
     """The command line reads, edits and replaces lists; who was too late does it again."""
     network(service, "lab")
     service.deploy("one", networks=[{"network": "lab"}])
-    makers = {"allow": lambda i: ("allow", "one", f"10.1.{i}.0/24"), "from": lambda i: ("allow", "--from", "one", f"group:g{i}"),
+    makers = {"allow": lambda i: ("allow", "one", f"10.1.{i}.0/24"),
+              "from": lambda i: ("allow", "--from", "one", f"group:g{i}"),
               "groups": lambda i: ("group", "add", f"g{i}", "one"), "publish": lambda i: ("publish", "one", f"{8000 + i}:80"),
               "labels": lambda i: ("set", "one", "--label", f"l{i}=x")}
     for end in [carrel(service, *maker(i)) for i in range(6) for maker in makers.values()]:
@@ -326,7 +335,8 @@ def test_changes_at_the_same_time_are_all_kept(service, host):
     for end in [carrel(service, "group", "share", "g1", str(2000 + i)) for i in range(8)]:
         end()
     assert sorted(service.get("/v1/groups/g1").json["shared"]) == list(range(2000, 2008))
-    for end in [carrel(service, "deny", "one", f"10.1.{i}.0/24") for i in range(6)] + [carrel(service, "unpublish", "one", f"{8000 + i}") for i in range(6)]:
+    for end in [carrel(service, "deny", "one", f"10.1.{i}.0/24")
+                for i in range(6)] + [carrel(service, "unpublish", "one", f"{8000 + i}") for i in range(6)]:
         end()
     spec = service.get("/v1/workspaces/one").json["spec"]
     assert spec["allow"] == ["wan"] and not spec.get("publish")
@@ -351,9 +361,11 @@ def test_judge_and_traffic(service, host):
     refused(service.post("/v1/workspaces/a/judge", {"to": "b", "service": "tcp/x"}), 400, "invalid")
     host.judge = lambda m: {"error": {"kind": "unavailable", "message": "no rules yet"}}
     refused(service.post("/v1/workspaces/a/judge", {"to": "b", "service": "icmp"}), 503, "unavailable", "no rules yet")
-    host.traffic({"workspace": a["id"], "interfaces": [{"device": "eth0", "in-bytes": 5, "out-bytes": 6, "in-packets": 1, "out-packets": 2}],
+    host.traffic({"workspace": a["id"],
+                  "interfaces": [{"device": "eth0", "in-bytes": 5, "out-bytes": 6, "in-packets": 1, "out-packets": 2}],
                   "dropped": [{"rule": "deny workspace:a", "packets": 3, "last": "2026-01-01T00:00:00Z"}]})
-    got = service.wait_for(lambda: service.get("/v1/workspaces/a/traffic").json["dropped"] and service.get("/v1/workspaces/a/traffic").json)
+    got = service.wait_for(lambda: service.get("/v1/workspaces/a/traffic").json["dropped"]
+                           and service.get("/v1/workspaces/a/traffic").json)
     assert got["interfaces"][0]["in-bytes"] == 5 and got["interfaces"][0]["ipv4"] == "10.215.8.2/24"
     assert service.get("/v1/workspaces/a/why").json["dropped"][0]["rule"] == "deny workspace:a"
     metrics = service.get("/metrics").body.decode()
@@ -396,7 +408,8 @@ def test_kill_during_parallel_creates(service):
 
     def create(number):
         try:
-            got = service.post("/v1/workspaces", {"spec": {"image": "busybox", "name": f"w{number}", "networks": [{"network": "lab"}]}})
+            got = service.post("/v1/workspaces",
+                               {"spec": {"image": "busybox", "name": f"w{number}", "networks": [{"network": "lab"}]}})
             if got.status == 201:
                 answered[got.json["id"]] = got.json["interfaces"]
         except (OSError, http.client.HTTPException):  # the service is gone in the middle
@@ -439,7 +452,8 @@ def test_a_change_that_is_not_stored_changes_nothing(tmp_path, point):
     try:
         service.wait(service.deploy("one", networks=lab)["operation"])
         remove(service, "one")
-        if failing("POST", "/v1/workspaces", {"spec": {"image": "busybox", "name": "one", "networks": lab, "groups": ["fresh"]}}):
+        if failing("POST", "/v1/workspaces",
+                   {"spec": {"image": "busybox", "name": "one", "networks": lab, "groups": ["fresh"]}}):
             assert service.get("/v1/networks/lab").json["used"] == 0 and service.get("/v1/networks/lab").json["resting"] == 1
         if failing("POST", "/v1/networks", {"name": "never"}):
             assert service.get("/v1/networks/never").status == 404
@@ -456,8 +470,8 @@ def test_a_change_that_is_not_stored_changes_nothing(tmp_path, point):
         service.remove()
 
 
-@pytest.mark.parametrize("point", ["service:before-commit", "db:batch", "db:before-commit", "db:after-commit", "service:committed",
-                                   "service:assigned"])
+@pytest.mark.parametrize("point", ["service:before-commit", "db:batch", "db:before-commit", "db:after-commit",
+                                   "service:committed", "service:assigned"])
 def test_killed_at_each_step(tmp_path, point):
     """Deploy, connect, disconnect and take back: whatever dies where, rows, memory and answers agree after the next start."""
     plan = tmp_path / "faults"
@@ -467,7 +481,8 @@ def test_killed_at_each_step(tmp_path, point):
         network(service, "a", ipv4="10.215.12.0/24")
         network(service, "b", ipv4="10.215.13.0/24")
         spec = {"image": "busybox", "name": "w", "networks": [{"network": "a"}]}
-        steps = [("POST", "/v1/workspaces", {"spec": spec}), ("PATCH", "/v1/workspaces/w", {"networks": [{"network": "a"}, {"network": "b"}]}),
+        steps = [("POST", "/v1/workspaces", {"spec": spec}),
+                 ("PATCH", "/v1/workspaces/w", {"networks": [{"network": "a"}, {"network": "b"}]}),
                  ("PATCH", "/v1/workspaces/w", {"networks": [{"network": "b"}]}),
                  ("PATCH", "/v1/workspaces/w", {"networks": [{"network": "b"}, {"network": "a"}], "groups": ["team"]})]
         for method, target, body in steps:
@@ -492,7 +507,8 @@ def test_killed_at_each_step(tmp_path, point):
 def consistent_addresses(service):
     with sqlite3.connect(f"file:{service.database}?mode=ro", uri=True) as db:
         has = set(db.execute("SELECT workspace, number, ipv4, ipv6, mac FROM attachments WHERE released=0"))
-    shown = {(w["id"], i["number"], i["ipv4"], i["ipv6"], i["mac"]) for w in service.get("/v1/workspaces").json["items"] for i in w["interfaces"]}
+    shown = {(w["id"], i["number"], i["ipv4"], i["ipv6"], i["mac"]) for w in service.get("/v1/workspaces").json["items"]
+             for i in w["interfaces"]}
     assert has == shown
 
 

@@ -185,7 +185,8 @@ def test_held_waits_for_the_attach(service, host):
         ws.receive()
 
     host.on_stream = stream
-    made = service.post("/v1/workspaces", {"spec": {"image": "busybox", "name": "held", "remove-on-exit": True}, "held": True}).json
+    made = service.post("/v1/workspaces",
+                        {"spec": {"image": "busybox", "name": "held", "remove-on-exit": True}, "held": True}).json
     service.wait_for(lambda: service.get("/v1/workspaces/held").json["state"] == "stopped")
     client = WebSocket(service.socket, f"/v1/workspaces/{made['id']}/attach")
     client.send({"stdin": False})

@@ -23,7 +23,8 @@ def name():
 def with_files(program, *arguments, files):
     """Runs it with the files as descriptors 3, 4, ...; the answer, which is no error."""
     moves = " ".join(f"{3 + i}<>{shlex.quote(str(path))}" for i, path in enumerate(files))
-    done = subprocess.run(["sh", "-c", f'exec "$@" {moves}', "sh", program, *map(str, arguments)], stdout=subprocess.PIPE, timeout=120)
+    done = subprocess.run(["sh", "-c", f'exec "$@" {moves}', "sh", program, *map(str, arguments)], stdout=subprocess.PIPE,
+                          timeout=120)
     answer = json.loads(done.stdout)
     assert done.returncode == 0 and "error" not in answer, answer
     return answer
@@ -48,14 +49,16 @@ def test_memory_of_a_large_machine(shared_site, tmp_path):
 
 
 def test_image_of_many_and_large_files(shared_site, tmp_path, name):
-    with gzip.open(tmp_path / "big.tar.gz", "wb", compresslevel=1) as packed, tarfile.open(fileobj=packed, mode="w|") as archive:
+    with (gzip.open(tmp_path / "big.tar.gz", "wb", compresslevel=1) as packed,
+          tarfile.open(fileobj=packed, mode="w|") as archive):
         add_busybox(archive)
         for i in range(20000):
             tar_entry(archive, f"home/{i}", b"%d" % i)
         tar_entry(archive, "home/large", bytes(256 << 20))
     import_image(shared_site, name, tmp_path / "big.tar.gz")
     try:
-        found = shared_site.carrel("run", "--network", "none", "--rm", name, "--", "sh", "-c", "ls /home | wc -l; wc -c < /home/large").stdout
+        found = shared_site.carrel("run", "--network", "none", "--rm", name, "--", "sh", "-c",
+                                   "ls /home | wc -l; wc -c < /home/large").stdout
     finally:
         shared_site.carrel("image", "rm", name)
     assert found.split() == ["20001", str(256 << 20)]
@@ -63,7 +66,8 @@ def test_image_of_many_and_large_files(shared_site, tmp_path, name):
 
 def test_bundle_of_a_large_volume(shared_site, shared_busybox, tmp_path, name):
     site = shared_site
-    site.carrel("run", "-d", "--network", "none", "--name", name, "--volume", "data:64G:/data", "busybox", "--", "sleep", "100000")
+    site.carrel("run", "-d", "--network", "none", "--name", name, "--volume", "data:64G:/data", "busybox", "--", "sleep",
+                "100000")
     site.wait_state(name, "running")
     write = "for i in 1 2 3; do dd if=/dev/urandom of=/data/$i bs=1M count=16 seek=$((i * 600)); done 2>/dev/null; "
     sums = "for i in 1 2 3; do dd if=/data/$i bs=1M skip=$((i * 600)) 2>/dev/null | md5sum; done"

@@ -39,7 +39,8 @@ def test_run(shared_site, shared_busybox):
     result = run("run", "--rm", "busybox", "--", "sh", "-c", "echo out; echo err >&2; exit 7", ok=7)
     assert (result.stdout, result.stderr) == ("out\n", "err\n")
     assert text(run("run", "--rm", "-i", "busybox", "--", "wc", "-c", input="x" * 2_000_000)).strip() == "2000000"
-    assert text(run("run", "--rm", "-e", "A=1 2", "--workdir", "/tmp", "--hostname", "h1", "busybox", "--", "sh", "-c", "echo $A; pwd; hostname")) == "1 2\n/tmp\nh1\n"
+    assert text(run("run", "--rm", "-e", "A=1 2", "--workdir", "/tmp", "--hostname", "h1", "busybox", "--", "sh", "-c",
+                    "echo $A; pwd; hostname")) == "1 2\n/tmp\nh1\n"
     assert run("run", "--rm", "busybox", "--", "sh", "-c", "kill -9 $$", ok=137).stdout == ""
     assert shared_site.json("ls") == [] or all(w["name"] for w in shared_site.json("ls"))
 
@@ -70,13 +71,14 @@ def test_run_returns_when_it_is_over(shared_site, shared_busybox, name):
 
 
 def test_a_large_output_is_whole(shared_site, shared_busybox):
-    out = shared_site.carrel("run", "--rm", "busybox", "--", "head", "-c", "30000000", "/dev/zero", binary=True, timeout=180).stdout
+    out = shared_site.carrel("run", "--rm", "busybox", "--", "head", "-c", "30000000", "/dev/zero", binary=True,
+                             timeout=180).stdout
     assert len(out) == 30_000_000 and not out.strip(b"\0")
 
 
 def test_interrupt_of_run(shared_site, shared_busybox):
-    process = shared_site.popen("run", "--rm", "busybox", "--", "sh", "-c", "trap 'echo got; exit 9' INT; echo ready; while :; do sleep 0.1; done",
-                                stdout=subprocess.PIPE)
+    process = shared_site.popen("run", "--rm", "busybox", "--", "sh", "-c",
+                                "trap 'echo got; exit 9' INT; echo ready; while :; do sleep 0.1; done", stdout=subprocess.PIPE)
     assert process.stdout.readline().strip() in (b"ready", "ready")
     process.send_signal(signal.SIGINT)
     assert process.wait(120) == 9
@@ -118,13 +120,15 @@ def on_terminal(site, *words, keys=b"", until=b"", seconds=120):
 
 
 def test_exec_on_a_terminal(shared_site, box):
-    status, heard = on_terminal(shared_site, "exec", "-it", box, "--", "sh", "-c", "tty; stty size; echo go; read x; echo \"[$x]\"; exit 4", keys=b"abc\r", until=b"go")
+    status, heard = on_terminal(shared_site, "exec", "-it", box, "--", "sh", "-c",
+                                "tty; stty size; echo go; read x; echo \"[$x]\"; exit 4", keys=b"abc\r", until=b"go")
     assert status == 4 and b"[abc]" in heard and b"/dev/pts/" in heard
 
 
 def test_run_on_a_terminal_detach_and_console(shared_site, shared_busybox, name):
     script = "echo go; while read x; do echo \"[$x]\"; done"
-    status, heard = on_terminal(shared_site, "run", "-it", "--name", name, "busybox", "--", "sh", "-c", script, keys=b"one\r\x10\x11", until=b"go")
+    status, heard = on_terminal(shared_site, "run", "-it", "--name", name, "busybox", "--", "sh", "-c", script,
+                                keys=b"one\r\x10\x11", until=b"go")
     assert status == 0 and b"detached" in heard
     assert shared_site.json("show", name)["state"] == "running"
     status, heard = on_terminal(shared_site, "console", name, keys=b"two\r\x10\x11", until=b"connected")
@@ -135,7 +139,8 @@ def test_run_on_a_terminal_detach_and_console(shared_site, shared_busybox, name)
 
 def test_life_of_a_workspace(shared_site, box):
     run, state = shared_site.carrel, lambda: shared_site.json("show", box)["state"]
-    for verb, after in (("pause", "paused"), ("resume", "running"), ("stop", "stopped"), ("start", "running"), ("restart", "running")):
+    for verb, after in (("pause", "paused"), ("resume", "running"), ("stop", "stopped"), ("start", "running"),
+                        ("restart", "running")):
         assert text(run(verb, box, timeout=180)).strip() == box
         assert state() == after
     run("exec", box, "true")
@@ -144,7 +149,8 @@ def test_life_of_a_workspace(shared_site, box):
     run("resume", box)
     operation = text(run("stop", "-d", "-t", "1s", box)).strip()
     run("operation", "wait", operation)
-    assert operation in text(run("operation", "ls", "-a")) and shared_site.json("operation", "show", operation)["state"] == "done"
+    assert operation in text(run("operation", "ls", "-a")) and shared_site.json("operation", "show",
+                                                                                operation)["state"] == "done"
     assert state() == "stopped"
 
 
@@ -170,7 +176,8 @@ def test_growing_a_disk(shared_site, box):
 
 
 def test_logs(shared_site, shared_busybox, name):
-    shared_site.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c", "for i in 1 2 3 4 5; do echo line $i; done; sleep 1000")
+    shared_site.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c",
+                       "for i in 1 2 3 4 5; do echo line $i; done; sleep 1000")
     shared_site.wait(lambda: "line 5" in text(shared_site.carrel("logs", name)))
     assert text(shared_site.carrel("logs", "-n", "2", name)) == "line 4\nline 5\n"
     process = shared_site.popen("logs", "-f", name, stdout=subprocess.PIPE)
@@ -386,26 +393,37 @@ def test_every_option_lands_in_the_spec(shared_site, shared_busybox, name, tmp_p
     """What --help offers for deploy, and what the service keeps of it; the other way of saying it is a spec file."""
     (tmp_path / "user-data").write_text("#cloud-config\n")
     (tmp_path / "key.pub").write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMK7bjk86cvhbGCqzzuiqhHiKO48ArQ+/kQZVI4Onjag me\n")
-    options = {"--cpu": "0.5", "--memory": "64M", "--disk": "96M", "--processes": "500", "--env": "A=b", "--user": "1:2", "--workdir": "/tmp",
-               "--volume": f"{name}:32M:/data:ro", "--label": "kind=all", "--hostname": "h1", "--restart": "on-failure", "--until": "prepared",
-               "--network": "none", "--engine": "workspace", "--isolation": "namespace", "--mode": "program", "--stop-timeout": "3s"}
-    shared_site.carrel("deploy", "busybox", "--name", name, *(word for pair in options.items() for word in pair), "--travels", "--", "sleep", "7")
+    options = {"--cpu": "0.5", "--memory": "64M", "--disk": "96M", "--processes": "500", "--env": "A=b", "--user": "1:2",
+               "--workdir": "/tmp",
+               "--volume": f"{name}:32M:/data:ro", "--label": "kind=all", "--hostname": "h1", "--restart": "on-failure",
+               "--until": "prepared",
+               "--network": "none", "--engine": "workspace", "--isolation": "namespace", "--mode": "program",
+               "--stop-timeout": "3s"}
+    shared_site.carrel("deploy", "busybox", "--name", name, *(word for pair in options.items() for word in pair), "--travels",
+                       "--", "sleep", "7")
     spec = shared_site.workspace(name)["spec"]
     assert spec == {
         "name": name, "image": "busybox", "engine": "workspace", "mode": "program", "command": ["sleep", "7"],
-        "environment": {"A": "b"}, "user": "1:2", "directory": "/tmp", "hostname": "h1", "labels": {"kind": "all"}, "restart": "on-failure",
-        "resources": {"cpu": 0.5, "memory": 64 << 20, "disk": 96 << 20, "processes": 500}, "until": "prepared", "network": "none",
+        "environment": {"A": "b"}, "user": "1:2", "directory": "/tmp", "hostname": "h1", "labels": {"kind": "all"},
+        "restart": "on-failure",
+        "resources": {"cpu": 0.5, "memory": 64 << 20, "disk": 96 << 20, "processes": 500}, "until": "prepared",
+        "network": "none",
         "volumes": [{"name": name, "size": 32 << 20, "mount": "/data", "read-only": True}], "travels": True, "stop-timeout": 3}
     shared_site.carrel("rm", name)
-    rules = {"--network": "default", "--publish": "127.0.0.1:18081:80", "--allow": "wan", "--deny": "192.0.2.0/24", "--from": "198.51.100.0/24 tcp/22",
-             "--group": name, "--user-data": str(tmp_path / "user-data"), "--ssh-key": str(tmp_path / "key.pub"), "--until": "prepared"}
+    rules = {"--network": "default", "--publish": "127.0.0.1:18081:80", "--allow": "wan", "--deny": "192.0.2.0/24",
+             "--from": "198.51.100.0/24 tcp/22",
+             "--group": name, "--user-data": str(tmp_path / "user-data"), "--ssh-key": str(tmp_path / "key.pub"),
+             "--until": "prepared"}
     shared_site.carrel("network", "create", "default", ok=None)
-    shared_site.carrel("deploy", "busybox", "--name", name, *(word for pair in rules.items() for word in pair), "--", "sleep", "7")
+    shared_site.carrel("deploy", "busybox", "--name", name, *(word for pair in rules.items() for word in pair), "--", "sleep",
+                       "7")
     spec = shared_site.workspace(name)["spec"]
-    assert spec["networks"] == [{"network": "default"}] and spec["publish"] == ["127.0.0.1:18081:80"] and spec["allow"] == ["wan"]
+    assert spec["networks"] == [{"network":
+                                 "default"}] and spec["publish"] == ["127.0.0.1:18081:80"] and spec["allow"] == ["wan"]
     assert spec["deny"] == ["192.0.2.0/24"] and spec["from"] == ["198.51.100.0/24 tcp/22"] and spec["groups"] == [name]
     assert spec["user-data"] == "#cloud-config\n" and spec["ssh-keys"] == [(tmp_path / "key.pub").read_text().strip()]
-    assert name in [w["name"] for w in shared_site.json("ls", "--image", "busybox")] and not shared_site.json("ls", "--image", "nothing")
+    assert (name in [w["name"] for w in shared_site.json("ls", "--image", "busybox")]
+            and not shared_site.json("ls", "--image", "nothing"))
     shared_site.carrel("rm", name)
     shared_site.carrel("deploy", "busybox", "--name", name, "--isolated", "--until", "prepared", "--", "sleep", "7")
     assert shared_site.workspace(name)["spec"]["isolated"] is True

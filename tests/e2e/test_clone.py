@@ -57,7 +57,8 @@ def test_clones_of_a_running_machine(site, name):
     assert inside(site, name, "hostname") == "of-the-original\n"
     site.says(name, "grep", " /run/carrel tmpfs", "/proc/mounts")  # it is ready for clones
     inside(site, name, "sh", "-c", "echo kept > /kept; mkdir -p /etc/carrel/cloned.d; echo old > /etc/machine-id;"
-           "printf '#!/bin/sh\\necho $1 $2 > /told\\n' > /etc/carrel/cloned.d/tell; chmod +x /etc/carrel/cloned.d/tell; mkfifo /p;"
+           "printf '#!/bin/sh\\necho $1 $2 > /told\\n' > /etc/carrel/cloned.d/tell; chmod +x /etc/carrel/cloned.d/tell; "
+           "mkfifo /p;"
            "echo $RANDOM > /dev/null")
     before = count(site, name)
     names = [f"{name}-{i}" for i in (1, 2, 3)]
@@ -162,7 +163,8 @@ def test_what_is_refused(site, name):
 def test_an_idempotency_key_makes_them_once(site, name):
     site.carrel("deploy", "busybox", "--name", name, "--until", "prepared", "--", "sleep", "1000")
     site.wait_state(name, "prepared")
-    answers = [site.api("POST", f"/v1/workspaces/{name}/clone", {"count": 2}, headers={"Idempotency-Key": name}) for _ in range(2)]
+    answers = [site.api("POST", f"/v1/workspaces/{name}/clone", {"count": 2}, headers={"Idempotency-Key": name})
+               for _ in range(2)]
     assert [a[0] for a in answers] == [202, 202]
     assert answers[0][1]["id"] == answers[1][1]["id"]
     for i in (1, 2):
@@ -176,9 +178,10 @@ def revive(site):
             daemon.start()
 
 
-FAULTS = ["snapshot-begin EIO", "snapshot-memory ENOSPC", "private-memory EIO", "runner.suspend EIO", "runner.saved EIO", "snapshot-rename ENOSPC",
-          "snapshot-begin kill", "snapshot-memory kill", "runner.saved kill", "clone-memory EIO", "clone-memory kill", "runner.loaded EIO",
-          "runner.loaded kill", "runner.resumed kill", "service:committed kill", "service:assigned kill"]
+FAULTS = ["snapshot-begin EIO", "snapshot-memory ENOSPC", "private-memory EIO", "runner.suspend EIO", "runner.saved EIO",
+          "snapshot-rename ENOSPC",
+          "snapshot-begin kill", "snapshot-memory kill", "runner.saved kill", "clone-memory EIO", "clone-memory kill",
+          "runner.loaded EIO", "runner.loaded kill", "runner.resumed kill", "service:committed kill", "service:assigned kill"]
 
 
 def test_faults_leave_all_or_say_so(site, faults, name):

@@ -19,8 +19,8 @@ AUTH = "YWxpY2U6c2U6Y3JldC1odW50ZXIy"
 def registry(tmp_path_factory):
     need("docker-registry", "skopeo", "perl")
     folder = tmp_path_factory.mktemp("registry")
-    hashed = subprocess.run(["perl", "-e", f"print crypt('{PASSWORD}', '$2b$05$' . 'a' x 21 . 'e')"], capture_output=True, check=True,
-                            text=True).stdout
+    hashed = subprocess.run(["perl", "-e", f"print crypt('{PASSWORD}', '$2b$05$' . 'a' x 21 . 'e')"], capture_output=True,
+                            check=True, text=True).stdout
     (folder / "users").write_text(f"{USER}:{hashed}\n")
     with docker_registry(folder, f"auth: {{htpasswd: {{realm: test, path: {folder}/users}}}}\n") as address:
         image = Image([tar({"bin/sh": b"#!" * 1000, "data": os.urandom(100000)})])
@@ -37,7 +37,8 @@ def here(new_site, tmp_path):
 
 def auths(path, *hosts):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"auths": {host: {"auth": AUTH} for host in hosts} | {"other.example.org": {"auth": "b3RoZXI6b3RoZXItc2VjcmV0"}}}))
+    path.write_text(json.dumps({"auths": {host: {"auth": AUTH} for host in hosts}
+                                | {"other.example.org": {"auth": "b3RoZXI6b3RoZXItc2VjcmV0"}}}))
     return path
 
 
@@ -53,11 +54,13 @@ def test_password_on_standard_input(here, registry):
     source = f"docker://{registry}/app"
     refused = here.carrel("image", "import", "app", source, ok=3).stderr
     assert "user name and password" in refused
-    wrong = here.carrel("image", "import", "app", source, "--username", USER, "--password-stdin", input=PASSWORD + "x\n", ok=3).stderr
+    wrong = here.carrel("image", "import", "app", source, "--username", USER, "--password-stdin", input=PASSWORD + "x\n",
+                        ok=3).stderr
     assert "refuses access" in wrong
     here.carrel("image", "import", "app", source, "--username", USER, "--password-stdin", input=PASSWORD + "\n")
     assert here.json("image", "show", "app")["name"] == "app"
-    seen_nowhere(here, refused, wrong, here.carrel("operation", "ls", "--all", "--format", "json").stdout, json.dumps(here.api("GET", "/v1/events?after=0")[1]))
+    seen_nowhere(here, refused, wrong, here.carrel("operation", "ls", "--all", "--format", "json").stdout,
+                 json.dumps(here.api("GET", "/v1/events?after=0")[1]))
 
 
 def test_password_files(here, registry, tmp_path):
@@ -67,7 +70,8 @@ def test_password_files(here, registry, tmp_path):
     auths(pathlib.Path(here.environment["HOME"]) / ".docker/config.json", registry)
     run("image", "import", "c", source)
     # a file without an entry for this registry gives nothing of it away
-    assert "user name and password" in run("image", "import", "d", source, "--authfile", auths(tmp_path / "none.json"), ok=3).stderr
+    assert "user name and password" in run("image", "import", "d", source, "--authfile", auths(tmp_path / "none.json"),
+                                           ok=3).stderr
     # the first place that knows the registry counts
     auths(tmp_path / "run/containers/auth.json")
     run("image", "import", "e", source, env={"XDG_RUNTIME_DIR": str(tmp_path / "run")})
@@ -86,7 +90,8 @@ def test_refusals(here, registry, tmp_path):
     assert "no password" in run("image", "import", "a", source, "--username", USER, "--password-stdin", input="\n", ok=2).stderr
     assert "docker://" in run("image", "import", "a", tmp_path, "--authfile", "x", ok=2).stderr
     too_long = run("image", "import", "a", source, "--username", USER, "--password-stdin", input=PASSWORD * 10000, ok=2).stderr
-    status, body, _ = here.api("POST", "/v1/images", {"name": "a", "source": source, "user": USER, "password": PASSWORD * 10000})
+    status, body, _ = here.api("POST", "/v1/images",
+                               {"name": "a", "source": source, "user": USER, "password": PASSWORD * 10000})
     assert status == 400
     wrong_type = here.api("POST", "/v1/images", {"name": "a", "source": source, "user": USER, "password": [PASSWORD]})
     assert wrong_type[0] == 400

@@ -23,11 +23,15 @@ def store(tmp_path):
 
 
 DISK = raw_disk()
-FORMATS = [("qcow2", ()), ("qcow2", ("-o", "compat=0.10")), ("qcow2", ("-c",)), ("qcow2", ("-c", "-o", "compression_type=zstd")),
-           ("qcow2", ("-o", "cluster_size=512")), ("qcow2", ("-o", "extended_l2=on,cluster_size=128k")), ("qcow2", ("-o", "cluster_size=2M")),
-           ("vmdk", ()), ("vmdk", ("-o", "subformat=streamOptimized")), ("vmdk", ("-o", "subformat=monolithicSparse,zeroed_grain=on")),
+FORMATS = [("qcow2", ()), ("qcow2", ("-o", "compat=0.10")), ("qcow2", ("-c",)),
+           ("qcow2", ("-c", "-o", "compression_type=zstd")),
+           ("qcow2", ("-o", "cluster_size=512")), ("qcow2", ("-o", "extended_l2=on,cluster_size=128k")),
+           ("qcow2", ("-o", "cluster_size=2M")),
+           ("vmdk", ()), ("vmdk", ("-o", "subformat=streamOptimized")),
+           ("vmdk", ("-o", "subformat=monolithicSparse,zeroed_grain=on")),
            ("vhdx", ()), ("vhdx", ("-o", "subformat=fixed")), ("vhdx", ("-o", "block_size=1M")),
-           ("vpc", ("-o", "force_size=on")), ("vpc", ("-o", "subformat=fixed,force_size=on")), ("vdi", ()), ("vdi", ("-o", "static=on"))]
+           ("vpc", ("-o", "force_size=on")), ("vpc", ("-o", "subformat=fixed,force_size=on")), ("vdi", ()),
+           ("vdi", ("-o", "static=on"))]
 
 
 @pytest.mark.parametrize("form,options", FORMATS, ids=[" ".join((f, *o)) for f, o in FORMATS])
@@ -101,11 +105,13 @@ def lines(files="", disks="", items=""):
 
 DISK_ITEM = "<Item><rasd:HostResource>ovf:/disk/d</rasd:HostResource><rasd:ResourceType>17</rasd:ResourceType></Item>"
 BAD_OVF = {
-    "not in the archive": lines('<File ovf:id="f" ovf:href="/etc/shadow"/>', '<Disk ovf:diskId="d" ovf:fileRef="f"/>', DISK_ITEM),
+    "not in the archive": lines('<File ovf:id="f" ovf:href="/etc/shadow"/>', '<Disk ovf:diskId="d" ovf:fileRef="f"/>',
+                                DISK_ITEM),
     "no disks": lines(),
-    "only the difference": lines('<File ovf:id="f" ovf:href="disk0.vmdk"/>', '<Disk ovf:diskId="d" ovf:fileRef="f" ovf:parentRef="x"/>', DISK_ITEM),
-    "compressed as a whole": lines('<File ovf:id="f" ovf:href="disk0.vmdk" ovf:compression="gzip"/>', '<Disk ovf:diskId="d" ovf:fileRef="f"/>',
-                                   DISK_ITEM),
+    "only the difference": lines('<File ovf:id="f" ovf:href="disk0.vmdk"/>',
+                                 '<Disk ovf:diskId="d" ovf:fileRef="f" ovf:parentRef="x"/>', DISK_ITEM),
+    "compressed as a whole": lines('<File ovf:id="f" ovf:href="disk0.vmdk" ovf:compression="gzip"/>',
+                                   '<Disk ovf:diskId="d" ovf:fileRef="f"/>', DISK_ITEM),
     "document type": '<!DOCTYPE x [<!ENTITY a "aaaa">]>' + lines()[lines().index("<Envelope"):],
     "cannot be read": "<Envelope><References>",
     "several machines": "<Envelope><VirtualSystemCollection/></Envelope>",
@@ -153,8 +159,8 @@ def with_data_file(tmp_path):
 
 
 def encrypted(tmp_path):
-    qemu_img("create", "-q", "--object", "secret,id=s,data=abc", "-f", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
-             tmp_path / "e.qcow2", "1M")
+    qemu_img("create", "-q", "--object", "secret,id=s,data=abc", "-f", "qcow2", "-o",
+             "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", tmp_path / "e.qcow2", "1M")
     return (tmp_path / "e.qcow2").read_bytes()
 
 
@@ -195,15 +201,18 @@ REFUSED = {
     "a qcow2 of 2 TiB": (lambda t: patched(convert(t, DISK, "qcow2"), 24, struct.pack(">Q", 2 << 40)), "table|more than"),
     "a qcow2 that is cut": (lambda t: convert(t, DISK, "qcow2")[:400000], "ends too early|within a cluster"),
     "a VMDK on a parent": (lambda t: vmdk_with(t, b"parentCID=ffffffff", b"parentCID=12345678"), "difference"),
-    "a VMDK with a parent's name": (lambda t: vmdk_with(t, b'parentCID=ffffffff\ncreateType="monolithicSparse"', b'parentFileNameHint="/etc/shadow"'),
+    "a VMDK with a parent's name": (lambda t: vmdk_with(t, b'parentCID=ffffffff\ncreateType="monolithicSparse"',
+                                                        b'parentFileNameHint="/etc/shadow"'),
                                      "difference"),
     "a VMDK with a flat extent": (lambda t: vmdk_with(t, b" SPARSE ", b" FLAT "), "another file|cannot be read"),
     "a VMDK with an extent elsewhere": (lambda t: vmdk_with(t, b'SPARSE "disk', b'SPARSE "/etc'), "in a folder"),
     "a VMDK descriptor": (flat, "in other files"),
     "a VMDK without a disk": (lambda t: patched(convert(t, DISK, "vmdk"), 12, bytes(8)), "0 sectors"),
-    "a VMDK stream that is cut": (lambda t: convert(t, DISK, "vmdk", "-o", "subformat=streamOptimized")[:200000], "ends too early|cut"),
+    "a VMDK stream that is cut": (lambda t: convert(t, DISK, "vmdk", "-o", "subformat=streamOptimized")[:200000],
+                                  "ends too early|cut"),
     "a VHDX on a parent": (difference_vhdx, "difference"),
-    "a VHDX with a bad header": (lambda t: patched(patched(convert(t, DISK, "vhdx"), 65536 + 20, b"x"), 131072 + 20, b"x"), "neither"),
+    "a VHDX with a bad header": (lambda t: patched(patched(convert(t, DISK, "vhdx"), 65536 + 20, b"x"), 131072 + 20, b"x"),
+                                 "neither"),
     "a VHD on a parent": (vhd_type, "difference"),
     "a VHD with a bad footer": (lambda t: (lambda d: patched(d, len(d) - 100, b"x"))(convert(t, DISK, "vpc")), "checksum"),
     "a VDI on a parent": (lambda t: patched(convert(t, DISK, "vdi"), 76, b"\x04"), "difference"),

@@ -165,7 +165,8 @@ def copies_by_the_agent(here, name, tmp_path):
     (source / "data").chmod(0o640)
     inside("mkdir", "/srv")
     here.carrel("cp", source, f"{name}:/srv/")
-    assert inside("stat", "-c", "%a %s", "/srv/source/data") == "640 300001\n" and inside("readlink", "/srv/source/link") == "data\n"
+    assert (inside("stat", "-c", "%a %s", "/srv/source/data") == "640 300001\n"
+            and inside("readlink", "/srv/source/link") == "data\n")
     here.carrel("cp", f"{name}:/srv/source", tmp_path / "back")
     assert (tmp_path / "back" / "data").read_bytes() == (source / "data").read_bytes()
     assert (tmp_path / "back" / "sub" / "-empty name").exists() and os.readlink(tmp_path / "back" / "link") == "data"
@@ -200,12 +201,14 @@ def copies_by_the_agent(here, name, tmp_path):
 
 def forbids_and_feels_no_button(here, name, tmp_path):
     """An agent that may not open files, in a guest that its agent must ask to shut down."""
-    agent = "qemu-ga -d -b guest-file-open -p /dev/$(basename $(grep -l guest_agent /sys/class/virtio-ports/*/name | xargs dirname)) -m virtio-serial -t /run"
+    agent = ("qemu-ga -d -b guest-file-open -p /dev/$(basename $(grep -l guest_agent /sys/class/virtio-ports/*/name | xargs "
+             "dirname)) -m virtio-serial -t /run")
     script = f"rm /etc/acpi/PWRF/00000080; sleep 1; killall qemu-ga; while pidof qemu-ga; do sleep 1; done; {agent}"
     await_log(here, name, "READY", count=2)
     here.wait(lambda: here.carrel("exec", name, "--", "true", ok=None).returncode == 0, what="an agent")
     here.carrel("exec", name, "--", "sh", "-c", f"setsid sh -c '{script}' </dev/null >/dev/null 2>&1 &")
-    here.wait(lambda: "does not allow guest-file-open" in here.carrel("cp", f"{name}:/init", tmp_path, ok=None).stderr, what="a refusal", timeout=120)
+    here.wait(lambda: "does not allow guest-file-open" in here.carrel("cp", f"{name}:/init", tmp_path, ok=None).stderr,
+              what="a refusal", timeout=120)
     assert here.carrel("exec", name, "--", "ls", "-A", "/tmp").stdout == ""
     here.carrel("stop", "--timeout", "30s", name)
     assert here.wait_state(name, "stopped")["exit_status"] == 0 and "ASKED" in here.carrel("logs", name).stdout
@@ -237,7 +240,8 @@ def test_bios_seed_agent_button_and_snapshot(here, name, linux, tmp_path):
     # frozen by the agent while it is paused, and thawed: the agent answers nothing else in between
     here.carrel("pause", name)
     here.carrel("resume", name)
-    assert here.wait(lambda: here.carrel("exec", name, "--", "sh", "-c", "echo on > /count2 && cat /count2", ok=None).stdout == "on\n")
+    assert here.wait(lambda: here.carrel("exec", name, "--", "sh", "-c", "echo on > /count2 && cat /count2",
+                                         ok=None).stdout == "on\n")
     # its button
     here.carrel("stop", "--timeout", "60s", name)
     stopped = here.wait_state(name, "stopped")
@@ -257,7 +261,8 @@ def test_bios_seed_agent_button_and_snapshot(here, name, linux, tmp_path):
 def test_uefi_nvme_and_a_bigger_disk(here, name, linux, tmp_path):
     if not os.path.exists("/usr/share/OVMF/OVMF_CODE_4M.fd"):
         pytest.skip("ovmf is not installed")
-    deploy(here, tmp_path, SPEC.format(name=name) + "machine: {firmware: uefi, disk-bus: nvme, display: none}\nresources: {disk: 3GiB}\n")
+    deploy(here, tmp_path, SPEC.format(name=name)
+           + "machine: {firmware: uefi, disk-bus: nvme, display: none}\nresources: {disk: 3GiB}\n")
     log = await_log(here, name, "READY")
     assert "FIRMWARE uefi" in log and "STARTS 1" in log and "from-user-data" in log
     assert "SERIAL nvme0n1 disk0" in log.replace("\r", "")
@@ -303,7 +308,8 @@ def test_what_a_disk_does_not_take(here, name, sector, tmp_path):
     refused = here.carrel("deploy", "--engine", "workspace", "--network", "none", "--name", name, sector, ok=(1, 2, 125))
     assert "only a machine can boot" in refused.stderr
     here.carrel("rm", "--force", name, ok=(0, 4))
-    refused = here.carrel("deploy", "--engine", "emulator", "--network", "none", "--name", name, sector, "--", "true", ok=(1, 2, 125))
+    refused = here.carrel("deploy", "--engine", "emulator", "--network", "none", "--name", name, sector, "--", "true",
+                          ok=(1, 2, 125))
     assert "boots as it is" in refused.stderr
     here.carrel("rm", "--force", name, ok=(0, 4))
 
@@ -337,8 +343,8 @@ def test_addresses_by_the_seed(networked, name, tmp_path):
     assert f"NIC eth0 {interface['mac']}" in log
     if shutil.which("cloud-init"):
         (tmp_path / "network-config").write_text(json.dumps(config))
-        subprocess.run(["cloud-init", "devel", "net-convert", "--network-data", tmp_path / "network-config", "--kind", "yaml", "-O", "eni", "-D",
-                        "debian", "-d", tmp_path / "out"], check=True, capture_output=True)
+        subprocess.run(["cloud-init", "devel", "net-convert", "--network-data", tmp_path / "network-config", "--kind", "yaml",
+                        "-O", "eni", "-D", "debian", "-d", tmp_path / "out"], check=True, capture_output=True)
         written = "".join(p.read_text() for p in (tmp_path / "out").rglob("*") if p.is_file())
         assert f"address {interface['ipv4']}" in written and "gateway fe80::1" in written
     networked.carrel("rm", "--force", name)

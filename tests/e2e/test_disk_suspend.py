@@ -107,13 +107,16 @@ def test_uefi_with_old_devices_and_a_data_disk(here, name, tmp_path):
     """What its firmware remembers and what is on all disks belong to the state; a snapshot with memory brings the same back."""
     if not os.path.exists("/usr/share/OVMF/OVMF_CODE_4M.fd"):
         pytest.skip("ovmf is not installed")
-    deploy(here, tmp_path, SPEC.format(name=name).replace("192", "512") + "machine: {firmware: uefi, nic: e1000}\nvolumes: [{name: data, size: 32MiB, mount: /data}]\n")
+    deploy(here, tmp_path, SPEC.format(name=name).replace("192", "512")
+           + "machine: {firmware: uefi, nic: e1000}\nvolumes: [{name: data, size: 32MiB, mount: /data}]\n")
     await_log(here, name, "READY")
     inside(here, name, "sh", "-c", COUNT)
-    inside(here, name, "sh", "-c", "echo kept >/disk/kept; sync; echo first | dd of=/dev/vdb bs=512 conv=sync,fsync 2>/dev/null")
+    (inside(here, name, "sh", "-c", "echo kept >/disk/kept; sync; echo first | dd of=/dev/vdb bs=512 conv=sync,fsync "
+                                    "2>/dev/null"))
     low = count(here, name)
     here.carrel("snapshot", "create", "--memory", name, "then", timeout=180)
-    inside(here, name, "sh", "-c", "echo second | dd of=/dev/vdb bs=512 conv=sync,fsync 2>/dev/null; echo lost >/disk/kept; sync")
+    inside(here, name, "sh", "-c", "echo second | dd of=/dev/vdb bs=512 conv=sync,fsync 2>/dev/null; echo lost >/disk/kept; "
+                                   "sync")
     here.carrel("suspend", name, timeout=180)
     names = [v["name"] for v in json.loads((memory_of(here, name) / "manifest.json").read_text())["volumes"]]
     assert sorted(names) == ["data", "nvram", "root"]
@@ -246,7 +249,8 @@ def test_the_disk_alone_for_other_systems(here, name, tmp_path):
     here.carrel("stop", "--timeout", "60s", name)
     for form in ("raw", "qcow2", "vmdk", "ova"):
         here.carrel("export", "--as", form, name, tmp_path / form)
-    assert subprocess.run(["mtype", "-i", f"{tmp_path / 'raw'}@@{disk_guest.START * 512}", "::/mine"], capture_output=True).stdout == b"written\n"
+    assert subprocess.run(["mtype", "-i", f"{tmp_path / 'raw'}@@{disk_guest.START * 512}", "::/mine"],
+                          capture_output=True).stdout == b"written\n"
     for form in ("qcow2", "vmdk"):
         qemu_img("compare", "-f", "raw", "-F", form, tmp_path / "raw", tmp_path / form)
     with tarfile.open(tmp_path / "ova") as archive:

@@ -77,11 +77,13 @@ def test_page_does_what_it_says(page, quickstarted, tmp_path):
         if kind in ("yaml", "json") and argument:
             (tmp_path / argument).write_text(text)
         for command, expected in commands(text) if kind == "console" else ():
-            done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True, timeout=300)
+            done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
             fails_as_shown = any("error:" in line for line in expected)
-            assert fails_as_shown or done.returncode == 0, f"{page.name}: {command}: exit status {done.returncode}\n{done.stdout}"
-            assert matches(expected, done.stdout), f"{page.name}: {command}\n--- the page says\n" + "\n".join(expected) + f"\n--- it is\n{done.stdout}"
+            assert (fails_as_shown or done.returncode
+                    == 0), f"{page.name}: {command}: exit status {done.returncode}\n{done.stdout}"
+            assert matches(expected, done.stdout), (f"{page.name}: {command}\n--- the page says\n" + "\n".join(expected)
+                                                    + f"\n--- it is\n{done.stdout}")
             ran += 1
     assert ran
     state = quickstarted.workspace("first")

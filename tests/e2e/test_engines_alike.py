@@ -68,7 +68,8 @@ class Terminal:
         self.master, slave = pty.openpty()
         self.resize(*size)
         self.out = b""
-        self.child = subprocess.Popen([site.program("carrel"), *map(str, words)], stdin=slave, stdout=slave, stderr=slave, env=site.environment,
+        self.child = subprocess.Popen([site.program("carrel"), *map(str, words)], stdin=slave, stdout=slave, stderr=slave,
+                                      env=site.environment,
                                       start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         site.children.append(self.child)
         os.close(slave)
@@ -141,7 +142,8 @@ def test_users_groups_and_folders(run):
 
 
 def test_environment_and_words(run):
-    done = run("sh", "-c", 'printf "%s|" "$A" "$B" "$C" "$@"', "x", "a b", "", "\u00e4\n", options=("-e", "A=1", "-e", "B=", "-e", "C=x\ny"))
+    done = run("sh", "-c", 'printf "%s|" "$A" "$B" "$C" "$@"', "x", "a b", "", "\u00e4\n",
+               options=("-e", "A=1", "-e", "B=", "-e", "C=x\ny"))
     assert done.stdout == "1||x\ny|a b||\u00e4\n|"
     assert run("sh", "-c", "echo ${#BIG}", options=("-e", "BIG=" + "x" * 100000)).stdout == "100000\n"
     assert run("/bin/sh", "-c", "echo $PATH", options=("-e", "PATH=/nowhere")).stdout == "/nowhere\n"
@@ -156,8 +158,8 @@ def test_many_words_and_too_many(run):
 
 def test_rights_and_limits_are_the_same(run):
     said = run("sh", "-c", "grep -E 'Cap|NoNewPrivs' /proc/self/status; umask; ulimit -n; ulimit -c").stdout.split()
-    assert said == ["CapInh:", "0" * 16, "CapPrm:", "00000000a80425fb", "CapEff:", "00000000a80425fb", "CapBnd:", "00000000a80425fb", "CapAmb:",
-                    "0" * 16, "NoNewPrivs:", "1", "0022", "1024", "0"]
+    assert said == ["CapInh:", "0" * 16, "CapPrm:", "00000000a80425fb", "CapEff:", "00000000a80425fb", "CapBnd:",
+                    "00000000a80425fb", "CapAmb:", "0" * 16, "NoNewPrivs:", "1", "0022", "1024", "0"]
 
 
 def test_name_and_files_that_carrel_writes(run, one):
@@ -210,7 +212,8 @@ def test_many_at_once(site, one):
 
 @pytest.mark.parametrize("sent", ["INT", "TERM", "HUP", "QUIT", "USR1"])
 def test_signals_are_passed_on(site, one, sent):
-    child = site.popen("exec", one, "--", "sh", "-c", f"trap 'echo got; exit 9' {sent}; echo ready; while :; do sleep 0.1; done")
+    child = site.popen("exec", one, "--", "sh", "-c",
+                       f"trap 'echo got; exit 9' {sent}; echo ready; while :; do sleep 0.1; done")
     assert child.stdout.readline() == b"ready\n"
     child.send_signal(getattr(signal, "SIG" + sent))
     assert child.communicate(timeout=TIMEOUT)[0] == b"got\n" and child.returncode == 9
@@ -225,7 +228,8 @@ def test_a_client_that_is_killed_takes_its_program_along(site, one, run):
 
 def test_a_terminal_has_its_size_from_the_first_and_follows(site, one):
     here = Terminal(site, "exec", "-it", one, "--", "sh", "-c",
-                    "stty size; trap 'stty size; exit 3' WINCH; test -t 0 && test -t 1 && test -t 2 && echo all; echo $TERM; while :; do sleep 0.1; done")
+                    "stty size; trap 'stty size; exit 3' WINCH; test -t 0 && test -t 1 && test -t 2 && echo all; echo $TERM; "
+                    "while :; do sleep 0.1; done")
     here.until(b"33 77\r\nall\r\n")
     here.until(b"\r\n")
     here.resize(44, 99)
@@ -235,7 +239,8 @@ def test_a_terminal_has_its_size_from_the_first_and_follows(site, one):
 
 @pytest.mark.parametrize("key, status", [(b"\x03", 8), (b"\x1c", 9)])
 def test_keys_that_send_signals(site, one, key, status):
-    here = Terminal(site, "exec", "-it", one, "--", "sh", "-c", "trap 'exit 8' INT; trap 'exit 9' QUIT; echo go; while :; do sleep 0.1; done")
+    here = Terminal(site, "exec", "-it", one, "--", "sh", "-c",
+                    "trap 'exit 8' INT; trap 'exit 9' QUIT; echo go; while :; do sleep 0.1; done")
     here.until(b"go\r\n")
     here.write(key)
     assert here.end()[0] == status
@@ -291,9 +296,10 @@ def test_owners_and_modes_in_and_out(site, one, run, place, tmp_path):
     tree = make_tree(tmp_path)
     site.carrel("cp", tree, f"{one}:{place}/plain")
     site.carrel("cp", "-a", tree, f"{one}:{place}/kept")
-    said = run("sh", "-c", f"cd {place}; stat -c '%n %A %u %g' plain/a plain/sub/b plain/link plain/fifo kept/sub/b").stdout.splitlines()
-    assert said == ["plain/a -rwsr-x--- 0 0", "plain/sub/b -rw-r--r-- 0 0", "plain/link lrwxrwxrwx 0 0", "plain/fifo prw-r--r-- 0 0",
-                    "kept/sub/b -rw-r--r-- 1000 1001"]
+    said = run("sh", "-c", f"cd {place}; stat -c '%n %A %u %g' plain/a plain/sub/b plain/link plain/fifo kept/sub/b")
+    said = said.stdout.splitlines()
+    assert said == ["plain/a -rwsr-x--- 0 0", "plain/sub/b -rw-r--r-- 0 0", "plain/link lrwxrwxrwx 0 0",
+                    "plain/fifo prw-r--r-- 0 0", "kept/sub/b -rw-r--r-- 1000 1001"]
     site.carrel("cp", "-a", f"{one}:{place}/kept", tmp_path / "back")
     assert os.stat(tmp_path / "back/sub/b").st_gid == 1001 and os.readlink(tmp_path / "back/broken") == "/nowhere"
 
@@ -444,7 +450,8 @@ def test_a_life(site, engine, alive):
 
 
 def test_a_program_that_ignores_the_signal_is_killed(site, engine, name):
-    site.carrel("deploy", "--engine", engine, "--name", name, "busybox", "--", "sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done")
+    site.carrel("deploy", "--engine", engine, "--name", name, "busybox", "--", "sh", "-c",
+                "trap '' TERM; echo deaf; while :; do sleep 1; done")
     site.wait(lambda: "deaf" in site.carrel("logs", name).stdout)
     began = time.monotonic()
     site.carrel("stop", "--timeout", "1s", name)
@@ -454,7 +461,8 @@ def test_a_program_that_ignores_the_signal_is_killed(site, engine, name):
 
 def test_a_program_that_ends_and_its_console(site, engine, name):
     """run's streams and status, as the first process has them."""
-    done = site.carrel("run", "--engine", engine, "--name", name, "-i", "busybox", "--", "sh", "-c", "cat; echo err >&2; exit 7", input="in\n", ok=7)
+    done = site.carrel("run", "--engine", engine, "--name", name, "-i", "busybox", "--", "sh", "-c",
+                       "cat; echo err >&2; exit 7", input="in\n", ok=7)
     assert done.stdout == "in\n" and "err\n" in done.stderr
     found = site.wait_state(name, "stopped", "failed")
     assert found["exit_status"] == 7
@@ -464,7 +472,8 @@ def test_a_program_that_ends_and_its_console(site, engine, name):
 
 def test_attached_to_a_terminal(site, engine, name):
     here = Terminal(site, "run", "--engine", engine, "--name", name, "-it", "busybox", "--", "sh", "-c",
-                    "echo go; read x; echo got $x; stty size; trap 'echo int; exit 6' INT; echo now; while :; do sleep 0.1; done")
+                    "echo go; read x; echo got $x; stty size; trap 'echo int; exit 6' INT; echo now; while :; do sleep 0.1; "
+                    "done")
     here.until(b"go\r\n")
     here.write(b"word\n")
     here.until(b"got word\r\n33 77\r\nnow\r\n")

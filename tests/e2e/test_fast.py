@@ -136,7 +136,8 @@ def connections(world, port):
 def device(world, port):
     """What the host's end of a cable has sent, in packets."""
     with Inside(world.host):
-        line = next(x for x in pathlib.Path("/proc/thread-self/net/dev").read_text().splitlines() if x.strip().startswith(port + ":"))
+        line = next(x for x in pathlib.Path("/proc/thread-self/net/dev").read_text().splitlines()
+                    if x.strip().startswith(port + ":"))
     return int(line.split(":")[1].split()[9])
 
 
@@ -175,7 +176,8 @@ def test_one_hop_as_on_the_usual_way(world):
 
 def test_a_rule_that_changes_stops_it(world):
     """The connection that is no longer allowed ends within a second, the other one notices nothing."""
-    a, b, c = world.add("a", allow=["workspace:b", "workspace:c"]), world.add("b", **{"from": ["any"]}), world.add("c", **{"from": ["any"]})
+    a = world.add("a", allow=["workspace:b", "workspace:c"])
+    b, c = world.add("b", **{"from": ["any"]}), world.add("c", **{"from": ["any"]})
     ready(world)
     for ipv6, kind in (KINDS[0], KINDS[3]):
         denied, kept = Talk(a, b, 5000, ipv6, kind).hurry(world), Talk(a, c, 5001, ipv6, kind).hurry(world)
@@ -220,13 +222,15 @@ def test_rules_of_others_stop_it(world):
     a, b = world.add("a", allow=["workspace:b"]), world.add("b", **{"from": ["workspace:a"]})
     ready(world)
     talk = Talk(a, b).hurry(world)
-    run("ip", "netns", "exec", world.host, "nft", "table inet site { chain x { type filter hook forward priority 10; tcp dport 5000 drop; }; }")
+    run("ip", "netns", "exec", world.host, "nft",
+        "table inet site { chain x { type filter hook forward priority 10; tcp dport 5000 drop; }; }")
     time.sleep(0.6)
     assert not talk.turn(1, 1.0)
     run("ip", "netns", "exec", world.host, "nft", "delete table inet site")
     talk = Talk(a, b, 5001).hurry(world)
     with Inside(world.host):
-        run("ip", "netns", "exec", world.host, "nft", "table inet site { chain x { type filter hook forward priority 10; tcp sport 5001 drop; }; }")
+        run("ip", "netns", "exec", world.host, "nft",
+            "table inet site { chain x { type filter hook forward priority 10; tcp sport 5001 drop; }; }")
     time.sleep(0.6)
     before = counts(world)
     assert not talk.turn(1, 1.0) and counts(world)[a.port] == before[a.port], "the answer's direction went on"
@@ -244,7 +248,8 @@ def frame(a, b, payload, mac=None, gate=None, sport=5000, dport=5000, flags=0x18
 
 def test_frames_of_another_workspace_do_not_pass(world):
     """One that knows everything of a connection cannot put a byte into it, and cannot end it."""
-    a, b, c = world.add("a", allow=["workspace:b"]), world.add("b", **{"from": ["workspace:a"]}), world.add("c", allow=["workspace:b"])
+    a, b = world.add("a", allow=["workspace:b"]), world.add("b", **{"from": ["workspace:a"]})
+    c = world.add("c", allow=["workspace:b"])
     ready(world)
     talk = Talk(a, b).hurry(world)
     sport = talk.client.getsockname()[1]
@@ -321,7 +326,8 @@ def test_nobody_asks_for_long_when_the_agent_is_dead(world):
     world.tool.process.send_signal(signal.SIGKILL)
     world.tool.process.wait()
     assert talk.turn(500)
-    run("ip", "netns", "exec", world.host, "nft", "table inet site { chain x { type filter hook forward priority 10; tcp dport 5000 drop; }; }")
+    run("ip", "netns", "exec", world.host, "nft",
+        "table inet site { chain x { type filter hook forward priority 10; tcp dport 5000 drop; }; }")
     time.sleep(0.6)
     assert not talk.turn(1, 1.0)
     run("ip", "netns", "exec", world.host, "nft", "delete table inet site")
@@ -461,7 +467,8 @@ def test_on_a_site(prefix, busybox_tar):
     site = Site(prefix, world=internet, node_args=["--blank-size", "32M"])
 
     def sent(end):
-        line = next(x for x in internet.run("host", "cat", "/proc/net/dev").stdout.splitlines() if x.strip().startswith(end.port + ":"))
+        line = next(x for x in internet.run("host", "cat", "/proc/net/dev").stdout.splitlines()
+                    if x.strip().startswith(end.port + ":"))
         return int(line.split(":")[1].split()[9])
 
     def hurry(talk, b):

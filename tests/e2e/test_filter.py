@@ -10,7 +10,8 @@ import subprocess
 
 import pytest
 
-from filter_world import Inside, World, agreed, checksum, open_server, ping, run, tcp, tcp_passes, three, try_one, udp_passes, why_not
+from filter_world import (Inside, World, agreed, checksum, open_server, ping, run, tcp, tcp_passes, three, try_one,
+                          udp_passes, why_not)
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -95,7 +96,8 @@ def test_services(world):
     ready(world)
     for ipv6 in (False, True):
         address = b.address(ipv6)
-        assert [tcp_passes(a, b, address, port, timeout=0.2) for port in (22, 79, 80, 90, 91, 53)] == [True, False, True, True, False, False]
+        assert ([tcp_passes(a, b, address, port, timeout=0.2) for port in (22, 79, 80, 90, 91, 53)]
+                == [True, False, True, True, False, False])
         assert udp_passes(a, b, address, 53) and not udp_passes(a, b, address, 22) and not ping(a, address)
         assert ping(a, c.address(ipv6)) and not tcp_passes(a, c, c.address(ipv6), 22)
 
@@ -103,7 +105,8 @@ def test_services(world):
 def test_owner_and_group(world):
     """Without `from`, only workspaces of the same owner or group get in, even when the other side may leave."""
     a = world.add("a", owner=1, allow=["any"], groups=["lab"])
-    same, mate, stranger = world.add("same", owner=1), world.add("mate", owner=2, groups=["lab"]), world.add("stranger", owner=3)
+    same, mate, stranger = world.add("same", owner=1), world.add("mate", owner=2,
+                                                                 groups=["lab"]), world.add("stranger", owner=3)
     ready(world)
     assert all_pass(a, same) and all_pass(a, mate) and not all_pass(a, stranger)
 
@@ -226,7 +229,8 @@ def test_what_cannot_be_counted_any_more_is_dropped_all_the_same(world):
     junk = ", ".join(f"fd00:77::{n:x} . 0x5" for n in range(65535))
     run("ip", "netns", "exec", world.host, "nft", "-f", "-", input=f"add element inet carrel_t in_hits6 {{ {junk} }}\n")
     assert not tcp_passes(world.lan, a, a.ipv6, 80) and not udp_passes(world.lan, a, a.ipv6, 80)
-    assert run("ip", "netns", "exec", world.host, "nft", "list", "set", "inet", "carrel_t", "in_hits6").stdout.count(" . 0x") == 65535
+    assert run("ip", "netns", "exec", world.host, "nft", "list", "set", "inet", "carrel_t",
+               "in_hits6").stdout.count(" . 0x") == 65535
 
 
 def test_nobody_outside_fills_the_counters(world):
@@ -237,7 +241,8 @@ def test_nobody_outside_fills_the_counters(world):
     for n in range(1000):
         s.sendto(b"x", (f"fd00:88:0:1:1:1:{n >> 8:x}:{n & 255:x}", 9))
     assert not tcp_passes(world.lan, a, a.ipv6, 80)
-    assert run("ip", "netns", "exec", world.host, "nft", "list", "set", "inet", "carrel_t", "in_hits6").stdout.count(" . 0x") <= 2
+    assert run("ip", "netns", "exec", world.host, "nft", "list", "set", "inet", "carrel_t",
+               "in_hits6").stdout.count(" . 0x") <= 2
     assert world.counts(a, False)[("in", "not published")] > 0
 
 
@@ -248,8 +253,8 @@ def test_drift_is_seen_and_repaired(world):
     nft = ["ip", "netns", "exec", world.host, "nft"]
     subprocess.run([*nft, "add table inet another; add chain inet another x"], check=True)
     assert world.tool("check")["drift"] == "", "another program's table is not ours"
-    for damage in ("flush chain inet carrel_t leaving", f"delete element inet carrel_t leave {{ {a.attachments[0]['number']} }}",
-                   "delete table bridge carrel_t"):
+    for damage in ("flush chain inet carrel_t leaving",
+                   f"delete element inet carrel_t leave {{ {a.attachments[0]['number']} }}", "delete table bridge carrel_t"):
         subprocess.run([*nft, damage], check=True)
         assert "another program" in world.tool("check")["drift"], damage
         world.apply()
@@ -264,7 +269,8 @@ def test_our_own_changes_are_no_drift(world):
     a, b = world.add("a"), world.add("b", groups=["lab"])
     ready(world)
     nft = ["ip", "netns", "exec", world.host, "nft"]
-    for turn, rules in enumerate([{"allow": ["group:lab"]}, {"allow": ["group:lab"]}, {"from": ["any"]}, {}, {"isolated": True}, {"deny": ["any"]}]):
+    for turn, rules in enumerate([{"allow": ["group:lab"]}, {"allow": ["group:lab"]}, {"from": ["any"]}, {}, {"isolated": True},
+                                  {"deny": ["any"]}]):
         a.spec = rules
         b.spec = {"groups": ["lab", "ops"][: turn % 3]}
         if turn % 2:
@@ -284,7 +290,8 @@ def test_a_host_without_names_of_protocols(world):
     world.add("c", networks=["office"], **{"from": ["any udp icmp tcp"]})
     world.tell()
     text = world.tool("compile")["text"]
-    subprocess.run(["unshare", "-m", "-n", "sh", "-c", "mount --bind /dev/null /etc/protocols && nft -cf -"], input=text, check=True, text=True)
+    subprocess.run(["unshare", "-m", "-n", "sh", "-c", "mount --bind /dev/null /etc/protocols && nft -cf -"], input=text,
+                   check=True, text=True)
 
 
 def test_nft_that_fails_is_an_error(world, monkeypatch):
@@ -292,7 +299,8 @@ def test_nft_that_fails_is_an_error(world, monkeypatch):
     world.tool.close()
     monkeypatch.setenv("PATH", "/nowhere")
     from filter_world import TOOL
-    process = subprocess.Popen(["/usr/sbin/ip", "netns", "exec", world.host, str(TOOL)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(["/usr/sbin/ip", "netns", "exec", world.host, str(TOOL)], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True)
     world.tool.process = process
     world.tell()
     with pytest.raises(RuntimeError, match="filter cannot be applied"):
@@ -301,7 +309,8 @@ def test_nft_that_fails_is_an_error(world, monkeypatch):
 
 def test_a_drop_policy_of_another_program_is_a_fact(world):
     subprocess.run(["ip", "netns", "exec", world.host, "nft",
-                    "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"], check=True)
+                    "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"],
+                   check=True)
     world.tell()
     assert any("FORWARD" in f["what"] and "DOCKER-USER" in f["advice"] for f in world.tool("facts")["facts"])
 
@@ -313,17 +322,20 @@ def mac(text):
 
 
 def ipv4_packet(source, target, protocol=17, payload=struct.pack("!HHHH", 4001, 4001, 9, 0) + b"x"):
-    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, 0, 64, protocol, 0, socket.inet_aton(source), socket.inet_aton(target))
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, 0, 64, protocol, 0, socket.inet_aton(source),
+                       socket.inet_aton(target))
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + payload
 
 
 def ipv6_packet(source, target, next_header, payload, hops=64):
     six = socket.AF_INET6
-    return struct.pack("!IHBB", 6 << 28, len(payload), next_header, hops) + socket.inet_pton(six, source) + socket.inet_pton(six, target) + payload
+    return struct.pack("!IHBB", 6 << 28, len(payload), next_header,
+                       hops) + socket.inet_pton(six, source) + socket.inet_pton(six, target) + payload
 
 
 def icmpv6(source, target, payload, hops=255):
-    pseudo = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, target) + struct.pack("!II", len(payload), 58)
+    pseudo = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6,
+                                                                          target) + struct.pack("!II", len(payload), 58)
     payload = payload[:2] + struct.pack("!H", checksum(pseudo + payload)) + payload[4:]
     return ipv6_packet(source, target, 58, payload, hops)
 
@@ -334,7 +346,8 @@ def spoofed(a, b, gate="02:ff:00:00:00:01", local=None):
     six = socket.AF_INET6
     target = lambda address: socket.inet_pton(six, address)
     udp67 = struct.pack("!HHHH", 67, 68, 20, 0) + b"dhcp-offer.."
-    arp = lambda sha, spa, op=2, tpa="10.88.1.1": struct.pack("!HHBBH6s4s6s4s", 1, 0x800, 6, 4, op, sha, socket.inet_aton(spa), gate, socket.inet_aton(tpa))
+    arp = lambda sha, spa, op=2, tpa="10.88.1.1": struct.pack("!HHBBH6s4s6s4s", 1, 0x800, 6, 4, op, sha, socket.inet_aton(spa),
+                                                              gate, socket.inet_aton(tpa))
     na = lambda address, lladdr: struct.pack("!BBHI", 136, 0, 0, 0x60000000) + target(address) + b"\2\1" + lladdr
     ns = lambda address, lladdr: struct.pack("!BBHI", 135, 0, 0, 0) + target(address) + b"\1\1" + lladdr
     eth = lambda source, kind, payload, to=gate: to + source + struct.pack("!H", kind) + payload
@@ -354,21 +367,34 @@ def spoofed(a, b, gate="02:ff:00:00:00:01", local=None):
     yield "ARP for the gateway", eth(own, 0x806, arp(own, "10.88.1.1"), all_), "spoofed ARP"
     yield "ARP sender MAC", eth(own, 0x806, arp(other, a.ipv4)), "spoofed ARP"
     yield "ARP from another MAC", eth(other, 0x806, arp(other, a.ipv4)), "spoofed MAC address"
-    yield "neighbour's target", eth(own, 0x86dd, icmpv6(a.ipv6, "fd00:88:0:1::1", na(b.ipv6, own))), "spoofed neighbour discovery"
-    yield "gateway's target", eth(own, 0x86dd, icmpv6(local, "ff02::1", na("fe80::1", own)), mac("33:33:00:00:00:01")), "spoofed neighbour discovery"
-    yield "neighbour's option", eth(own, 0x86dd, icmpv6(a.ipv6, "fd00:88:0:1::1", na(a.ipv6, other))), "spoofed neighbour discovery"
-    yield "solicitation's option", eth(own, 0x86dd, icmpv6(a.ipv6, "fd00:88:0:1::1", ns("fd00:88:0:1::1", other))), "spoofed neighbour discovery"
-    yield "solicitation's source", eth(own, 0x86dd, icmpv6(b.ipv6, "fd00:88:0:1::1", ns("fd00:88:0:1::1", own))), "spoofed neighbour discovery"
-    yield "probe for the gateway", eth(own, 0x86dd, icmpv6("::", "ff02::1", ns("fe80::1", own)[:24]), mac("33:33:00:00:00:01")), "spoofed neighbour discovery"
-    yield "router advertisement", eth(own, 0x86dd, icmpv6(local, "ff02::1", router), mac("33:33:00:00:00:01")), "router advertisement or redirect"
-    yield "router advertisement in a fragment", eth(own, 0x86dd, ipv6_packet(local, "ff02::1", 44, hidden_router + router, 255)), ""
+    yield "neighbour's target", eth(own, 0x86dd,
+                                    icmpv6(a.ipv6, "fd00:88:0:1::1", na(b.ipv6, own))), "spoofed neighbour discovery"
+    yield "gateway's target", eth(own, 0x86dd, icmpv6(local, "ff02::1", na("fe80::1", own)),
+                                  mac("33:33:00:00:00:01")), "spoofed neighbour discovery"
+    yield "neighbour's option", eth(own, 0x86dd,
+                                    icmpv6(a.ipv6, "fd00:88:0:1::1", na(a.ipv6, other))), "spoofed neighbour discovery"
+    yield "solicitation's option", eth(own, 0x86dd,
+                                       icmpv6(a.ipv6, "fd00:88:0:1::1",
+                                              ns("fd00:88:0:1::1", other))), "spoofed neighbour discovery"
+    yield "solicitation's source", eth(own, 0x86dd,
+                                       icmpv6(b.ipv6, "fd00:88:0:1::1",
+                                              ns("fd00:88:0:1::1", own))), "spoofed neighbour discovery"
+    yield "probe for the gateway", eth(own, 0x86dd, icmpv6("::", "ff02::1", ns("fe80::1", own)[:24]),
+                                       mac("33:33:00:00:00:01")), "spoofed neighbour discovery"
+    yield "router advertisement", eth(own, 0x86dd, icmpv6(local, "ff02::1", router),
+                                      mac("33:33:00:00:00:01")), "router advertisement or redirect"
+    yield "router advertisement in a fragment", eth(own, 0x86dd,
+                                                    ipv6_packet(local, "ff02::1", 44, hidden_router + router, 255)), ""
     yield "redirect", eth(own, 0x86dd, icmpv6(local, "ff02::1", redirect)), "router advertisement or redirect"
     yield "DHCP server", eth(own, 0x800, ipv4_packet(a.ipv4, "255.255.255.255", 17, udp67), all_), "DHCP server"
-    yield "DHCPv6 server", eth(own, 0x86dd, ipv6_packet(local, "ff02::1:2", 17, struct.pack("!HHHH", 547, 546, 8, 1))), "DHCP server"
+    yield "DHCPv6 server", eth(own, 0x86dd,
+                               ipv6_packet(local, "ff02::1:2", 17, struct.pack("!HHHH", 547, 546, 8, 1))), "DHCP server"
     yield "VLAN tag", eth(own, 0x8100, struct.pack("!HH", 5, 0x800) + good), ""
     syn = ipv4_packet(a.ipv4, "10.88.1.1", 6, struct.pack("!HHIIHHHH", 4001, 4001, 1, 0, 0x5002, 1024, 0, 0))
     yield "VLAN tag before TCP", eth(own, 0x8100, struct.pack("!HH", 5, 0x800) + syn), ""
-    yield "VLAN tag before TCP over IPv6", eth(own, 0x8100, struct.pack("!HH", 5, 0x86dd) + ipv6_packet(a.ipv6, "fd00:88:0:1::1", 6, syn[20:])), ""
+    yield "VLAN tag before TCP over IPv6", eth(own, 0x8100,
+                                               struct.pack("!HH", 5, 0x86dd)
+                                               + ipv6_packet(a.ipv6, "fd00:88:0:1::1", 6, syn[20:])), ""
     yield "VLAN tag before ARP", eth(own, 0x8100, struct.pack("!HH", 5, 0x806) + arp(own, a.ipv4)), ""
     yield "service VLAN tag", eth(own, 0x88a8, struct.pack("!HH", 5, 0x800) + good), ""
     yield "priority tag", eth(own, 0x8100, struct.pack("!HH", 0, 0x800) + good), ""
@@ -413,16 +439,19 @@ def test_spoofing(world):
     for source in flood:
         out.send(mac("02:ff:00:00:00:01") + source + b"\x08\x00" + ipv4_packet(a.ipv4, "10.88.1.1"))
     assert ping(a, "10.88.1.1")
-    learned = subprocess.run(["bridge", "-n", world.host, "fdb", "show", "br", "crb1"], check=True, capture_output=True, text=True).stdout
+    learned = subprocess.run(["bridge", "-n", world.host, "fdb", "show", "br", "crb1"], check=True, capture_output=True,
+                             text=True).stdout
     assert "02:01:" not in learned and world.counts(a, False)[("out", "spoofed MAC address")] >= 2000
 
 
 # The judge.
 
 def random_rule(r, names):
-    peer = r.choice(["wan", "any", "none", "site", "group:g0", "group:g1", "network:default", "network:open", "network:cell", "10.88.1.0/28",
+    peer = r.choice(["wan", "any", "none", "site", "group:g0", "group:g1", "network:default", "network:open", "network:cell",
+                     "10.88.1.0/28",
                      "203.0.113.0/24", "192.168.0.0/16", "2001:db8::/32", "fd00::/8"] + [f"workspace:{n}" for n in names])
-    return peer if peer == "none" or r.random() < 0.5 else f"{peer} {r.choice(['tcp/4000', 'udp', 'icmp', 'tcp/1-100', 'tcp udp/4000', 'icmp tcp/3000-5000'])}"
+    return (peer if peer == "none" or r.random() < 0.5
+            else f"{peer} {r.choice(['tcp/4000', 'udp', 'icmp', 'tcp/1-100', 'tcp udp/4000', 'icmp tcp/3000-5000'])}")
 
 
 def random_spec(r, names):
@@ -445,7 +474,8 @@ def test_judge_agrees_with_packets(seed):
         world.network("open", "routed")
         world.network("cell", "isolated")
         for name in names:
-            world.add(name, networks=[r.choice(["default", "default", "open", "cell"])], owner=r.choice([1, 2]), **random_spec(r, names))
+            world.add(name, networks=[r.choice(["default", "default", "open", "cell"])], owner=r.choice([1, 2]),
+                      **random_spec(r, names))
         ends = list(world.workspaces.values()) + [(world.wan, world.WAN4, world.WAN6), (world.lan, world.LAN4, "fd77::9")]
         ready(world)
         for turn in range(3):

@@ -11,7 +11,8 @@ import subprocess
 
 import pytest
 
-from filter_world import Inside, Workspace, World, agreed, open_server, ping, tcp, tcp_passes, three, try_one, udp_passes, why_not
+from filter_world import (Inside, Workspace, World, agreed, open_server, ping, tcp, tcp_passes, three, try_one,
+                          udp_passes, why_not)
 from network_tools import eventually
 from test_filter import icmpv6, ipv4_packet, mac, random_spec, spoofed, works
 
@@ -67,7 +68,8 @@ def test_the_default(site):
     assert everywhere(site, (site.world.host, "10.88.1.2", "fd00:88:0:1::2"), a), "the host itself reaches its workspaces"
     assert udp_passes(a, site.printer[0], DNS4, 53) and not udp_passes(a, site.printer[0], DNS4, 54)
     assert not udp_passes(a, site.desk[0], site.desk[1], 53)
-    assert tcp_passes(a, site.world.wan, site.world.WAN4, 80) and ping(a, site.world.WAN6), "by the host, which is its router here"
+    assert tcp_passes(a, site.world.wan, site.world.WAN4, 80) and ping(a,
+                                                                       site.world.WAN6), "by the host, which is its router here"
     assert site.world.counts(a, False)[("out", "default")] > 0 and site.world.counts(b, False)[("in", "default")] > 0
     assert site.world.counts(a, True)[("out", "names")] > 0
 
@@ -95,7 +97,8 @@ def test_words(site, of, passes):
 
 
 def test_the_site_s_machines(site):
-    site.rules(a={"allow": ["site tcp/22,80-90 icmp"]}, b={"from": [site.desk[1] + " tcp/80", site.desk[2] + " tcp/80"]}, c={"from": ["site"]})
+    site.rules(a={"allow": ["site tcp/22,80-90 icmp"]}, b={"from": [site.desk[1] + " tcp/80", site.desk[2] + " tcp/80"]},
+               c={"from": ["site"]})
     for ipv6 in (False, True):
         address = site.desk[1 + ipv6]
         assert [tcp_passes(site.a, site.desk[0], address, port, timeout=0.2) for port in (22, 79, 85)] == [True, False, True]
@@ -108,16 +111,18 @@ def test_the_site_s_machines(site):
 
 def test_by_the_host_s_routes(site):
     """From a network of our own and from outside: judged by who it really is, before addresses are translated."""
-    site.rules(inner={"allow": ["any"]}, a={"from": ["workspace:inner"]}, b={"from": ["wan"]}, c={"allow": ["any"], "from": ["none"]})
+    site.rules(inner={"allow": ["any"]}, a={"from": ["workspace:inner"]}, b={"from": ["wan"]},
+               c={"allow": ["any"], "from": ["none"]})
     world = site.world
     assert everywhere(site, site.inner, site.a) and not everywhere(site, site.inner, site.b)
     for ipv6 in (False, True):
-        run = ["ip", "-n", world.wan, "-6" if ipv6 else "-4", "route", "replace", "fd00:88:0:1::/64" if ipv6 else "10.88.1.0/24", "via",
-               world.HOST6 if ipv6 else world.HOST4]
+        run = ["ip", "-n", world.wan, "-6" if ipv6 else "-4", "route", "replace",
+               "fd00:88:0:1::/64" if ipv6 else "10.88.1.0/24", "via", world.HOST6 if ipv6 else world.HOST4]
         subprocess.run(run, check=True)
         assert tcp_passes(world.wan, site.b, site.b.address(ipv6), 80) and ping(world.wan, site.b.address(ipv6))
         assert not tcp_passes(world.wan, site.a, site.a.address(ipv6), 80)
-        assert not tcp_passes(site.c, site.inner, site.inner.address(ipv6), 80), "a nat network is not reached from a bridge of the site"
+        assert not tcp_passes(site.c, site.inner, site.inner.address(ipv6),
+                              80), "a nat network is not reached from a bridge of the site"
 
 
 def test_fragments_and_errors(site):
@@ -205,8 +210,10 @@ def test_spoofing(site):
     assert ping(site.a, site.desk[1])
     strict = [("neighbour claims any link-local address", "fe80::1234", "spoofed neighbour discovery")]
     frames = list(spoofed(site.a, site.b))
-    na = struct.pack("!BBHI", 136, 0, 0, 0x60000000) + socket.inet_pton(socket.AF_INET6, strict[0][1]) + b"\2\1" + mac(site.a.mac)
-    frames.append((strict[0][0], mac("33:33:00:00:00:01") + mac(site.a.mac) + b"\x86\xdd" + icmpv6(site.a.ipv6, "ff02::1", na), strict[0][2]))
+    na = struct.pack("!BBHI", 136, 0, 0, 0x60000000) + socket.inet_pton(socket.AF_INET6,
+                                                                        strict[0][1]) + b"\2\1" + mac(site.a.mac)
+    frames.append((strict[0][0], mac("33:33:00:00:00:01") + mac(site.a.mac) + b"\x86\xdd" + icmpv6(site.a.ipv6, "ff02::1", na),
+                   strict[0][2]))
     with Inside(site.a.namespace):
         out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
         out.bind(("eth0", 0))
@@ -238,10 +245,12 @@ def test_the_site_s_dhcp(site):
     assert not ping(a, server[1]), "an address that nobody gave"
 
     def ack(address, to=a.mac, kind=5):
-        body = struct.pack("!BBBBIHH4s4s4s4s", 2, 1, 6, 0, 7, 0, 0, b"", socket.inet_aton(address), b"", b"") + mac(to).ljust(16, b"\0") + bytes(192)
+        body = struct.pack("!BBBBIHH4s4s4s4s", 2, 1, 6, 0, 7, 0, 0, b"", socket.inet_aton(address), b"",
+                           b"") + mac(to).ljust(16, b"\0") + bytes(192)
         body += b"\x63\x82\x53\x63\x35\x01" + bytes([kind]) + b"\xff"
         datagram = struct.pack("!HHHH", 67, 68, 8 + len(body), 0) + body
-        send(server[0], mac(a.mac) + mac("02:00:00:00:99:99") + b"\x08\x00" + ipv4_packet(server[1], "255.255.255.255", 17, datagram))
+        send(server[0], mac(a.mac) + mac("02:00:00:00:99:99") + b"\x08\x00"
+             + ipv4_packet(server[1], "255.255.255.255", 17, datagram))
 
     ack(given, kind=2)
     ack(given, to="02:00:00:00:00:99")
@@ -274,7 +283,8 @@ def test_the_site_s_dhcp(site):
     own = "fd00:88:0:%d:0:ff:fe00:%x" % (number, a.attachments[0]["number"])
     for address, passes in ((own, True), (f"fd00:88:0:{number}::5", False)):
         world.ip(a.namespace, "addr", "add", address + "/64", "dev", "eth0", "nodad")
-        assert any(ping(a, server[2], 0.3) for _ in range(5)) is passes, "by the prefix that a router announces and the hardware address"
+        assert any(ping(a, server[2], 0.3) for _
+                   in range(5)) is passes, "by the prefix that a router announces and the hardware address"
         world.ip(a.namespace, "addr", "del", address + "/64", "dev", "eth0")
     del world.workspaces["d"]
     world.tool("remove", id=a.id)
@@ -317,7 +327,8 @@ def test_requests_are_in_the_port_s_own_name(site):
         assert not arrives(request(a.ipv4, a.mac, a.mac, b.ipv4, kind), forged), "of its neighbour's address"
         assert not arrives(request(b.ipv4, b.mac, b.mac, b.ipv4, kind), "spoofed MAC address"), "as its neighbour"
     assert not arrives(request(a.ipv4, a.mac, b.mac, b.ipv4, 7, sport=1068), forged), "by another port"
-    assert not arrives(request(a.ipv4, a.mac, a.mac, "0.0.0.0", 7, head=b"\1\x20\x10"), forged), "a client that is named otherwise"
+    assert not arrives(request(a.ipv4, a.mac, a.mac, "0.0.0.0", 7, head=b"\1\x20\x10"),
+                       forged), "a client that is named otherwise"
     assert not arrives(request(a.ipv4, a.mac, a.mac, "0.0.0.0", 7, cut=20), forged), "too short to be judged"
     piece = bytearray(request(a.ipv4, a.mac, a.mac, "0.0.0.0", 7))
     piece[20] |= 0x20

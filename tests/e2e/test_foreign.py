@@ -18,15 +18,17 @@ def foreign(shared_site):
         site = shared_site
         mirror = () if suite == "bookworm" else ("--mirror", f"deb http://deb.debian.org/debian {suite} main")
         if kernel:
-            made = subprocess.run([ROOT / "tools/foreign-init", architecture, site.prefix / f"libexec/carrel/carrel-init-{architecture}"],
+            made = subprocess.run([ROOT / "tools/foreign-init", architecture,
+                                   site.prefix / f"libexec/carrel/carrel-init-{architecture}"],
                                   capture_output=True, text=True)
             if made.returncode:
                 pytest.skip(made.stderr.strip())
-            done = site.carrel("kernel", "import", f"linux-{architecture}", f"debian:{suite}", "--arch", architecture, *mirror, ok=None, timeout=300)
+            done = site.carrel("kernel", "import", f"linux-{architecture}", f"debian:{suite}", "--arch", architecture, *mirror,
+                               ok=None, timeout=300)
             if done.returncode:
                 pytest.skip(f"no kernel for {architecture}: {done.stderr[-200:]}")
-        done = site.carrel("image", "import", f"busybox-{architecture}", f"debian:{suite}", "--arch", architecture, "--variant", "extract",
-                           "--include", "busybox-static", *mirror, ok=None, timeout=300)
+        done = site.carrel("image", "import", f"busybox-{architecture}", f"debian:{suite}", "--arch", architecture, "--variant",
+                           "extract", "--include", "busybox-static", *mirror, ok=None, timeout=300)
         if done.returncode:
             pytest.skip(f"no busybox for {architecture}: {done.stderr[-200:]}")
         return site
@@ -46,12 +48,14 @@ def test_a_machine_of_another_processor(foreign, name, architecture, machine, pr
     site = foreign(architecture, suite)
     assert site.api("GET", f"/v1/images/busybox-{architecture}")[1]["architecture"] == architecture
     busybox = "/bin/busybox" if suite == "bookworm" else "/usr/bin/busybox"
-    done = site.carrel("run", "--name", name, "--arch", architecture, "--engine", "emulator", "--network", "none", f"busybox-{architecture}", "--",
+    done = site.carrel("run", "--name", name, "--arch", architecture, "--engine", "emulator", "--network", "none",
+                       f"busybox-{architecture}", "--",
                        busybox, "sh", "-c", f"{busybox} uname -m; {busybox} uname -m > /made; exit 6", ok=6, timeout=300)
     assert done.stdout.split() == [machine]
     assert site.workspace(name)["engine"] == "emulator"
     assert site.carrel("cp", f"{name}:/made", "-", timeout=300).stdout.find(machine) > 0  # by its own carrel-init
-    refused = site.carrel("deploy", "--engine", "kvm", "--network", "none", f"busybox-{architecture}", "--", busybox, "true", ok=None)
+    refused = site.carrel("deploy", "--engine", "kvm", "--network", "none", f"busybox-{architecture}", "--", busybox, "true",
+                          ok=None)
     assert refused.returncode and "KVM" in refused.stderr
 
 
@@ -60,7 +64,8 @@ def test_programs_of_another_processor_in_namespaces(foreign, name):
     site = foreign("arm64", kernel=False)
     fact = facts(site)["engine-workspace-arm64"]
     if not fact["ok"]:
-        done = site.carrel("run", "--rm", "--engine", "workspace", "--network", "none", "busybox-arm64", "--", "/bin/busybox", "true", ok=None)
+        done = site.carrel("run", "--rm", "--engine", "workspace", "--network", "none", "busybox-arm64", "--", "/bin/busybox",
+                           "true", ok=None)
         assert done.returncode and "programs of aarch64" in done.stderr
         pytest.skip(f"{fact['detail']}: {fact['hint']}")
     done = site.carrel("run", "--name", name, "--network", "none", "busybox-arm64", "--", "/bin/busybox", "sh", "-c",
@@ -95,13 +100,15 @@ def test_an_image_for_another_processor_than_asked_for_is_refused(shared_site, s
     done = shared_site.carrel("deploy", "--arch", "arm64", "busybox", "--", "true", ok=None)
     assert "is for amd64, not for arm64" in done.stderr
     named = facts(shared_site)
-    assert {"engine-kvm", "engine-emulator", "engine-emulator-arm64", "engine-workspace-arm64", "engine-emulator-riscv64"} <= set(named)
+    assert {"engine-kvm", "engine-emulator", "engine-emulator-arm64", "engine-workspace-arm64",
+            "engine-emulator-riscv64"} <= set(named)
     assert all(f["ok"] or f["hint"] for n, f in named.items() if n.startswith("engine-"))
 
 
 def test_packages_that_cannot_run_here(shared_site, name):
     if pathlib.Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists():
         pytest.skip("this host runs programs of arm64")
-    refused = shared_site.carrel("image", "import", name, "debian:bookworm", "--arch", "arm64", "--variant", "minbase", ok=None, timeout=300)
+    refused = shared_site.carrel("image", "import", name, "debian:bookworm", "--arch", "arm64", "--variant", "minbase", ok=None,
+                                 timeout=300)
     assert refused.returncode and "\\x0a" not in refused.stderr and "doctor --fix" in refused.stderr
     assert shared_site.carrel("image", "ls", "-q").stdout.split().count(name) == 0

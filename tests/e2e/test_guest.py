@@ -12,11 +12,13 @@ import time
 
 import pytest
 
-from guest_tools import (CONFIGURE, COPY_IN, COPY_OUT, DATA, ENDED, EXEC, FAILED, FREEZE, GROW, IDENTITY, PING, PROGRAM, RUNNING,
+from guest_tools import (CONFIGURE, COPY_IN, COPY_OUT, DATA, ENDED, EXEC, FAILED, FREEZE, GROW, IDENTITY, PING, PROGRAM,
+                         RUNNING,
                          SHUTDOWN, SIGNAL, STEPS, SYSTEM, THAW, VOLUME, Machine, error, field, kernel_files, number, plan)
 
 BUILD = pathlib.Path(os.environ.get("CARREL_BUILD_ROOT", pathlib.Path(__file__).parents[2] / "build"))
-APPLETS = "sh cat echo sleep id hostname dd mkdir ls stat tty kill true false sync date mount df head wc tr grep modprobe cut uname".split()
+APPLETS = ("sh cat echo sleep id hostname dd mkdir ls stat tty kill true false sync date mount df head wc tr grep modprobe "
+           "cut uname".split())
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-system-x86_64") or not shutil.which("mkfs.erofs"),
                                 reason="needs qemu-system-x86_64 and mkfs.erofs")
@@ -72,7 +74,9 @@ def start(parts, tmp_path):
         machines.append(machine)
         channel = machine.channel()
         steps = STEPS + tuple((VOLUME, 0, name, f"/{name}", "") for name, _, _ in volumes)
-        message = field(1, "p0") + field(1, "p1") + field(2, "root") + field(5, plan(argv, steps, volumes=[v[0] for v in volumes], **how))
+        message = field(1, "p0") + field(1, "p1") + field(2, "root") + field(5,
+                                                                             plan(argv, steps, volumes=[v[0] for v in volumes],
+                                                                                  **how))
         message += b"".join(field(3, field(1, name) + field(2, serial)) for name, serial, _ in volumes)
         message += field(6, os.urandom(64)) + field(7, time.time_ns()) + field(9, "kernel") + config
         channel.send(CONFIGURE, channel.take(), message)
@@ -92,7 +96,9 @@ def clean(path):
 
 def test_program(start):
     """Output and exit status of a program come out, the layers are stacked, and the machine goes off with its volumes unmounted."""
-    machine, channel, root = start(["sh", "-c", "cat /etc/layer /etc/hostname; hostname; date +%Y; echo written > /root/file; echo oops >&2; exit 7"])
+    machine, channel, root = start(["sh", "-c",
+                                    "cat /etc/layer /etc/hostname; hostname; date +%Y; echo written > /root/file; echo oops "
+                                    ">&2; exit 7"])
     program = channel.open(PROGRAM)
     status, out, err, failure = channel.end(program)
     assert (status, err, failure) == (7, b"oops\n", None)
@@ -108,7 +114,8 @@ def test_program(start):
 def test_life(start, tmp_path):
     """Everything that is asked of a machine while it runs; a volume; stop by its signal."""
     data = volume(tmp_path / "data.ext4", ("data",))
-    machine, channel, root = start(["sh", "-c", "trap 'echo stopped; exit 3' TERM; echo ready; while :; do sleep 0.1; done"], volumes=[("data", "v1", data)])
+    machine, channel, root = start(["sh", "-c", "trap 'echo stopped; exit 3' TERM; echo ready; while :; do sleep 0.1; done"],
+                                   volumes=[("data", "v1", data)])
     program = channel.open(PROGRAM)
     channel.state(RUNNING)
     channel.until(lambda k, w, p: k == DATA and b"ready" in channel.data.get(program, {}).get(1, b""))
@@ -215,8 +222,10 @@ def test_frozen_in_its_first_moment(start):
 
 def test_modules(start):
     """The kernel's modules are there to be seen, and what is used is loaded without the right to load modules."""
-    machine, channel, _ = start(["sh", "-c", "uname -r; ls -l /dev/net/tun; exec 3<>/dev/net/tun && cut -d' ' -f1 /proc/modules; "
-                                             "mount -t nothing none /tmp; modprobe dummy || echo refused; ls /usr/lib/modules/*/kernel/drivers/net/tun.ko"],
+    machine, channel, _ = start(["sh", "-c",
+                                 "uname -r; ls -l /dev/net/tun; exec 3<>/dev/net/tun && cut -d' ' -f1 /proc/modules; "
+                                             "mount -t nothing none /tmp; modprobe dummy || echo refused; ls "
+                                             "/usr/lib/modules/*/kernel/drivers/net/tun.ko"],
                                 capabilities=0x00A80425FB)
     program = channel.open(PROGRAM)
     status, out, err, _ = channel.end(program)
@@ -256,7 +265,8 @@ def test_system(start):
     assert channel.run("sh", "-c", "cat /etc/started")[1] == b"by init\n"
     # its own modprobe loads what it asks for, from the kernel's partition
     release = channel.run("uname", "-r")[1].decode().strip()
-    assert channel.run("sh", "-c", f"df /lib/modules/{release} | tail -n 1; echo x > /lib/modules/{release}/x; echo $?")[1].endswith(b"1\n")
+    said = channel.run("sh", "-c", f"df /lib/modules/{release} | tail -n 1; echo x > /lib/modules/{release}/x; echo $?")[1]
+    assert said.endswith(b"1\n")
     assert channel.run("modprobe", "wireguard")[0] == 0
     assert b"udp_tunnel" in channel.run("cat", "/proc/modules")[1]
     assert channel.request(SHUTDOWN, struct.pack("<I", 20000)) is None

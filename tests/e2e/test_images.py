@@ -149,7 +149,8 @@ def test_init_is_found(here):
     busybox = tar({"bin/busybox": b"x", "sbin/init": link("sbin/init", "/bin/busybox")})
     loop = tar({"sbin/init": link("sbin/init", "init")})
     outside = tar({"sbin/init": link("sbin/init", "../../../../../../bin/sh")})
-    for layers, init in (([base], True), ([tar(FILES), base, tar(FILES)], True), ([base, hidden], False), ([base, opaque], False),
+    for layers, init in (([base], True), ([tar(FILES), base, tar(FILES)], True), ([base, hidden], False),
+                         ([base, opaque], False),
                          ([base, hidden, base], True), ([busybox], False), ([loop], False), ([outside], False)):
         assert add(here, "a", Image(layers).archive())["init"] is init, layers
     assert add(here, "a", busybox, format="tar", init="yes")["init"] is True
@@ -179,7 +180,8 @@ def test_upload_takes_no_memory(here):
     connection.request("POST", "/v1/images?name=large&format=tar", body(), {"Content-Length": str(512 + size + 1024)})
     answer = json.loads(connection.getresponse().read())
     assert finished(here, answer)["state"] == "done"
-    peak = [line for line in pathlib.Path(f"/proc/{here.service.pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    peak = [line for line in pathlib.Path(f"/proc/{here.service.pid}/status").read_text().splitlines()
+            if line.startswith("VmHWM")]
     assert int(peak[0].split()[1]) < 40 << 10, peak
 
 
@@ -286,7 +288,8 @@ def test_limits_of_the_site(new_site, limit, small, large, kind, part):
     free = new_site(node=False)
     add(here, "fits", tar(small), format="tar")
     add(free, "large", tar(large), format="tar")
-    for body, format in ((tar(large), "tar"), (Image([tar(large)]).archive(), "oci"), (export(free, "large", "partitions"), "oci")):
+    for body, format in ((tar(large), "tar"), (Image([tar(large)]).archive(), "oci"),
+                         (export(free, "large", "partitions"), "oci")):
         status, answer = send(here, "large", body, format=format)
         error = finished(here, answer)["error"] if status == 202 else answer["error"]
         assert error["kind"] == kind and part in error["message"], error
@@ -317,7 +320,8 @@ def test_fetch_and_cancel(here, image):
 
 def test_password_is_kept_nowhere(here, image):
     with PlainRegistry(image) as registry:
-        operation = here.api("POST", "/v1/images", {"name": "a", "source": registry.reference(), "user": "u", "password": "hunter2-secret"})[1]
+        operation = here.api("POST", "/v1/images",
+                             {"name": "a", "source": registry.reference(), "user": "u", "password": "hunter2-secret"})[1]
         assert finished(here, operation)["state"] == "done"
     for path in pathlib.Path(here.state).rglob("*"):
         if path.is_file():
@@ -365,7 +369,8 @@ def test_service_dies_during_an_import(here, image):
 
 def listing(data):
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        return {m.name.strip("./"): (m.type, m.mode, m.uid, m.gid, m.linkname, int(m.mtime), archive.extractfile(m).read() if m.isreg() else b"")
+        return {m.name.strip("./"): (m.type, m.mode, m.uid, m.gid, m.linkname, int(m.mtime),
+                                     archive.extractfile(m).read() if m.isreg() else b"")
                 for m in archive}
 
 

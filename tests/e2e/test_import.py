@@ -114,7 +114,8 @@ def test_names_in_an_archive_are_only_names(store, image, tmp_path):
 
 def test_wrong_diff_id(store):
     image = Image([tar(FILES)])
-    text = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest(b"x")]}}).encode()
+    text = json.dumps({"architecture": "amd64", "os": "linux",
+                       "rootfs": {"type": "layers", "diff_ids": [digest(b"x")]}}).encode()
     image.config = {**image.config, "digest": image.add(text), "size": len(text)}
     image.manifest = image.write_manifest()
     with pytest.raises(Failure, match="plain digest") as failure:
@@ -160,8 +161,8 @@ def test_registry(store, image, tmp_path):
 
 def test_registry_with_password(store, image, tmp_path):
     need("docker-registry", "skopeo", "perl")
-    hashed = subprocess.run(["perl", "-e", "print crypt('se:cret', '$2b$05$' . 'a' x 21 . 'e')"], capture_output=True, check=True,
-                            text=True).stdout
+    hashed = subprocess.run(["perl", "-e", "print crypt('se:cret', '$2b$05$' . 'a' x 21 . 'e')"], capture_output=True,
+                            check=True, text=True).stdout
     (tmp_path / "users").write_text(f"alice:{hashed}\n")
     with docker_registry(tmp_path, f"auth: {{htpasswd: {{realm: test, path: {tmp_path}/users}}}}\n") as address:
         push(image, tmp_path, address, "app", "--dest-creds", "alice:se:cret")
@@ -246,33 +247,37 @@ def endless(pattern, content_type="application/octet-stream"):
 
 HTML = {"headers": {"Content_Type": "text/html"}, "body": b"<html>hello</html>"}
 LIES = {
-    "wrong bytes of a layer": (lambda i: lying(i.layers[0]["digest"], body=b"x" * i.layers[0]["size"]), "corrupt", "with the digest"),
+    "wrong bytes of a layer": (lambda i: lying(i.layers[0]["digest"], body=b"x" * i.layers[0]["size"]), "corrupt",
+                               "with the digest"),
     "short layer": (lambda i: lying(i.layers[0]["digest"], body=b"x"), "corrupt", "announces 1 bytes"),
     "long layer": (lambda i: lying(i.layers[0]["digest"], body=b"x" * 2000000), "corrupt", "announces 2000000 bytes"),
     "endless layer": (lambda i: endless(i.layers[0]["digest"]), "corrupt", "more than"),
-    "wrong bytes of the configuration": (lambda i: lying(i.config["digest"], body=b"x" * i.config["size"]), "corrupt", "configuration"),
+    "wrong bytes of the configuration": (lambda i: lying(i.config["digest"], body=b"x" * i.config["size"]), "corrupt",
+                                         "configuration"),
     "configuration missing": (lambda i: lying(i.config["digest"], status=404), "not-found", "does not have it"),
     "endless manifest": (lambda i: endless("manifests", OCI_MANIFEST), "too-large", "more than 4194304"),
-    "manifest of 100 MB": (lambda i: lying("manifests", body=b" " * 100000000, headers={"Content_Type": OCI_MANIFEST}), "too-large",
-                           "announces 100000000 bytes"),
+    "manifest of 100 MB": (lambda i: lying("manifests", body=b" " * 100000000, headers={"Content_Type": OCI_MANIFEST}),
+                           "too-large", "announces 100000000 bytes"),
     "a web page": (lambda i: lying("manifests", **HTML), "unsupported", "text/html"),
     "not JSON": (lambda i: lying("manifests", body=b"}{", headers={"Content_Type": OCI_MANIFEST}), "corrupt", "not JSON"),
-    "deep JSON": (lambda i: lying("manifests", body=b'{"a":' * 100000, headers={"Content_Type": OCI_MANIFEST}), "corrupt", "not JSON"),
+    "deep JSON": (lambda i: lying("manifests", body=b'{"a":' * 100000, headers={"Content_Type": OCI_MANIFEST}), "corrupt",
+                  "not JSON"),
     "schema 1": (lambda i: lying("manifests", body=b'{"schemaVersion":1}', headers={
         "Content_Type": "application/vnd.docker.distribution.manifest.v1+prettyjws"}), "unsupported", "schema 1"),
-    "redirect loop": (lambda i: lying("manifests", status=302, headers={"Location": "/v2/test/image/manifests/latest"}), "corrupt",
-                      "redirects more than"),
-    "redirect to another scheme": (lambda i: lying("manifests", status=302, headers={"Location": "file:///etc/passwd"}), "denied",
-                                   "not https"),
+    "redirect loop": (lambda i: lying("manifests", status=302, headers={"Location": "/v2/test/image/manifests/latest"}),
+                      "corrupt", "redirects more than"),
+    "redirect to another scheme": (lambda i: lying("manifests", status=302, headers={"Location": "file:///etc/passwd"}),
+                                   "denied", "not https"),
     "redirect to plain http elsewhere": (lambda i: lying("manifests", status=307, headers={
         "Location": "http://registry.example.org/x"}), "denied", "not https"),
     "redirect without address": (lambda i: lying("manifests", status=302), "corrupt", "nowhere"),
     "endless refusal": (lambda i: lying("manifests", status=404, body=b"x" * 1000000), "too-large", "64 KiB"),
     "token server elsewhere": (lambda i: lying("manifests", status=401, headers={
         "WWW_Authenticate": 'Bearer realm="http://tokens.example.org/t"'}), "denied", "token server that is not https"),
-    "challenge that is none": (lambda i: lying("manifests", status=401, headers={"WWW_Authenticate": 'Bearer realm="x'}), "invalid",
-                               "list of challenges"),
-    "challenge for ever": (lambda i: lying("manifests", status=401, headers={"WWW_Authenticate": "Basic"}), "denied", "user name"),
+    "challenge that is none": (lambda i: lying("manifests", status=401, headers={"WWW_Authenticate": 'Bearer realm="x'}),
+                               "invalid", "list of challenges"),
+    "challenge for ever": (lambda i: lying("manifests", status=401, headers={"WWW_Authenticate": "Basic"}), "denied",
+                           "user name"),
     "out of order": (lambda i: lying("manifests", status=503), "unavailable", "status 503"),
     "too many requests": (lambda i: lying(i.layers[1]["digest"], status=429), "unavailable", "status 429"),
 }
@@ -289,7 +294,8 @@ def test_lying_registry(store, image, name):
 
 
 def test_wrong_digest_of_a_manifest(store, image):
-    with PlainRegistry(image, lying("manifests", body=Image([tar(FILES)]).manifest, headers={"Content_Type": OCI_MANIFEST})) as registry:
+    with PlainRegistry(image, lying("manifests", body=Image([tar(FILES)]).manifest,
+                                    headers={"Content_Type": OCI_MANIFEST})) as registry:
         with pytest.raises(Failure, match="sent a manifest with the digest"):
             do_import(store, reference=registry.reference(tag="@" + digest(image.manifest)))
 

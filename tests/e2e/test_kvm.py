@@ -27,7 +27,8 @@ carreld --state /state --run /run --log-level warn &
 carrel-node --state /state --run /run --blanks 0 --ahead 0 --boot-timeout 15m --service unix:/run/carreld.sock --log-level warn &
 i=0; until carrel doctor 2>/dev/null | grep -q ': connected'; do i=$((i+1)); [ $i -lt 1800 ] || break; sleep 0.1; done
 carrel doctor | grep engine-kvm
-carrel run --name auto --isolation machine --memory 256M --disk 64M --network none busybox -- sh -c 'echo "inside: $(uname -r) $(cat /sys/class/dmi/id/sys_vendor)"; exit 5'
+carrel run --name auto --isolation machine --memory 256M --disk 64M --network none busybox -- \
+    sh -c 'echo "inside: $(uname -r) $(cat /sys/class/dmi/id/sys_vendor)"; exit 5'
 echo "status: $?"
 echo "engine: $(carrel show auto --format json | grep -o '"engine": *"[a-z]*"' | tr -d ' \n')"
 poweroff -f

@@ -24,7 +24,8 @@ def here(shared_site, shared_busybox):
 def test_memory_beyond_the_limit_ends_the_eater_only(here, name):
     here.carrel("deploy", "busybox", "--name", name, "-m", "48MiB", "--", "sleep", "1000")
     # tail keeps what has no line end in memory
-    done = here.carrel("exec", name, "--", "sh", "-c", "head -c 200000000 /dev/zero | tail -c 190000000 | wc -c", ok=None, timeout=120)
+    done = here.carrel("exec", name, "--", "sh", "-c", "head -c 200000000 /dev/zero | tail -c 190000000 | wc -c", ok=None,
+                       timeout=120)
     assert "190000000" not in done.stdout
     assert here.workspace(name)["state"] == "running"
     assert here.carrel("exec", name, "--", "echo", "alive").stdout == "alive\n"
@@ -72,7 +73,8 @@ def cpu_seconds(folder_name):
 
 
 def test_cpu_cap_holds_over_seconds(here, name):
-    here.carrel("deploy", "busybox", "--name", name, "--cpu", "0.25", "--", "sh", "-c", "(while :; do :; done) & while :; do :; done")
+    here.carrel("deploy", "busybox", "--name", name, "--cpu", "0.25", "--", "sh", "-c",
+                "(while :; do :; done) & while :; do :; done")
     identity = here.workspace(name)["id"]
     if cpu_seconds(identity) is None:
         pytest.skip("no cgroup here that counts processor time")
@@ -89,7 +91,8 @@ def test_cpu_cap_holds_over_seconds(here, name):
 def test_disk_is_full_at_the_promised_size(here, name):
     here.carrel("deploy", "busybox", "--name", name, "--disk", "64MiB", "-v", "data:32MiB:/data", "--", "sleep", "1000")
     for place, size in (("/root", 64), ("/data", 32)):
-        done = here.carrel("exec", name, "--", "sh", "-c", f"dd if=/dev/zero of={place}/big bs=1M count={size * 2}; echo status $?")
+        done = here.carrel("exec", name, "--", "sh", "-c",
+                           f"dd if=/dev/zero of={place}/big bs=1M count={size * 2}; echo status $?")
         assert "No space left" in done.stderr and "status 1" in done.stdout
         got = int(here.carrel("exec", name, "--", "stat", "-c", "%s", f"{place}/big").stdout)
         assert size * 0.7 * 2**20 < got <= size * 2**20
@@ -128,8 +131,8 @@ def host_picture(site):
     others = ("/tmp/", "/var/tmp/", "/run/netns", str(site.folder), os.environ.get("CARREL_TEST_DIR", "/var/tmp"))
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as f:
         mounts = sorted(line.split(" ", 2)[2] for line in f if not line.split()[4].startswith(others) and "carrel" not in line)
-    settings = [pathlib.Path(p).read_text() for p in ("/proc/sys/kernel/hostname", "/proc/sys/kernel/core_pattern", "/proc/sys/vm/swappiness",
-                                                      "/proc/net/route")]
+    settings = [pathlib.Path(p).read_text() for p in ("/proc/sys/kernel/hostname", "/proc/sys/kernel/core_pattern",
+                                                      "/proc/sys/vm/swappiness", "/proc/net/route")]
     return {"etc": digest.hexdigest(), "mounts": mounts, "settings": settings}
 
 

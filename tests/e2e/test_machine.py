@@ -36,7 +36,8 @@ def test_standard_input_and_large_output(here):
 
 
 def test_exec_copies_pause_and_stop(here, name, tmp_path):
-    here.carrel(*RUN, "-d", "--name", name, "busybox", "--", "sh", "-c", "trap 'exit 4' TERM; echo began; while :; do sleep 0.1; done")
+    here.carrel(*RUN, "-d", "--name", name, "busybox", "--", "sh", "-c",
+                "trap 'exit 4' TERM; echo began; while :; do sleep 0.1; done")
     here.wait_state(name, "running")
     assert here.carrel("exec", name, "--", "sh", "-c", "echo in; exit 3", ok=3).stdout == "in\n"
     (tmp_path / "file").write_text("carried\n")
@@ -69,7 +70,8 @@ def test_a_machine_outlives_the_agent(here, name):
     here.node.kill()
     here.node.start()
     assert here.wait_state(name, "running")["pid"] == before
-    here.wait(lambda: here.carrel("exec", name, "--", "echo", "there", ok=None).stdout == "there\n")  # once it is connected again
+    # once it is connected again
+    here.wait(lambda: here.carrel("exec", name, "--", "echo", "there", ok=None).stdout == "there\n")
     here.carrel("rm", "-f", name)
 
 
@@ -158,7 +160,8 @@ def test_a_machine_that_does_not_boot_is_started_once_more_and_then_given_up(ker
     here = new_site(node_args=["--boot-timeout", "3s"])
     import_image(here, "busybox", busybox_tar)
     here.carrel("kernel", "import", "hanging", hanging_kernel(kernel, tmp_path / "files"))
-    failed = here.carrel("deploy", "--engine", "emulator", "--network", "none", "--name", name, "busybox", "--", "true", ok=None)
+    failed = here.carrel("deploy", "--engine", "emulator", "--network", "none", "--name", name, "busybox", "--", "true",
+                         ok=None)
     assert failed.returncode and "did not boot after 3 s (twice)" in failed.stderr
     assert here.wait_state(name, "failed")["error"]["step"] == "launch"
     assert here.node.log().count("once more") == 1

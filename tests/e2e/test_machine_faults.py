@@ -44,7 +44,8 @@ def revive(site):
 
 def deploy(site, name, *options):
     """What dies is started again while the command waits; its own end is not looked at."""
-    child = site.popen(*DEPLOY, *options, "--name", name, "busybox", *PROGRAM, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = site.popen(*DEPLOY, *options, "--name", name, "busybox", *PROGRAM, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + TIMEOUT
     while child.poll() is None:
         assert time.monotonic() < deadline, "deploy hangs"

@@ -44,7 +44,8 @@ def probe(tmp_path_factory):
     if not shutil.which("cc"):
         pytest.skip("no C compiler")
     path = tmp_path_factory.mktemp("probe") / "probe"
-    done = subprocess.run(["cc", "-static", "-O1", "-o", path, pathlib.Path(__file__).with_name("machine_probe.c")], capture_output=True, text=True)
+    done = subprocess.run(["cc", "-static", "-O1", "-o", path, pathlib.Path(__file__).with_name("machine_probe.c")],
+                          capture_output=True, text=True)
     if "cannot find -lc" in done.stderr:
         pytest.skip("no static C library")
     assert done.returncode == 0, done.stderr
@@ -142,7 +143,8 @@ def taps(world):
 
 
 def test_inside_is_as_in_a_namespace(net, vm, box):
-    for command in (["cat", "/etc/resolv.conf"], ["sh", "-c", "cat /etc/hosts | grep -v 127.0.1.1"], ["ip", "route"], ["cat", "/sys/class/net/eth0/mtu"]):
+    for command in (["cat", "/etc/resolv.conf"], ["sh", "-c", "cat /etc/hosts | grep -v 127.0.1.1"], ["ip", "route"],
+                    ["cat", "/sys/class/net/eth0/mtu"]):
         there, here = (inside(net, name, *command).stdout.replace(addresses(net, name)[0], "OWN") for name in ("vm", "box"))
         assert there == here
     for name in ("vm", "box"):
@@ -151,7 +153,8 @@ def test_inside_is_as_in_a_namespace(net, vm, box):
         told = inside(net, name, "ip", "address", "show", "dev", "eth0").stdout
         assert f"inet {shown['ipv4']} " in told and f"inet6 {addresses(net, name)[1]}/128 " in told and shown["mac"] in told
         assert inside(net, name, "hostname").stdout == f"{name}\n"
-    assert inside(net, "vm", "cat", "/sys/class/net/eth0/name_assign_type").stdout == "4\n"  # given: no device manager renames it
+    # given: no device manager renames it
+    assert inside(net, "vm", "cat", "/sys/class/net/eth0/name_assign_type").stdout == "4\n"
 
 
 DNS = """
@@ -174,7 +177,8 @@ def test_names_and_the_world(net, world, vm, box):
     assert resolver.stdout.readline() == b"ready\n"
     world.serve("wan", 8091)
     becomes(lambda: inside(net, "vm", "nslookup", "deb.example.org", ok=None).stdout.count(f"Address: {world.WAN}\n"), 1)
-    assert inside(net, "vm", "probe", "ask", "tcp", "5000", world.WAN, "8091").stdout == world.HOST + "\n"  # static programs do not resolve
+    # static programs do not resolve
+    assert inside(net, "vm", "probe", "ask", "tcp", "5000", world.WAN, "8091").stdout == world.HOST + "\n"
     change(net, "vm", allow=["workspace:box", "wan"])
     becomes(lambda: addresses(net, "box")[0] in inside(net, "vm", "nslookup", "box.default.carrel", ok=None).stdout, True)
     becomes(lambda: addresses(net, "vm")[0] in inside(net, "box", "nslookup", "vm.default.carrel", ok=None).stdout, True)
@@ -243,7 +247,8 @@ def test_services(net, vm, box):
 def test_fragments(net, vm, box):
     """Datagrams larger than a packet, both families: all of their pieces or none."""
     def large(a, b):
-        return {to for to in addresses(net, b) if inside(net, a, "busybox", "ping", "-c", "1", "-W", "2", "-s", "4000", to, ok=None).returncode == 0}
+        return {to for to in addresses(net, b) if inside(net, a, "busybox", "ping", "-c", "1", "-W", "2", "-s", "4000", to,
+                                                         ok=None).returncode == 0}
     change(net, "vm", allow=["workspace:box icmp"])
     becomes(lambda: large("vm", "box"), set(addresses(net, "box")))
     assert large("box", "vm") == set()
@@ -254,12 +259,14 @@ def test_fragments(net, vm, box):
 def test_published_and_hairpin(net, world, vm, box):
     change(net, "vm", publish=["8110:80", f"8111:{PORT}/udp"])
     script = "exec timeout 5 bash -c 'exec 3<>/dev/tcp/{}/8110; head -n1 <&3'"
-    for place, to in (("wan", world.HOST), ("lan", "192.168.77.1"), ("wan", world.HOST6), ("lan", "fd77::1"), ("host", "127.0.0.1")):
+    for place, to in (("wan", world.HOST), ("lan", "192.168.77.1"), ("wan", world.HOST6), ("lan", "fd77::1"),
+                      ("host", "127.0.0.1")):
         becomes(lambda: world.run(place, "bash", "-c", script.format(to), ok=None).stdout != "", True, f"{place} to {to}")
     for name in ("box", "vm"):  # by the host's address, from a neighbour and from itself
         for to in (world.HOST, world.HOST6):
             for kind, port in (("tcp", "8110"), ("udp", "8111")):
-                becomes(lambda: inside(net, name, "probe", "ask", kind, "3000", to, port, ok=None).stdout != "", True, f"{name} to {to} by {kind}")
+                becomes(lambda: inside(net, name, "probe", "ask", kind, "3000", to, port, ok=None).stdout != "", True,
+                        f"{name} to {to} by {kind}")
     assert passing(net, "box", "vm", 80) == set()  # its own address is not published
 
 
@@ -308,7 +315,9 @@ def test_rates_are_kept_both_ways(net, world, vm):
 
     def seconds():
         start = time.monotonic()
-        done = inside(net, "vm", "sh", "-c", f"dd if=/dev/zero bs=64k count=16 2>/dev/null | timeout 30 nc -w 3 {world.WAN} 8121 | head -c 1048000 | wc -c")
+        done = inside(net, "vm", "sh", "-c",
+                      f"dd if=/dev/zero bs=64k count=16 2>/dev/null | timeout 30 nc -w 3 {world.WAN} 8121 | head -c 1048000 | "
+                      f"wc -c")
         assert done.stdout.strip() == "1048000"
         return time.monotonic() - start
     free = seconds()
@@ -364,17 +373,21 @@ def test_not_one_spoofed_frame_arrives(net, world, vm, box):
     change(net, "vm", allow=["any"])
     change(net, "box", **{"from": ["any"]})
     becomes(lambda: passing(net, "vm", "box"), EVERYTHING)
-    bridge = next(line.split(": ")[1].split("@")[0] for line in world.run("host", "ip", "-o", "link").stdout.splitlines() if ": crn" in line)
+    bridge = next(line.split(": ")[1].split("@")[0] for line in world.run("host", "ip", "-o", "link").stdout.splitlines()
+                  if ": crn" in line)
     gateway = world.run("host", "ip", "-o", "link", "show", "dev", bridge).stdout.split("link/ether ")[1].split()[0]
-    a, b = (types.SimpleNamespace(mac=net.workspace(n)["interfaces"][0]["mac"], ipv4=addresses(net, n)[0], ipv6=addresses(net, n)[1],
-                                  attachments=[{"number": 0}]) for n in ("vm", "box"))
-    ears = [listen(box["pid"], "eth0"), listen(world.spaces["host"], bridge), listen(world.spaces["wan"], "eth0"), listen(world.spaces["lan"], "eth0")]
+    a, b = (types.SimpleNamespace(mac=net.workspace(n)["interfaces"][0]["mac"], ipv4=addresses(net, n)[0],
+                                  ipv6=addresses(net, n)[1], attachments=[{"number": 0}]) for n in ("vm", "box"))
+    ears = [listen(box["pid"], "eth0"), listen(world.spaces["host"], bridge), listen(world.spaces["wan"], "eth0"),
+            listen(world.spaces["lan"], "eth0")]
     bad = []
     for name, frame, _ in spoofed(a, b, gateway, link_local(a.mac)):
         frame += b"\0" * max(0, 60 - len(frame)) if frame[12:14] != b"\x86\xdd" else b""
         bad.append((name, frame))
-    good = mac(gateway) + mac(a.mac) + b"\x08\x00" + ipv4_packet(a.ipv4, b.ipv4, 17, struct.pack("!HHHH", 4001, 4001, 20, 0) + b"last of all!")
-    flood = [mac(gateway) + bytes([2, 1]) + struct.pack("!I", n) + b"\x08\x00" + ipv4_packet(a.ipv4, "10.88.1.1") for n in range(500)]
+    good = mac(gateway) + mac(a.mac) + b"\x08\x00" + ipv4_packet(a.ipv4, b.ipv4, 17,
+                                                                 struct.pack("!HHHH", 4001, 4001, 20, 0) + b"last of all!")
+    flood = [mac(gateway) + bytes([2, 1]) + struct.pack("!I", n) + b"\x08\x00" + ipv4_packet(a.ipv4, "10.88.1.1")
+             for n in range(500)]
     for ear in ears:
         heard(ear)
     send_frames(net, [frame for _, frame in bad] + flood + [good])
@@ -493,7 +506,8 @@ def test_on_a_bridge_of_the_site(net, world):
         return one["address"], one["mtu"]
     before = bridge()
     try:
-        make_network(net, "office", kind="bridge", bridge="site1", ipv4="192.168.81.0/24", ipv6="fd81::/64", reserved=[desk], mtu=1400)
+        make_network(net, "office", kind="bridge", bridge="site1", ipv4="192.168.81.0/24", ipv6="fd81::/64", reserved=[desk],
+                     mtu=1400)
         for udp in (False, True):
             world.serve("lan", 8161, udp)
         with workspace(net, "clerk", SERVE, engine="emulator", networks=[{"network": "office"}]) as shown:
@@ -554,7 +568,8 @@ def test_a_start_dies_half_way(net, world, fault):
     """The runner's death, its failure, the agent's death: what was made goes, and the workspace can start afterwards."""
     before = taps(world)
     arm(net, fault)
-    body = {"spec": {"name": "half", "image": "busybox", "command": list(SERVE), "engine": "emulator", "resources": {"disk": "32M"}}}
+    body = {"spec": {"name": "half", "image": "busybox", "command": list(SERVE), "engine": "emulator",
+                     "resources": {"disk": "32M"}}}
     assert net.api("POST", "/v1/workspaces", body)[0] == 201
     found = net.wait(lambda: settled(net, "half"), what="a settled workspace")
     port = found["interfaces"][0]["port"]

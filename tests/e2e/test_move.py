@@ -113,7 +113,8 @@ def is_marked(path):
 def test_files_and_identity_stay(here, name):
     run(here, name, "sleep", "100000", options=("--label", "team=blue", "--memory", "300M", "--volume", "data:32M:/data"))
     first = here.workspace(name)
-    inside(here, name, "sh", "-c", "echo namespaces > /one; echo data > /data/one; hostname > /names; cat /etc/machine-id >> /names 2>/dev/null; true")
+    inside(here, name, "sh", "-c", "echo namespaces > /one; echo data > /data/one; hostname > /names; cat /etc/machine-id >> "
+                                   "/names 2>/dev/null; true")
     names, release = inside(here, name, "cat", "/names"), inside(here, name, "uname", "-r")
     move(here, name, "emulator")
     now = here.wait_state(name, "running")
@@ -121,7 +122,8 @@ def test_files_and_identity_stay(here, name):
     assert inside(here, name, "uname", "-r") != release, "a kernel of its own"
     assert inside(here, name, "cat", "/one", "/data/one") == "namespaces\ndata\n"
     assert inside(here, name, "hostname") == names.splitlines()[0] + "\n"
-    inside(here, name, "sh", "-c", "echo machine > /two; echo more >> /data/one; mknod /node c 1 3; rm -f /etc/passwd; mkdir /made; ln /two /made/two; sync")
+    inside(here, name, "sh", "-c", "echo machine > /two; echo more >> /data/one; mknod /node c 1 3; rm -f /etc/passwd; mkdir "
+                                   "/made; ln /two /made/two; sync")
     for which in ("root", "data"):
         assert is_marked(volume(here, name, which))
     assert "checked" in move(here, name, "workspace").stderr, "it says which way it takes"
@@ -130,7 +132,8 @@ def test_files_and_identity_stay(here, name):
     assert inside(here, name, "uname", "-r") == release
     assert inside(here, name, "cat", "/one", "/two", "/made/two", "/data/one") == "namespaces\nmachine\nmachine\ndata\nmore\n"
     assert inside(here, name, "sh", "-c", "test -e /etc/passwd; echo $?") == "1\n"
-    assert here.carrel("exec", name, "--", "sh", "-c", "cat < /node", ok=None).returncode != 0, "a device that a guest made opens nothing"
+    assert here.carrel("exec", name, "--", "sh", "-c", "cat < /node",
+                       ok=None).returncode != 0, "a device that a guest made opens nothing"
     assert not is_marked(volume(here, name)), "checked, and written by this host since"
     for key in ("id", "name", "created", "interfaces", "snapshots"):
         assert now[key] == first[key]
@@ -191,7 +194,8 @@ def test_what_cannot_be_is_refused_and_the_workspace_runs_on(here, name):
         pytest.skip("KVM works here")
     assert refused.returncode == 7 and "kvm" in refused.stderr.lower()
     assert "--travels" in move(here, name, "emulator", "--live", ok=7).stderr
-    now = here.wait(lambda: here.workspace(name)["spec"].get("engine", "auto") in ("auto", "workspace") and here.workspace(name))
+    now = here.wait(lambda: here.workspace(name)["spec"].get("engine", "auto") in ("auto", "workspace")
+                    and here.workspace(name))
     assert (now["state"], now["pid"]) == ("running", pid)
     assert inside(here, name, "echo", "on") == "on\n"
     move(here, name, "workspace")
@@ -203,7 +207,8 @@ def test_what_cannot_be_is_refused_and_the_workspace_runs_on(here, name):
 
 
 def test_a_machine_that_was_killed_is_recovered(here, name):
-    run(here, name, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i > /f$((i % 50)); sync; done", options=("--engine", "emulator",))
+    run(here, name, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i > /f$((i % 50)); sync; done",
+        options=("--engine", "emulator",))
     here.says(name, "ls", "/f9")
     os.kill(here.workspace(name)["pid"], signal.SIGKILL)
     here.wait_state(name, "stopped", "failed")
@@ -277,7 +282,8 @@ def test_a_whole_system_moves(kernel, shared_site, shared_debian, name):
     def booted():
         return here.carrel("exec", name, "--", "systemctl", "is-active", "basic.target", ok=None).stdout.strip() == "active"
     here.wait(booted, timeout=120)
-    inside(here, name, "sh", "-c", "ssh-keygen -A; hostname > /root/names; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub >> /root/names; "
+    inside(here, name, "sh", "-c", "ssh-keygen -A; hostname > /root/names; cat /etc/machine-id "
+                                   "/etc/ssh/ssh_host_ed25519_key.pub >> /root/names; "
                                    "journalctl --flush; echo there > /root/file")
     names = inside(here, name, "cat", "/root/names")
     for engine in ("emulator", "workspace"):
@@ -287,7 +293,8 @@ def test_a_whole_system_moves(kernel, shared_site, shared_debian, name):
         now = inside(here, name, "sh", "-c", "hostname; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub")
         assert now == names
         assert inside(here, name, "cat", "/root/file") == "there\n"
-        here.wait(lambda: here.carrel("exec", name, "--", "systemctl", "is-system-running", ok=None).stdout.strip() in ("running", "degraded"))
+        here.wait(lambda: here.carrel("exec", name, "--", "systemctl", "is-system-running",
+                                      ok=None).stdout.strip() in ("running", "degraded"))
         assert inside(here, name, "systemctl", "--failed", "--no-legend") == ""  # though the image has no kmod
     here.carrel("rm", "-f", name)
 
@@ -329,8 +336,8 @@ def test_killed_on_the_way(kernel, new_site, busybox_tar, name, point, tmp_path)
 def checked(prefix, path):
     fd = os.open(path, os.O_RDWR)
     try:
-        done = subprocess.run([prefix / "libexec/carrel/carrel-check"], preexec_fn=lambda: os.dup2(fd, 3), pass_fds=(3,) if fd == 3 else (fd, 3),
-                              capture_output=True, text=True, timeout=60)
+        done = subprocess.run([prefix / "libexec/carrel/carrel-check"], preexec_fn=lambda: os.dup2(fd, 3),
+                              pass_fds=(3,) if fd == 3 else (fd, 3), capture_output=True, text=True, timeout=60)
     finally:
         os.close(fd)
     return json.loads(done.stdout)
@@ -353,8 +360,10 @@ def plain_volume(tmp_path_factory):
 
 SUPER = {  # what a superblock may not say
     "magic": (1024 + 0x38, b"\0\0"), "block size": (1024 + 0x18, b"\x06\0\0\0"), "blocks": (1024 + 0x4, b"\xff\xff\xff\x7f"),
-    "feature": (1024 + 0x60, b"\xff\xff\0\0"), "journal device": (1024 + 0xe4, b"\x07\0\0\0"), "journal inode": (1024 + 0xe0, b"\x02\0\0\0"),
-    "mount options": (1024 + 0x200, b"errors=panic"), "inode size": (1024 + 0x58, b"\0\x40"), "encryption": (1024 + 0x61, b"\x80"),
+    "feature": (1024 + 0x60, b"\xff\xff\0\0"), "journal device": (1024 + 0xe4, b"\x07\0\0\0"),
+    "journal inode": (1024 + 0xe0, b"\x02\0\0\0"),
+    "mount options": (1024 + 0x200, b"errors=panic"), "inode size": (1024 + 0x58, b"\0\x40"),
+    "encryption": (1024 + 0x61, b"\x80"),
 }
 
 
@@ -373,8 +382,8 @@ def test_superblocks_of_others_are_refused(prefix, plain_volume, tmp_path, what)
 
 
 CRAFTED = ("clri upper/etc/7", "sif upper/etc/8 block[0] 4294967295", "link upper upper/deep/loop",
-           "sif upper links_count 0", "sif <2> mode 0100644", "freeb 100 4000", "sif upper/etc/10 flags 0x10000000", "sif <8> size 12",
-           "set_block_group 0 inode_table 3")
+           "sif upper links_count 0", "sif <2> mode 0100644", "freeb 100 4000", "sif upper/etc/10 flags 0x10000000",
+           "sif <8> size 12", "set_block_group 0 inode_table 3")
 
 
 @pytest.mark.parametrize("request_text", CRAFTED)

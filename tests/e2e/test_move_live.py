@@ -64,7 +64,8 @@ def ticks(site):
 
 
 def processes(site):
-    return site.carrel("exec", "t", "--", "sh", "-c", "for p in /proc/[0-9]*; do read -r c 2>/dev/null < $p/comm && echo ${p#/proc/} $c; done",
+    return site.carrel("exec", "t", "--", "sh", "-c",
+                       "for p in /proc/[0-9]*; do read -r c 2>/dev/null < $p/comm && echo ${p#/proc/} $c; done",
                        timeout=LONG).stdout
 
 
@@ -103,12 +104,14 @@ def check(site, to):
 
 def test_there_and_back(site):
     answer = check(site, "emulator")
-    assert (answer["level"], answer["engine"], answer["to"]) == ("memory", "workspace", "emulator") and "into a machine" in answer["way"], answer
+    assert (answer["level"], answer["engine"], answer["to"]) == ("memory", "workspace",
+                                                                 "emulator") and "into a machine" in answer["way"], answer
     shell = next(line for line in processes(site).splitlines() if line.startswith("2 "))
     said = move(site, "emulator").stderr
     assert engine(site) == "emulator"
     operation = site.api("GET", "/v1/operations")[1]["items"][-1]
-    assert operation["result"]["from"] == "workspace" and operation["result"]["stood_still_ms"] > 0 and "it stood still for" in said
+    assert (operation["result"]["from"] == "workspace" and operation["result"]["stood_still_ms"] > 0
+            and "it stood still for" in said)
     assert list((site.state / "node/templates").iterdir()), "the machine was not made ready ahead"
     counts_on(site)
     assert shell in processes(site)
@@ -116,7 +119,8 @@ def test_there_and_back(site):
     assert "(deleted)" in site.carrel("exec", "t", "--", "ls", "-l", "/proc/2/fd/7", timeout=LONG).stdout
     site.carrel("exec", "t", "--", "sh", "-c", "echo there > /written", timeout=LONG)
     answer = check(site, "workspace")
-    assert (answer["level"], answer["engine"]) == ("memory", "emulator") and "namespaces" in answer["way"] and answer["notes"], answer
+    assert (answer["level"], answer["engine"]) == ("memory",
+                                                   "emulator") and "namespaces" in answer["way"] and answer["notes"], answer
     assert "it stood still for" in move(site, "workspace").stderr
     assert engine(site) == "workspace"
     counts_on(site)
@@ -200,14 +204,15 @@ def test_out_of_a_machine_fails(site):
     counts_on(site)
 
 
-# Where a process dies on the way: the agent, the runner of the other side, CRIU's helper, the service. Which it is follows from the point.
+# Where a process dies on the way: the agent, the runner of the other side, CRIU's helper, the service. Which it is follows from
+# the point.
 INTO = ["checkpoint.dumped", "runner.committed", "runner.template", "runner.arrived", "launch-end"]
 OUT = ["travel-departed", "runner.committed", "checkpoint.resume", "service:committed"]
 if os.environ.get("CARREL_TEST_SWEEP") == "all":
-    INTO += ["suspend-saved", "suspend-commit", "task-suspend-end", "task-start-begin", "volumes-begin", "launch-begin", "runner.taps", "engine.started",
-             "task-start-end", "service:before-commit", "service:assigned"]
-    OUT += ["suspend-saved", "suspend-commit", "task-suspend-end", "task-start-begin", "volumes-begin", "launch-begin", "checkpoint.namespaces",
-            "checkpoint.restored", "engine.started", "task-start-end", "service:assigned"]
+    INTO += ["suspend-saved", "suspend-commit", "task-suspend-end", "task-start-begin", "volumes-begin", "launch-begin",
+             "runner.taps", "engine.started", "task-start-end", "service:before-commit", "service:assigned"]
+    OUT += ["suspend-saved", "suspend-commit", "task-suspend-end", "task-start-begin", "volumes-begin", "launch-begin",
+            "checkpoint.namespaces", "checkpoint.restored", "engine.started", "task-start-end", "service:assigned"]
 # The runner dies whose workspace has no memory elsewhere: as when it dies at any other time.
 LOST = (("emulator", "runner.suspend"), ("emulator", "runner.went"), ("workspace", "runner.commit"))
 
@@ -258,7 +263,8 @@ def test_whoever_dies(site):
             continue
         point = left[to].pop(0)
         die(site, to, point)
-        eventually(lambda: site.workspace("t")["state"] == "running" and not site.workspace("t").get("operation"), LONG, f"after {point}: that it runs")
+        eventually(lambda: site.workspace("t")["state"] == "running" and not site.workspace("t").get("operation"), LONG,
+                   f"after {point}: that it runs")
         counts_on(site)
         eventually(lambda: len(machines_of(site)) == (engine(site) == "emulator"), 60, f"after {point}: one place")
         assert site.carrel("exec", "t", "--", "cat", "/dev/shm/note", timeout=LONG).stdout == "kept\n"
@@ -285,7 +291,8 @@ def test_what_dies_with_its_memory(site):
     """Its files are there, and nothing else of it."""
     for to, point in LOST:
         if engine(site) == to:
-            site.carrel("move", "t", "--engine", "workspace" if to == "emulator" else "emulator", "--timeout", "0s", timeout=LONG)
+            site.carrel("move", "t", "--engine", "workspace" if to == "emulator" else "emulator", "--timeout", "0s",
+                        timeout=LONG)
         site.carrel("exec", "t", "--", "sh", "-c", f"echo {point} > /last; sync", timeout=LONG)
         die(site, to, point)
         site.wait(lambda: site.workspace("t")["state"] == "stopped", timeout=LONG)
@@ -318,7 +325,8 @@ def test_a_whole_system(running):
 
     def services():
         return inside("systemctl show -P MainPID ssh cron dbus systemd-journald count")
-    inside("systemctl start ssh cron; systemd-run --unit=count sh -c 'i=0; while sleep 1; do i=$((i+1)); echo $i > /run/count; done'")
+    inside("systemctl start ssh cron; systemd-run --unit=count sh -c 'i=0; while sleep 1; do i=$((i+1)); echo $i > /run/count;"
+           " done'")
     before = services()
     assert "0\n" not in before.splitlines(keepends=True), before
     for to in ("emulator", "workspace"):

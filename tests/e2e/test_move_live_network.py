@@ -63,17 +63,20 @@ def test_connections_go_on(site, world, tmp_path):
     world.serve("wan", 7777)
     site.carrel("network", "create", "net", "--ipv4", "10.91.7.0/24")
     heard = tmp_path / "heard"
-    site.carrel("run", "-d", "--travels", "--network", "net", "--publish", "7001:7001", "--name", "t", "busybox", "--", "sh", "-c", PROGRAM.replace("WAN", world.WAN))
+    site.carrel("run", "-d", "--travels", "--network", "net", "--publish", "7001:7001", "--name", "t", "busybox", "--", "sh",
+                "-c", PROGRAM.replace("WAN", world.WAN))
     addresses = site.workspace("t")["interfaces"]
     eventually(lambda: len(ticks(site)) > 3)
     with open(heard, "w") as out:
-        client = subprocess.Popen([*world.enter("wan"), sys.executable, "-c", CLIENT, world.HOST, "7001"], stdout=out, stderr=subprocess.STDOUT)
+        client = subprocess.Popen([*world.enter("wan"), sys.executable, "-c", CLIENT, world.HOST, "7001"], stdout=out,
+                                  stderr=subprocess.STDOUT)
     try:
         for engine in ("emulator", "workspace"):
             eventually(lambda: heard.read_text().count("\n") > 3)
             if engine == "emulator":
                 notes = site.json("move", "t", "--live", "--check", "--engine", engine)["notes"]
-                assert any(f"to {world.WAN}:7777" in note for note in notes) and any(":7001 to" in note for note in notes), notes
+                assert any(f"to {world.WAN}:7777" in note for note in notes) and any(":7001 to" in note
+                                                                                     for note in notes), notes
             site.carrel("move", "t", "--live", "--engine", engine, timeout=LONG)
             before, words = len(ticks(site)), heard.read_text().count("\n")
             eventually(lambda: len(ticks(site)) > before + 3, LONG, f"that more ticks come back in {engine}")
@@ -82,7 +85,8 @@ def test_connections_go_on(site, world, tmp_path):
             eventually(lambda: heard.read_text().count("\n") > words + 3, LONG, f"that the published port goes on in {engine}")
             assert client.poll() is None and "lost" not in heard.read_text(), heard.read_text()[-300:]
             assert site.workspace("t")["interfaces"] == addresses
-            site.carrel("exec", "t", "--", "sh", "-c", f"echo new | nc -w 5 {world.WAN} 7777 | grep -q 198.51.100", timeout=LONG)
+            site.carrel("exec", "t", "--", "sh", "-c", f"echo new | nc -w 5 {world.WAN} 7777 | grep -q 198.51.100",
+                        timeout=LONG)
     finally:
         client.kill()
         client.wait()

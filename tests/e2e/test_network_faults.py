@@ -54,7 +54,8 @@ def test_a_bridge_that_somebody_deleted_comes_back(net, world):
         eventually(lambda: reaches(net, "one", address(net, "two"), 80) == "two")
         assert net.workspace("one")["restarts"] == 0
         assert inside(net, "one", "cat", "/sys/class/net/eth0/ifindex").stdout == before, "the interface inside is the same"
-        eventually(lambda: "Address" in inside(net, "one", "nslookup", "two.default.carrel", ok=None).stdout.partition("two.default")[2])
+        eventually(lambda: "Address" in inside(net, "one", "nslookup", "two.default.carrel",
+                                               ok=None).stdout.partition("two.default")[2])
 
 
 def test_a_port_that_somebody_deleted_comes_back(net, world):
@@ -108,7 +109,8 @@ def test_an_interface_that_left_comes_again(net):
 def test_names_of_the_other_network(net):
     """The first name server is asked for all of them."""
     make_network(net, "shelf", ipv4="10.90.0.0/24")
-    with workspace(net, "both", networks=[{"network": "default"}, {"network": "shelf"}], allow=["workspace:book"]), workspace(net, "apart"), \
+    with workspace(net, "both", networks=[{"network": "default"}, {"network": "shelf"}],
+                   allow=["workspace:book"]), workspace(net, "apart"), \
             workspace(net, "book", networks=[{"network": "shelf"}]):
         there = address(net, "book")
         eventually(lambda: there in inside(net, "both", "nslookup", "book.shelf.carrel", ok=None).stdout)
@@ -125,7 +127,8 @@ def test_a_name_server_that_somebody_killed_comes_back(net, world):
         return []
     with workspace(net, "one"):
         def found():
-            return "10.88.0." in inside(net, "one", "nslookup", "one.default.carrel", ok=None).stdout.partition("one.default")[2]
+            return "10.88.0." in inside(net, "one", "nslookup", "one.default.carrel",
+                                        ok=None).stdout.partition("one.default")[2]
         eventually(found)
         for number in (0, 2):  # dnsmasq; the process before it
             before = pids()
@@ -138,8 +141,8 @@ def test_names_are_told_while_the_agent_is_away(net, world):
     """What was asked before, as rules stand still; the rest waits for the next agent."""
     with workspace(net, "one") as shown, workspace(net, "two") as other:
         def ask(name, of=shown):
-            return world.run("host", "nsenter", f"--net=/proc/{of['pid']}/ns/net", "timeout", "3", "busybox", "nslookup", name, "10.88.0.1",
-                             ok=None).stdout.partition(name)[2]
+            return world.run("host", "nsenter", f"--net=/proc/{of['pid']}/ns/net", "timeout", "3", "busybox", "nslookup", name,
+                             "10.88.0.1", ok=None).stdout.partition(name)[2]
         eventually(lambda: address(net, "one") in ask("one.default.carrel"))
         assert "10.88" not in ask("two.default.carrel")
         eventually(lambda: address(net, "two") in ask("two.default.carrel", other))
@@ -154,14 +157,16 @@ def test_names_are_told_while_the_agent_is_away(net, world):
         eventually(lambda: address(net, "one") in ask("one.default.carrel"))
 
 
-@pytest.mark.parametrize("how", ["exit 1", "echo 'Error: Could not process rule: Operation not supported' >&2; exit 1", "kill -9 $$"])
+@pytest.mark.parametrize("how", ["exit 1", "echo 'Error: Could not process rule: Operation not supported' >&2; exit 1",
+                                 "kill -9 $$"])
 def test_nothing_starts_without_its_rules(net, world, tools, how):
     """What nft cannot apply is refused, and said; nothing unprotected is left, and all is well when nft is."""
     nft = tools / "nft"
     nft.write_text(f"#!/bin/sh\n{how}\n")
     nft.chmod(0o755)
     # rules of a text that the kernel does not have yet need nft
-    spec = {"name": "bare", "image": "busybox", "command": ["sleep", "9"], "resources": {"disk": "32M"}, "allow": [f"203.0.113.{len(how)} tcp/{len(how)}"]}
+    spec = {"name": "bare", "image": "busybox", "command": ["sleep", "9"], "resources": {"disk": "32M"},
+            "allow": [f"203.0.113.{len(how)} tcp/{len(how)}"]}
     try:
         assert net.api("POST", "/v1/workspaces", {"spec": spec})[0] == 201
         found = net.wait(lambda: (net.workspace("bare") or {}).get("error"), what="the refusal")
@@ -199,7 +204,8 @@ def test_what_was_dropped_is_told(net, world):
 
 @pytest.mark.parametrize("table,word", [
     ("table ip filter { chain DOCKER {} ; chain FORWARD { type filter hook forward priority 0; policy drop; } ; }", "Docker"),
-    ("table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; policy accept; reject; } ; }", "firewalld"),
+    ("table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; policy accept; reject; } ; }",
+     "firewalld"),
     ("table ip libvirt_network { chain forward { type filter hook forward priority 0; policy drop; } ; }", "libvirt"),
     ("table inet mine { chain f { type filter hook forward priority 5; policy drop; } ; }", "mine"),
 ])
@@ -209,7 +215,8 @@ def test_foreign_rules_that_drop_are_told_by_doctor(net, world, table, word):
     try:
         net.node.stop()
         net.node.start()
-        found = net.wait(lambda: (d := net.carrel("doctor", ok=None).stdout) and word.lower() in d.lower() and d, what=f"{word} in doctor's report")
+        found = net.wait(lambda: (d := net.carrel("doctor", ok=None).stdout) and word.lower() in d.lower() and d,
+                         what=f"{word} in doctor's report")
         assert "forward" in found.lower()
     finally:
         world.run("host", "nft", "delete", "table", *name.split())

@@ -29,11 +29,13 @@ def site(world, prefix):
         conftest.import_image(one, "services", conftest.build_debian(conftest.SERVICES))
         status, answer, _ = one.api("POST", "/v1/networks", {"name": "default", "ipv4": "10.88.0.0/24", "ipv6": "fd00:88::/64"})
         assert status == 201, answer
-        deploy(one, "server", **{"from": ["workspace:client tcp/5432", "workspace:client udp/1194", "wan tcp/80", "site tcp/80"], "publish": ["8080:80"]})
+        deploy(one, "server", **{"from": ["workspace:client tcp/5432", "workspace:client udp/1194", "wan tcp/80",
+                                          "site tcp/80"], "publish": ["8080:80"]})
         deploy(one, "client", allow=["none"])
         deploy(one, "stranger", allow=["workspace:server"], command=["sleep", "infinity"])
         for name in ("server", "client"):
-            one.wait(lambda name=name: inside(one, name, "systemctl is-system-running --wait 2>/dev/null", ok=None).strip() in ("running", "degraded"),
+            one.wait(lambda name=name: inside(one, name, "systemctl is-system-running --wait 2>/dev/null",
+                                              ok=None).strip() in ("running", "degraded"),
                      what=f"the boot of {name}")
         yield one
     finally:
@@ -63,8 +65,10 @@ def ipv4(site, name):
 def database(site):
     """How a client asks it."""
     inside(site, "server", "cd /etc/postgresql/15/main && echo \"listen_addresses = '*'\" >> postgresql.conf && "
-                           "echo 'host all all 10.88.0.0/24 scram-sha-256' >> pg_hba.conf && systemctl restart postgresql@15-main && "
-                           "su postgres -c \"psql -qc \\\"create user reader password 'words'\\\" -c 'create database books owner reader'\"")
+                           "echo 'host all all 10.88.0.0/24 scram-sha-256' >> pg_hba.conf && systemctl restart "
+                           "postgresql@15-main && "
+                           "su postgres -c \"psql -qc \\\"create user reader password 'words'\\\" -c 'create database books "
+                           "owner reader'\"")
     return f"PGPASSWORD=words PGCONNECT_TIMEOUT=3 psql -h {ipv4(site, 'server')} -U reader -At books"
 
 
@@ -106,8 +110,10 @@ def test_a_web_server_is_published(site, world):
     inside(site, "server", f"echo '{word}' > /var/www/html/index.html && systemctl is-active nginx")
     for place, to in (("wan", world.HOST), ("wan", f"[{world.HOST6}]"), ("lan", "192.168.77.1")):
         assert word in world.run(place, "curl", "-sS", "-m", "20", f"http://{to}:8080/").stdout, (place, to)
-    inside(site, "server", "head -c 20000000 /dev/urandom > /var/www/html/large && sha256sum < /var/www/html/large > /var/www/html/sum")
-    fetched = world.run("wan", "sh", "-c", f"curl -sS -m 60 http://{world.HOST}:8080/large | sha256sum; curl -sS http://{world.HOST}:8080/sum").stdout
+    inside(site, "server", "head -c 20000000 /dev/urandom > /var/www/html/large && sha256sum < /var/www/html/large > "
+                           "/var/www/html/sum")
+    fetched = world.run("wan", "sh", "-c", f"curl -sS -m 60 http://{world.HOST}:8080/large | sha256sum; "
+                                           f"curl -sS http://{world.HOST}:8080/sum").stdout
     assert len(set(fetched.splitlines())) == 1, fetched
     # the log of the server names who asked
     assert world.WAN in inside(site, "server", "cat /var/log/nginx/access.log")
@@ -116,9 +122,11 @@ def test_a_web_server_is_published(site, world):
 
 # --- a VPN ---
 
-KEYS = ("cd /etc/openvpn && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key -out cert -days 3 -subj /CN=$(hostname) "
+KEYS = ("cd /etc/openvpn && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key -out cert "
+        "-days 3 -subj /CN=$(hostname) "
         "2>/dev/null && openssl x509 -in cert -noout -fingerprint -sha256 | cut -d= -f2")
-COMMON = ("dev tun0\ndev-type tun\nproto udp4\nport 1194\ncert /etc/openvpn/cert\nkey /etc/openvpn/key\n<peer-fingerprint>\n{peer}\n</peer-fingerprint>\n"
+COMMON = ("dev tun0\ndev-type tun\nproto udp4\nport 1194\ncert /etc/openvpn/cert\nkey /etc/openvpn/key\n<peer-fingerprint>\n"
+          "{peer}\n</peer-fingerprint>\n"
           "cipher AES-256-GCM\nping 2\n")
 SERVER = COMMON + "tls-server\ndh none\nifconfig 10.99.0.1 10.99.0.2\n"
 CLIENT = COMMON + "tls-client\nnobind\nremote {server}\nifconfig 10.99.0.2 10.99.0.1\nredirect-gateway def1\n"
@@ -126,9 +134,11 @@ CLIENT = COMMON + "tls-client\nnobind\nremote {server}\nifconfig 10.99.0.2 10.99
 
 def view(run):
     """All that a VPN could have changed in a network namespace, without what moves by itself."""
-    links = [{key: link[key] for key in ("ifname", "flags", "mtu", "operstate", "address") if key in link} for link in json.loads(run("ip", "-j", "link"))]
-    return [links, *(sorted(re.sub(r" expires \d+sec", "", run(*words)).splitlines()) for words in (("ip", "route", "show", "table", "all"), ("ip", "-6", "route", "show", "table", "all"), ("ip", "rule"),
-                                               ("ip", "-6", "rule"), ("ip", "address")))]
+    links = [{key: link[key] for key in ("ifname", "flags", "mtu", "operstate", "address") if key in link}
+             for link in json.loads(run("ip", "-j", "link"))]
+    asked = (("ip", "route", "show", "table", "all"), ("ip", "-6", "route", "show", "table", "all"), ("ip", "rule"),
+             ("ip", "-6", "rule"), ("ip", "address"))
+    return [links, *(sorted(re.sub(r" expires \d+sec", "", run(*words)).splitlines()) for words in asked)]
 
 
 def outside(site, world):
@@ -137,7 +147,8 @@ def outside(site, world):
     seen["rules"] = re.sub(counted, "", world.run("host", "nft", "-s", "list", "ruleset").stdout).replace("\t", "").splitlines()
     seen["rules"] = sorted(filter(None, seen["rules"]))
     seen["stranger"] = view(lambda *words: site.carrel("exec", "stranger", "--", *words).stdout)
-    seen["machine"] = [line for line in subprocess.run(["ip", "-o", "link"], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    seen["machine"] = [line for line in subprocess.run(["ip", "-o", "link"], stdout=subprocess.PIPE, text=True,
+                                                       check=True).stdout.splitlines()
                        if "tun0" in line]
     return seen
 
@@ -153,7 +164,8 @@ def settled(site, world):
 
 def same(now, before):
     for key, value in now.items():
-        assert value == before[key], (key, list(difflib.unified_diff([str(x) for x in before[key]], [str(x) for x in value], n=0)))
+        assert value == before[key], (key, list(difflib.unified_diff([str(x) for x in before[key]], [str(x) for x in value],
+                                                                     n=0)))
 
 
 def write(site, name, path, text):
@@ -173,7 +185,8 @@ def vpn(site, world):
     before = settled(site, world)
     for name in ("server", "client"):
         inside(site, name, "systemctl start openvpn@carrel")
-    site.wait(lambda: inside(site, "client", "ping -c 1 -W 1 10.99.0.1 >/dev/null && echo yes", ok=None) == "yes\n", what="the tunnel")
+    site.wait(lambda: inside(site, "client", "ping -c 1 -W 1 10.99.0.1 >/dev/null && echo yes", ok=None) == "yes\n",
+              what="the tunnel")
     yield before
     for name in ("client", "server"):
         inside(site, name, "systemctl stop openvpn@carrel")
@@ -183,7 +196,8 @@ def test_a_vpn_inside_changes_nothing_outside(site, world, vpn):
     assert "10.99.0.2" in inside(site, "client", "ip -4 -o address show dev tun0")
     assert "0.0.0.0/1" in inside(site, "client", "ip route show dev tun0")
     same(outside(site, world), vpn)
-    assert "read me" in inside(site, "client", "curl -sS -m 20 http://10.99.0.1/ | tee /tmp/page; grep -q p /tmp/page || echo read me")
+    assert "read me" in inside(site, "client",
+                               "curl -sS -m 20 http://10.99.0.1/ | tee /tmp/page; grep -q p /tmp/page || echo read me")
 
 
 def test_a_vpn_leads_where_its_server_may_go(site, world, vpn):
@@ -192,7 +206,8 @@ def test_a_vpn_leads_where_its_server_may_go(site, world, vpn):
     fetch = f"timeout 5 bash -c 'exec 3<>/dev/tcp/{world.WAN}/8071; head -n1 <&3'"
     assert inside(site, "client", fetch, ok=None) == ""  # the server does not forward yet
     inside(site, "server", "echo 1 > /proc/sys/net/ipv4/ip_forward && nft add table ip vpn && "
-                           "nft 'add chain ip vpn out { type nat hook postrouting priority srcnat; }' && nft add rule ip vpn out ip saddr 10.99.0.0/24 masquerade")
+                           "nft 'add chain ip vpn out { type nat hook postrouting priority srcnat; }' && nft add rule ip vpn "
+                           "out ip saddr 10.99.0.0/24 masquerade")
     site.wait(lambda: inside(site, "client", fetch, ok=None) == world.HOST + "\n", what="the WAN by way of the tunnel")
     same(outside(site, world), vpn)
     # without masquerading, packets with the tunnel's addresses end where they enter
@@ -205,14 +220,16 @@ def test_a_vpn_comes_back_with_its_workspace(site, world, vpn):
     site.carrel("stop", "client", timeout=120)
     assert "tun0" not in str(outside(site, world))
     site.carrel("start", "client")
-    site.wait(lambda: inside(site, "client", "ping -c 1 -W 1 10.99.0.1 >/dev/null && echo yes", ok=None) == "yes\n", what="the tunnel after a restart")
+    site.wait(lambda: inside(site, "client", "ping -c 1 -W 1 10.99.0.1 >/dev/null && echo yes", ok=None) == "yes\n",
+              what="the tunnel after a restart")
 
 
 def test_the_device_is_no_way_to_the_host(site, world):
     """It opens, as root and as anybody; what is made with it is made in the workspace's network, by its root only."""
     assert inside(site, "client", "stat -c '%a %t %T' /dev/net/tun").split() == ["666", "a", "c8"]
     inside(site, "client", "ip tuntap add dev tap7 mode tap && ip link delete dev tap7")
-    refused = site.carrel("exec", "client", "--", "su", "nobody", "-s", "/bin/sh", "-c", "/sbin/ip tuntap add dev tap8 mode tap", ok=None)
+    refused = site.carrel("exec", "client", "--", "su", "nobody", "-s", "/bin/sh", "-c",
+                          "/sbin/ip tuntap add dev tap8 mode tap", ok=None)
     assert refused.returncode != 0 and "not permitted" in refused.stderr + refused.stdout
     assert inside(site, "client", "touch /dev/net/x 2>&1; rm -f /dev/net/tun 2>&1; ls /dev/net").splitlines()[-1] == "tun"
     assert inside(site, "client", "echo 1 > /proc/sys/kernel/sysrq; echo 1 > /proc/sys/vm/drop_caches", ok=None) == ""

@@ -44,7 +44,8 @@ def make_network(site, name, **how):
 
 @contextlib.contextmanager
 def workspace(site, name, command=("sleep", "1000"), **spec):
-    body = {"spec": {"name": name, "image": "busybox", "command": list(command), "resources": {"disk": "32M"}, "stop-timeout": "1s", **spec}}
+    body = {"spec": {"name": name, "image": "busybox", "command": list(command), "resources": {"disk": "32M"},
+                     "stop-timeout": "1s", **spec}}
     status, answer, _ = site.api("POST", "/v1/workspaces", body)
     assert status == 201, answer
     try:
@@ -88,7 +89,8 @@ def test_the_default_network(net, world):
 
 def test_neighbours_and_groups(net, world):
     with workspace(net, "a"), workspace(net, "b", ["nc", "-ll", "-p", "80", "-e", "echo", "hello from b"]), \
-            workspace(net, "c", allow=["workspace:b tcp/80", "wan"]), workspace(net, "d", groups=["ops"], allow=["group:lab tcp/80"]):
+            workspace(net, "c", allow=["workspace:b tcp/80", "wan"]), workspace(net, "d", groups=["ops"],
+                                                                                allow=["group:lab tcp/80"]):
         b = address(net, "b")
         assert reaches(net, "a", b, 80) is None  # the default: no neighbours
         eventually(lambda: reaches(net, "c", b, 80) == "hello from b")
@@ -126,7 +128,8 @@ def test_names_follow_the_rules(net, world):
         assert "REFUSED" in inside(net, "lone", "nslookup", "www.example.org", ok=None).stdout
         assert "REFUSED" not in inside(net, "stranger", "timeout", "2", "nslookup", "www.example.org", ok=None).stdout
         # what is behind is not reached
-        assert "timed out" in inside(net, "stranger", "sh", "-c", "timeout 3 nslookup db.default.carrel 10.88.0.1:1053 || echo timed out", ok=None).stdout
+        assert "timed out" in inside(net, "stranger", "sh", "-c",
+                                     "timeout 3 nslookup db.default.carrel 10.88.0.1:1053 || echo timed out", ok=None).stdout
         net.carrel("allow", "stranger", "workspace:db")
         becomes("stranger", "db.default.carrel", True)
         net.carrel("deny", "db", "workspace:stranger")
@@ -141,7 +144,8 @@ def test_published_port(net, world):
     with workspace(net, "web", ["nc", "-ll", "-p", "80", "-e", "echo", "welcome"], publish=["8080:80"]):
         for place, to in (("wan", world.HOST), ("lan", "192.168.77.1"), ("wan", world.HOST6)):
             call = f"exec timeout 5 bash -c 'exec 3<>/dev/tcp/{to}/8080; head -n1 <&3'"
-            eventually(lambda: world.run(place, "sh", "-c", call, ok=None).stdout == "welcome\n", what=f"a call from {place} to {to}")
+            eventually(lambda: world.run(place, "sh", "-c", call, ok=None).stdout == "welcome\n",
+                       what=f"a call from {place} to {to}")
         # nothing else comes in
         done = world.run("wan", "sh", "-c", f"ip route replace 10.88.0.0/24 via {world.HOST}; exec timeout 3 bash -c "
                          f"'exec 3<>/dev/tcp/{address(net, 'web')}/80; head -n1 <&3'", ok=None)
@@ -166,7 +170,8 @@ def test_restart_keeps_addresses_and_an_agent_finds_its_networks(net, world):
 def test_rules_deleted_by_hand_come_back(net, world):
     world.serve("lan", 8021)
     with workspace(net, "one"):
-        table = next(line.split()[2] for line in world.run("host", "nft", "list", "tables").stdout.splitlines() if "inet carrel" in line)
+        table = next(line.split()[2] for line in world.run("host", "nft", "list", "tables").stdout.splitlines()
+                     if "inet carrel" in line)
         deadline = time.monotonic() + 120
         told = net.node.log().count("set right")
         while reaches(net, "one", world.LAN, 8021) is not None or net.node.log().count("set right") == told:
@@ -195,7 +200,8 @@ def test_an_isolated_workspace_talks_to_nobody(net, world):
 
 def test_interfaces_come_and_go(net, world):
     make_network(net, "side", ipv4="10.89.0.0/24", kind="isolated")
-    with workspace(net, "two"), workspace(net, "server", ["nc", "-ll", "-p", "80", "-e", "echo", "on the side"], networks=[{"network": "side"}]):
+    with workspace(net, "two"), workspace(net, "server", ["nc", "-ll", "-p", "80", "-e", "echo", "on the side"],
+                                          networks=[{"network": "side"}]):
         there = address(net, "server")
         assert there.startswith("10.89.0.")
         net.carrel("connect", "two", "side")
@@ -219,7 +225,8 @@ def test_rates_are_kept(net, world):
     with workspace(net, "slow", networks=[network]), workspace(net, "fast"):
         def seconds(name):
             start = time.monotonic()
-            inside(net, name, "sh", "-c", f"dd if=/dev/zero bs=64k count=16 2>/dev/null | timeout 20 nc -w 3 {world.WAN} 8041 | head -c 1048000 | wc -c")
+            inside(net, name, "sh", "-c", f"dd if=/dev/zero bs=64k count=16 2>/dev/null | timeout 20 nc -w 3 {world.WAN} 8041 "
+                                          f"| head -c 1048000 | wc -c")
             return time.monotonic() - start
         slow = seconds("slow")
         assert slow > 0.8  # 1 MiB at 8 Mbit/s: about a second, however slow the host is

@@ -24,7 +24,8 @@ def convert(archive, image):
     """Exit status and answer of one conversion."""
     read, write = os.pipe()
     with open(archive, "rb") as source, open(image, "w+b") as out:
-        actions = [(os.POSIX_SPAWN_DUP2, source.fileno(), 0), (os.POSIX_SPAWN_DUP2, out.fileno(), 1), (os.POSIX_SPAWN_DUP2, write, 3)]
+        actions = [(os.POSIX_SPAWN_DUP2, source.fileno(), 0), (os.POSIX_SPAWN_DUP2, out.fileno(), 1),
+                   (os.POSIX_SPAWN_DUP2, write, 3)]
         pid = os.posix_spawn(CONVERT, ["carrel-convert"], os.environ, file_actions=actions)
         os.close(write)
         with os.fdopen(read) as answer:
@@ -82,7 +83,8 @@ def describe(path):
         with open(path, "rb") as large:
             large.seek(5 << 30)
             facts += [st.st_size, large.read(8192)]
-    return facts + [sorted((name, os.getxattr(path, name, follow_symlinks=False)) for name in os.listxattr(path, follow_symlinks=False))]
+    return facts + [sorted((name, os.getxattr(path, name, follow_symlinks=False))
+                           for name in os.listxattr(path, follow_symlinks=False))]
 
 
 def walk(root):
@@ -104,7 +106,8 @@ def mounted(tmp_path):
         point.mkdir()
         done = subprocess.run(["mount", "-t", "erofs", "-o", "ro,loop", image, point], capture_output=True, text=True)
         if done.returncode:
-            pytest.fail(f"the kernel refuses the image: {done.stderr}") if "erofs" in open("/proc/filesystems").read() else pytest.skip("no erofs in this kernel")
+            (pytest.fail(f"the kernel refuses the image: {done.stderr}") if "erofs" in open("/proc/filesystems").read()
+             else pytest.skip("no erofs in this kernel"))
         return point
 
     yield mount

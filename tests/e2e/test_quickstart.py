@@ -29,14 +29,16 @@ def place():
 
 def quickstart(place, *arguments, ok=0, timeout=900):
     done = subprocess.run([conftest.ROOT / "quickstart", "--private", place / "q", "--build", place / "build", *arguments],
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout)
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=timeout)
     logs = "".join(p.read_text(errors="replace")[-2000:] for p in (place / "q" / "log").glob("*.log"))
     assert done.returncode == ok, done.stdout + logs
     return done.stdout
 
 
 def carrel(place, *arguments):
-    return subprocess.run([place / "q" / "prefix" / "bin" / "carrel", "--address", f"unix:{place}/q/run/carreld.sock", *arguments],
+    return subprocess.run([place / "q" / "prefix" / "bin" / "carrel", "--address", f"unix:{place}/q/run/carreld.sock",
+                           *arguments],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120)
 
 

@@ -17,7 +17,8 @@ SLEEP = ["/bin/sleep", "1000"]
 
 
 def deploy(site, name, *states, **spec):
-    status, answer, _ = site.api("POST", "/v1/workspaces", {"spec": {"name": name, "image": "busybox", "command": SLEEP, "stop-timeout": "1s", **spec}})
+    status, answer, _ = site.api("POST", "/v1/workspaces",
+                                 {"spec": {"name": name, "image": "busybox", "command": SLEEP, "stop-timeout": "1s", **spec}})
     assert status == 201, answer
     return site.wait_state(name, *(states or ("running",)))
 

@@ -38,7 +38,8 @@ def nothing_left(site, name):
 
 def as_machine(site, name):
     run(site, name, "sleep", "100000", options=("--engine", "emulator", "--disk", "64M", "--volume", "data:32M:/data"))
-    inside(site, name, "sh", "-c", "echo machine > /two; echo data > /data/one; ln /two /three; rm -f /etc/passwd; rm -rf /home; mkdir /home; echo n > /home/new; sync")
+    inside(site, name, "sh", "-c", "echo machine > /two; echo data > /data/one; ln /two /three; rm -f /etc/passwd; rm -rf "
+                                   "/home; mkdir /home; echo n > /home/new; sync")
     site.carrel("stop", name)
     site.wait_state(name, "stopped")
     move(site, name, "workspace")

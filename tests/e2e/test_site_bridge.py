@@ -23,7 +23,8 @@ def world():
     try:
         made.run("host", "ip", "link", "add", "dev", "site0", "type", "bridge", "forward_delay", "0")
         made.run("host", "ip", "link", "set", "site0", "up")
-        made.run("host", "ip", "link", "add", "desk0", "type", "veth", "peer", "name", "desk0", "netns", str(made.spaces["lan"]))
+        made.run("host", "ip", "link", "add", "desk0", "type", "veth", "peer", "name", "desk0", "netns",
+                 str(made.spaces["lan"]))
         made.run("host", "ip", "link", "set", "desk0", "master", "site0", "up")
         made.run("lan", "ip", "link", "set", "desk0", "up")
         made.run("lan", "ip", "address", "add", DESK + "/24", "dev", "desk0")
@@ -39,7 +40,8 @@ def net(world, prefix, busybox_tar):
     site = Site(prefix, world=world, node_args=["--blank-size", "32M"])
     try:
         import_image(site, "busybox", busybox_tar)
-        make_network(site, "office", kind="bridge", bridge="site0", ipv4="192.168.80.0/24", ipv6="fd80::/64", reserved=[DESK], mtu=1400)
+        make_network(site, "office", kind="bridge", bridge="site0", ipv4="192.168.80.0/24", ipv6="fd80::/64", reserved=[DESK],
+                     mtu=1400)
         yield site
     finally:
         problems = site.close()
@@ -53,7 +55,8 @@ def bridge(world):
     links = json.loads(world.run("host", "ip", "-j", "-d", "link").stdout)
     one = next(x for x in links if x["ifname"] == "site0")
     data = {k: v for k, v in one["linkinfo"]["info_data"].items() if not k.endswith("timer")}
-    return {"mac": one["address"], "mtu": one["mtu"], "data": data, "ports": sorted(x["ifname"] for x in links if x.get("master") == "site0")}
+    return {"mac": one["address"], "mtu": one["mtu"], "data": data,
+            "ports": sorted(x["ifname"] for x in links if x.get("master") == "site0")}
 
 
 def test_a_workspace_beside_the_site_s_machines(net, world):
@@ -188,7 +191,8 @@ def test_addresses_by_the_site_s_dhcp(net, world, leased):
     """Only what was given is used, rules of others name it, `show` tells it, and an agent that starts anew leaves connections alone."""
     leased.serve(3600)
     world.serve("lan", 8062)
-    with workspace(net, "guest", ["nc", "-ll", "-p", "80", "-e", "cat"], networks=[{"network": "leased"}], allow=["site"]) as shown, \
+    with workspace(net, "guest", ["nc", "-ll", "-p", "80", "-e", "cat"], networks=[{"network": "leased"}],
+                   allow=["site"]) as shown, \
             workspace(net, "peer", networks=[{"network": "office"}], allow=["workspace:guest tcp/80"]), \
             workspace(net, "other", networks=[{"network": "office"}], allow=["none"]):
         assert inside(net, "guest", "ip", "-4", "address", "show", "dev", "eth0").stdout == ""
@@ -235,7 +239,8 @@ def test_an_address_that_is_over_is_nobody_s(net, world, leased):
         leased.configure(shown, "del", given)
         given = leased(shown)
         eventually(lambda: reaches(net, "guest", DESK, 8064) == given)
-        eventually(lambda: not allowed(world, clock["interfaces"][0]["port"], time_given))  # given after the first one, for as long
+        # given after the first one, for as long
+        eventually(lambda: not allowed(world, clock["interfaces"][0]["port"], time_given))
         eventually(lambda: reaches(net, "guest", DESK, 8064) == given, what="it was given for longer")
         assert leased(shown) == given
         run("nsenter", f"--net=/proc/{shown['pid']}/ns/net", sys.executable, "-c", RETURN, given, DESK,
@@ -248,7 +253,8 @@ def test_nobody_gives_back_the_address_of_another(net, world, leased):
     """A neighbour's RELEASE and DECLINE, in any name: the filter, the agent and the rules of others keep what the site's DHCP gave."""
     leased.serve(3600)
     world.serve("lan", 8065)
-    with workspace(net, "guest", ["nc", "-ll", "-p", "80", "-e", "cat"], networks=[{"network": "leased"}], allow=["site"]) as shown, \
+    with workspace(net, "guest", ["nc", "-ll", "-p", "80", "-e", "cat"], networks=[{"network": "leased"}],
+                   allow=["site"]) as shown, \
             workspace(net, "peer", networks=[{"network": "office"}], allow=["workspace:guest tcp/80"]), \
             workspace(net, "forger", networks=[{"network": "leased"}], allow=["any"]) as other:
         given, mine = leased(shown), leased(other)
@@ -274,7 +280,8 @@ def test_an_address_that_is_given_to_the_next_one(net, world, leased):
         leased.serve(3600)  # it knows nothing of the one before
         assert leased(second) == given
         eventually(lambda: known(net, "second") == given and known(net, "first") is None)
-        assert not allowed(world, first["interfaces"][0]["port"], given) and allowed(world, second["interfaces"][0]["port"], given)
+        assert not allowed(world, first["interfaces"][0]["port"],
+                           given) and allowed(world, second["interfaces"][0]["port"], given)
 
 
 def allowed(world, port, address):
@@ -302,9 +309,11 @@ def test_an_address_of_somebody_else_is_not_named(net, world, leased):
 
 def test_what_cannot_be_is_refused(net, world):
     spec = {"name": "seven", "image": "busybox", "command": ["sleep", "9"], "resources": {"disk": "32M"}}
-    status, answer, _ = net.api("POST", "/v1/workspaces", {"spec": {**spec, "networks": [{"network": "office"}], "publish": ["8080:80"]}})
+    status, answer, _ = net.api("POST", "/v1/workspaces",
+                                {"spec": {**spec, "networks": [{"network": "office"}], "publish": ["8080:80"]}})
     assert status >= 400 and "published on networks of kind nat" in answer["error"]["message"]
-    for name, how, said in (("gone", {"bridge": "nowhere0"}, "has no bridge nowhere0"), ("cable", {"bridge": "desk0"}, "is not a bridge")):
+    for name, how, said in (("gone", {"bridge": "nowhere0"}, "has no bridge nowhere0"),
+                            ("cable", {"bridge": "desk0"}, "is not a bridge")):
         make_network(net, name, kind="bridge", ipv4="192.168.90.0/24", **how)
         assert net.api("POST", "/v1/workspaces", {"spec": {**spec, "networks": [{"network": name}]}})[0] == 201
         found = net.wait(lambda: (net.workspace("seven") or {}).get("error"), what="refusal")
@@ -322,7 +331,8 @@ def test_a_vlan(net, world):
         can = True
         world.run("host", "ip", "link", "set", "dev", "site0", "type", "bridge", "vlan_filtering", "0")
     make_network(net, "tagged", kind="bridge", bridge="site0", vlan=7, ipv4="192.168.91.0/24")
-    spec = {"name": "seven", "image": "busybox", "command": ["sleep", "9"], "resources": {"disk": "32M"}, "networks": [{"network": "tagged"}]}
+    spec = {"name": "seven", "image": "busybox", "command": ["sleep", "9"], "resources": {"disk": "32M"},
+            "networks": [{"network": "tagged"}]}
     assert net.api("POST", "/v1/workspaces", {"spec": spec})[0] == 201
     found = net.wait(lambda: (net.workspace("seven") or {}).get("error"), what="refusal of a bridge that does not filter VLANs")
     assert "does not filter VLANs" in found["message"]

@@ -163,9 +163,10 @@ def test_damaged_and_foreign_states_are_refused_and_stay(here, name):
     os.truncate(memory / "ram", size - 4096)
     refused("bytes")
     os.truncate(memory / "ram", size)
-    for key, value, word in (("version", "1.2.3", "1.2.3"), ("machine", "pc-q35-99.0", "pc-q35-99.0"), ("features", ["no-such-feature"], "no-such-feature"),
-                             ("architecture", "arm64", "aarch64"), ("layout", "sha256:" + 64 * "0", "devices"), ("workspace", 16 * "0", "workspace"),
-                             ("unknown", 1, "unknown")):
+    for key, value, word in (("version", "1.2.3", "1.2.3"), ("machine", "pc-q35-99.0", "pc-q35-99.0"),
+                             ("features", ["no-such-feature"], "no-such-feature"),
+                             ("architecture", "arm64", "aarch64"), ("layout", "sha256:" + 64 * "0", "devices"),
+                             ("workspace", 16 * "0", "workspace"), ("unknown", 1, "unknown")):
         (memory / "manifest.json").write_text(json.dumps(dict(json.loads(manifest), **{key: value})))
         refused(word)
     (memory / "manifest.json").write_text(manifest)
@@ -174,7 +175,8 @@ def test_damaged_and_foreign_states_are_refused_and_stay(here, name):
 
 
 def test_the_processor_is_what_is_wished(here, name, tmp_path):
-    spec = {"name": name, "image": "busybox", "engine": "emulator", "machine": {"cpu": "x86-64-v2"}, "command": ["sh", "-c", COUNT]}
+    spec = {"name": name, "image": "busybox", "engine": "emulator", "machine": {"cpu": "x86-64-v2"},
+            "command": ["sh", "-c", COUNT]}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     here.carrel("deploy", tmp_path / "spec.json")
     here.wait_state(name, "running")
@@ -255,7 +257,8 @@ def settled(site, name):
         revived(site)
         with contextlib.suppress(Exception):
             found = site.workspace(name)
-            if found and not found.get("operation") and found["state"] in ("running", "paused", "suspended", "stopped", "failed") and not found.get("step"):
+            if found and not found.get("operation") and found["state"] in ("running", "paused", "suspended", "stopped",
+                                                                           "failed") and not found.get("step"):
                 return found
         return None
     end, last = time.monotonic() + 120, None

@@ -35,7 +35,8 @@ def net(world, prefix, criu, kernel, busybox_tar):
 
 def configured(net, name):
     """What the inside says of its network, without counters and ages, and without what a router announced lately."""
-    words = "ip -o addr show; ip route; ip -6 route; cat /sys/class/net/*/address; cat /etc/resolv.conf /etc/hosts; cat /proc/uptime > /run/asked"
+    words = ("ip -o addr show; ip route; ip -6 route; cat /sys/class/net/*/address; cat /etc/resolv.conf /etc/hosts; cat "
+             "/proc/uptime > /run/asked")
     lines = inside(net, name, "sh", "-c", words).stdout.splitlines()
     lines = [line for line in lines if ("fe80::" not in line or "default" in line) and " expires " not in line]
     return sorted(line.split(" valid_lft")[0].rstrip("\\ ") for line in lines)
@@ -51,13 +52,15 @@ def changed(net, before):
 def test_what_is_suspended_has_its_network_again(net, world, engine):
     listen = ["nc", "-ll", "-p", "80", "-e", "echo", "here"]
     with workspace(net, "friend", **{"from": ["workspace:sleeper"]}), workspace(net, "stranger"), \
-            workspace(net, "sleeper", listen, networks=[{"network": "default"}, {"network": "side"}], **{"from": ["workspace:friend"]}, **HOW[engine]):
+            workspace(net, "sleeper", listen, networks=[{"network": "default"}, {"network": "side"}],
+                      **{"from": ["workspace:friend"]}, **HOW[engine]):
         eventually(lambda: reaches(net, "friend", address(net, "sleeper"), 80) == "here")
         before, interfaces = configured(net, "sleeper"), net.workspace("sleeper")["interfaces"]
         assert any("10.89.0." in line for line in before)
         net.carrel("suspend", "sleeper", timeout=180)
         assert reaches(net, "friend", address(net, "sleeper"), 80) is None
-        assert not [p for i in interfaces for p in world.run("host", "ip", "-o", "link").stdout.splitlines() if i["port"] + "@" in p]
+        assert not [p for i in interfaces for p in world.run("host", "ip", "-o", "link").stdout.splitlines()
+                    if i["port"] + "@" in p]
         net.carrel("resume", "sleeper", timeout=180)
         net.wait_state("sleeper", "running")
         assert net.workspace("sleeper")["interfaces"] == interfaces
@@ -71,9 +74,10 @@ def test_what_is_suspended_has_its_network_again(net, world, engine):
 def test_a_machine_goes_on_talking(net):
     """A connection that was open at a suspend is open after it: the guest's kernel has it, and so has the other side."""
     count = "(i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done) | nc {} 90"
-    with workspace(net, "listener", ["sh", "-c", "sleep 1000 | nc -l -p 90 > /said"], **{"from": ["workspace:talker"]}) as listener, \
-            workspace(net, "talker", ["sh", "-c", count.format(listener["interfaces"][0]["ipv4"].split("/")[0])], allow=["workspace:listener"],
-                      **HOW["emulator"]):
+    with workspace(net, "listener", ["sh", "-c", "sleep 1000 | nc -l -p 90 > /said"],
+                   **{"from": ["workspace:talker"]}) as listener, \
+            workspace(net, "talker", ["sh", "-c", count.format(listener["interfaces"][0]["ipv4"].split("/")[0])],
+                      allow=["workspace:listener"], **HOW["emulator"]):
         def said():
             lines = inside(net, "listener", "cat", "/said", ok=None).stdout.split()
             return int(lines[-1]) if lines else 0

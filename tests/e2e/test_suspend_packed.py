@@ -56,7 +56,8 @@ def reached(site, point, fault, verb):
 
 def packed(site):
     site.wait_state(NAME, "suspended")
-    site.wait(lambda: revived(site) or (is_packed(site) and is_left_alone(site)), what="packed memory")  # a fault may strike late
+    # a fault may strike late
+    site.wait(lambda: revived(site) or (is_packed(site) and is_left_alone(site)), what="packed memory")
     return folder(site, NAME)
 
 
@@ -99,8 +100,10 @@ def test_damaged_in_any_part_it_is_refused_and_stays(site):
         assert site.wait_state(NAME, "suspended")["state"] == "suspended"
         assert (memory / "manifest.json").read_bytes() == manifest and not (memory / "ram").exists()
 
-    for what, at in (("start", 9), ("length", 17), ("head", 64 + 5), ("pages", 64 + 20), ("stored bytes", 64 + 80 + 100), ("the middle", table // 2),
-                     ("table", table + 3), ("a digest in the table", table + 20), ("footer", length - 60), ("the whole's digest", length - 3)):
+    for what, at in (("start", 9), ("length", 17), ("head", 64 + 5), ("pages", 64 + 20), ("stored bytes", 64 + 80 + 100),
+                     ("the middle", table // 2),
+                     ("table", table + 3), ("a digest in the table", table + 20), ("footer", length - 60),
+                     ("the whole's digest", length - 3)):
         damage(path, at)
         refused(what)
         damage(path, at)
@@ -143,7 +146,8 @@ def test_at_once_no_plain_memory_is_left(at_once):
     damage(folder(site, NAME) / "ram.packed", ram["stored"] // 2)
     site.carrel("resume", NAME)
     goes_on(site, NAME, before)
-    for point, fault in (("pack-now", "ENOSPC"), ("memory.pack", "kill"), ("suspend-saved", "ENOSPC"), ("suspend-saved", "kill")):
+    for point, fault in (("pack-now", "ENOSPC"), ("memory.pack", "kill"), ("suspend-saved", "ENOSPC"),
+                         ("suspend-saved", "kill")):
         before = count(site, NAME)
         if reached(site, point, fault, "suspend")["state"] == "suspended":  # the wish was still there for the next agent
             site.carrel("resume", NAME)
@@ -186,9 +190,10 @@ def test_exported_packed_and_imported(site, new_site, kernel, tmp_path):
     goes_on(site, NAME, before)
 
 
-FAULTS = (("suspend", "pack-begin", "ENOSPC"), ("suspend", "pack-rename", "kill"), ("suspend", "pack-manifest", "kill"), ("suspend", "pack-replaced", "kill"),
-          ("suspend", "memory.pack", "kill"), ("resume", "unpack-begin", "ENOSPC"), ("resume", "memory.unpack", "kill"), ("resume", "unpacked", "kill"),
-          ("resume", "launch-end", "kill"))
+FAULTS = (("suspend", "pack-begin", "ENOSPC"), ("suspend", "pack-rename", "kill"), ("suspend", "pack-manifest", "kill"),
+          ("suspend", "pack-replaced", "kill"),
+          ("suspend", "memory.pack", "kill"), ("resume", "unpack-begin", "ENOSPC"), ("resume", "memory.unpack", "kill"),
+          ("resume", "unpacked", "kill"), ("resume", "launch-end", "kill"))
 
 
 def test_killed_at_each_step_it_is_whole(site):
@@ -220,7 +225,8 @@ def test_killed_at_each_step_it_is_whole(site):
 
 # --- what CRIU wrote ---
 
-TICKS = "big=$(head -c 3000000 /dev/urandom | base64); i=0; while true; do i=$((i+1)); echo tick $i ${#big}; usleep 100000; done"
+TICKS = ("big=$(head -c 3000000 /dev/urandom | base64); i=0; while true; do i=$((i+1)); echo tick $i ${#big}; usleep 100000; "
+         "done")
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +265,8 @@ def pages(site):
 
 def packed_images(site):
     site.wait_state(NAME, "suspended")
-    site.wait(lambda: pages(site)[1] and not any(n.endswith(".new") for n in files(site)) and is_left_alone(site), what="packed images")
+    site.wait(lambda: pages(site)[1] and not any(n.endswith(".new") for n in files(site)) and is_left_alone(site),
+              what="packed images")
     large, names = pages(site)
     assert large["name"] in names and large["length"] > 3000000
     assert not names & files(site) and {n + ".packed" for n in names} <= files(site)
@@ -277,7 +284,8 @@ def test_processes_are_packed_and_go_on(namespaces):
     packed_images(site)
     site.carrel("resume", NAME)
     ticks_on(site)
-    site.wait(lambda: not any(n.endswith(".packed") for n in files(site)) if folder(site, NAME).exists() else True, what="nothing left that is packed")
+    site.wait(lambda: not any(n.endswith(".packed") for n in files(site)) if folder(site, NAME).exists() else True,
+              what="nothing left that is packed")
 
 
 def test_packed_processes_that_are_damaged_stay(namespaces):
@@ -293,7 +301,8 @@ def test_packed_processes_that_are_damaged_stay(namespaces):
         assert site.wait_state(NAME, "suspended")["state"] == "suspended"
         assert (path.parent / "manifest.json").read_bytes() == manifest and large["name"] not in files(site), what
 
-    for what, at in (("start", 20), ("a head", 64 + 20), ("stored bytes", len(whole) // 2), ("the whole's digest", len(whole) - 3)):
+    for what, at in (("start", 20), ("a head", 64 + 20), ("stored bytes", len(whole) // 2),
+                     ("the whole's digest", len(whole) - 3)):
         damage(path, at)
         refused(what)
         damage(path, at)

@@ -30,7 +30,8 @@ def system(shared_site, services_image):
     """One booted Debian for the tests that use its services."""
     shared_site.carrel("deploy", services_image, "--name", "system", "--memory", "1GiB", timeout=120)
     state = booted(shared_site, "system")
-    inside(shared_site, "system", "echo '* * * * * root touch /root/cron-was-here' > /etc/cron.d/mark")  # looked for by the last of them
+    # looked for by the last of them
+    inside(shared_site, "system", "echo '* * * * * root touch /root/cron-was-here' > /etc/cron.d/mark")
     yield shared_site, "system", f"{state} {inside(shared_site, 'system', 'systemctl --failed --no-legend')}"
     shared_site.carrel("rm", "-f", "system")
 
@@ -50,9 +51,11 @@ def test_first_process_is_the_image_s_init(system):
 def test_sshd_lets_a_key_in(system):
     site, name, _ = system
     word = uuid.uuid4().hex
-    inside(site, name, "systemctl start ssh && mkdir -p -m 700 /root/.ssh && rm -f /root/.ssh/k* && ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/k "
+    inside(site, name, "systemctl start ssh && mkdir -p -m 700 /root/.ssh && rm -f /root/.ssh/k* && ssh-keygen -q -t ed25519 "
+                       "-N '' -f /root/.ssh/k "
                        "&& cp /root/.ssh/k.pub /root/.ssh/authorized_keys")
-    got = inside(site, name, f"ssh -i /root/.ssh/k -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1 echo {word}")
+    got = inside(site, name, f"ssh -i /root/.ssh/k -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1 "
+                             f"echo {word}")
     assert got.strip() == word
 
 
@@ -69,8 +72,10 @@ def test_postgresql_keeps_data_over_a_restart_of_the_workspace(system):
 
 def test_clean_shutdown_ends_services_in_order(system):
     site, name, _ = system
-    inside(site, name, "printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/bin/true\\nExecStop=/bin/sh -c \"echo stopped > /root/stop-mark\"\\n"
-                       "[Install]\\nWantedBy=multi-user.target\\n' > /etc/systemd/system/mark.service && systemctl enable --now mark 2>/dev/null")
+    inside(site, name, "printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/bin/true\\nExecStop=/bin/sh -c "
+                       "\"echo stopped > /root/stop-mark\"\\n"
+                       "[Install]\\nWantedBy=multi-user.target\\n' > /etc/systemd/system/mark.service && systemctl enable "
+                       "--now mark 2>/dev/null")
     site.carrel("stop", name, "-t", "60s")
     found = site.workspace(name)
     assert found["state"] == "stopped"
@@ -113,7 +118,8 @@ def test_runit(shared_site):
     tar = conftest.build_debian("runit-init,procps,busybox-static")
     conftest.import_image(shared_site, "runit", tar)
     shared_site.carrel("deploy", "runit", "--name", "runit")
-    inside(shared_site, "runit", "mkdir -p /etc/sv/mark /etc/service && printf '#!/bin/sh\\nexec sleep 1001\\n' > /etc/sv/mark/run && chmod 755 /etc/sv/mark/run"
+    inside(shared_site, "runit", "mkdir -p /etc/sv/mark /etc/service && printf '#!/bin/sh\\nexec sleep 1001\\n' > "
+                                 "/etc/sv/mark/run && chmod 755 /etc/sv/mark/run"
                                  " && ln -s /etc/sv/mark /etc/service/mark")
     shared_site.wait(lambda: "sleep 1001" in inside(shared_site, "runit", "ps -e -o args"), what="a service under runit")
     assert "runit" in inside(shared_site, "runit", "cat /proc/1/comm")

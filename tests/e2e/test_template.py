@@ -52,9 +52,11 @@ def inside(site, name, *command):
 
 
 def test_each_start_is_itself(site, name):
-    seen = [site.carrel(*RUN, "--rm", "--name", f"{name}-{i}", "busybox", "--", "sh", "-c", FIRST).stdout.split() for i in range(2)]
+    seen = [site.carrel(*RUN, "--rm", "--name", f"{name}-{i}", "busybox", "--", "sh", "-c", FIRST).stdout.split()
+            for i in range(2)]
     assert [s[2] for s in seen] == [f"{name}-0", f"{name}-1"]
-    assert seen[0][0] != seen[1][0] and seen[0][1] != seen[1][1]  # the kernel's random numbers, and what it makes of the first of them
+    # the kernel's random numbers, and what it makes of the first of them
+    assert seen[0][0] != seen[1][0] and seen[0][1] != seen[1][1]
     assert all(abs(int(s[5]) - time.time()) < 600 for s in seen)
 
 
@@ -74,7 +76,8 @@ def test_they_are_listed_and_removed(site, name):
     folder = wait_template(site)
     found = site.json("template", "ls")
     assert [t["id"] for t in found] == [folder.name]
-    assert (found[0]["engine"], found[0]["memory"], found[0]["processors"]) == ("emulator", 512 << 20, 1) and found[0]["size"] > 1 << 20
+    assert (found[0]["engine"], found[0]["memory"], found[0]["processors"]) == ("emulator", 512 << 20,
+                                                                                1) and found[0]["size"] > 1 << 20
     short = folder.name[:12]
     assert short in site.carrel("template", "ls", "--host", site.workspace(name)["host"]).stdout
     assert "no host 'nowhere'" in site.carrel("template", "ls", "--host", "nowhere", ok=None).stderr
@@ -103,7 +106,8 @@ def test_memory_is_shared_until_it_is_written(site, name):
     with pytest.raises(OSError):
         os.open(root, os.O_RDWR)
     before = (wait_template(site) / "ram").stat().st_mtime_ns
-    inside(site, name, "sh", "-c", "dd if=/dev/urandom of=/dev/shm/x bs=1M count=20 2>/dev/null || dd if=/dev/urandom of=/x bs=1M count=20")
+    inside(site, name, "sh", "-c", "dd if=/dev/urandom of=/dev/shm/x bs=1M count=20 2>/dev/null || dd if=/dev/urandom of=/x "
+                                   "bs=1M count=20")
     assert (wait_template(site) / "ram").stat().st_mtime_ns == before
     site.carrel("rm", "-f", name)
 

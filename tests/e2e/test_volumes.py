@@ -8,7 +8,8 @@ SLEEP = ["/bin/sleep", "1000"]
 
 
 def deploy(site, name, state="running", **spec):
-    status, answer, _ = site.api("POST", "/v1/workspaces", {"spec": {"name": name, "image": "busybox", "command": SLEEP, "stop-timeout": "1s", **spec}})
+    status, answer, _ = site.api("POST", "/v1/workspaces",
+                                 {"spec": {"name": name, "image": "busybox", "command": SLEEP, "stop-timeout": "1s", **spec}})
     assert status == 201, answer
     return site.wait_state(name, state)
 
@@ -38,7 +39,8 @@ def test_kept_volume_belongs_to_its_owner(site, busybox):
     data = {"volumes": [{"name": "data", "size": "32M", "mount": "/data", "keep": True}]}
     deploy(site, "first", **data)
     assert shell(site, "first", "ls -A /data; echo treasure > /data/x; sync") == ""  # no lost+found
-    status, answer, _ = site.api("POST", "/v1/workspaces", {"spec": {"name": "second", "image": "busybox", "command": SLEEP, **data}})
+    status, answer, _ = site.api("POST", "/v1/workspaces",
+                                 {"spec": {"name": "second", "image": "busybox", "command": SLEEP, **data}})
     assert status == 409 and "data" in answer["error"]["message"]
     site.carrel("rm", "-f", "first")
     site.wait(lambda: site.workspace("first") is None, 60, "removal")
@@ -104,7 +106,8 @@ def test_growth_that_has_to_wait_is_told(new_site, busybox_tar, tmp_path):
 def test_a_stop_has_its_own_time(site, busybox):
     """--timeout is this stop's: the spec's is as before, and counts for the next one."""
     for name, timeout in (("w", 100), ("v", 2)):
-        deploy(site, name, command=["/bin/sh", "-c", "trap '' TERM; echo deaf; while true; do sleep 1000; done"], **{"stop-timeout": f"{timeout}s"})
+        deploy(site, name, command=["/bin/sh", "-c", "trap '' TERM; echo deaf; while true; do sleep 1000; done"],
+               **{"stop-timeout": f"{timeout}s"})
         site.wait(lambda name=name: "deaf" in site.carrel("logs", name).stdout)
         before = site.workspace(name)["spec"]
         started = time.monotonic()
@@ -163,6 +166,7 @@ def test_volumes_that_are_thrown_away_are_used_again(site, busybox):
     site.carrel("run", "--rm", "busybox", "--", "true")  # its size is wanted from now on
     before = site.wait(full, what="volumes made ready")
     for number in range(6):
-        out = site.carrel("run", "--rm", "busybox", "--", "sh", "-c", f"cat /root/file /tmp/file 2>/dev/null; echo secret{number} > /root/file; echo x > /tmp/file").stdout
+        out = site.carrel("run", "--rm", "busybox", "--", "sh", "-c",
+                          f"cat /root/file /tmp/file 2>/dev/null; echo secret{number} > /root/file; echo x > /tmp/file").stdout
         assert out.strip() == ""
         site.wait(lambda: ready() == before, what="the volume to come back")

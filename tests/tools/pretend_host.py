@@ -99,8 +99,8 @@ class WebSocket:
         self.socket.close()
 
 
-FINAL = {"running": "running", "paused": "paused", "suspended": "suspended", "stopped": "stopped", "removed": "removed", "staged": "staged",
-         "prepared": "prepared"}
+FINAL = {"running": "running", "paused": "paused", "suspended": "suspended", "stopped": "stopped", "removed": "removed",
+         "staged": "staged", "prepared": "prepared"}
 
 
 class PretendHost:
