@@ -21,6 +21,7 @@
 #include "base/str.h"
 #include "cli/bundle.h"
 #include "cli/print.h"
+#include "cli/target.h"
 
 static int make_request(struct cli *cli, const struct args *a, json_t **ret_request, struct err *e)
 {
@@ -107,15 +108,22 @@ static int export_disk(struct cli *cli, const struct args *a, const char *name, 
 
 static int export(struct cli *cli, const struct args *a, struct err *e)
 {
-	const char *name = args_operand(a, 0), *file = args_operand(a, 1);
-	own_str char *part = mem_printf("%s.part", file);
+	const char *name = args_operand(a, 0);
+	own_str char *file = NULL;
 	own_json json_t *request = NULL;
 
+	if (str_eq(args_operand(a, 1), "-")) {
+		(void)err_set(e, ERR_INVALID,
+			      "a bundle goes into a file, not to standard output: an interrupted one is gone on with");
+		return err_hint(e, "a file named - is ./-");
+	}
+	int r = target_of(args_operand(a, 1), &file, e);
+	if (r < 0)
+		return r;
+	own_str char *part = mem_printf("%s.part", file);
 	if (args_text(a, "as"))
 		return export_disk(cli, a, name, part, file, e);
-	int r = make_request(cli, a, &request, e);
-
-	if (r < 0)
+	if ((r = make_request(cli, a, &request, e)) < 0)
 		return r;
 	own_fd int fd = open(part, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)

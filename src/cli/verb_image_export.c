@@ -18,6 +18,7 @@
 #include "base/str.h"
 #include "cli/print.h"
 #include "cli/progress.h"
+#include "cli/target.h"
 
 #define LOOK_EVERY_MS 500
 
@@ -147,8 +148,11 @@ static int export(struct cli *cli, const struct args *a, struct err *e)
 	const char *name = args_operand(a, 0), *file = args_operand(a, 1), *format = args_text(a, "format-image");
 
 	format = format ? format : format_of(file);
-	if (!str_eq(file, "-"))
-		return export_to_file(cli, name, format, file, e);
+	if (!str_eq(file, "-")) {
+		own_str char *target = NULL;
+		int r = target_of(file, &target, e);
+		return r < 0 ? r : export_to_file(cli, name, format, target, e);
+	}
 	if (cli->output_terminal)
 		return err_set(e, ERR_INVALID, "an archive is not written to a terminal");
 	struct output o = { .fd = STDOUT_FILENO };

@@ -41,6 +41,7 @@
 #include "store/volume.h"
 
 #define UNFINISHED ".new"
+#define MANIFEST_MOST (UINT64_C(4) << 20)
 #define HEADER_FILE "import.json" /* the header of the bundle that unfinished files are of */
 
 struct part {
@@ -616,6 +617,23 @@ static int place_part(struct part *p, struct err *e)
 	return fs_sync_folder(folder, e);
 }
 
+/* The memory state's manifest, unfinished yet: what it says of where it comes from is made true here. */
+static int take_over(const struct work *w, const struct part *p, struct err *e)
+{
+	own_str char *unfinished = mem_printf("%s" UNFINISHED, p->path), *text = NULL;
+	own_strbuf struct str was = { 0 };
+	int r = fs_read_file(AT_FDCWD, unfinished, MANIFEST_MOST, &was, e);
+
+	if (r == 0)
+		r = suspend_take_over(w->record, str_text(&was), was.length, &text, e);
+	return r == 0 ? fs_write_file(AT_FDCWD, unfinished, text, strlen(text), 0600, true, e) : r;
+}
+
+static bool is_manifest(const struct bundle_stream *s)
+{
+	return s->kind == BUNDLE_MEMORY && str_eq(s->name, MEMORY_MANIFEST);
+}
+
 static int become_suspended(struct work *w, struct err *e)
 {
 	struct memory_manifest m = { 0 };
@@ -650,9 +668,12 @@ int bundle_import_finish(struct work *w, struct bundle_job *j, struct err *e)
 	for (size_t i = 0; r == 0 && i < j->count; i++)
 		if (j->parts[i].fd >= 0 && fsync(j->parts[i].fd) < 0)
 			r = err_errno(e, errno, "sync %s", streams[i].name);
-	for (size_t i = 0; r == 0 && i < j->count; i++) /* the manifest of a memory state is its last stream */
-		if (j->parts[i].fd >= 0)
+	for (size_t i = 0; r == 0 && i < j->count; i++) { /* the manifest of a memory state is its last stream */
+		if (j->parts[i].fd >= 0 && is_manifest(&streams[i]))
+			r = take_over(w, &j->parts[i], e);
+		if (r == 0 && j->parts[i].fd >= 0)
 			r = place_part(&j->parts[i], e);
+	}
 	static const char *const folders[] = { "volumes", "snapshots", MEMORY_FOLDER };
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(folders); i++) {
 		own_str char *path = record_path(w->record, folders[i]);

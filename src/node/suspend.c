@@ -31,6 +31,7 @@
 #include "base/str.h"
 #include "engine/engine.h"
 #include "engine/workspace/checkpoint.h"
+#include "engine/workspace/checkpoint_ids.h"
 #include "node/suspend_facts.h"
 #include "node/suspend_pack.h"
 #include "node/travel.h"
@@ -374,6 +375,53 @@ int suspend_seal(const struct record *r, struct err *e)
 		done = suspend_write_manifest(folder, &m, e);
 	if (done == 0 && !sealed && renameat(folder, MANIFEST_NEW, folder, MEMORY_MANIFEST) < 0)
 		done = err_errno(e, errno, "replace the manifest");
+	memory_manifest_done(&m);
+	return done;
+}
+
+/* The one file of CRIU's that names ids of the host. */
+static int take_over_ids(const struct record *r, struct memory_file *f, struct err *e)
+{
+	own_str char *path = mem_printf("%s/" MEMORY_FOLDER "/%s", r->folder, f->name);
+	own_strbuf struct str was = { 0 }, now = { 0 };
+	char text[DIGEST_TEXT_SIZE];
+	int done = fs_read_file(AT_FDCWD, path, CHECKPOINT_IDS_MOST, &was, e);
+
+	if (done == 0)
+		done = checkpoint_ids_move(&was, (uint32_t)r->truth.first_id, &now, e);
+	if (done == 0)
+		done = fs_write_file(AT_FDCWD, path, now.bytes, now.length, 0600, true, e);
+	if (done < 0)
+		return done;
+	struct digest d = hash_bytes(now.bytes, now.length);
+	free(TAKE(f->sparse));
+	free(f->digest);
+	f->digest = mem_strdup(digest_text(&d, text));
+	f->length = now.length;
+	return 0;
+}
+
+int suspend_take_over(const struct record *r, const char *manifest, size_t length, char **ret_text, struct err *e)
+{
+	struct memory_manifest m = { 0 };
+	int done = memory_manifest_decode(manifest, length, "the memory state's manifest", &m, e);
+
+	if (done < 0)
+		return done;
+	struct memory_volume *volumes = m.volumes.items;
+	struct memory_file *files = m.files.items;
+	for (size_t i = 0; i < m.volumes.count; i++)
+		volumes[i].generation = r->truth.report->restore;
+	for (size_t i = 0; done == 0 && m.kind == MEMORY_CRIU && i < m.files.count; i++)
+		if (str_starts(files[i].name, CHECKPOINT_IDS) && !files[i].packed)
+			done = take_over_ids(r, &files[i], e);
+	free(m.workspace);
+	m.workspace = mem_strdup(r->id);
+	own_str char *text = memory_manifest_encode(&m), *machine = record_path(r, MEMORY_FOLDER "/" MEMORY_MACHINE);
+	if (done == 0 && m.kind == MEMORY_QEMU) /* the next suspend asks what was started */
+		done = fs_write_file(AT_FDCWD, machine, text, strlen(text), 0600, true, e);
+	if (done == 0)
+		*ret_text = TAKE(text);
 	memory_manifest_done(&m);
 	return done;
 }

@@ -70,6 +70,9 @@ int suspend_seal(const struct record *r, struct err *e) must_check;
  * itself. Nothing is changed. */
 int suspend_verify(struct node *n, const struct record *r, bool whole, struct memory_manifest *ret_manifest,
 		   struct err *e) must_check;
+/* Bound to this workspace, which has taken it over from another service: its id, its restores, its range of ids. All files but
+ * the manifest are in their places; ret_text is what that is from now on. */
+int suspend_take_over(const struct record *r, const char *manifest, size_t length, char **ret_text, struct err *e) must_check;
 /* The memory state goes, whatever there is of it; what a live machine uses stays. */
 int suspend_discard(const struct record *r, struct err *e) must_check;
 /* Before it goes on from memory of CRIU: what the machine that it was had there, which nothing is made from. */

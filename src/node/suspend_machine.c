@@ -508,6 +508,8 @@ static int adopt_manifest(const struct work *w, const char *from, int to, struct
 	struct memory_volume *volumes = m.volumes.items;
 	for (size_t i = 0; i < m.volumes.count; i++)
 		volumes[i].generation = w->record->wish.restore;
+	free(m.workspace);
+	m.workspace = mem_strdup(w->record->id);
 	m.run = w->record->wish.run;
 	r = put_manifest(to, &m, e);
 	memory_manifest_done(&m);

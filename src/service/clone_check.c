@@ -11,12 +11,6 @@
 static void drop_json(json_t **j) { json_decref(*j); }
 #define own_json __attribute__((cleanup(drop_json)))
 
-static bool is_machine(const struct workspace *w)
-{
-	return w->truth.engine && (str_eq(w->truth.engine, spec_engine_names[ENGINE_EMULATOR]) ||
-				   str_eq(w->truth.engine, spec_engine_names[ENGINE_KVM]));
-}
-
 /* *ret_memory: with it, or only with what is on its volumes. */
 static int check_state(const struct workspace *w, bool *ret_memory, struct err *e)
 {
@@ -28,7 +22,7 @@ static int check_state(const struct workspace *w, bool *ret_memory, struct err *
 		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is being worked on (%s)", w->name, w->operation->kind);
 		return err_hint(e, "wait for it: carrel why %s", w->name);
 	}
-	if (*ret_memory && !is_machine(w)) {
+	if (*ret_memory && !workspace_is_machine(w)) {
 		(void)err_set(e, ERR_UNSUPPORTED, "workspace '%s' runs in namespaces, whose memory cannot be cloned", w->name);
 		return err_hint(
 			e, "run it as a machine (carrel move --engine emulator %s), or stop it: then its volumes are cloned",

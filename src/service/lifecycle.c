@@ -234,6 +234,10 @@ static int check_suspend(struct request *r, struct workspace *w, const struct as
 
 	if (!h || !host_connected(h))
 		return err_set(e, ERR_UNAVAILABLE, "host %s is not connected", w->host);
+	if (w->operation && w->truth.state < STATE_RUNNING) { /* the host would answer when that is done, which may take long */
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is being started", w->name);
+		return err_hint(e, "when it runs: carrel wait %s", w->name);
+	}
 	host_check_suspend(h, w->id, to, r);
 	return 0;
 }
@@ -552,8 +556,13 @@ static int find_living(struct request *r, struct workspace **ret_workspace, stru
 
 	if (result < 0)
 		return result;
-	if (wants_life(w) && (w->truth.state == STATE_RUNNING || w->truth.state == STATE_PAUSED))
-		return 0;
+	if (wants_life(w) && (w->truth.state == STATE_RUNNING || w->truth.state == STATE_PAUSED)) {
+		if (workspace_is_machine(w))
+			return 0;
+		(void)err_set(e, ERR_UNSUPPORTED,
+			      "workspace '%s' runs in namespaces: only a machine goes on while its memory is kept", w->name);
+		return err_hint(e, "carrel suspend puts its memory on disk; a snapshot without --memory keeps its volumes");
+	}
 	(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: it has no memory to keep", w->name, state_names[w->truth.state]);
 	return err_hint(e, "a snapshot without --memory keeps its volumes");
 }

@@ -198,6 +198,12 @@ static bool on_volumes(const struct operation *o)
 	return o && (str_starts(o->kind, "snapshot") || str_eq(o->kind, "clone") || str_eq(o->kind, "restore"));
 }
 
+bool workspace_is_machine(const struct workspace *w)
+{
+	return w->truth.engine && (str_eq(w->truth.engine, spec_engine_names[ENGINE_EMULATOR]) ||
+				   str_eq(w->truth.engine, spec_engine_names[ENGINE_KVM]));
+}
+
 bool workspace_settled(const struct workspace *w)
 {
 	if (!w->reported || w->truth.generation != w->wish.generation)

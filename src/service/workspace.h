@@ -60,6 +60,7 @@ const char *workspace_render(struct workspace *w, size_t *ret_length);
 void workspace_etag(const struct workspace *w, char out[32]);
 /* If-Match of the request, when there is one. */
 int workspace_check_match(const struct request *r, const struct workspace *w, struct err *e) must_check;
+bool workspace_is_machine(const struct workspace *w); /* its last run is, or was, under an engine for machines */
 /* The host has done what is wished, or given up. */
 bool workspace_settled(const struct workspace *w);
 struct snapshot *workspace_add_snapshot(struct workspace *w, const char *id, const char *name, uint64_t created_ms,

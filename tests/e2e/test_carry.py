@@ -84,6 +84,21 @@ def test_into_another_service(there, bundle, name):
     there.carrel("rm", "-f", was["name"], name)
 
 
+def test_only_a_regular_file_is_written(here, bundle, tmp_path):
+    """A rename would put a file in the place of a device. A link stays, and what it leads to is the bundle."""
+    name, fifo, link = bundle[1]["name"], tmp_path / "fifo", tmp_path / "link"
+    os.mkfifo(fifo)
+    link.symlink_to(tmp_path / "file")
+    (tmp_path / "file").write_text("")
+    for target in (fifo, tmp_path):
+        assert "no regular file" in here.carrel("export", name, target, ok=2).stderr
+        assert "no regular file" in here.carrel("image", "export", "busybox", target, ok=2).stderr
+    assert "standard output" in here.carrel("export", name, "-", ok=2).stderr
+    here.carrel("export", name, link)
+    assert fifo.is_fifo() and link.is_symlink() and (tmp_path / "file").read_bytes() == bundle[0].read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fifo", "file", "link"]
+
+
 def test_a_running_workspace_is_refused(here, name, tmp_path):
     here.carrel("run", "-d", "--network", "none", "--name", name, "busybox", "--", "sleep", "100000")
     here.wait_state(name, "running")
@@ -325,23 +340,32 @@ def test_kept_volumes_with_data_are_not_written_over(here, there, name, tmp_path
 
 
 def test_a_suspended_machine_goes_on_elsewhere(here, there, kernel, name, tmp_path):
+    """Once with its id, and once more beside that one. It was restored before, and can be suspended again."""
     for site in (here, there):
         give_kernel(site, kernel)
     here.carrel("run", "-d", "--network", "none", "--engine", "emulator", "--memory", "256M", "--name", name, "busybox", "--", "sh", "-c",
                 "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; echo $i > /dev/shm/count; sleep 0.2; done", timeout=180)
     here.number(name, "/dev/shm/count", above=3)
+    here.carrel("snapshot", "create", "--memory", name, "before", timeout=180)
+    here.carrel("stop", "-t", "0s", name)
+    here.carrel("snapshot", "restore", name, "before", timeout=180)
+    here.wait_state(name, "running")
     here.carrel("suspend", name, timeout=180)
     was = here.wait_state(name, "suspended")
     here.carrel("export", name, tmp_path / "f", timeout=180)
     there.carrel("import", tmp_path / "f", timeout=180)
+    there.carrel("import", "--name", name + "-too", tmp_path / "f", timeout=180)
     now = there.wait_state(name, "suspended")
     assert now["id"] == was["id"] and now["engine"] == "emulator" and now["run"] == was["run"]
-    there.carrel("resume", name, timeout=180)
-    there.wait_state(name, "running")
-    first = there.number(name, "/dev/shm/count")
-    assert first > 3, "it went on, and did not begin anew"
-    there.number(name, "/dev/shm/count", above=first)
-    there.carrel("rm", "-f", name)
+    for one in (name, name + "-too"):
+        there.carrel("resume", one, timeout=180)
+        there.wait_state(one, "running")
+        first = there.number(one, "/dev/shm/count")
+        assert first > 3, "it went on, and did not begin anew"
+        there.number(one, "/dev/shm/count", above=first)
+    there.carrel("suspend", name, timeout=180)
+    for one in (name, name + "-too"):
+        there.carrel("rm", "-f", one)
     here.carrel("rm", "-f", name)
 
 

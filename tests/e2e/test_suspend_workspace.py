@@ -75,6 +75,25 @@ def test_program_goes_on(site):
     assert site.workspace("counter")["state"] == "running"
 
 
+def test_program_goes_on_elsewhere(site, new_site, criu, busybox_tar, tmp_path):
+    """Another service gives it other ids of the host, and the second of the same bundle another id, too."""
+    there = new_site(env={"CARREL_CRIU": criu})
+    conftest.import_image(there, "busybox", busybox_tar)
+    site.carrel("deploy", "busybox", "--name", "counter", "--volume", "data:16M:/data", "--", "sh", "-c",
+                "echo mine >/data/file; chown 1000 /data/file; echo mine >/dev/shm/file; chown 1000 /dev/shm/file; " + COUNTER)
+    site.wait(lambda: len(ticks(site, "counter")) > 3)
+    assert "namespaces" in site.carrel("snapshot", "create", "--memory", "counter", ok=None).stderr
+    site.carrel("suspend", "counter")
+    site.carrel("export", "counter", tmp_path / "f")
+    for name in ("counter", "second"):
+        there.carrel("import", "--name", name, tmp_path / "f")
+    for name in ("counter", "second"):
+        there.carrel("resume", name)
+        there.wait(lambda name=name: len(ticks(there, name)) > 3)
+        assert ticks(there, name)[0] > 3, "it began anew"
+        assert inside(there, name, "stat -c %u /data/file /dev/shm/file; echo $(id -u)").split() == ["1000", "1000", "0"]
+
+
 def test_a_site_below_tmp(prefix, criu, busybox_tar, monkeypatch):
     """carrel-checkpoint covers /tmp for itself."""
     monkeypatch.setenv("CARREL_TEST_DIR", "/tmp")

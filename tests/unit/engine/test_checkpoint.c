@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "engine/workspace/checkpoint.h"
+#include "engine/workspace/checkpoint_ids.h"
 #include "engine/workspace/checkpoint_program.h"
 
 static struct err e;
@@ -207,10 +208,37 @@ static void test_log(void **state)
 	assert_false(checkpoint_log_error("all is well\n", line, sizeof line));
 }
 
+/* CRIU 4.2 wrote it. */
+static void test_ids(void **state)
+{
+	static const char written[] = "\x19\x43\x56\x54\x06\x49\x47\x55\x1c\0\0\0"
+				      "\x0a\x0c\x08\0\x10\x80\x80\x9c\xf8\x05\x18\x80\x80\x04"
+				      "\x12\x0c\x08\0\x10\x80\x80\x9c\xf8\x05\x18\x80\x80\x04";
+	own_strbuf struct str was = { 0 }, small = { 0 }, back = { 0 };
+	uint32_t first = 0x5f070000;
+
+	str_add(&was, written, sizeof written - 1);
+	assert_ok(checkpoint_ids_move(&was, 65536, &small, &e), &e);
+	assert_int_equal(small.length, was.length - 4);
+	assert_ok(checkpoint_ids_move(&small, first, &back, &e), &e);
+	assert_int_equal(back.length, was.length);
+	assert_memory_equal(back.bytes, was.bytes, was.length);
+	for (size_t i = 0; i < was.length; i++) { /* any other byte is noticed, but for those of both numbers alike */
+		own_strbuf struct str other = { 0 }, out = { 0 };
+		str_add(&other, was.bytes, was.length);
+		other.bytes[i] = (char)(other.bytes[i] ^ 1);
+		assert_int_equal(checkpoint_ids_move(&other, first, &out, &e), -EBADMSG);
+		str_drop_front(&other, 1);
+		assert_int_equal(checkpoint_ids_move(&other, first, &out, &e), -EBADMSG);
+	}
+	(void)state;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_golden),          cmocka_unit_test(test_record_comes_back),
+		cmocka_unit_test(test_golden),
+		cmocka_unit_test(test_ids),          cmocka_unit_test(test_record_comes_back),
 		cmocka_unit_test(test_hostile_records), cmocka_unit_test(test_requests),
 		cmocka_unit_test(test_answers),         cmocka_unit_test(test_log),
 	};
