@@ -62,9 +62,26 @@ static int set_volumes(const struct args *a, const json_t *spec, json_t *body, s
 	return json_object_set(body, "volumes", sizes);
 }
 
+/* Keys of `resources`; "none" takes a limit away. */
+static const char *const size_options[] = { "cpu", "memory", "processes", "disk" };
+
+static void set_sizes(const struct args *a, json_t *body)
+{
+	json_t *resources = json_object();
+
+	for (size_t i = 0; i < ARRAY_SIZE(size_options); i++) {
+		const char *given = args_text(a, size_options[i]);
+		bool none = str_eq(given, "none") && !str_eq(size_options[i], "disk");
+		if (given)
+			(void)json_object_set_new(resources, size_options[i], none ? json_null() : json_string(given));
+	}
+	if (json_object_size(resources))
+		(void)json_object_set(body, "resources", resources);
+	json_decref(resources);
+}
+
 static int set_spec(struct cli *cli, const struct args *a, const char *name, const json_t *spec, json_t *body, struct err *e)
 {
-	const char *disk = args_text(a, "disk");
 	int r = set_labels(a, spec, body, e);
 
 	(void)cli, (void)name;
@@ -72,10 +89,10 @@ static int set_spec(struct cli *cli, const struct args *a, const char *name, con
 		r = set_volumes(a, spec, body, e);
 	if (r < 0)
 		return r;
-	if (disk)
-		(void)json_object_set_new(body, "resources", json_pack("{s:s}", "disk", disk));
+	set_sizes(a, body);
 	if (!json_object_size(body))
-		return err_set(e, ERR_INVALID, "nothing to set: --disk, --volume or --label is expected");
+		return err_set(e, ERR_INVALID,
+			       "nothing to set: --cpu, --memory, --processes, --disk, --volume or --label is expected");
 	return 0;
 }
 
@@ -86,16 +103,21 @@ static int set_workspace(struct cli *cli, const struct args *a, struct err *e)
 
 static const struct operand operands[] = { { "NAME", "workspace", COMPLETE_WORKSPACE }, { 0 } };
 static const struct option options[] = {
+	{ "cpu", 0, OPTION_TEXT, "N", "processors from now on, for example 1.5; none: no limit" },
+	{ "memory", 'm', OPTION_TEXT, "SIZE", "memory from now on; none: no limit" },
+	{ "processes", 0, OPTION_TEXT, "N", "processes and threads from now on; none: the preset" },
 	{ "disk", 0, OPTION_TEXT, "SIZE", "new size of the root volume; only larger" },
 	{ "volume", 'v', OPTION_MANY, "NAME:SIZE", "new size of a data volume; only larger" },
 	{ "label", 'l', OPTION_MANY, "KEY=VALUE", "set a label; KEY= removes it" },
 	{ 0 },
 };
 static const struct example examples[] = {
+	{ "carrel set web --cpu 2 --memory 1GiB", "other limits while it runs; a machine gets them at its next start" },
 	{ "carrel set web --disk 40GiB", "grows while it runs" },
 	{ "carrel set web --label team=blue --label old=", "one label more, one less" },
 	{ 0 },
 };
 const struct verb verb_set = {
-	"set", "change a workspace: larger disks, labels", NULL, operands, options, change_options, examples, set_workspace
+	"set", "change a workspace: processors, memory, disks, labels", NULL, operands, options, change_options, examples,
+	set_workspace
 };

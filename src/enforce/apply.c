@@ -6,7 +6,7 @@
  * and lowered in the other, and two passes serve both. Waiting: v2 tells of changes by POLLPRI on cgroup.events; v1 has no such
  * event, so its files are read again every millisecond, for two seconds at most.
  */
-#include "enforce/enforce.h"
+#include "enforce/private.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -54,7 +54,7 @@ int enforce_layout_read(struct enforce_layout *ret_layout, struct err *e)
 
 /* --- applying --- */
 
-static int write_file(const char *path, const char *text)
+int enforce_write_file(const char *path, const char *text)
 {
 	own_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
@@ -84,25 +84,36 @@ static int write_next(int *fd, const char *last, const struct enforce_write *w)
 	return *fd < 0 || write(*fd, w->text, strlen(w->text)) < 0 ? -errno : 0;
 }
 
-static int apply_writes(const struct enforce_plan *p, struct err *e)
+int enforce_write_all(const struct enforce_write *writes, size_t count, const struct enforce_write **ret_failed)
 {
-	own_str char *failed = mem_alloc(p->write_count);
+	own_str char *failed = mem_alloc(count + 1);
 	const char *last = NULL;
 	own_fd int fd = -1;
+	int result = 0;
 
 	for (int pass = 0; pass < 2; pass++) {
-		for (size_t i = 0; i < p->write_count; i++) {
-			const struct enforce_write *w = &p->writes[i];
+		for (size_t i = 0; i < count && result == 0; i++) {
+			const struct enforce_write *w = &writes[i];
 			if (pass == 1 && !failed[i])
 				continue;
 			int r = write_next(&fd, last, w);
 			last = w->path;
 			failed[i] = r < 0 && !(w->optional && r == -ENOENT);
-			if (failed[i] && pass == 1)
-				return err_errno(e, -r, "write %s to %s", w->text, w->path);
+			if (failed[i] && pass == 1) {
+				*ret_failed = w;
+				result = r;
+			}
 		}
 	}
-	return 0;
+	return result;
+}
+
+static int apply_writes(const struct enforce_plan *p, struct err *e)
+{
+	const struct enforce_write *failed = NULL;
+	int r = enforce_write_all(p->writes, p->write_count, &failed);
+
+	return r < 0 ? err_errno(e, -r, "write %s to %s", failed->text, failed->path) : 0;
 }
 
 static int make_folder(const char *path, struct err *e)
@@ -231,14 +242,14 @@ int enforce_kill(const struct enforce_plan *p, struct err *e)
 
 	if (p->v2 && access(p->v2, F_OK) == 0) {
 		own_str char *path = mem_printf("%s/cgroup.kill", p->v2);
-		r = write_file(path, "1");
+		r = enforce_write_file(path, "1");
 		r = r == 0       ? wait_event(p->v2, "populated", 0, e) :
 		    r == -ENOENT ? kill_listed(p->v2, e) :
 				   err_errno(e, -r, "write %s", path);
 	}
 	for (char *const *folder = p->v1; folder && *folder && r == 0; folder++) {
 		if (!p->v2 && p->freeze_path && str_starts(p->freeze_path, *folder))
-			(void)write_file(p->freeze_path, p->thaw_text);
+			(void)!enforce_write_file(p->freeze_path, p->thaw_text);
 		r = kill_listed(*folder, e);
 	}
 	return r;

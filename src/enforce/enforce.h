@@ -40,6 +40,7 @@ struct enforce_limits {
 struct enforce_write {
 	char *path, *text;
 	bool optional; /* files that not every kernel has (swap) */
+	bool once;     /* at the start only: what lives is not shaken by it */
 };
 
 struct enforce_plan {
@@ -50,7 +51,7 @@ struct enforce_plan {
 	char *v2;
 	char *freeze_path;
 	const char *freeze_text, *thaw_text;
-	char *processors;    /* file that takes the ids of virtual processors' threads; NULL: they have no group of their own */
+	char *processors;    /* file that takes the ids of virtual processors' threads; NULL: it is no machine */
 	uint32_t owner_id;   /* the workspace's root, who may make folders below v2; 0: nobody */
 	bool device_program; /* v2: the device rules become a program on the folder */
 	bool kvm;            /* among them: /dev/kvm */
@@ -73,8 +74,19 @@ void enforce_plan_done(struct enforce_plan *p);
 /* One line a step: "mkdir PATH", "write PATH TEXT". For golden files and --dry-run. */
 void enforce_plan_print(const struct enforce_plan *p, struct str *out);
 
-/* Makes folders, writes limits. Repeating it with other limits changes them while processes run. */
+/* Makes folders, writes limits. */
 int enforce_apply(const struct enforce_plan *p, struct err *e) must_check;
+/* What a change writes: the limits that are not what the kernel has. */
+struct enforce_step {
+	const struct enforce_write *write;
+	const char *before; /* what the file says */
+	bool squeeze;       /* memory.max, lower than before: what can be taken is taken first, for a write alone kills */
+};
+/* `now[i]` is the content of the file of writes[i], NULL when there is none. `ret_steps` has room for all writes. Pure. */
+size_t enforce_steps(const struct enforce_plan *p, char *const *now, struct enforce_step *ret_steps);
+/* Brings the groups of what lives to other limits. ERR_CONFLICT: more memory is in use than shall be. After a failure all
+ * limits are what they were. */
+int enforce_change(const struct enforce_plan *p, struct err *e) must_check;
 /* Every process of it, also those below and frozen ones; returns when none is left. */
 int enforce_kill(const struct enforce_plan *p, struct err *e) must_check;
 /* Ids that have a folder below `parent` in any hierarchy. */

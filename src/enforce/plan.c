@@ -8,8 +8,9 @@
  * memsw; v2 swap.max 0); the group's own out-of-memory killer ends the workspace's processes only (v2 memory.oom.group stays 0:
  * one process dies, not the workspace). Processes: pids.max, as promised.
  *
- * A machine with a limit of processor time has one more folder for the threads of its virtual processors. The limit is theirs;
- * the workspace as a whole has HELPERS_MILLI more, for disks, network and control. In v2 that folder is threaded
+ * A machine has one more folder for the threads of its virtual processors. A limit of processor time is theirs; the
+ * workspace as a whole has HELPERS_MILLI more, for disks, network and control. Without a limit it is there too, so that one
+ * can be set while the machine runs. In v2 that folder is threaded
  * (cgroup-v2.rst, "Threads"): memory and all else stay the workspace's. Its weight is that of so many threads as it has
  * processors: a folder beside threads counts as one.
  */
@@ -154,15 +155,26 @@ static void add_limit(struct enforce_plan *p, const char *folder, const char *fi
 		add_write(p, false, folder, file, "%s", none);
 }
 
-static bool has_processors(const struct enforce_limits *limits) { return limits->processors && limits->cpu_milli; }
-
+/* Of the whole; 0: no limit. */
 static uint64_t quota_us(const struct enforce_limits *limits)
 {
-	return (limits->cpu_milli + (has_processors(limits) ? HELPERS_MILLI : 0)) * PERIOD_US / 1000;
+	uint64_t helpers = limits->processors ? HELPERS_MILLI : 0;
+
+	return limits->cpu_milli ? (limits->cpu_milli + helpers) * PERIOD_US / 1000 : 0;
+}
+
+static void add_cpu_max(struct enforce_plan *p, const char *folder, uint64_t quota)
+{
+	if (quota)
+		add_write(p, false, folder, "cpu.max", "%" PRIu64 " %d", quota, PERIOD_US);
+	else
+		add_write(p, false, folder, "cpu.max", "max %d", PERIOD_US);
 }
 
 static void plan_v1_devices(struct enforce_plan *p, const char *folder, bool kvm)
 {
+	size_t first = p->write_count;
+
 	add_write(p, false, folder, "devices.deny", "a");
 	if (kvm)
 		add_write(p, false, folder, "devices.allow", "%c %d:%d %s", enforce_kvm.type, enforce_kvm.major,
@@ -173,6 +185,8 @@ static void plan_v1_devices(struct enforce_plan *p, const char *folder, bool kvm
 		else
 			add_write(p, false, folder, "devices.allow", "%c %d:%d %s", d->type, d->major, d->minor, d->access);
 	}
+	while (first < p->write_count)
+		p->writes[first++].once = true;
 }
 
 static void plan_v1_controller(struct enforce_plan *p, enum enforce_controller c, const char *folder,
@@ -230,6 +244,7 @@ static void plan_v1(struct enforce_plan *p, const struct enforce_layout *l, cons
 static void plan_v2_handing_down(struct enforce_plan *p, const struct enforce_layout *l, const char *parent)
 {
 	static const enum enforce_controller handed[] = { ENFORCE_CPU, ENFORCE_MEMORY, ENFORCE_PIDS };
+	size_t first = p->write_count;
 	own_strbuf struct str list = { 0 };
 
 	for (size_t i = 0; i < ARRAY_SIZE(handed); i++)
@@ -243,6 +258,8 @@ static void plan_v2_handing_down(struct enforce_plan *p, const struct enforce_la
 		own_str char *folder = mem_printf("%s/%.*s", l->v2, (int)n, parent);
 		add_write(p, false, folder, "cgroup.subtree_control", "%s", list.bytes);
 	}
+	while (first < p->write_count)
+		p->writes[first++].once = true;
 }
 
 static void plan_v2(struct enforce_plan *p, const struct enforce_layout *l, const char *parent, const char *id,
@@ -260,15 +277,13 @@ static void plan_v2(struct enforce_plan *p, const struct enforce_layout *l, cons
 	if (l->v2_has[ENFORCE_CPU]) {
 		p->usage.cpu = mem_strdup(folder);
 		p->usage.cpu_v2 = true;
-		if (limits->cpu_milli)
-			add_write(p, false, folder, "cpu.max", "%" PRIu64 " %d", quota_us(limits), PERIOD_US);
-		else
-			add_write(p, false, folder, "cpu.max", "max %d", PERIOD_US);
+		add_cpu_max(p, folder, quota_us(limits));
 	}
 	if (l->v2_has[ENFORCE_MEMORY]) {
 		p->usage.memory = mem_strdup(folder);
 		p->usage.memory_v2 = true;
 		add_limit(p, folder, "memory.max", limits->memory_bytes, "max");
+		add_write(p, false, folder, "memory.high", "max"); /* enforce_change lowers it for a moment */
 		add_write(p, true, folder, "memory.swap.max", "%s", limits->memory_bytes ? "0" : "max");
 	}
 	if (l->v2_has[ENFORCE_PIDS]) {
@@ -284,7 +299,7 @@ static void plan_processors(struct enforce_plan *p, const struct enforce_layout 
 	const char *mount = v2 ? l->v2 : l->v1[ENFORCE_CPU];
 	uint64_t quota = limits->cpu_milli * PERIOD_US / 1000;
 
-	if (!mount || !has_processors(limits))
+	if (!mount || !limits->processors)
 		return;
 	own_str char *whole = mem_printf("%s/%s/%s", mount, parent, id);
 	char *folder = mem_printf("%s/" PROCESSORS_FOLDER, whole);
@@ -293,11 +308,12 @@ static void plan_processors(struct enforce_plan *p, const struct enforce_layout 
 	if (v2) {
 		add_write(p, false, folder, "cgroup.type", "threaded");
 		add_write(p, false, whole, "cgroup.subtree_control", "+cpu");
-		add_write(p, false, folder, "cpu.max", "%" PRIu64 " %d", quota, PERIOD_US);
+		p->writes[p->write_count - 2].once = p->writes[p->write_count - 1].once = true;
+		add_cpu_max(p, folder, quota);
 		add_write(p, false, folder, "cpu.weight", "%u", 100 * limits->processors);
 	} else {
 		add_write(p, false, folder, "cpu.cfs_period_us", "%d", PERIOD_US);
-		add_write(p, false, folder, "cpu.cfs_quota_us", "%" PRIu64, quota);
+		add_limit(p, folder, "cpu.cfs_quota_us", quota, "-1");
 		add_write(p, false, folder, "cpu.shares", "%u", 1024 * limits->processors);
 	}
 }

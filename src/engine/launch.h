@@ -53,6 +53,12 @@ struct launch_cgroups {
 	const char *processors;  /* of a machine: file that takes its virtual processors' threads, or NULL */
 };
 
+/* What a machine has, of what its spec asks for; it is fixed until its end. */
+struct launch_size {
+	unsigned processors;
+	uint64_t memory_bytes;
+};
+
 /* What machines are made of on this host. */
 struct launch_machine {
 	const struct machine_board *board; /* QEMU's program and what it needs to see */
@@ -61,6 +67,7 @@ struct launch_machine {
 	const struct texts *features;   /* that a host must have for the memory of such a machine; NULL: any has */
 	const char *kernel, *initramfs; /* files */
 	unsigned processors;            /* of the host */
+	struct launch_size size;        /* of what the machine goes on from; 0: the spec's */
 	uint64_t boot_ms;               /* that it may take to boot */
 	bool kvm;
 	bool vhost;                     /* /dev/vhost-net is there */

@@ -94,6 +94,8 @@ static const struct field report_fields[] = {
 	{ "pid", FIELD_NUMBER, T(pid), "first process, as the host numbers it" },
 	{ "engine", FIELD_TEXT, T(engine), "what it runs under, or ran under last" },
 	{ "began", FIELD_TEXT, T(began), "how the last start of a machine came to its memory: boot, template, memory, clone" },
+	{ "machine-processors", FIELD_NUMBER, T(machine_processors), "of the machine that it runs as" },
+	{ "machine-memory", FIELD_NUMBER, T(machine_memory_bytes), "of that machine, bytes" },
 	{ "memory-bytes", FIELD_NUMBER, T(memory_bytes), "of its memory state on disk" },
 	{ "stood-still", FIELD_NUMBER, T(stood_still_ms), "milliseconds, in its last move with its memory" },
 	{ 0 },

@@ -73,6 +73,7 @@ struct report {
 	char *engine;           /* that it runs under, or ran under last; NULL: never started */
 	/* how a machine's last start came to its memory: "boot", "template", "memory" or "clone"; NULL: it is no machine */
 	char *began;
+	uint64_t machine_processors, machine_memory_bytes; /* that the machine of this run has; 0: it is none */
 	uint64_t memory_bytes;  /* of the memory state on disk, holes not counted; 0: none */
 	uint64_t stood_still_ms; /* in its last move with its memory; 0: there was none in this run */
 };

@@ -9,6 +9,7 @@
  */
 #include "model/spec.h"
 
+#include <inttypes.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -59,7 +60,7 @@ static const struct field resource_fields[] = {
 	  .preset = SPEC_PROCESSES_DEFAULT, .example = "1000" },
 	{ 0 },
 };
-static const struct shape resources_shape = { "resources", sizeof(struct spec_resources), resource_fields,
+const struct shape spec_resources_shape = { "resources", sizeof(struct spec_resources), resource_fields,
 					    "How much the workspace gets.", NULL };
 
 #define V(member) offsetof(struct spec_volume, member)
@@ -123,7 +124,7 @@ static const struct field spec_fields[] = {
 	{ "directory", FIELD_TEXT, S(directory), "working directory", .check = name_check_path },
 	{ "terminal", FIELD_BOOL, S(terminal), "give the command a terminal" },
 	{ "interactive", FIELD_BOOL, S(interactive), "keep standard input open" },
-	{ "resources", FIELD_OBJECT, S(resources), "cpu, memory, disk, processes", .shape = &resources_shape },
+	{ "resources", FIELD_OBJECT, S(resources), "cpu, memory, disk, processes", .shape = &spec_resources_shape },
 	{ "volumes", FIELD_OBJECTS, S(volumes), "data volumes", .max = 64, .shape = &volume_shape },
 	{ "hostname", FIELD_TEXT, S(host_name), "host name inside; the workspace's name when missing", .check = name_check },
 	{ "network", FIELD_ENUM, S(network),
@@ -207,6 +208,19 @@ struct spec_resources spec_resources_or_default(const struct spec *s)
 {
 	return s->resources ? *s->resources :
 			      (struct spec_resources){ .disk_bytes = SPEC_DISK_DEFAULT, .processes = SPEC_PROCESSES_DEFAULT };
+}
+
+char *spec_sizes(const struct spec *s)
+{
+	const struct spec_volume *v = s->volumes.items;
+	struct spec_resources r = spec_resources_or_default(s);
+	struct str text = { 0 };
+
+	str_printf(&text, "%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64, r.cpu_milli, r.memory_bytes, r.processes,
+		   r.disk_bytes);
+	for (size_t i = 0; i < s->volumes.count; i++)
+		str_printf(&text, ",%" PRIu64, v[i].size_bytes);
+	return str_take(&text);
 }
 
 void spec_done(struct spec *s) { shape_done(&spec_shape, s); }

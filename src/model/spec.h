@@ -88,7 +88,7 @@ struct spec {
 	bool travels;          /* may change its engine while it runs, with its memory: carrel move --live */
 };
 
-extern const struct shape spec_shape;
+extern const struct shape spec_shape, spec_resources_shape;
 
 #define SPEC_DISK_DEFAULT (UINT64_C(10) << 30)
 #define SPEC_DISK_LEAST (UINT64_C(16) << 20)
@@ -97,6 +97,8 @@ extern const struct shape spec_shape;
 
 int spec_parse(const char *bytes, size_t length, const char *source, struct spec *ret_spec, struct err *e) must_check;
 struct spec_resources spec_resources_or_default(const struct spec *s);
+/* All that may be changed of how much it gets, in one word: equal when it is. */
+char *spec_sizes(const struct spec *s) __attribute__((malloc, returns_nonnull));
 void spec_done(struct spec *s);
 
 #endif

@@ -285,8 +285,7 @@ void agent_idle(struct workspace *w)
 static bool has_work(const struct workspace *w)
 {
 	const struct record *r = w->record;
-	struct task_view view = { .wish = &r->wish, .truth = &r->truth, .runner_gone = w->gone, .restart_due = w->restart_due,
-				  .grown = r->truth.report->generation == r->wish.generation };
+	struct task_view view = { .wish = &r->wish, .truth = &r->truth, .runner_gone = w->gone, .restart_due = w->restart_due };
 	bool untidy = r->untidy && (r->truth.report->state == STATE_RUNNING || r->truth.report->state == STATE_PAUSED) &&
 		      !suspend_is_there(r);
 

@@ -28,6 +28,7 @@
 #include "node/facts_engines.h"
 #include "network/vlan.h"
 #include "node/facts_network.h"
+#include "node/machine.h"
 
 struct fact {
 	const char *name;
@@ -279,6 +280,12 @@ static const struct fact facts[] = {
 	{ "free-space", true, test_space, "free at least 1 GiB in the agent's state folder" },
 };
 
+static uint64_t host_memory(void)
+{
+	long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
+}
+
 json_t *facts_read(const struct node *n)
 {
 	json_t *items = json_array();
@@ -295,6 +302,7 @@ json_t *facts_read(const struct node *n)
 	facts_add_foreign_rules(items);
 	facts_add_short_way(items);
 	(void)uname(&u);
-	return json_pack("{s:s, s:s, s:o, s:o, s:o}", "kernel", u.release, "machine", u.machine, "routes", facts_routes(),
+	return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:o}", "kernel", u.release, "machine", u.machine, "processors",
+			 (json_int_t)machines_processors(), "memory", (json_int_t)host_memory(), "routes", facts_routes(),
 			 "items", items, "resume", facts_resume());
 }

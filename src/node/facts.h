@@ -9,7 +9,8 @@
 
 #include "node/node.h"
 
-/* {"kernel":TEXT,"free":BYTES,"items":[{"name","ok","need":"required|optional","detail","hint"}]}. Any thread. */
+/* {"kernel":TEXT,"machine":TEXT,"processors":N,"memory":BYTES,
+ * "items":[{"name","ok","need":"required|optional","detail","hint"}]}. Any thread. */
 json_t *facts_read(const struct node *n);
 
 #endif

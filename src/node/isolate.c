@@ -24,6 +24,7 @@
 #include "engine/engine.h"
 #include "engine/launch.h"
 #include "engine/qemu/arguments.h"
+#include "engine/qemu/size.h"
 #include "engine/runner_client.h"
 #include "model/machine.h"
 #include "node/disk.h"
@@ -134,22 +135,35 @@ static char *run_folder(const struct node *n, const char *id) { return mem_print
 static void plan_done_at(struct enforce_plan *p) { enforce_plan_done(p); }
 #define own_plan __attribute__((cleanup(plan_done_at)))
 
-static int make_plan(const struct node *n, const char *name, const struct assignment *a, uint64_t first_id,
-		     struct enforce_plan *ret_plan, struct err *e)
+static bool goes_on_as_machine(const struct isolate_parts *parts)
 {
+	return parts && parts->memory && parts->memory->kind == MEMORY_QEMU;
+}
+
+/* `has`: what the machine has already; zeros: what its spec says, NULL: it is none. */
+static struct enforce_limits limits_of(const struct assignment *a, const struct launch_size *has)
+{
+	struct spec_resources wanted = spec_resources_or_default(a->spec);
+	struct enforce_limits limits = { wanted.cpu_milli, wanted.memory_bytes, wanted.processes, false, 0 };
+
+	if (!has)
+		return limits;
+	struct launch_size size = machine_size_wished(a->spec, a->image, MACHINE_PROCESSORS_MOST);
+	limits.kvm = a->spec->engine != ENGINE_EMULATOR;
+	limits.processors = has->processors ? has->processors : size.processors;
+	limits.memory_bytes = (has->memory_bytes ? has->memory_bytes : size.memory_bytes) + MACHINE_ALLOWANCE;
+	return limits;
+}
+
+/* `has` as above, NULL: nothing yet. */
+static int make_plan(const struct node *n, const char *name, const struct assignment *a, const struct launch_size *has,
+		     uint64_t first_id, struct enforce_plan *ret_plan, struct err *e)
+{
+	static const struct launch_size nothing_yet;
 	struct enforce_limits limits = { 0 };
 
-	if (a && a->spec) {
-		struct spec_resources wanted = spec_resources_or_default(a->spec);
-		limits = (struct enforce_limits){ wanted.cpu_milli, wanted.memory_bytes, wanted.processes, false, 0 };
-		limits.kvm = isolate_is_machine(a) && a->spec->engine != ENGINE_EMULATOR;
-		if (isolate_is_machine(a)) {
-			limits.processors = machine_processors(wanted.cpu_milli, MACHINE_PROCESSORS_MOST);
-			limits.memory_bytes = machine_memory(machine_memory_wish(wanted.memory_bytes,
-										 a->image ? a->image->machine : NULL)) +
-					      MACHINE_ALLOWANCE;
-		}
-	}
+	if (a && a->spec)
+		limits = limits_of(a, has ? has : isolate_is_machine(a) ? &nothing_yet : NULL);
 	return enforce_plan(&n->isolator->layout, n->config.cgroup, name, &limits, (uint32_t)first_id, ret_plan, e);
 }
 
@@ -209,17 +223,68 @@ void isolator_free(struct isolator *i)
 
 /* --- limits --- */
 
-int isolate_limits(struct node *n, const struct record *r, struct err *e)
+int isolate_limits(struct node *n, const struct record *r, const struct isolate_parts *parts, struct err *e)
 {
 	own_plan struct enforce_plan plan = { 0 };
-	int done = make_plan(n, r->id, &r->wish, r->truth.first_id, &plan, e);
+	struct launch_size size = { 0 };
+
+	if (goes_on_as_machine(parts))
+		size = suspend_machine_size(parts->memory);
+	int done = make_plan(n, r->id, &r->wish, goes_on_as_machine(parts) ? &size : NULL, r->truth.first_id, &plan, e);
 	return done < 0 ? done : enforce_apply(&plan, e);
+}
+
+/* What was in memory does not come back into less. */
+static int check_suspended(const struct record *r, struct err *e)
+{
+	uint64_t limit = spec_resources_or_default(r->wish.spec).memory_bytes, bytes;
+	struct memory_manifest m = { 0 };
+	char has[16], asked[16];
+	int done = suspend_read(r, &m, e);
+
+	if (done < 0)
+		return done;
+	bytes = memory_manifest_bytes(&m);
+	bool fits = m.kind == MEMORY_QEMU || !limit || bytes <= limit;
+	memory_manifest_done(&m);
+	if (fits)
+		return 0;
+	(void)err_set(e, ERR_CONFLICT, "%s of memory were in use when it was suspended, and cannot be held in %s",
+		      str_bytes(has, sizeof has, bytes), str_bytes(asked, sizeof asked, limit));
+	return err_hint(e, "resume it and end programs first, or throw its memory away: carrel stop --discard-memory");
+}
+
+int isolate_change_limits(struct node *n, const struct record *r, struct err *e)
+{
+	const struct report *report = r->truth.report;
+	const struct launch_size has = { (unsigned)report->machine_processors, report->machine_memory_bytes };
+	own_plan struct enforce_plan plan = { 0 };
+
+	if (report->state == STATE_SUSPENDED)
+		return check_suspended(r, e);
+	if (!state_is_live((enum state)report->state))
+		return 0;
+	struct enforce_limits limits = limits_of(&r->wish, isolate_ran_as_machine(report) ? &has : NULL);
+	int done = enforce_plan(&n->isolator->layout, n->config.cgroup, r->id, &limits, (uint32_t)r->truth.first_id, &plan, e);
+	return done < 0 ? done : enforce_change(&plan, e);
+}
+
+bool isolate_machine_sizes(const struct record *r, struct launch_size *ret_is, struct launch_size *ret_wished)
+{
+	const struct report *report = r->truth.report;
+	enum state s = (enum state)report->state;
+
+	if (!report->machine_memory_bytes || !isolate_is_machine(&r->wish) || (!state_is_live(s) && s != STATE_SUSPENDED))
+		return false;
+	*ret_is = (struct launch_size){ (unsigned)report->machine_processors, report->machine_memory_bytes };
+	*ret_wished = machine_size_wished(r->wish.spec, r->wish.image, machines_processors());
+	return true;
 }
 
 int isolate_limits_undo(struct node *n, const char *id, struct err *e)
 {
 	own_plan struct enforce_plan plan = { 0 };
-	int r = make_plan(n, id, NULL, 0, &plan, e);
+	int r = make_plan(n, id, NULL, NULL, 0, &plan, e);
 	return r < 0 ? r : enforce_remove(&plan, e);
 }
 
@@ -269,7 +334,7 @@ int isolate_launch(struct node *n, const struct assignment *a, uint64_t first_id
 	own_plan struct enforce_plan plan = { 0 };
 	own_str char *run = run_folder(n, a->id);
 	struct launch_result result = { 0 };
-	int r = make_plan(n, a->id, a, first_id, &plan, e);
+	int r = make_plan(n, a->id, a, NULL, first_id, &plan, e);
 
 	if (r == 0)
 		r = enforce_apply(&plan, e);
@@ -314,8 +379,12 @@ static int try_launch(struct node *n, const struct record *r, const struct isola
 		done = engine_launch(l, ret_result, e);
 	}
 	const char *began = began_of(l, parts);
-	if (done == 0)
+	if (done == 0) {
+		struct launch_size size = l->engine->machine ? machine_size(l) : (struct launch_size){ 0 };
+		r->truth.report->machine_processors = size.processors;
+		r->truth.report->machine_memory_bytes = size.memory_bytes;
 		set_text(&r->truth.report->began, began ? mem_strdup(began) : NULL);
+	}
 	if (notice)
 		set_text(&r->truth.report->notice, TAKE(notice));
 	l->memory = NULL;
@@ -364,7 +433,7 @@ int isolate_start(struct node *n, const struct record *r, struct isolate_parts *
 	struct travel travel = { .launch = { .tools_fd = -1, .luggage_fd = -1, .images_fd = -1, .folder_fd = -1 } };
 	own_str char *notice = NULL;
 
-	int done = make_plan(n, r->id, &r->wish, r->truth.first_id, &plan, e);
+	int done = make_plan(n, r->id, &r->wish, NULL, r->truth.first_id, &plan, e);
 	if (done == 0)
 		done = make_run_folder(run, e);
 	if (done == 0)
@@ -610,7 +679,7 @@ json_t *isolate_limits_plan(const struct node *n, const struct assignment *a)
 	own_strbuf struct str text = { 0 };
 	struct err e = { 0 };
 
-	if (make_plan(n, a->id, a, n->config.first_id, &plan, &e) < 0)
+	if (make_plan(n, a->id, a, NULL, n->config.first_id, &plan, &e) < 0)
 		return json_pack("[s]", e.message);
 	enforce_plan_print(&plan, &text);
 	return lines_of(str_text(&text));
@@ -633,7 +702,7 @@ json_t *isolate_plan(const struct node *n, const struct assignment *a)
 				       strchr(partitions[i].digest, ':') ? strchr(partitions[i].digest, ':') + 1 : "");
 	for (size_t i = 0; i < a->spec->volumes.count; i++)
 		volumes[i] = (struct launch_volume){ specs[i].name, -1, specs[i].mount, specs[i].read_only };
-	int r = make_plan(n, a->id, a, n->config.first_id, &plan, &e);
+	int r = make_plan(n, a->id, a, NULL, n->config.first_id, &plan, &e);
 	struct launch l = make_launch(a, &plan, n->config.first_id);
 	l.partitions = (const char *const *)lowers;
 	l.partition_count = a->image->partitions.count;
@@ -693,7 +762,7 @@ void isolate_clean(struct node *n)
 {
 	own_plan struct enforce_plan plan = { 0 };
 
-	if (make_plan(n, "0", NULL, 0, &plan, NULL) < 0)
+	if (make_plan(n, "0", NULL, NULL, 0, &plan, NULL) < 0)
 		return;
 	for (size_t i = 0; plan.folders && plan.folders[i]; i++) {
 		char *slash = strrchr(plan.folders[i], '/');

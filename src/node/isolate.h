@@ -70,7 +70,12 @@ int isolator_new(struct isolator **ret_isolator, struct err *e) must_check;
 void isolator_free(struct isolator *i);
 
 /* Limits of one workspace, before its first process; undo takes the groups away and kills what is in them. */
-int isolate_limits(struct node *n, const struct record *r, struct err *e) must_check;
+int isolate_limits(struct node *n, const struct record *r, const struct isolate_parts *parts, struct err *e) must_check;
+/* Those of a workspace that lives become what the wish says; what a memory state needs is only looked at. ERR_CONFLICT: more is
+ * in use; then nothing is changed. */
+int isolate_change_limits(struct node *n, const struct record *r, struct err *e) must_check;
+/* Of a machine that lives or is suspended: what it has, and what the next start will give it. False: it is none. */
+bool isolate_machine_sizes(const struct record *r, struct launch_size *ret_is, struct launch_size *ret_wished);
 int isolate_limits_undo(struct node *n, const char *id, struct err *e) must_check;
 
 /* Its machine will start from a template, as far as this host can: made now, while it still runs elsewhere. */

@@ -267,11 +267,16 @@ static int find_kernel(struct machines *m, const struct machine_board *board, co
 	return 0;
 }
 
+unsigned machines_processors(void)
+{
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+	return processors > 0 ? (unsigned)processors : 1;
+}
+
 int machines_host(struct machines *m, const struct machine_wanted *wanted, struct launch_machine *ret_host, struct err *e)
 {
 	const struct machine_board *board = machine_board(wanted->architecture);
 	const struct kernel_files *files;
-	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	const struct given *given = NULL;
 	const char *type;
 	int r;
@@ -296,7 +301,7 @@ int machines_host(struct machines *m, const struct machine_wanted *wanted, struc
 						     .kernel = !wanted->kvm && files->unpacked ? files->unpacked
 											       : files->kernel,
 						     .initramfs = files->initramfs,
-						     .processors = processors > 0 ? (unsigned)processors : 1,
+						     .processors = machines_processors(),
 						     .kvm = wanted->kvm,
 						     .boot_ms = m->node->config.boot_ms,
 						     .vhost = wanted->kvm && access("/dev/vhost-net", R_OK | W_OK) == 0 };

@@ -28,6 +28,8 @@ struct machine_wanted {
  * to do. */
 int machines_host(struct machines *m, const struct machine_wanted *wanted, struct launch_machine *ret_host,
 		  struct err *e) must_check;
+/* Of this host; a machine has no more. */
+unsigned machines_processors(void);
 /* QEMU for machines of this processor is here, or what to install. */
 int machines_check(const struct machine_board *board, struct err *e) must_check;
 

@@ -36,7 +36,8 @@ static const struct field truth_fields[] = {
 	{ "failed-starts", FIELD_NUMBER, T(failed_starts), "restarts in a row; decides the length of the pause" },
 	{ "stands-since", FIELD_NUMBER, T(stands_since_ms),
 	  "milliseconds of Unix time; it stands still since, to go on under another engine" },
-	{ "gave-up", FIELD_NUMBER, T(gave_up), "generation in which a snapshot, restore, growth, pause or resume failed" },
+	{ "gave-up", FIELD_NUMBER, T(gave_up), "generation in which a snapshot, restore, resize, pause or resume failed" },
+	{ "sizes", FIELD_TEXT, T(sizes), "limits and sizes of disks that were brought about" },
 	{ 0 },
 };
 static const struct shape truth_shape = { "node-truth", sizeof(struct truth), truth_fields,

@@ -27,7 +27,8 @@ struct truth {
 	bool restart_waits;     /* the restart policy wants one more start, after a pause */
 	uint64_t failed_starts; /* restarts in a row, for the length of the pause */
 	uint64_t stands_since_ms; /* Unix time since which it stands still to be moved; 0: it is not moved */
-	uint64_t gave_up;       /* generation in which a snapshot, restore, growth, pause or resume failed */
+	uint64_t gave_up;       /* generation in which a snapshot, restore, change of size, pause or resume failed */
+	char *sizes;            /* spec_sizes that were brought about, as far as that can be while it lives; NULL: not known */
 };
 
 struct record {

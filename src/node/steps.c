@@ -384,7 +384,7 @@ static int network_undo(struct work *w, struct err *e)
 
 /* --- limits and launch --- */
 
-static int limits_run(struct work *w, struct err *e) { return isolate_limits(w->node, w->record, e); }
+static int limits_run(struct work *w, struct err *e) { return isolate_limits(w->node, w->record, &w->parts, e); }
 static int limits_undo(struct work *w, struct err *e) { return isolate_limits_undo(w->node, w->record->id, e); }
 
 static int launch_run(struct work *w, struct err *e)

@@ -28,6 +28,7 @@
 #include "base/str.h"
 #include "engine/engine.h"
 #include "engine/qemu/arguments.h"
+#include "engine/qemu/size.h"
 #include "model/board.h"
 #include "engine/runner_client.h"
 #include "node/disk.h"
@@ -73,17 +74,11 @@ static int check_layout(const struct memory_manifest *m, const char *layout, str
 	return err_hint(e, "start without it: carrel stop --discard-memory");
 }
 
-static uint64_t ram_bytes(const struct launch *l)
-{
-	return machine_memory(machine_memory_wish(spec_resources_or_default(l->spec).memory_bytes, l->image->machine));
-}
-
 static int note_machine(const struct record *r, const struct launch *l, const char *layout, int folder, struct err *e)
 {
 	const struct launch_machine *host = l->host_machine;
-	struct spec_resources wanted = spec_resources_or_default(l->spec);
-	const struct image_machine *disk = l->image->machine;
-	struct memory_file ram = { .name = (char[]){ MEMORY_RAM }, .length = ram_bytes(l) };
+	struct launch_size size = machine_size(l);
+	struct memory_file ram = { .name = (char[]){ MEMORY_RAM }, .length = size.memory_bytes };
 	own_emulator const struct emulator *q = NULL;
 	int done = emulator_get(host->board->program, &q, e);
 
@@ -103,8 +98,7 @@ static int note_machine(const struct record *r, const struct launch *l, const ch
 		.processor = (char *)(uintptr_t)host->processor,
 		.features = host->features ? *host->features : (struct texts){ 0 },
 		.layout = (char *)(uintptr_t)layout,
-		.processors = machine_processors(wanted.cpu_milli || !disk ? wanted.cpu_milli : disk->cpu_milli,
-						 host->processors),
+		.processors = size.processors,
 		.memory_bytes = ram.length,
 		.files = { &ram, 1 },
 	};
@@ -149,7 +143,13 @@ static int new_memory(struct node *n, const struct launch *l, const char *path, 
 	(void)unlinkat(folder, MEMORY_RAM, 0);
 	if (templates && templates_take(n->templates, l, base, memory, ret_notice))
 		return 0;
-	return make_ram(folder, ram_bytes(l), l->first_id + LAUNCH_IDS - 1, e);
+	return make_ram(folder, machine_size(l).memory_bytes, l->first_id + LAUNCH_IDS - 1, e);
+}
+
+/* What this host's processors cannot be is left to the spec, and then the devices do not fit. */
+struct launch_size suspend_machine_size(const struct memory_manifest *m)
+{
+	return (struct launch_size){ m->processors <= MACHINE_PROCESSORS_MOST ? (unsigned)m->processors : 0, m->memory_bytes };
 }
 
 int suspend_machine_prepare(struct node *n, const struct record *r, const struct isolate_parts *parts, struct launch *l,
@@ -168,6 +168,8 @@ int suspend_machine_prepare(struct node *n, const struct record *r, const struct
 		host->type = m->machine;
 	if (m && m->processor) /* what the pool gives others since then does not matter */
 		host->processor = m->processor;
+	if (m)
+		host->size = suspend_machine_size(m);
 	int done = fs_mkdirs(path, 0700, e);
 	if (done == 0)
 		done = fs_open_dir(AT_FDCWD, path, &folder, e);

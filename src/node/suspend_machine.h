@@ -13,6 +13,8 @@
 int suspend_machine_prepare(struct node *n, const struct record *r, const struct isolate_parts *parts, struct launch *l,
 			    struct launch_machine *host, bool templates, struct launch_memory *ret_memory, char **ret_notice,
 			    struct err *e) must_check;
+/* What a machine of that memory state has. */
+struct launch_size suspend_machine_size(const struct memory_manifest *m);
 void suspend_machine_prepared(struct launch_memory *m);
 
 /* For a snapshot of a machine that lives: it stands still, its state is in `folder`, and `m` tells of it, until it is let go on

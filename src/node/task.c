@@ -32,7 +32,7 @@
 #include "node/travel.h"
 
 const char *const task_names[] = { "none", "reap",  "stage",  "prepare",  "start",   "pause", "resume",
-				   "suspend", "discard", "stop", "remove", "snapshot", "restore", "grow", NULL };
+				   "suspend", "discard", "stop", "remove", "snapshot", "restore", "resize", NULL };
 
 /* --- the decision --- */
 
@@ -80,6 +80,19 @@ static bool may_snapshot(const struct assignment_snapshot *wanted, enum state s)
 /* ... and no memory knows what is on them. */
 static bool may_change_volumes(enum state s) { return is_quiet(s) && s != STATE_PAUSED && s != STATE_SUSPENDED; }
 
+/* What was changed while it was suspended was looked at, and is brought about when it goes on. */
+#define SUSPENDED_SIZES "suspended "
+
+static bool sizes_are(const struct truth *t, const struct assignment *wish)
+{
+	own_str char *wanted = wish->spec ? spec_sizes(wish->spec) : NULL;
+	const char *is = t->sizes;
+
+	if (is && t->report->state == STATE_SUSPENDED && str_starts(is, SUSPENDED_SIZES))
+		is += strlen(SUSPENDED_SIZES);
+	return !wanted || (is && str_eq(is, wanted));
+}
+
 static enum task data_task(const struct task_view *v)
 {
 	const struct report *t = v->truth->report;
@@ -91,8 +104,8 @@ static enum task data_task(const struct task_view *v)
 		return TASK_RESTORE;
 	if (has_unwanted_snapshot(v->wish, t) || missing_snapshot(v->wish, t))
 		return TASK_SNAPSHOT;
-	if (!v->grown && ((is_quiet(s) && s != STATE_SUSPENDED) || s == STATE_RUNNING))
-		return TASK_GROW;
+	if ((is_quiet(s) || s == STATE_RUNNING) && !sizes_are(v->truth, v->wish))
+		return TASK_RESIZE;
 	return TASK_NONE;
 }
 
@@ -181,6 +194,15 @@ static int fail_step(struct work *w, const char *step, const struct err *why)
 	return set_state(w, STATE_FAILED);
 }
 
+static void set_sizes(struct record *r, bool known)
+{
+	own_str char *sizes = spec_sizes(r->wish.spec);
+
+	free(TAKE(r->truth.sizes));
+	if (known)
+		r->truth.sizes = mem_printf("%s%s", r->truth.report->state == STATE_SUSPENDED ? SUSPENDED_SIZES : "", sizes);
+}
+
 static int do_steps(struct work *w, enum action action, enum state then)
 {
 	const char *step = "";
@@ -188,6 +210,8 @@ static int do_steps(struct work *w, enum action action, enum state then)
 
 	if (steps_do(w, action, &step, &why) < 0)
 		return fail_step(w, step, &why);
+	if (action != ACTION_STAGE)
+		set_sizes(w->record, true);
 	return set_state(w, then);
 }
 
@@ -599,21 +623,61 @@ static int do_restore(struct work *w, struct err *e)
 	return r;
 }
 
-static int do_grow(struct work *w, struct err *e)
+/* A machine is given its processors and its memory when it is switched on. */
+static void tell_later(const struct work *w, struct str *out)
 {
-	struct err why = { 0 };
+	const struct report *report = w->record->truth.report;
+	struct launch_size is, wished;
+	char now[16], then[16];
+
+	if (!isolate_machine_sizes(w->record, &is, &wished))
+		return;
+	if (is.processors != wished.processors)
+		str_printf(out, "processors: %u now, %u from the next start", is.processors, wished.processors);
+	if (is.memory_bytes != wished.memory_bytes)
+		str_printf(out, "%smemory: %s now, %s from the next start", out->length ? "; " : "",
+			   str_bytes(now, sizeof now, is.memory_bytes), str_bytes(then, sizeof then, wished.memory_bytes));
+	if (out->length && report->state == STATE_SUSPENDED)
+		str_puts(out, ": a resume goes on with what it had");
+}
+
+static int resize(struct work *w, int *ret_waits, const char **ret_step, struct err *e)
+{
+	struct record *record = w->record;
+	enum state s = (enum state)record->truth.report->state;
+	int fault = fault_point("limits-change-begin"), r;
+
+	*ret_step = "limits";
+	r = fault ? err_errno(e, fault, "change the limits") : isolate_change_limits(w->node, record, e);
+	if (r < 0 || s == STATE_SUSPENDED) /* its memory knows what is on its volumes */
+		return r;
+	*ret_step = "grow";
+	if ((fault = fault_point("grow-begin")))
+		return err_errno(e, fault, "grow");
+	r = steps_grow(w, state_is_live(s), e);
+	*ret_waits = r > 0;
+	return r < 0 ? r : 0;
+}
+
+static int do_resize(struct work *w, struct err *e)
+{
 	struct report *report = w->record->truth.report;
-	int fault = fault_point("grow-begin");
-	int r = fault ? err_errno(&why, fault, "grow") : steps_grow(w, state_is_live((enum state)report->state), &why);
+	own_strbuf struct str notice = { 0 };
+	const char *step = NULL;
+	struct err why = { 0 };
+	int waits = 0, r = resize(w, &waits, &step, &why);
 
 	(void)e;
+	set_sizes(w->record, r >= 0);
 	free(TAKE(report->notice));
-	if (r > 0)
-		report->notice = mem_printf("the new size takes effect at the next start: %s",
-					    isolate_ran_as_machine(report) ?
-						    "the machine did not take it" :
-						    "this host cannot resize file systems that are in use");
-	return r < 0 ? give_up(w, "grow", &why) : 0;
+	tell_later(w, &notice);
+	if (waits)
+		str_printf(&notice, "%sthe new size takes effect at the next start: %s", notice.length ? "; " : "",
+			   isolate_ran_as_machine(report) ? "the machine did not take it" :
+							    "this host cannot resize file systems that are in use");
+	if (notice.length)
+		report->notice = str_take(&notice);
+	return r < 0 ? give_up(w, step, &why) : 0;
 }
 
 /* A newer wish with another engine than that of the last run: what this host lacks for it is told before anything is
@@ -656,7 +720,7 @@ static int (*const doers[TASK_COUNT])(struct work *w, struct err *e) = {
 	[TASK_REAP] = do_reap,	     [TASK_STAGE] = do_stage,	[TASK_PREPARE] = do_prepare,   [TASK_START] = do_start,
 	[TASK_PAUSE] = do_pause,     [TASK_RESUME] = do_resume, [TASK_SUSPEND] = do_suspend,   [TASK_DISCARD] = do_discard,
 	[TASK_STOP] = do_stop,	     [TASK_REMOVE] = do_remove, [TASK_SNAPSHOT] = do_snapshot, [TASK_RESTORE] = do_restore,
-	[TASK_GROW] = do_grow,
+	[TASK_RESIZE] = do_resize,
 };
 
 static int do_task(struct work *w, enum task task, struct err *e)
@@ -672,7 +736,7 @@ static int do_task(struct work *w, enum task task, struct err *e)
 		ready_let_go(w->node->ready, root);
 	}
 	if (report->state == STATE_FAILED && task != TASK_REMOVE && task != TASK_SNAPSHOT && task != TASK_RESTORE &&
-	    task != TASK_GROW)
+	    task != TASK_RESIZE)
 		report->state = STATE_DEFINED;
 	if (report->state != STATE_FAILED && w->record->truth.gave_up != w->record->wish.generation)
 		record_clear_error(w->record);
@@ -704,7 +768,6 @@ int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err
 	bool fresh = record->truth.report->generation != record->wish.generation;
 	int r = 0;
 
-	view.grown = !fresh;
 	w->answered = record->truth.report->generation;
 	if (record->restoring && record->wish.wish != WISH_REMOVED)
 		r = restore_finish(w->node, record, e) < 0 ? -EIO : after_restore(w);
@@ -715,7 +778,6 @@ int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err
 		r = do_task(w, task, e);
 		view.runner_gone &= task != TASK_REAP;
 		view.restart_due &= task != TASK_START && task != TASK_REAP;
-		view.grown |= task == TASK_GROW;
 		if (waits_after(task) && task != TASK_NONE &&
 		    (task != TASK_STOP || state_is_live((enum state)record->truth.report->state)))
 			break;

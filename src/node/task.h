@@ -23,7 +23,7 @@ enum task {
 	TASK_REMOVE,
 	TASK_SNAPSHOT, /* make one that is missing, remove one that is not wanted */
 	TASK_RESTORE,
-	TASK_GROW,
+	TASK_RESIZE,
 	TASK_COUNT
 };
 extern const char *const task_names[];
@@ -33,7 +33,6 @@ struct task_view {
 	const struct truth *truth;
 	bool runner_gone;   /* the connection to it ended */
 	bool restart_due;   /* the pause before a restart is over */
-	bool grown;         /* sizes were compared for this generation */
 };
 enum task task_next(const struct task_view *v);
 

@@ -16,6 +16,7 @@
 #include "service/host.h"
 #include "service/lifecycle.h"
 #include "service/network.h"
+#include "service/sizes.h"
 #include "service/views.h"
 
 void converge_assign(struct workspace *w, struct service *s)
@@ -40,6 +41,11 @@ static void failure_of(const struct workspace *w, struct err *ret_failure)
 		(void)err_hint(ret_failure, "%s", error->hint);
 }
 
+static bool refused_at(const struct workspace *w, const char *step)
+{
+	return w->truth.error && w->truth.error->step && str_eq(w->truth.error->step, step);
+}
+
 /* What a failed operation wished and did not get is not wished any longer. */
 void converge_withdraw(struct workspace *w, const struct operation *o, struct db_batch *b)
 {
@@ -51,7 +57,7 @@ void converge_withdraw(struct workspace *w, const struct operation *o, struct db
 		}
 	} else if (str_eq(o->kind, "restore")) {
 		w->wish.restore = w->truth.restore;
-	} else if (str_eq(o->kind, "move") && w->truth.error && w->truth.error->step && str_eq(w->truth.error->step, "move")) {
+	} else if (str_eq(o->kind, "move") && refused_at(w, "move")) {
 		/* The host refused before it changed anything: the wish is again what is. */
 		for (unsigned i = 0; w->truth.engine && spec_engine_names[i]; i++)
 			if (str_eq(spec_engine_names[i], w->truth.engine))
@@ -59,6 +65,10 @@ void converge_withdraw(struct workspace *w, const struct operation *o, struct db
 		if (state_is_live((enum state)w->truth.state))
 			w->wish.run = w->truth.run;
 		converge_wish(w, (enum wish)w->wish.wish); /* goes out when this is stored: reports_committed */
+	} else if (str_eq(o->kind, "resize") && refused_at(w, "limits")) { /* they come first: nothing of it was made */
+		sizes_restore(w, json_object_get(o->result, "before"));
+		converge_wish(w, (enum wish)w->wish.wish);
+		event_add(w->service, b, "workspace.changed", w->id, w->owner_uid, json_pack("{s:s}", "name", w->name));
 	} else {
 		return;
 	}
@@ -69,7 +79,7 @@ static void end_operation(struct service *s, struct workspace *w, struct db_batc
 {
 	struct operation *o = w->operation;
 	struct err failure;
-	json_t *result = json_incref(o->result);
+	json_t *result = str_eq(o->kind, "resize") ? NULL : json_incref(o->result);
 
 	w->operation = NULL;
 	bool unsuspended = str_eq(o->kind, "suspend") && w->truth.state != STATE_SUSPENDED;

@@ -58,12 +58,23 @@ static const struct field clone_of_fields[] = {
 static const struct shape clone_of_shape = { "clone-of", sizeof(struct assignment_origin), clone_of_fields,
 					     "What a workspace is a clone of.", .open = true };
 
+struct machine_view {
+	uint64_t processors, memory_bytes;
+};
+static const struct field machine_view_fields[] = {
+	{ "processors", FIELD_NUMBER, offsetof(struct machine_view, processors), "virtual processors", .required = true },
+	{ "memory", FIELD_BYTES, offsetof(struct machine_view, memory_bytes), "memory", .required = true },
+	{ 0 },
+};
+static const struct shape machine_view_shape = { "workspace-machine", sizeof(struct machine_view), machine_view_fields,
+						 "A machine until it ends: other sizes wait for the next start." };
+
 struct workspace_view {
 	char *id, *name, *host, *step, *notice, *created, *started, *ended, *operation;
 	char *engine, *began;
 	uint64_t owner, generation, run, exit_status, restarts, pid, memory_bytes;
 	unsigned state, wish;
-	void *spec, *error;
+	void *spec, *error, *machine;
 	json_t *image;
 	void *kernel, *clone_of;
 	struct objects snapshots, interfaces;
@@ -92,6 +103,8 @@ static const struct field workspace_fields[] = {
 	{ "engine", FIELD_TEXT, W(engine), "what it runs under, or ran under last" },
 	{ "began", FIELD_TEXT, W(began),
 	  "how a machine came to its memory at its last start: boot, template, memory (of a suspend), or clone" },
+	{ "machine", FIELD_OBJECT, W(machine), "what the machine has that it runs as, or was suspended as",
+	  .shape = &machine_view_shape },
 	{ "memory_bytes", FIELD_NUMBER, W(memory_bytes), "size of the memory state of a suspended workspace, on disk" },
 	{ "created", FIELD_TEXT, W(created), "when it was deployed", .required = true },
 	{ "started", FIELD_TEXT, W(started), "start of the last run" },
@@ -139,7 +152,8 @@ const struct shape create_shape = { "workspace-create", sizeof(struct create_req
 static const struct field change_fields[] = {
 	{ "name", FIELD_TEXT, H(name), "new name", .check = name_check },
 	{ "labels", FIELD_JSON, H(labels_given), "labels that replace all that it has" },
-	{ "resources", FIELD_JSON, H(resources), "disk: new size of the root volume; it can only grow" },
+	{ "resources", FIELD_JSON, H(resources),
+	  "cpu, memory, processes: other limits, null takes one away; disk: new size of the root volume; it can only grow" },
 	{ "network", FIELD_JSON, H(given[CHANGE_NETWORK]), "auto, none or host" },
 	{ "networks", FIELD_JSON, H(given[CHANGE_NETWORKS]),
 	  "interfaces that replace all that it has; what stays keeps its addresses" },
@@ -280,6 +294,11 @@ static void set_truth(json_t *json, const struct workspace *w)
 		set_number(json, "pid", w->truth.pid);
 	set_text(json, "engine", w->truth.engine);
 	set_text(json, "began", w->truth.began);
+	bool lives = state_is_live((enum state)w->truth.state) || w->truth.state == STATE_SUSPENDED;
+	if (lives && w->truth.machine_memory_bytes) {
+		const struct machine_view m = { w->truth.machine_processors, w->truth.machine_memory_bytes };
+		(void)json_object_set_new(json, "machine", encode(&machine_view_shape, &m));
+	}
 	if (w->truth.memory_bytes)
 		set_number(json, "memory_bytes", w->truth.memory_bytes);
 	set_time(json, "started", w->truth.started_ms);

@@ -24,6 +24,7 @@
 #include "service/lifecycle.h"
 #include "service/network.h"
 #include "service/routes.h"
+#include "service/sizes.h"
 #include "service/views.h"
 
 /* --- list and show --- */
@@ -371,80 +372,6 @@ static const struct field labels_fields[] = {
 };
 static const struct shape labels_shape = { "labels", sizeof(struct labels_only), labels_fields, "Labels." };
 
-struct growth {
-	char *name;
-	uint64_t size_bytes;
-};
-static const struct field growth_fields[] = {
-	{ "name", FIELD_TEXT, offsetof(struct growth, name), "volume", .required = true },
-	{ "size", FIELD_BYTES, offsetof(struct growth, size_bytes), "new size", .required = true, .min = SPEC_DISK_LEAST,
-	  .max = SPEC_DISK_MOST },
-	{ 0 },
-};
-static const struct shape growth_shape = { "growth", sizeof(struct growth), growth_fields, "A volume that grows." };
-
-struct disk_only {
-	uint64_t disk_bytes;
-};
-static const struct field disk_fields[] = {
-	{ "disk", FIELD_BYTES, offsetof(struct disk_only, disk_bytes), "new size of the root volume", .required = true,
-	  .min = SPEC_DISK_LEAST, .max = SPEC_DISK_MOST },
-	{ 0 },
-};
-static const struct shape disk_shape = { "disk", sizeof(struct disk_only), disk_fields, "Size of the root volume." };
-
-static int grow(uint64_t *size_bytes, uint64_t wanted, const char *what, struct err *e)
-{
-	char is[16], asked[16];
-	if (wanted < *size_bytes)
-		return err_set(e, ERR_INVALID, "volume '%s' has %s and cannot shrink to %s", what,
-			       str_bytes(is, sizeof is, *size_bytes), str_bytes(asked, sizeof asked, wanted));
-	*size_bytes = wanted;
-	return 0;
-}
-
-static int grow_volume(struct spec *spec, json_t *item, struct err *e)
-{
-	struct spec_volume *v = spec->volumes.items;
-	struct growth g = { 0 };
-	int result = decode_json(item, "request body: volumes", &growth_shape, &g, e);
-	bool found = false;
-
-	for (size_t i = 0; result == 0 && i < spec->volumes.count; i++) {
-		if (!str_eq(v[i].name, g.name))
-			continue;
-		found = true;
-		result = grow(&v[i].size_bytes, g.size_bytes, g.name, e);
-	}
-	if (result == 0 && !found)
-		result = err_set(e, ERR_NOT_FOUND, "the workspace has no volume '%s'", g.name);
-	shape_done(&growth_shape, &g);
-	return result;
-}
-
-static int grow_all(struct spec *spec, const struct change_request *body, struct err *e)
-{
-	int result = 0;
-
-	if (body->resources) {
-		struct disk_only d = { 0 };
-		struct spec_resources resources = spec_resources_or_default(spec);
-		result = decode_json(body->resources, "request body: resources", &disk_shape, &d, e);
-		if (result == 0)
-			result = grow(&resources.disk_bytes, d.disk_bytes, "root", e);
-		if (result < 0)
-			return result;
-		if (!spec->resources)
-			spec->resources = mem_alloc(sizeof *spec->resources);
-		*spec->resources = resources;
-	}
-	if (body->volumes && !json_is_array(body->volumes))
-		return err_set(e, ERR_INVALID, "request body: volumes must be a list");
-	for (size_t i = 0; result == 0 && i < json_array_size(body->volumes); i++)
-		result = grow_volume(spec, json_array_get(body->volumes, i), e);
-	return result;
-}
-
 static int set_labels(struct spec *spec, json_t *given, struct err *e)
 {
 	struct labels_only l = { 0 };
@@ -492,7 +419,7 @@ static int change_spec(const struct spec *old, const struct change_request *body
 	if (result == 0 && body->labels_given)
 		result = set_labels(spec, body->labels_given, e);
 	if (result == 0)
-		result = grow_all(spec, body, e);
+		result = sizes_change(spec, body, e);
 	if (result < 0) {
 		spec_done(spec);
 		free(spec);
@@ -503,8 +430,10 @@ static int change_spec(const struct spec *old, const struct change_request *body
 }
 
 /* What the host has to do before the change is true: the name of the operation, or NULL. */
-static const char *work_of(const struct change_request *body, const struct workspace *w)
+static const char *work_of(const struct change_request *body, const struct workspace *w, bool limits)
 {
+	if (limits)
+		return "resize";
 	if (body->resources || body->volumes)
 		return "grow";
 	for (int i = 0; i < CHANGE_COUNT; i++)
@@ -533,6 +462,8 @@ int handle_workspace_change(struct request *r, struct err *e)
 	if (result == 0)
 		result = change_spec(w->wish.spec, body, &spec, e);
 	if (result == 0)
+		result = sizes_check(r->service, w, spec, e);
+	if (result == 0)
 		result = group_check(r, w->wish.spec, spec, e);
 	if (result == 0)
 		result = network_check_policy(r, w, spec, e);
@@ -540,6 +471,7 @@ int handle_workspace_change(struct request *r, struct err *e)
 		spec_free(spec);
 		return result;
 	}
+	bool limits = !sizes_same_limits(spec, w->wish.spec);
 	struct change *c = change_new(r->service, r);
 	struct spec *old = w->wish.spec;
 	w->wish.spec = spec;
@@ -550,15 +482,17 @@ int handle_workspace_change(struct request *r, struct err *e)
 		change_drop(c);
 		return result;
 	}
+	json_t *before = limits ? sizes_of(old) : NULL;
 	spec_free(old);
 	group_join(r->service, w->owner_uid, w->wish.spec, c->batch);
 	if (body->name && !str_eq(body->name, w->name))
 		workspace_rename(r->service, w, body->name);
 	(void)snprintf(c->workspace, sizeof c->workspace, "%s", w->id);
 	w->wish.generation++;
-	const char *work = work_of(body, w);
-	if (work && !w->operation)
-		(void)lifecycle_begin(c, w, work);
+	const char *work = work_of(body, w, limits);
+	struct operation *o = work && !w->operation ? lifecycle_begin(c, w, work) : NULL;
+	if (before) /* there was none under way: sizes_check */
+		operation_set_result(o, c->batch, json_pack("{s:o}", "before", before));
 	workspace_store(w, c->batch, false);
 	event_add(r->service, c->batch, "workspace.changed", w->id, w->owner_uid, json_pack("{s:s}", "name", w->name));
 	c->status = 200;

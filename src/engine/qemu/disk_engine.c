@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "engine/qemu/disk_machine.h"
 #include "engine/qemu/machine_plan.h"
+#include "engine/qemu/size.h"
 #include "engine/workspace/request.h"
 
 #define BOOT_MS 60000
@@ -54,15 +55,13 @@ static struct disk_machine make_machine(const struct launch *l, const struct mac
 	static const struct image_machine nothing;
 	const struct launch_machine *host = l->host_machine;
 	const struct image_machine *image = l->image->machine ? l->image->machine : &nothing;
-	struct spec_resources wanted = spec_resources_or_default(l->spec);
-	unsigned processors = machine_processors(wanted.cpu_milli ? wanted.cpu_milli : image->cpu_milli, host->processors);
+	struct launch_size size = machine_size(l);
 	struct machine_wish wish = machine_choose(l->spec->machine, image);
 
 	return (struct disk_machine){
 		.machine = { .board = host->board, .type = host->type, .cpu = host->processor, .id = l->id, .kvm = host->kvm,
-			     .processors = processors,
-			     .memory_bytes = machine_memory(machine_memory_wish(wanted.memory_bytes, image)), .links = links,
-			     .link_count = link_count, .queues = queues_of(l, &wish, processors),
+			     .processors = size.processors, .memory_bytes = size.memory_bytes, .links = links,
+			     .link_count = link_count, .queues = queues_of(l, &wish, size.processors),
 			     .memory_file = l->memory != NULL, .incoming = l->memory && l->memory->state_fd >= 0 },
 		.wish = wish,
 		.disk_count = l->partition_count,

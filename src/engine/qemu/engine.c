@@ -15,6 +15,7 @@
 #include "engine/qemu/arguments.h"
 #include "engine/qemu/disk_engine.h"
 #include "engine/qemu/machine_plan.h"
+#include "engine/qemu/size.h"
 #include "engine/qemu/template.h"
 #include "engine/workspace/describe.h"
 #include "engine/workspace/request.h"
@@ -137,9 +138,7 @@ static void put_identity(const struct launch *l, const struct plan *whole, struc
 
 static struct machine_queues queues_of(const struct launch *l)
 {
-	struct spec_resources wanted = spec_resources_or_default(l->spec);
-
-	return machine_queues(l->host_machine->vhost, machine_processors(wanted.cpu_milli, l->host_machine->processors));
+	return machine_queues(l->host_machine->vhost, machine_size(l).processors);
 }
 
 static int list_links(const struct plan *whole, struct machine_link *links, size_t *ret_count, struct err *e)
@@ -156,8 +155,8 @@ static int list_links(const struct plan *whole, struct machine_link *links, size
 static int make_arguments(const struct launch *l, const struct disks *d, const struct plan *whole, char ***ret_argv,
 			  struct err *e)
 {
-	struct spec_resources wanted = spec_resources_or_default(l->spec);
 	const struct launch_machine *host = l->host_machine;
+	struct launch_size size = machine_size(l);
 	struct machine_link links[INTERFACES_MOST];
 	size_t link_count;
 	int r = list_links(whole, links, &link_count, e);
@@ -166,8 +165,7 @@ static int make_arguments(const struct launch *l, const struct disks *d, const s
 		return r;
 	const struct qemu_machine m = { .board = host->board, .type = host->type, .cpu = host->processor, .id = l->id,
 					.kvm = host->kvm, .system = (whole->flags & PLAN_SYSTEM) != 0,
-					.processors = machine_processors(wanted.cpu_milli, host->processors),
-					.memory_bytes = machine_memory(wanted.memory_bytes), .disks = d->items,
+					.processors = size.processors, .memory_bytes = size.memory_bytes, .disks = d->items,
 					.disk_count = d->count, .links = links, .link_count = link_count,
 					.queues = queues_of(l), .memory_file = l->memory != NULL,
 					.incoming = l->memory && l->memory->state_fd >= 0 };

@@ -8,16 +8,17 @@
 #include "base/str.h"
 #include "engine/qemu/arguments.h"
 #include "engine/qemu/machine_plan.h"
+#include "engine/qemu/size.h"
 #include "engine/workspace/request.h"
 
 static int template_arguments(const struct launch *l, char ***ret_argv, struct err *e)
 {
-	struct spec_resources wanted = spec_resources_or_default(l->spec);
 	const struct launch_machine *host = l->host_machine;
+	struct launch_size size = machine_size(l);
 	const struct qemu_machine m = { .board = host->board, .type = host->type, .cpu = host->processor, .id = "template",
 					.kvm = host->kvm, .system = request_is_system(l),
-					.processors = machine_processors(wanted.cpu_milli, host->processors),
-					.memory_bytes = machine_memory(wanted.memory_bytes), .memory_file = true };
+					.processors = size.processors, .memory_bytes = size.memory_bytes,
+					.memory_file = true };
 
 	return machine_arguments(&m, ret_argv, e);
 }

@@ -198,6 +198,58 @@ static void limits_hold(void **state)
 	enforce_plan_done(&p);
 }
 
+static int held[2];
+
+static void body_hold_memory(void)
+{
+	char *p = mmap(NULL, 64 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (p != MAP_FAILED && write(held[1], "x", 1) == 1)
+		(void)pause();
+}
+
+/* Nothing of it is done, nobody is killed, and what the kernel says is what it said. */
+static void less_than_is_in_use_is_refused(void **state)
+{
+	static const struct enforce_limits room = { .cpu_milli = 800, .memory_bytes = 128 << 20, .processes = 10, .processors = 1 },
+					   tight = { .cpu_milli = 300, .memory_bytes = 32 << 20, .processes = 5, .processors = 1 },
+					   fits = { .cpu_milli = 300, .memory_bytes = 96 << 20, .processors = 1 };
+	(void)state;
+	struct enforce_plan p = plan_for("change", &room), less = plan_for("change", &tight), other = plan_for("change", &fits);
+	const struct enforce_plan *plans[] = { &p, &less, &p, &other, &p };
+	own_strbuf struct str before = { 0 }, after = { 0 };
+
+	char byte;
+	assert_ok(enforce_apply(&p, &e), &e);
+	bool counts = p.usage.memory != NULL;
+	assert_int_equal(pipe2(held, O_CLOEXEC), 0);
+	pid_t pid = start_inside(&p, body_hold_memory);
+	assert_int_equal(read(held[0], &byte, 1), 1);
+	if (counts) {
+		for (int i = 0; i < 2; i++) {
+			for (size_t w = 0; w < p.write_count; w++) {
+				own_strbuf struct str content = { 0 };
+				if (!p.writes[w].once && fs_read_file(AT_FDCWD, p.writes[w].path, 4096, &content, NULL) == 0)
+					str_puts(i ? &after : &before, str_text(&content));
+			}
+			if (i == 0)
+				assert_fails(enforce_change(&less, &e), &e, ERR_CONFLICT, "cannot be held in 32.0 MiB");
+		}
+		assert_string_equal(before.bytes, after.bytes);
+	}
+	for (size_t i = 2; i < ARRAY_SIZE(plans); i++) /* quotas of the whole and its part go down and up in the right order */
+		assert_ok(enforce_change(plans[i], &e), &e);
+	assert_int_equal(kill(pid, 0), 0);
+	assert_ok(enforce_remove(&p, &e), &e);
+	assert_int_equal(WTERMSIG(status_of(pid)), SIGKILL);
+	enforce_plan_done(&p);
+	enforce_plan_done(&less);
+	enforce_plan_done(&other);
+	if (!counts) {
+		print_message("this host has no memory controller\n");
+		skip();
+	}
+}
+
 /* The number of /dev/kvm is allowed with it and refused without; a device that nobody is given stays refused. */
 static void body_make_kvm(void)
 {
@@ -260,6 +312,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(everything_goes_away_again),
 					    cmocka_unit_test(a_frozen_workspace_can_be_killed), cmocka_unit_test(limits_hold),
+					    cmocka_unit_test(less_than_is_in_use_is_refused),
 					    cmocka_unit_test(device_rules_by_program), cmocka_unit_test(kvm_is_for_machines) };
 	if (geteuid() != 0) {
 		(void)printf("1..0 # SKIP control groups can be made by root only\n");

@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "engine/launch.h"
 #include "engine/qemu/arguments.h"
+#include "engine/qemu/size.h"
 #include "engine/nursery.h"
 #include "engine/runner_client.h"
 
@@ -118,6 +119,14 @@ unsigned machine_processors(uint64_t cpu_milli, unsigned host_processors)
 	(void)cpu_milli;
 	return host_processors;
 }
+
+struct launch_size machine_size_wished(const struct spec *spec, const struct image *image, unsigned host_processors)
+{
+	(void)image;
+	return (struct launch_size){ host_processors, spec_resources_or_default(spec).memory_bytes };
+}
+
+struct launch_size machine_size(const struct launch *l) { return machine_size_wished(l->spec, l->image, 1); }
 
 int runner_suspend(const char *run_dir, int memory, int state, int *ret_connection, struct err *e)
 {

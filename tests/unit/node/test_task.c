@@ -4,6 +4,11 @@
 #include "../test.h"
 #include "node/task.h"
 
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "base/own.h"
+
 static struct spec spec;
 static struct report report;
 static struct truth truth;
@@ -15,9 +20,11 @@ static int setup(void **unused)
 	(void)unused;
 	spec = (struct spec){ 0 };
 	report = (struct report){ .generation = 1, .run = 1, .exit_status = FIELD_NO_PRESET };
+	free(truth.sizes);
 	truth = (struct truth){ .report = &report };
 	wish = (struct assignment){ .generation = 1, .run = 1, .spec = &spec };
-	view = (struct task_view){ .wish = &wish, .truth = &truth, .grown = true };
+	view = (struct task_view){ .wish = &wish, .truth = &truth };
+	truth.sizes = spec_sizes(&spec);
 	return 0;
 }
 
@@ -104,9 +111,20 @@ static void test_data_only_at_rest(void **unused)
 	truth.gave_up = 0; /* volumes that memory goes with stay as they are */
 	assert_int_equal(next(WISH_SUSPENDED, STATE_SUSPENDED), TASK_SNAPSHOT);
 	wish.restore = wish.snapshots.count = 0;
-	view.grown = false;
-	assert_int_equal(next(WISH_STOPPED, STATE_STOPPED), TASK_GROW);
+	struct spec_resources more = { .cpu_milli = 500 };
+	spec.resources = &more;
+	assert_int_equal(next(WISH_STOPPED, STATE_STOPPED), TASK_RESIZE);
+	assert_int_equal(next(WISH_RUNNING, STATE_STOPPED), TASK_START); /* which brings the sizes about */
+	assert_int_equal(next(WISH_SUSPENDED, STATE_SUSPENDED), TASK_RESIZE);
+	own_str char *sizes = spec_sizes(&spec), *suspended = mem_printf("suspended %s", sizes), *before = truth.sizes;
+	truth.sizes = suspended;
 	assert_int_equal(next(WISH_SUSPENDED, STATE_SUSPENDED), TASK_NONE);
+	report.run = wish.run;
+	assert_int_equal(next(WISH_RUNNING, STATE_SUSPENDED), TASK_START);
+	assert_int_equal(next(WISH_RUNNING, STATE_RUNNING), TASK_RESIZE);
+	truth.sizes = TAKE(before);
+	truth.gave_up = 1;
+	assert_int_equal(next(WISH_RUNNING, STATE_RUNNING), TASK_NONE);
 }
 
 static void test_a_stop_is_said_again_for_a_newer_wish(void **unused)
