@@ -259,6 +259,21 @@ def test_a_helper_that_dies_when_they_run_again_takes_nobody_along(site, fault):
     goes_on(site, "counter")
 
 
+def test_what_is_thrown_away_goes_on_too(site):
+    """Its overlay is volatile, which the kernel does not mount a second time by itself."""
+    status, answer, _ = site.api("POST", "/v1/workspaces", {"spec": {"name": "brief", "image": "busybox", "command": ["sh", "-c", COUNTER], "remove-on-exit": True}})
+    assert status == 201, answer
+    site.wait_state("brief", "running")
+    site.wait(lambda: len(ticks(site, "brief")) > 2)
+    inside(site, "brief", "echo kept > /file")
+    site.carrel("suspend", "brief")
+    site.carrel("resume", "brief")
+    assert inside(site, "brief", "cat /file") == "kept\n"
+    goes_on(site, "brief")
+    site.carrel("stop", "-t", "0s", "brief")
+    site.wait(lambda: site.workspace("brief") is None, what="its removal")
+
+
 def children(pid):
     with contextlib.suppress(OSError):
         return [int(c) for c in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -57,10 +57,28 @@ static int place(int mount, const char *name, struct err *e)
 	return 0;
 }
 
+/*
+ * A volatile overlay leaves a mark that makes each later mount fail (EINVAL), for files may be missing after a crash. Of what
+ * is there at a later mount, none are: a run that goes on had its volume frozen or never lost its kernel, and a machine whose
+ * start failed had run nothing. After a crash of the host what is thrown away goes.
+ */
+static void forget_volatile(void)
+{
+	own_fd int mark = open_in(AT_FDCWD, "v/work/work/incompat/volatile", O_PATH | O_DIRECTORY | O_NOFOLLOW, 0,
+				  RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+	own_fd int above = mark < 0 ? -1 : openat(mark, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (above < 0)
+		return;
+	(void)unlinkat(mark, "dirty", 0);
+	(void)unlinkat(above, "volatile", AT_REMOVEDIR);
+}
+
 static int mount_overlay(const struct tree *t, struct err *e)
 {
 	own_strbuf struct str options = { 0 };
 
+	forget_volatile();
 	str_puts(&options, "lowerdir=");
 	for (size_t i = t->in->layer_count; i-- > 0;)
 		str_printf(&options, "%zu%s", i, i ? ":" : "");
