@@ -2,7 +2,7 @@
 /*
  * Theory of operation. An image is written in one pass. Each inode but a directory's is written when its entry is complete: it
  * lies, with its last bytes behind it, in a shared block; whole blocks of data went to their places while they came.
- * Directories are kept in memory (erofs_tree.h) and written in the end, when their entries are known.
+ * Directories are kept in memory (erofs_tree.h) and written in the end, when their entries are known (erofs_directories.c).
  *
  * Inode numbers count slots of 32 bytes from the start of the image (meta_blkaddr is 0). The superblock has 16 bits for the
  * root's number, so the root lies right behind the superblock in block 0; it is the only block that is written last.
@@ -25,11 +25,12 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+#include "store/erofs_directories.h"
+#include "store/erofs_inode.h"
 #include "store/erofs_output.h"
 #include "store/erofs_tree.h"
 #include "store/erofs_xattrs.h"
 
-#define ROOT_AT (EROFS_SB_AT + SB_SIZE)
 #define SPARSE_CHUNKS 16384U
 
 const struct erofs_limits erofs_default_limits = { .entries = 8000000, .image_bytes = UINT64_C(1) << 40,
@@ -188,71 +189,19 @@ static int place_for_file(struct erofs_writer *w, const char *path, struct place
 
 /* --- inodes --- */
 
-struct inode {
-	uint32_t layout, mode, u, ino, uid, gid, mtime_nsec, links;
-	uint64_t size_bytes;
-	int64_t mtime;
-	const uint8_t *xattrs;
-	size_t xattrs_length;
-	const void *behind; /* last bytes or chunk table */
-	size_t behind_length;
-};
-
-static struct inode inode_of(const struct erofs_attributes *a, uint32_t ino)
+static struct erofs_inode_plan inode_of(const struct erofs_attributes *a, uint32_t ino)
 {
-	return (struct inode){ .layout = EROFS_FLAT_PLAIN, .mode = a->mode, .ino = ino, .uid = a->uid, .gid = a->gid,
+	return (struct erofs_inode_plan){ .layout = EROFS_FLAT_PLAIN, .mode = a->mode, .ino = ino, .uid = a->uid, .gid = a->gid,
 			       .mtime = a->mtime, .mtime_nsec = a->mtime_nsec, .links = 1 };
 }
 
-static size_t inode_size(const struct inode *i) { return INODE_BYTES + i->xattrs_length + i->behind_length; }
-
-static void encode_inode(const struct inode *i, uint8_t *out)
-{
-	memset(out, 0, INODE_BYTES);
-	put_le16(out + INODE_FORMAT, (uint16_t)(1 | i->layout << 1));
-	put_le16(out + INODE_XATTR_COUNT, i->xattrs_length ? (uint16_t)((i->xattrs_length - XATTR_HEADER_BYTES) / 4 + 1) : 0);
-	put_le16(out + INODE_MODE, (uint16_t)i->mode);
-	put_le64(out + INODE_FILE_SIZE, i->size_bytes);
-	put_le32(out + INODE_U, i->u);
-	put_le32(out + INODE_INO, i->ino);
-	put_le32(out + INODE_UID, i->uid);
-	put_le32(out + INODE_GID, i->gid);
-	put_le64(out + INODE_MTIME, (uint64_t)i->mtime);
-	put_le32(out + INODE_MTIME_NSEC, i->mtime_nsec);
-	put_le32(out + INODE_NLINK, i->links);
-	if (i->xattrs_length)
-		memcpy(out + INODE_BYTES, i->xattrs, i->xattrs_length);
-	if (i->behind_length)
-		memcpy(out + INODE_BYTES + i->xattrs_length, i->behind, i->behind_length);
-}
-
-/* Shared block, or, for what is larger than one, neighbouring blocks of its own. */
-static int inode_room(struct erofs_writer *w, size_t size, uint64_t *ret_at, struct err *e)
-{
-	if (size <= EROFS_BLOCK)
-		return erofs_output_room(&w->out, size, ret_at, e);
-	uint64_t block;
-	int r = erofs_output_blocks(&w->out, (size + EROFS_BLOCK - 1) / EROFS_BLOCK, &block, e);
-	if (r == 0)
-		*ret_at = block * EROFS_BLOCK;
-	return r;
-}
-
-static int write_inode_at(struct erofs_writer *w, uint64_t at, const struct inode *i, struct err *e)
-{
-	own_str uint8_t *bytes = mem_alloc(inode_size(i));
-
-	encode_inode(i, bytes);
-	return erofs_output_patch(&w->out, at, bytes, inode_size(i), e);
-}
-
-static int write_inode(struct erofs_writer *w, const struct inode *i, uint32_t *ret_number, struct err *e)
+static int write_inode(struct erofs_writer *w, const struct erofs_inode_plan *i, uint32_t *ret_number, struct err *e)
 {
 	uint64_t at;
-	int r = inode_room(w, inode_size(i), &at, e);
+	int r = erofs_inode_room(&w->out, erofs_inode_size(i), &at, e);
 
 	if (r == 0)
-		r = write_inode_at(w, at, i, e);
+		r = erofs_inode_write_at(&w->out, at, i, e);
 	if (r == 0)
 		*ret_number = erofs_tree_new_inode(&w->tree, at / EROFS_SLOT);
 	return r;
@@ -319,7 +268,7 @@ static int add_small(struct erofs_writer *w, const char *path, const struct erof
 {
 	struct place p;
 	own_str uint8_t *xattrs = NULL;
-	struct inode i = inode_of(a, w->next_ino);
+	struct erofs_inode_plan i = inode_of(a, w->next_ino);
 	uint32_t number = 0;
 	int r = place_for_file(w, path, &p, e);
 
@@ -336,7 +285,7 @@ static int add_small(struct erofs_writer *w, const char *path, const struct erof
 		i.behind_length = strlen(target);
 		i.layout = EROFS_FLAT_INLINE;
 	}
-	if (target && inode_size(&i) > EROFS_BLOCK) { /* too long to stand behind the inode */
+	if (target && erofs_inode_size(&i) > EROFS_BLOCK) { /* too long to stand behind the inode */
 		uint64_t block;
 		r = erofs_output_blocks(&w->out, 1, &block, e);
 		if (r == 0)
@@ -538,7 +487,7 @@ int erofs_end_file(struct erofs_writer *w, struct err *e)
 		drop_file(f);
 		return r;
 	}
-	struct inode i = inode_of(&f->attributes, w->next_ino++);
+	struct erofs_inode_plan i = inode_of(&f->attributes, w->next_ino++);
 	i.size_bytes = f->size_bytes;
 	i.xattrs = f->xattrs;
 	i.xattrs_length = f->xattrs_length;
@@ -566,181 +515,7 @@ int erofs_end_file(struct erofs_writer *w, struct err *e)
 	return r;
 }
 
-/* --- directories, in the end --- */
-
-/* Entries of one directory with "." and ".." in their sorted places, block by block into `out`. */
-struct listing {
-	struct str out;
-	size_t block_at; /* where the open block begins in `out` */
-	size_t count, names_length;
-	struct {
-		uint64_t nid;
-		const char *name;
-		uint8_t length, type;
-	} open[EROFS_BLOCK / (DIRENT_BYTES + 1)];
-};
-
-static void close_block(struct listing *l, bool last)
-{
-	size_t name_at = l->count * DIRENT_BYTES;
-
-	for (size_t i = 0; i < l->count; i++) {
-		uint8_t entry[DIRENT_BYTES] = { 0 };
-		put_le64(entry + DIRENT_NID, l->open[i].nid);
-		put_le16(entry + DIRENT_NAME_AT, (uint16_t)name_at);
-		entry[DIRENT_TYPE] = l->open[i].type;
-		str_add(&l->out, entry, sizeof entry);
-		name_at += l->open[i].length;
-	}
-	for (size_t i = 0; i < l->count; i++)
-		str_add(&l->out, l->open[i].name, l->open[i].length);
-	while (!last && l->out.length - l->block_at < EROFS_BLOCK)
-		str_putc(&l->out, '\0');
-	l->block_at = l->out.length;
-	l->count = l->names_length = 0;
-}
-
-static void list_entry(struct listing *l, const char *name, uint8_t length, uint8_t type, uint64_t nid)
-{
-	if ((l->count + 1) * DIRENT_BYTES + l->names_length + length > EROFS_BLOCK)
-		close_block(l, false);
-	l->open[l->count].nid = nid;
-	l->open[l->count].name = name;
-	l->open[l->count].length = length;
-	l->open[l->count++].type = type;
-	l->names_length += length;
-}
-
-static void list_directory(const struct erofs_tree *t, const struct tree_directory *d, struct listing *l)
-{
-	static const char *const dots[] = { ".", ".." };
-	const uint64_t dot_nids[] = { d->nid, t->directories[d->parent].nid };
-	size_t dot = 0;
-
-	for (uint32_t i = 0; i < d->count; i++) {
-		const struct tree_entry *entry = &t->entries[t->sorted[d->first + i]];
-		const char *name = erofs_tree_name(t, entry);
-		for (; dot < 2; dot++) {
-			size_t shorter = entry->name_length < dot + 1 ? entry->name_length : dot + 1;
-			int order = memcmp(dots[dot], name, shorter);
-			if (order > 0 || (order == 0 && entry->name_length < dot + 1))
-				break;
-			list_entry(l, dots[dot], (uint8_t)(dot + 1), EROFS_TYPE_DIRECTORY, dot_nids[dot]);
-		}
-		uint64_t nid = entry->type == EROFS_TYPE_DIRECTORY ? t->directories[entry->target].nid :
-								     t->inodes[entry->target].nid;
-		list_entry(l, name, entry->name_length, entry->type, nid);
-	}
-	for (; dot < 2; dot++)
-		list_entry(l, dots[dot], (uint8_t)(dot + 1), EROFS_TYPE_DIRECTORY, dot_nids[dot]);
-	close_block(l, true);
-}
-
-static struct inode directory_inode(const struct tree_directory *d)
-{
-	struct inode i = { .layout = EROFS_FLAT_PLAIN, .mode = d->mode, .ino = d->ino, .uid = d->uid, .gid = d->gid,
-			   .mtime = d->mtime, .mtime_nsec = d->mtime_nsec, .links = 2 + d->subdirectories,
-			   .size_bytes = d->size_bytes, .xattrs = d->xattrs, .xattrs_length = d->xattrs_length };
-	i.u = (uint32_t)(d->data_at / EROFS_BLOCK);
-	i.behind_length = (size_t)(d->size_bytes % EROFS_BLOCK);
-	if (i.behind_length && INODE_BYTES + i.xattrs_length + i.behind_length <=
-				       (d->parent == 0 && d->nid == ROOT_AT / EROFS_SLOT ? EROFS_BLOCK - ROOT_AT : EROFS_BLOCK))
-		i.layout = EROFS_FLAT_INLINE;
-	else
-		i.behind_length = 0;
-	return i;
-}
-
-/* overlayfs wants the mark as an attribute; it joins those that the archive gave. */
-static int mark_opaque(struct tree_directory *d, struct err *e)
-{
-	static const struct erofs_xattr opaque = { "user.overlay.opaque", "y", 1 };
-	uint8_t *bytes;
-	size_t length;
-	int r = erofs_encode_xattrs(&opaque, 1, &bytes, &length, e);
-
-	if (r < 0)
-		return r;
-	if (d->xattrs) {
-		size_t entry = length - XATTR_HEADER_BYTES;
-		d->xattrs = mem_grow_array(d->xattrs, d->xattrs_length + entry, 1);
-		memcpy(d->xattrs + d->xattrs_length, bytes + XATTR_HEADER_BYTES, entry);
-		d->xattrs_length += entry;
-		free(bytes);
-	} else {
-		d->xattrs = bytes;
-		d->xattrs_length = length;
-	}
-	return 0;
-}
-
-/* Size and place of one directory; its children that are directories are queued, its other inodes counted. */
-static int place_directory(struct erofs_writer *w, uint32_t number, uint32_t *queue, size_t *queue_length, struct err *e)
-{
-	struct erofs_tree *t = &w->tree;
-	struct tree_directory *d = &t->directories[number];
-	struct listing l = { 0 };
-	int r = d->opaque ? mark_opaque(d, e) : 0;
-
-	for (uint32_t i = 0; i < d->count; i++) {
-		const struct tree_entry *entry = &t->entries[t->sorted[d->first + i]];
-		if (entry->type == EROFS_TYPE_DIRECTORY) {
-			d->subdirectories++;
-			queue[(*queue_length)++] = entry->target;
-		} else {
-			t->inodes[entry->target].links++;
-		}
-	}
-	list_directory(t, d, &l);
-	d->size_bytes = l.out.length;
-	str_done(&l.out);
-	if (number == 0)
-		d->nid = ROOT_AT / EROFS_SLOT;
-	struct inode i = directory_inode(d);
-	uint64_t blocks = (d->size_bytes - i.behind_length + EROFS_BLOCK - 1) / EROFS_BLOCK, block = 0, at = ROOT_AT;
-	if (r == 0 && blocks)
-		r = erofs_output_blocks(&w->out, blocks, &block, e);
-	d->data_at = block * EROFS_BLOCK;
-	if (number == 0 && ROOT_AT + inode_size(&i) > EROFS_BLOCK)
-		return err_set(e, ERR_TOO_LARGE, "the extended attributes of the root folder are too large");
-	if (r == 0 && number != 0)
-		r = inode_room(w, inode_size(&i), &at, e);
-	d->nid = at / EROFS_SLOT;
-	return r;
-}
-
-static int write_directory(struct erofs_writer *w, struct tree_directory *d, uint8_t *block_zero, struct err *e)
-{
-	struct listing l = { 0 };
-	struct inode i = directory_inode(d);
-
-	list_directory(&w->tree, d, &l);
-	size_t whole = l.out.length - i.behind_length;
-	i.behind = l.out.bytes + whole;
-	int r = whole ? erofs_output_data(&w->out, d->data_at, l.out.bytes, whole, e) : 0;
-	if (r == 0 && d->nid == ROOT_AT / EROFS_SLOT)
-		encode_inode(&i, block_zero + ROOT_AT);
-	else if (r == 0)
-		r = write_inode_at(w, d->nid * EROFS_SLOT, &i, e);
-	str_done(&l.out);
-	return r;
-}
-
-static int write_directories(struct erofs_writer *w, uint8_t *block_zero, uint64_t *ret_count, struct err *e)
-{
-	struct erofs_tree *t = &w->tree;
-	own_str uint32_t *queue = mem_alloc_array(t->directory_count, sizeof *queue);
-	size_t length = 1; /* the root */
-	int r = 0;
-
-	erofs_tree_sort(t);
-	for (size_t i = 0; i < length && r == 0; i++)
-		r = place_directory(w, queue[i], queue, &length, e);
-	for (size_t i = 0; i < length && r == 0; i++)
-		r = write_directory(w, &t->directories[queue[i]], block_zero, e);
-	*ret_count = length;
-	return r;
-}
+/* --- the end --- */
 
 /* Inodes were written with one link. */
 static int correct_links(struct erofs_writer *w, uint64_t *inodes, struct err *e)
@@ -766,7 +541,7 @@ static void encode_superblock(const struct erofs_writer *w, uint64_t inodes, uin
 	put_le32(sb + SB_MAGIC, EROFS_MAGIC);
 	put_le32(sb + SB_FEATURE_COMPAT, EROFS_COMPAT_CHECKSUM | EROFS_COMPAT_MTIME);
 	sb[SB_BLOCK_BITS] = EROFS_BLOCK_BITS;
-	put_le16(sb + SB_ROOT_NID, ROOT_AT / EROFS_SLOT);
+	put_le16(sb + SB_ROOT_NID, EROFS_ROOT_AT / EROFS_SLOT);
 	put_le64(sb + SB_INODES, inodes);
 	put_le32(sb + SB_BLOCKS, (uint32_t)w->out.next_block);
 	put_le32(sb + SB_FEATURE_INCOMPAT, w->chunked ? EROFS_INCOMPAT_CHUNKED_FILE : 0);
@@ -781,7 +556,7 @@ int erofs_finish(struct erofs_writer *w, uint64_t *ret_size_bytes, uint64_t *ret
 	if (w->finished || w->file.open)
 		return err_set(e, ERR_INTERNAL, "the image is finished already, or a file of it is not");
 	w->finished = true;
-	int r = write_directories(w, block_zero, &inodes, e);
+	int r = erofs_write_directories(&w->tree, &w->out, block_zero, &inodes, e);
 	if (r == 0)
 		r = correct_links(w, &inodes, e);
 	if (r == 0)
