@@ -4,29 +4,22 @@
  *
  *   tools    EROFS, one for kernel, CRIU and our programs together: what carrel-init becomes, and what it works with
  *   luggage  ext4, the machine's to write: its workspace's memory when it departs. Read by us only when the machine stands
- *            still, after the
- *            check that volumes of guests pass (store/check.h), and only regular files of a sane name, together no longer than
- *            the disk
+ *            still, after the check that volumes of guests pass (store/check.h), and only what node/luggage.h says
  *   images   EROFS: the memory that the workspace goes on from; an empty file when it starts. Always there, because a machine
- *            that is
- *            suspended as a whole must find the devices that it had
+ *            that is suspended as a whole must find the devices that it had
  */
 #include "node/travel.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fault.h"
 #include "base/fs.h"
-#include "base/hash.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "engine/qemu/arguments.h"
@@ -34,6 +27,7 @@
 #include "model/board.h"
 #include "model/travel.h"
 #include "node/checkpoint.h"
+#include "node/luggage.h"
 #include "node/travel_tools.h"
 #include "store/check.h"
 #include "store/erofs_writer.h"
@@ -43,7 +37,6 @@
 #define IMAGES FOLDER "/images.erofs"
 #define LUGGAGE_MORE (UINT64_C(256) << 20) /* beside the memory */
 #define EMPTY_BYTES (1 << 20)
-#define FILES_MOST 100000
 #define BLOCK (1 << 20)
 
 bool travel_is_wished(const struct assignment *a, bool maintenance)
@@ -212,83 +205,6 @@ void travel_done(struct travel *t)
 
 /* --- out of the luggage --- */
 
-static int open_beneath(int folder, const char *name, uint64_t flags)
-{
-	struct open_how how = { .flags = flags | O_NOFOLLOW | O_CLOEXEC,
-				.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS };
-
-	return (int)syscall(SYS_openat2, folder, name, &how, sizeof how);
-}
-
-static bool is_sane(const char *name)
-{
-	for (const char *at = name; *at; at++)
-		if (!((*at >= 'a' && *at <= 'z') || (*at >= '0' && *at <= '9') || *at == '-' || *at == '_' || *at == '.'))
-			return false;
-	return name[0] != '.' && strlen(name) < 128 && !str_starts(name, "manifest") && !str_eq(name, MEMORY_RAM) &&
-	       !str_eq(name, MEMORY_STATE) && !str_eq(name, MEMORY_MACHINE);
-}
-
-/* *left: bytes that may still come; a guest's file may be one long hole. */
-static int copy_file(int from, int to, const char *name, char *block, uint64_t *left, struct memory_file *ret_file,
-		     struct err *e)
-{
-	own_fd int in = open_beneath(from, name, O_RDONLY | O_NONBLOCK);
-	struct stat st;
-	char text[DIGEST_TEXT_SIZE];
-
-	if (in < 0 || fstat(in, &st) < 0)
-		return err_errno(e, errno, "open %s in the luggage", name);
-	if (!S_ISREG(st.st_mode))
-		return err_set(e, ERR_CORRUPT, "%s in the luggage is no file", name);
-	if ((uint64_t)st.st_size > *left)
-		return err_set(e, ERR_CORRUPT, "%s in the luggage is longer than all of it", name);
-	*left -= (uint64_t)st.st_size;
-	(void)unlinkat(to, name, 0);
-	own_fd int out = openat(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	own_hash struct hash *h = hash_new();
-	ssize_t got;
-	if (out < 0)
-		return err_errno(e, errno, "make %s", name);
-	while ((got = read(in, block, BLOCK)) > 0) {
-		int r = fs_write_all(out, block, (size_t)got, e);
-		if (r < 0)
-			return r;
-		hash_add(h, block, (size_t)got);
-	}
-	struct digest d = hash_end(h);
-	if (got < 0 || fstat(out, &st) < 0 || fsync(out) < 0)
-		return err_errno(e, errno, "copy %s out of the luggage", name);
-	*ret_file = (struct memory_file){ mem_strdup(name), (uint64_t)st.st_size, mem_strdup(digest_text(&d, text)) };
-	return 0;
-}
-
-static int copy_all(int mount, int folder, uint64_t bytes_most, struct memory_manifest *m, struct err *e)
-{
-	own_fd int from = open_beneath(mount, TRAVEL_FOLDER, O_RDONLY | O_DIRECTORY);
-	own_dir DIR *dir = from < 0 ? NULL : fdopendir(fcntl(from, F_DUPFD_CLOEXEC, 0));
-	own_str char *block = mem_alloc(BLOCK);
-	struct memory_file *files = NULL;
-	size_t room = 0, count = 0;
-	int r = dir ? 0 : err_errno(e, errno, "read the luggage");
-
-	for (struct dirent *d; r == 0 && (r = fs_next_entry(dir, &d, e)) > 0;) {
-		r = 0;
-		if (str_eq(d->d_name, CHECKPOINT_LOG))
-			continue;
-		if (!is_sane(d->d_name) || count == FILES_MOST) {
-			r = err_set(e, ERR_CORRUPT, "the luggage holds %s",
-				    count == FILES_MOST ? "too many files" : "something of a strange name");
-			break;
-		}
-		MEM_PUSH_ROOM(files, count, room);
-		r = copy_file(from, folder, d->d_name, block, &bytes_most, &files[count], e);
-		count += r == 0;
-	}
-	m->files = (struct objects){ files, count };
-	return r;
-}
-
 int travel_unpack(const struct record *r, int folder, struct memory_manifest *m, struct err *e)
 {
 	own_str char *path = record_path(r, LUGGAGE);
@@ -303,7 +219,8 @@ int travel_unpack(const struct record *r, int folder, struct memory_manifest *m,
 		done = volume_mount(fd, false, &mount, e);
 	if (done >= 0) {
 		own_fd int top = openat(mount.mount_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		done = top < 0 ? err_errno(e, errno, "open the luggage") : copy_all(top, folder, (uint64_t)st.st_size, m, e);
+		done = top < 0 ? err_errno(e, errno, "open the luggage") :
+				 luggage_take(top, folder, (uint64_t)st.st_size, m, e);
 	}
 	volume_mount_close(&mount);
 	return done < 0 ? err_wrap(e, "what the machine wrote") : 0;

@@ -18,11 +18,11 @@ struct travel {
 
 /* Whether this workspace, as a machine, lives in namespaces inside: it may travel, and is not only started for copies. */
 bool travel_is_wished(const struct assignment *a, bool maintenance);
-/* The disks, open; made when they are not there. `kernel_fd`: the kernel's partition, with its digest. With `parts->memory` of
- * CRIU the workspace arrives. Always to be ended with travel_done. */
 /* What a machine needs to be arrived at, while the workspace still runs where it is: tools, the luggage's disk, a template to
  * start from. Nothing for a move out of one. A template that cannot be made is no failure: the machine boots. */
 int travel_ahead(struct work *w, struct err *e) must_check;
+/* The disks, open; made when they are not there. With `parts->memory` of CRIU the workspace arrives. Always to be ended with
+ * travel_done. */
 int travel_prepare(struct node *n, const struct record *r, const struct isolate_parts *parts, struct travel *ret_travel,
 		   struct err *e) must_check;
 void travel_done(struct travel *t);
