@@ -251,13 +251,10 @@ static int import(struct cli *cli, const struct args *a, struct err *e)
 	own_json json_t *shown = NULL;
 	own_str char *id = NULL;
 	struct client *client;
-	int r = bundle_ask("show", file, &shown, e);
+	int r;
 
-	if (r == 0)
-		r = cli_client(cli, &client, e);
-	if (r == 0)
-		r = cli_catch_interrupt(cli, e);
-	if (r < 0)
+	if ((r = bundle_ask("show", file, &shown, e)) < 0 || (r = cli_client(cli, &client, e)) < 0 ||
+	    (r = cli_catch_interrupt(cli, e)) < 0)
 		return r;
 	json_t *header = json_object_get(shown, "header"), *spec = json_object_get(header, "spec");
 	bool suspended = str_eq(json_string_value(json_object_get(header, "state")), "suspended");

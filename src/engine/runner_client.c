@@ -58,8 +58,9 @@ static int receive(int fd, struct runner_answer *a, int *ret_fds, struct err *e)
 	if (n == 0)
 		return err_set(e, ERR_UNAVAILABLE, "the runner hung up");
 	if ((size_t)n < sizeof *a || a->version != RUNNER_VERSION)
-		return err_set(e, ERR_UNSUPPORTED, "the runner speaks protocol version %u, this agent %d", a->version,
-			       RUNNER_VERSION);
+		return err_set(e, ERR_UNSUPPORTED,
+			       "the runner answers %zd bytes of protocol version %u, this agent reads %zu of %d", n,
+			       (size_t)n < sizeof a->version ? 0 : a->version, sizeof *a, RUNNER_VERSION);
 	if (a->result < 0 && e)
 		*e = a->error;
 	return a->result < 0 ? a->result : 0;

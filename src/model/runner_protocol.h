@@ -9,7 +9,8 @@
  * by texts_length bytes of NUL-terminated texts; the runner answers with one struct runner_answer. After that, by kind of
  * request, the connection ends, carries frames (attach, console, exec, copies), or carries struct runner_status at each change
  * (watch). Both sides are on one machine: integers are in its byte order. A new agent may meet an old runner, so both begin
- * with version and size, and a struct only ever grows at its end.
+ * with version and size, and what is shorter than the struct here or of another version is refused. So a struct that changes
+ * needs a new version, and an agent that is to keep the workspaces of old runners has to know both.
  */
 
 #include <stdbool.h>

@@ -283,7 +283,7 @@ static void allowed(const struct words *direction, uint64_t most, bool follows, 
 	} else { /* nobody counts them here: as many at once, and a sixteenth of them each second */
 		expand("		meta l4proto { 6, 17, 1, 58 } update @connections { $P limit rate over ", NULL,
 		       direction, to);
-		str_printf(to, "%llu/second burst %llu packets }", (unsigned long long)(most / 16 + 1),
+		str_printf(to, "%llu/second burst %llu packets }", (unsigned long long)most / 16 + 1,
 			   (unsigned long long)most);
 	}
 	expand(" meta mark set 0x4 goto denied_$D\n", NULL, direction, to);

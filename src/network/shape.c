@@ -469,8 +469,8 @@ static int settle(struct shaper *s, const struct shape_intent *intent, struct sh
 		return 0;
 	if ((r = free_others(s, intent, plan, e)) < 0)
 		return r;
-	for (char other = 'a'; other <= 'b'; other++)
-		if (other != s->generation && (r = remove_pair(s, other, e)) < 0)
+	for (int other = 'a'; other <= 'b'; other++)
+		if (other != s->generation && (r = remove_pair(s, (char)other, e)) < 0)
 			return r;
 	s->other_left = false;
 	return 0;

@@ -10,6 +10,7 @@
  */
 #include "service/operation.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -325,7 +326,8 @@ static int find(struct request *r, struct operation **ret_operation, struct err 
 
 	if (!o || !visible(o, &r->who)) {
 		(void)err_set(e, ERR_NOT_FOUND, "no operation '%.64s'", r->params[0]);
-		return err_hint(e, "operations are kept for a day after their end");
+		return err_hint(e, "operations are kept for %" PRIu64 " minutes after their end (setting operations-kept)",
+				r->service->config.operation_kept_ms / 60000);
 	}
 	*ret_operation = o;
 	return 0;

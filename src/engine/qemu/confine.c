@@ -206,7 +206,8 @@ static int drop_rights(const struct machine_plan *m, struct err *e)
 static int become_qemu(struct child *c, struct err *e)
 {
 	static const char *const plain[] = { "PATH=/usr/bin", "LC_ALL=C", "HOME=/", NULL };
-	static const char *const privately[] = { "PATH=/usr/bin", "LC_ALL=C", "HOME=/", "LD_PRELOAD=" MACHINE_PRIVATE, NULL };
+	static const char preload[] = "LD_PRELOAD=" MACHINE_PRIVATE;
+	static const char *const privately[] = { "PATH=/usr/bin", "LC_ALL=C", "HOME=/", preload, NULL };
 	const char *const *environment = c->how->machine->private_memory ? privately : plain;
 	sigset_t none;
 	int r;
