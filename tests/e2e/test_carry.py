@@ -77,7 +77,9 @@ def test_into_another_service(there, bundle, name):
     assert now["image"]["digest"] == was["image"]["digest"]
     there.carrel("start", was["name"])
     there.wait_state(was["name"], "running")
-    assert inside(there, was["name"], "sh", "-c", "cat /one /d/two /three; md5sum /random | diff - /sum; test -e /etc/passwd || echo gone") == "one\none\none\ngone\n"
+    assert (inside(there, was["name"], "sh", "-c",
+                  "cat /one /d/two /three; md5sum /random | diff - /sum; test -e /etc/passwd || echo gone")
+            == "one\none\none\ngone\n")
     there.carrel("import", "--start", "--name", name, path)
     assert there.workspace(name)["id"] != was["id"], "a second copy is another workspace"
     assert inside(there, name, "cat", "/d/two") == "one\n"
@@ -166,7 +168,8 @@ def test_an_interrupted_export_goes_on(here, bundle, tmp_path):
     here.wait(lambda: part.exists() and part.stat().st_size > 0 or child.poll() is not None)
     child.send_signal(signal.SIGINT)
     child.wait(30)
-    here.wait(lambda: here.carrel("export", was["name"], target, ok=None).returncode == 0)  # the host may still be ending the first
+    # the host may still be ending the first
+    here.wait(lambda: here.carrel("export", was["name"], target, ok=None).returncode == 0)
     assert target.read_bytes() == whole
 
 
@@ -225,7 +228,8 @@ def unfinished(site):
 def large(shared_site, shared_busybox, tmp_path_factory):
     """A bundle whose transfer takes a while."""
     name, path = "l" + uuid.uuid4().hex[:8], tmp_path_factory.mktemp("large") / "bundle"
-    make(shared_site, name, "--memory", "200M", script="dd if=/dev/urandom of=/random bs=1048576 count=96 2>/dev/null; md5sum /random > /sum")
+    make(shared_site, name, "--memory", "200M",
+         script="dd if=/dev/urandom of=/random bs=1048576 count=96 2>/dev/null; md5sum /random > /sum")
     shared_site.carrel("export", name, path)
     return path, name
 
@@ -237,7 +241,8 @@ class HalfWay:
         self.fifo, self.plan = tmp_path / "fifo", tmp_path / "faults"
         os.mkfifo(self.fifo)
         self.plan.write_text(f"import.half wait {self.fifo}\n")
-        self.child = site.popen("import", path, stderr=subprocess.PIPE, env={**site.environment, "CARREL_FAULTS": str(self.plan)})
+        self.child = site.popen("import", path, stderr=subprocess.PIPE,
+                                env={**site.environment, "CARREL_FAULTS": str(self.plan)})
         site.wait(lambda: self.plan.read_text().startswith("#") or self.child.poll() is not None, what="one half of the import")
         if self.child.poll() is not None:
             assert b"import.half" not in pathlib.Path(site.program("carrel")).read_bytes(), self.child.stderr.read()
@@ -271,10 +276,11 @@ def test_an_interrupted_import_goes_on(new_site, large, whom, tmp_path):
         assert "goes on" in str(told)
     half = there.workspace(name)
     assert half and half["state"] == "prepared"
-    for use in (("start", name), ("clone", name), ("export", name, path.with_name("half")), ("cp", f"{name}:/sum", path.with_name("sum")),
-                ("set", "--label", "a=b", name)):
+    for use in (("start", name), ("clone", name), ("export", name, path.with_name("half")),
+                ("cp", f"{name}:/sum", path.with_name("sum")), ("set", "--label", "a=b", name)):
         assert "not imported whole" in there.carrel(*use, ok=5).stderr
-    done = there.wait(lambda: (d := there.carrel("import", "--start", path, ok=None)).returncode == 0 and d)  # the host may still be ending the first
+    # the host may still be ending the first
+    done = there.wait(lambda: (d := there.carrel("import", "--start", path, ok=None)).returncode == 0 and d)
     assert "goes on" in done.stderr and there.workspace(name)["id"] == half["id"]
     assert inside(there, name, "sh", "-c", "md5sum /random | diff - /sum && echo same") == "same\n"
     assert not list(there.state.glob("node/workspaces/*/import.json")) and not unfinished(there)
@@ -343,7 +349,8 @@ def test_a_suspended_machine_goes_on_elsewhere(here, there, kernel, name, tmp_pa
     """Once with its id, and once more beside that one. It was restored before, and can be suspended again."""
     for site in (here, there):
         give_kernel(site, kernel)
-    here.carrel("run", "-d", "--network", "none", "--engine", "emulator", "--memory", "256M", "--name", name, "busybox", "--", "sh", "-c",
+    here.carrel("run", "-d", "--network", "none", "--engine", "emulator", "--memory", "256M", "--name", name, "busybox", "--",
+                "sh", "-c",
                 "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; echo $i > /dev/shm/count; sleep 0.2; done", timeout=180)
     here.number(name, "/dev/shm/count", above=3)
     here.carrel("snapshot", "create", "--memory", name, "before", timeout=180)

@@ -32,10 +32,12 @@ class Sweep:
         self.plan = pathlib.Path(f"/var/tmp/carrel-faults-{os.getpid()}-{time.monotonic_ns()}")
         self.plan.write_text("")
         self.world = world
-        self.site = new_site(world=world, env={"CARREL_FAULTS": str(self.plan), **(env or {})}, node_args=["--keep-mounted", "0s", "--blank-size", "32M",
-                                                                                        "--id-ranges", "2"])  # one that leaks is missed at once
+        # of two ranges of ids one that leaks is missed at once
+        self.site = new_site(world=world, env={"CARREL_FAULTS": str(self.plan), **(env or {})},
+                             node_args=["--keep-mounted", "0s", "--blank-size", "32M", "--id-ranges", "2"])
         import_image(self.site, "busybox", busybox_tar)
-        status, answer, _ = self.site.api("POST", "/v1/networks", {"name": "default", "ipv4": "10.88.0.0/24", "ipv6": "fd00:88::/64"})
+        status, answer, _ = self.site.api("POST", "/v1/networks",
+                                          {"name": "default", "ipv4": "10.88.0.0/24", "ipv6": "fd00:88::/64"})
         assert status == 201, answer  # every workspace here has an interface
         self.count = 0
         self.bystander = "bystander"
@@ -64,7 +66,8 @@ class Sweep:
         return (200, {}) if child.returncode == 0 else (409, {"error": {"message": said}})
 
     def make(self, name, **spec):
-        wanted = {"name": name, "image": "busybox", "command": ["/bin/sleep", "1000"], "resources": {"disk": "32M"}, "stop-timeout": "1s", **spec}
+        wanted = {"name": name, "image": "busybox", "command": ["/bin/sleep", "1000"], "resources": {"disk": "32M"},
+                  "stop-timeout": "1s", **spec}
         return self.try_api("POST", "/v1/workspaces", {"spec": wanted})
 
     def revive(self):
@@ -97,19 +100,23 @@ class Sweep:
     def host(self):
         """What must be the same before and after. Blanks and what is made ready come and go, so they do not count."""
         own = str(self.site.folder)
-        groups = [os.path.join(folder, f) for top in host_cgroups(self.site.cgroup) for folder, folders, _ in os.walk(top) for f in folders]
-        files = [str(p) for top in (self.site.state / "node" / "workspaces", self.site.state / "node" / "kept", self.site.run / "node" / "workspaces")
+        groups = [os.path.join(folder, f) for top in host_cgroups(self.site.cgroup)
+                  for folder, folders, _ in os.walk(top) for f in folders]
+        files = [str(p) for top in (self.site.state / "node" / "workspaces", self.site.state / "node" / "kept",
+                                    self.site.run / "node" / "workspaces")
                  for p in top.glob("*")]
         processes = [p for p in host_processes(own, *self.site.ids(), self.site.cgroup) if "/blanks/" not in p]
         sockets = sorted({line.split()[-1] for line in self.unix_sockets() if own in line})
-        return {"sockets": sockets, "mounts": sorted(m.split(" - ")[0].split(" ", 3)[3] for m in host_mounts(own)), "groups": sorted(groups),
-                "loops": len([x for x in host_loops(own) if "/blanks/ready-" not in x]),
-                "files": sorted(files), "processes": sorted(p.split(": ", 1)[1] for p in processes), "namespaces": self.namespaces(processes),
+        return {"sockets": sockets, "mounts": sorted(m.split(" - ")[0].split(" ", 3)[3] for m in host_mounts(own)),
+                "groups": sorted(groups), "loops": len([x for x in host_loops(own) if "/blanks/ready-" not in x]),
+                "files": sorted(files), "processes": sorted(p.split(": ", 1)[1] for p in processes),
+                "namespaces": self.namespaces(processes),
                 "links": self.named("ip", "-o", "link"), "rules": self.named("nft", "list", "ruleset")}
 
     def unix_sockets(self):
         """The agent's and the service's: they are in different network namespaces."""
-        return pathlib.Path("/proc/net/unix").read_text().splitlines() + self.world.run("host", "cat", "/proc/net/unix").stdout.splitlines()
+        inside = self.world.run("host", "cat", "/proc/net/unix").stdout
+        return pathlib.Path("/proc/net/unix").read_text().splitlines() + inside.splitlines()
 
     def named(self, *words):
         """Ports and bridges of ours that a program of the agent's namespace speaks of."""
@@ -117,7 +124,8 @@ class Sweep:
 
     def namespaces(self, processes):
         """Those that hold a workspace's processes, and those that are held by a mount or by a descriptor of the daemons."""
-        found = {"held by mounts": len([m for m in host_mounts("nsfs") if str(self.site.folder) in m])}  # other tests make their own
+        # other tests make their own
+        found = {"held by mounts": len([m for m in host_mounts("nsfs") if str(self.site.folder) in m])}
         for line in processes:
             with contextlib.suppress(OSError):
                 for kind in pathlib.Path(f"/proc/{line.split()[0]}/ns").iterdir():
@@ -143,7 +151,8 @@ class Sweep:
             self.site.wait(same, what="the host as before")
         except AssertionError:
             now = self.host()
-            difference = {k: ([x for x in now[k] if x not in before[k]], [x for x in before[k] if x not in now[k]]) if isinstance(now[k], list)
+            difference = {k: ([x for x in now[k] if x not in before[k]], [x for x in before[k] if x not in now[k]])
+                          if isinstance(now[k], list)
                           else (now[k], before[k]) for k in now if now[k] != before[k]}
             raise AssertionError(f"{case}: left behind / missing: {json.dumps(difference, indent=1)}\n"
                                  f"--- carrel-node\n{self.site.node.log()[-3000:]}") from None
@@ -249,7 +258,8 @@ class Restore(Snapshot):
         assert workspace["state"] == "stopped"
         volumes = sweep.site.state / "node" / "workspaces" / workspace["id"] / "volumes"
         assert [p.name for p in volumes.iterdir()] == ["root.ext4"]
-        done = subprocess.run(["e2fsck", "-f", "-n", volumes / "root.ext4"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(["e2fsck", "-f", "-n", volumes / "root.ext4"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True)
         assert done.returncode == 0, done.stdout
 
 
@@ -312,12 +322,14 @@ class Distrusted(Start):
         return name
 
     def volume(self, sweep, workspace):
-        os.setxattr(sweep.site.state / "node" / "workspaces" / workspace["id"] / "volumes" / "root.ext4", "trusted.carrel.guest", b"1")
+        os.setxattr(sweep.site.state / "node" / "workspaces" / workspace["id"] / "volumes" / "root.ext4",
+                    "trusted.carrel.guest", b"1")
 
     def check(self, sweep, workspace, fault):
         if workspace["state"] != "running":
             assert workspace["state"] == "failed" and workspace["error"]["message"]
-            assert fault != "kill" or "carrel-" in workspace["error"]["message"] or "checks volumes" in workspace["error"]["message"]
+            assert (fault != "kill" or "carrel-" in workspace["error"]["message"]
+                    or "checks volumes" in workspace["error"]["message"])
 
 
 class Export(Start):
@@ -329,7 +341,8 @@ class Export(Start):
 
     def check(self, sweep, workspace, fault):
         assert workspace["state"] == "stopped"
-        sweep.site.wait(lambda: sweep.revive() or sweep.site.carrel("export", workspace["name"], sweep.file, ok=None).returncode == 0)
+        sweep.site.wait(lambda: sweep.revive()
+                        or sweep.site.carrel("export", workspace["name"], sweep.file, ok=None).returncode == 0)
         subprocess.run([sweep.site.program("carrel-bundle"), "verify", sweep.file], check=True, stdout=subprocess.DEVNULL)
         assert not sweep.file.with_name(sweep.file.name + ".part").exists()
         sweep.file.unlink()
@@ -354,7 +367,8 @@ class Import(Start):
 
     def check(self, sweep, workspace, fault):
         if not self.done:
-            assert workspace["state"] in ("prepared", "failed") and workspace["spec"]["labels"], "what waits for the rest can be told from what is whole"
+            assert workspace["state"] in ("prepared", "failed")
+            assert workspace["spec"]["labels"], "what waits for the rest can be told from what is whole"
             assert sweep.site.carrel("start", workspace["name"], ok=None).returncode != 0
             return
         assert workspace["state"] == "prepared" and "labels" not in workspace["spec"]
@@ -388,7 +402,8 @@ def sweep(world, new_site, busybox_tar):
     one.close()
 
 
-@pytest.mark.parametrize("scenario", [Deploy, Stop, Start, Snapshot, Restore, RestoreTwo, Grow, Distrusted, Export, Import, RunOnce, Remove], ids=lambda s: s.__name__.lower())
+@pytest.mark.parametrize("scenario", [Deploy, Stop, Start, Snapshot, Restore, RestoreTwo, Grow, Distrusted, Export, Import,
+                                      RunOnce, Remove], ids=lambda s: s.__name__.lower())
 def test_sweep(sweep, scenario):
     points = sweep.points(scenario())
     if not points:
@@ -435,7 +450,8 @@ def test_agent_without_memory(new_site, busybox_tar):
             "name": name, "image": "busybox", "command": ["/bin/sleep", "1000"], "resources": {"disk": "32M"},
             "environment": {f"LONG{i}": "x" * 4000 for i in range(100)}}})
         assert status == 201, answer
-        site.wait(lambda: not site.node.running() or site.workspace(name)["state"] in ("running", "failed"), what="an answer, or the agent's end")
+        site.wait(lambda: not site.node.running() or site.workspace(name)["state"] in ("running", "failed"),
+                  what="an answer, or the agent's end")
         if site.node.running():
             resource.prlimit(site.node.pid, resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         else:
@@ -453,7 +469,8 @@ def test_killed_daemons_leave_programs_alone(site, busybox, victims):
     """Programs go on while the agent, the service or both are dead; the agent finds them again and hears of their end."""
     site.api("POST", "/v1/workspaces", {"spec": {"name": "steady", "image": busybox, "command": ["/bin/sleep", "1000"]}})
     pid = site.wait_state("steady", "running")["pid"]
-    site.api("POST", "/v1/workspaces", {"spec": {"name": "brief", "image": busybox, "command": ["/bin/sh", "-c", "read x < /proc/self/stat; sleep 0.5; exit 7"]}})
+    site.api("POST", "/v1/workspaces", {"spec": {"name": "brief", "image": busybox,
+                                                 "command": ["/bin/sh", "-c", "read x < /proc/self/stat; sleep 0.5; exit 7"]}})
     site.wait_state("brief", "running", "stopped")
     for victim in victims:
         getattr(site, victim).kill()

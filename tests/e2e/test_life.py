@@ -70,7 +70,8 @@ def test_run_of_missing_image_says_so(here):
 
 
 def test_run_hands_signals_on(here, name):
-    child = here.popen("run", "--rm", "--name", name, "busybox", "--", "sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done")
+    child = here.popen("run", "--rm", "--name", name, "busybox", "--", "sh", "-c",
+                       "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done")
     assert child.stdout.readline() == b"up\n"
     child.send_signal(signal.SIGTERM)
     assert child.wait(120) == 5
@@ -208,7 +209,8 @@ def test_until_stops_at_a_rung_and_start_climbs_on(here, name, rung):
 
 
 def test_pause_stops_time_of_the_program(here, name):
-    here.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i > /tmp/n; sleep 0.01; done")
+    here.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c",
+                "i=0; while :; do i=$((i+1)); echo $i > /tmp/n; sleep 0.01; done")
     here.number(name, "/tmp/n")
     here.carrel("pause", name)
     assert here.workspace(name)["state"] == "paused"
@@ -366,16 +368,19 @@ def test_kept_volume_comes_back(here, name):
 
 def test_runner_is_quiet_when_its_agent_has_died(here, name):
     """The ends of its watchers and clients are no work, whatever errno said before: here that a pipe had no more, which a child still holds."""
-    here.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c", "i=0; while usleep 100000; do i=$((i+1)); echo $i; echo $i > /lines; done")
+    here.carrel("deploy", "busybox", "--name", name, "--", "sh", "-c",
+                "i=0; while usleep 100000; do i=$((i+1)); echo $i; echo $i > /lines; done")
     folder = here.run / "node/workspaces" / here.workspace(name)["id"]
     runner = json.loads((folder / "status").read_text())["runner_pid"]
 
     def seconds():
-        return sum(map(int, pathlib.Path(f"/proc/{runner}/stat").read_text().rsplit(")", 1)[1].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+        words = pathlib.Path(f"/proc/{runner}/stat").read_text().rsplit(")", 1)[1].split()
+        return sum(map(int, words[11:13])) / os.sysconf("SC_CLK_TCK")
 
     def lines():
         return int(pathlib.Path(f"/proc/{here.workspace(name)['pid']}/root/lines").read_text() or 0)
-    watching = [here.popen(*words, stdout=subprocess.DEVNULL) for words in (("console", name), ("logs", "-f", name), ("exec", name, "--", "sleep", "1000"))]
+    watching = [here.popen(*words, stdout=subprocess.DEVNULL)
+                for words in (("console", name), ("logs", "-f", name), ("exec", name, "--", "sleep", "1000"))]
     children = pathlib.Path(f"/proc/{runner}/task/{runner}/children")
     here.wait(lambda: len(children.read_text().split()) > 1, what="the exec that stays")
     assert here.carrel("exec", name, "--", "sh", "-c", "sleep 1000 & echo done").stdout == "done\n"
@@ -416,7 +421,8 @@ def test_volume_that_is_not_kept_goes(here, name):
 
 
 def test_disks_grow_while_stopped(here, name):
-    here.carrel("deploy", "busybox", "--name", name, "--disk", "64MiB", "-v", "one:32MiB:/one", "-v", "two:32MiB:/two", "--", "sleep", "1000")
+    here.carrel("deploy", "busybox", "--name", name, "--disk", "64MiB", "-v", "one:32MiB:/one", "-v", "two:32MiB:/two", "--",
+                "sleep", "1000")
     here.carrel("stop", name, "-t", "0s")
     here.carrel("set", name, "--disk", "256MiB", "--volume", "two:128MiB")
     for smaller in (("--disk", "32MiB"), ("--volume", "two:64MiB")):
@@ -443,7 +449,8 @@ def test_restart_always_comes_back_after_a_kill(here, name):
     here.carrel("deploy", "busybox", "--name", name, "--restart", "always", "--", "sleep", "1000")
     first = here.workspace(name)
     os.kill(first["pid"], signal.SIGKILL)
-    found = here.wait(lambda: (w := here.workspace(name)) and w["state"] == "running" and w["restarts"] >= 1 and w["pid"] != first["pid"] and w)
+    found = here.wait(lambda: (w := here.workspace(name)) and w["state"] == "running" and w["restarts"] >= 1
+                      and w["pid"] != first["pid"] and w)
     assert found
     here.carrel("stop", name, "-t", "0s")  # a stop by its user is no failure
     assert here.workspace(name)["state"] == "stopped"
@@ -525,6 +532,7 @@ def test_image_in_use_is_not_removed(here, name):
 
 def test_names_with_bad_characters_are_refused(here):
     for bad in ("a/b", "../x", "", "a b", "ä", "x" * 300, "-n"):
-        done = subprocess.run([here.program("carrel"), "deploy", "busybox", "--name=" + bad, "--until", "staged"], env=here.environment,
+        done = subprocess.run([here.program("carrel"), "deploy", "busybox", "--name=" + bad, "--until", "staged"],
+                              env=here.environment,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120)
         assert done.returncode == 2, (bad, done)

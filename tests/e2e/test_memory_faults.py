@@ -13,10 +13,11 @@ from test_faults import Scenario, Sweep
 
 ALL = os.environ.get("CARREL_TEST_SWEEP") == "all"
 # The name is in its memory only: one that began anew has another.
-COUNT = "read name < /proc/sys/kernel/random/uuid; i=0; while usleep 50000; do i=$((i+1)); echo $name > /name; echo $i > /n; done"
+COUNT = ("read name < /proc/sys/kernel/random/uuid; i=0; while usleep 50000; do i=$((i+1)); echo $name > /name; echo $i > /n; "
+         "done")
 # One of each who may die, where it hurts most; the others are for a sweep of all.
-FEW = {"start": ("runner.template", "launch-end"), "suspend": ("runner.saved", "suspend-commit"), "resume": ("runner.loaded", "launch-end"),
-       "clone": ("clone-memory", "service:committed")}
+FEW = {"start": ("runner.template", "launch-end"), "suspend": ("runner.saved", "suspend-commit"),
+       "resume": ("runner.loaded", "launch-end"), "clone": ("clone-memory", "service:committed")}
 
 
 class Counter(Scenario):
@@ -32,7 +33,8 @@ class Counter(Scenario):
         return name
 
     def make(self, sweep, name):
-        return sweep.make(name, engine=sweep.engine, command=["/bin/sh", "-c", COUNT], resources={"disk": "32M", "memory": "128M"})
+        return sweep.make(name, engine=sweep.engine, command=["/bin/sh", "-c", COUNT],
+                          resources={"disk": "32M", "memory": "128M"})
 
     def goes_on(self, sweep, name, point):
         """From where it was, or, when the runner died, with its files. The runner's end is heard of a moment after the operation's."""

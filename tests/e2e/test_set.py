@@ -117,7 +117,8 @@ def test_less_than_is_in_use_is_refused_and_nothing_is_changed(site, name):
     run(site, name, HOLD.format(100))
     before, spec = limits(site, name), site.workspace(name)["spec"]
     done = site.carrel("set", name, "--memory", "50M", "--cpu", "0.5", "--disk", "96M", "--volume", "data:64M", ok=None)
-    assert done.returncode and "of memory is in use, and cannot be held in 50.0 MiB" in done.stderr and "end programs" in done.stderr
+    assert (done.returncode and "of memory is in use, and cannot be held in 50.0 MiB" in done.stderr
+            and "end programs" in done.stderr)
     assert limits(site, name) == before and site.workspace(name)["spec"] == spec
     site.wait(lambda: "error" not in site.workspace(name), what="the end of the refusal")
     assert run(site, name, "ls -l /dev/shm/held | wc -l").stdout == "1\n"
@@ -157,14 +158,16 @@ def test_bad_input(site, name):
     deploy(site, name, "--memory", "64M")
     before = site.workspace(name)["spec"]
     has = processors()
-    for words, said in ((("--cpu", "0"), "cpu"), (("--cpu", "-1"), "cpu"), (("--cpu", "lots"), "cpu"), (("--memory", "0"), "memory"),
+    for words, said in ((("--cpu", "0"), "cpu"), (("--cpu", "-1"), "cpu"), (("--cpu", "lots"), "cpu"),
+                        (("--memory", "0"), "memory"),
                         (("--memory", "1K"), "memory"), (("--memory", "many"), "memory"), (("--processes", "0"), "processes"),
                         (("--processes", "1.5"), "processes"), (("--disk", "none"), "disk")):
         done = site.carrel("set", name, *words, ok=2)
         assert said in done.stderr, (words, done.stderr)
     assert f"has {has} processors, not {has + 1}" in site.carrel("set", name, "--cpu", has + 1, ok=None).stderr
     assert "of memory, not 15.0 TiB" in site.carrel("set", name, "--memory", "15T", ok=None).stderr
-    for body, said in (({"cpus": 2}, "unknown key"), ([], "must be an object"), ({"memory": []}, "memory"), ("x", "must be an object")):
+    for body, said in (({"cpus": 2}, "unknown key"), ([], "must be an object"), ({"memory": []}, "memory"),
+                       ("x", "must be an object")):
         status, answer, _ = site.api("PATCH", f"/v1/workspaces/{name}", {"resources": body})
         assert status == 400 and said in json.dumps(answer), (body, answer)
     assert "nothing to set" in site.carrel("set", name, ok=2).stderr
@@ -238,7 +241,8 @@ def test_a_limit_that_cannot_be_written_changes_nothing(faulty, faults, name):
 def test_a_machine_is_held_at_once_and_grows_at_its_next_start(machines, name):
     site = machines
     deploy(site, name, "--engine", "emulator", "--memory", "256M")
-    assert site.workspace(name)["machine"] == {"processors": 1, "memory": 256 * MIB} and limit(site, name, "cpu", "processors") is None
+    assert site.workspace(name)["machine"] == {"processors": 1, "memory": 256 * MIB}
+    assert limit(site, name, "cpu", "processors") is None
     held = limit(site, name, "memory")
     assert "next start" not in site.carrel("set", name, "--cpu", "0.25").stderr
     assert limit(site, name, "cpu", "processors") == 250

@@ -120,7 +120,8 @@ def test_again_and_again(site):
 
 
 def test_exit_status_is_told(site):
-    site.carrel("deploy", "busybox", "--name", "ends", "--", "sh", "-c", "trap 'exit 42' TERM; while true; do usleep 50000; done")
+    site.carrel("deploy", "busybox", "--name", "ends", "--", "sh", "-c",
+                "trap 'exit 42' TERM; while true; do usleep 50000; done")
     site.wait_state("ends", "running")
     site.carrel("suspend", "ends")
     site.carrel("resume", "ends")
@@ -130,8 +131,10 @@ def test_exit_status_is_told(site):
 
 def test_what_a_program_holds(site):
     """A removed file that is open, a FIFO, a pipe with something in it, a background child, an environment, a working folder."""
-    script = ("cd /tmp 2>/dev/null || cd /; export WORD=kept; echo removed > gone; exec 5<gone; rm gone; mkfifo pipe; exec 6<>pipe; echo inthepipe >&6; "
-              "sleep 1000 & while [ ! -e go ]; do usleep 50000; done; read -r a <&5; read -r b <&6; echo $WORD $a $b $PWD $! > said; "
+    script = ("cd /tmp 2>/dev/null || cd /; export WORD=kept; echo removed > gone; exec 5<gone; rm gone; mkfifo pipe; exec "
+              "6<>pipe; echo inthepipe >&6; "
+              "sleep 1000 & while [ ! -e go ]; do usleep 50000; done; read -r a <&5; read -r b <&6; echo $WORD $a $b $PWD $! "
+              "> said; "
               "kill $! && echo child >> said; while true; do usleep 100000; done")
     site.carrel("deploy", "busybox", "--name", "holds", "--", "sh", "-c", script)
     site.says("holds", "ls", "/tmp", "/", until=lambda text: "pipe" in text)
@@ -147,7 +150,8 @@ def test_what_a_program_holds(site):
 def test_input_that_was_not_read(site):
     """What was written to the standard input before, and not read yet, is read afterwards."""
     attached = site.popen("run", "-i", "--name", "reader", "busybox", "--", "sh", "-c",
-                          "while [ ! -e /go ]; do usleep 50000; done; read -r line; echo got $line; while true; do usleep 100000; done")
+                          "while [ ! -e /go ]; do usleep 50000; done; read -r line; echo got $line; while true; do usleep "
+                          "100000; done")
     site.wait_state("reader", "running")
     attached.stdin.write(b"hello there\n")
     attached.stdin.flush()
@@ -216,7 +220,8 @@ def goes_on(site, name):
     assert seen == list(range(1, len(seen) + 1))
 
 
-@pytest.mark.parametrize("fault", ["checkpoint.dumped kill", "checkpoint.dumped ENOSPC", "runner.suspend EIO", "runner.saved EIO", "runner.commit EIO",
+@pytest.mark.parametrize("fault", ["checkpoint.dumped kill", "checkpoint.dumped ENOSPC", "runner.suspend EIO",
+                                   "runner.saved EIO", "runner.commit EIO",
                                    "suspend-manifest ENOSPC", "suspend-saved EIO", "suspend-saved kill", "suspend-commit kill"])
 def test_a_suspension_that_fails_changes_nothing(site, fault):
     site.carrel("deploy", "busybox", "--name", "counter", "--", "sh", "-c", COUNTER)
@@ -224,7 +229,8 @@ def test_a_suspension_that_fails_changes_nothing(site, fault):
     site.faults.write_text(fault + "\n")
     killed = fault.startswith("suspend-") and fault.endswith("kill")
     site.carrel("suspend", *(["--detach"] if killed else []), "counter", ok=None)
-    if killed:  # the agent; a new one does what is wished, so the counter is suspended in the end, and goes on when it is asked to
+    # the agent; a new one does what is wished, so the counter is suspended in the end, and goes on when it is asked to
+    if killed:
         site.node.process.wait(60)
         site.node.start()
         site.wait_state("counter", "suspended")
@@ -261,7 +267,9 @@ def test_a_helper_that_dies_when_they_run_again_takes_nobody_along(site, fault):
 
 def test_what_is_thrown_away_goes_on_too(site):
     """Its overlay is volatile, which the kernel does not mount a second time by itself."""
-    status, answer, _ = site.api("POST", "/v1/workspaces", {"spec": {"name": "brief", "image": "busybox", "command": ["sh", "-c", COUNTER], "remove-on-exit": True}})
+    status, answer, _ = site.api("POST", "/v1/workspaces",
+                                 {"spec": {"name": "brief", "image": "busybox", "command": ["sh", "-c", COUNTER],
+                                           "remove-on-exit": True}})
     assert status == 201, answer
     site.wait_state("brief", "running")
     site.wait(lambda: len(ticks(site, "brief")) > 2)
@@ -286,7 +294,8 @@ def test_criu_is_killed(site, after_ms):
     site.carrel("deploy", "busybox", "--name", "counter", "--", "sh", "-c", COUNTER)
     site.wait(lambda: len(ticks(site, "counter")) > 2)
     first = site.workspace("counter")["pid"]
-    runner = int([line for line in pathlib.Path(f"/proc/{first}/status").read_text().splitlines() if line.startswith("PPid")][0].split()[1])
+    runner = int([line for line in pathlib.Path(f"/proc/{first}/status").read_text().splitlines()
+                  if line.startswith("PPid")][0].split()[1])
     before = set(children(runner))
 
     def hunt():
@@ -332,7 +341,8 @@ def debian(sites):
 def test_system_goes_on(site, debian):
     """A whole Debian, twice: services are the same processes, can be restarted, and it shuts down cleanly."""
     site.carrel("deploy", debian, "--name", "system", "--memory", "1GiB", timeout=120)
-    site.wait(lambda: inside(site, "system", "systemctl is-system-running --wait 2>/dev/null", ok=None).strip() in ("running", "degraded"))
+    site.wait(lambda: inside(site, "system", "systemctl is-system-running --wait 2>/dev/null",
+                             ok=None).strip() in ("running", "degraded"))
     inside(site, "system", "systemctl start ssh cron; systemd-run --unit=count -p Restart=no sh -c "
                            "'i=0; while true; do i=$((i+1)); echo $i > /run/count; sleep 0.1; done'")
     ask = "systemctl show -p MainPID --value ssh cron count dbus | tr '\\n' ' '"
