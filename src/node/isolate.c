@@ -70,7 +70,10 @@ static int choose_engine(const struct node *n, const struct assignment *a, const
 	if (a->spec->engine == ENGINE_WORKSPACE && !host.programs) {
 		if (!board)
 			return err_set(e, ERR_UNSUPPORTED, "programs of %s do not run here", a->image->architecture);
-		return foreign_check(board, e);
+		int r = foreign_check(board, e);
+		if (r < 0)
+			return r;
+		host.programs = true; /* since a moment ago: what runs them was installed meanwhile */
 	}
 	host.kvm = automatic && is_native(a) && kvm_check(n, &why) >= 0;
 	if (ret_notice && automatic && is_native(a) && !host.kvm)
