@@ -104,6 +104,17 @@ def test_links_lead_somewhere(page):
             assert anchor in [re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles], f"{page.name}: {target}"
 
 
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_named_files_are_there(page):
+    """Files and folders from the root, and as #include writes them; NAMES in capitals stand for any."""
+    folders = "|".join(p.name for start in (".", "src") for p in (conftest.ROOT / start).iterdir() if p.is_dir())
+    for words in re.findall(r"`([^`\n]+)`", (conftest.ROOT / page).read_text(encoding="utf-8")):
+        for path in re.findall(rf"(?<![\w/.~-])((?:{folders})/[\w./*-]*)", words):
+            if not re.search(r"[A-Z]{2}", path.replace("README", "")):
+                found = [p for start in ("", "src") for p in (conftest.ROOT / start).glob(path.rstrip("/."))]
+                assert found, f"{page} names {path}"
+
+
 def test_every_decision_is_listed_under_its_title():
     folder = conftest.ROOT / "docs" / "decisions"
     pages = sorted(p for p in folder.glob("*.md") if p.name != "README.md")
