@@ -101,6 +101,8 @@ static int add_ports(struct rule_service *s, struct rule_ports p)
 	memmove(&s->ports[at + 1], &s->ports[end], (s->port_count - end) * sizeof *s->ports);
 	s->port_count = s->port_count + 1 - (end - at);
 	s->ports[at] = p;
+	/* rules that mean the same are the same bytes */
+	memset(&s->ports[s->port_count], 0, (RULE_PORTS - s->port_count) * sizeof *s->ports);
 	return 0;
 }
 

@@ -126,7 +126,7 @@ static int check_header(struct check *c, uint64_t base_bytes, struct err *e)
 	c->l1_at = be64(h + 40);
 	c->counts_at = be64(h + 48);
 	c->counts_clusters = be32(h + 56);
-	if (c->disk_bytes > DISK_BYTES_MOST || c->disk_bytes % 512 || c->disk_bytes < base_bytes)
+	if (!c->disk_bytes || c->disk_bytes > DISK_BYTES_MOST || c->disk_bytes % 512 || c->disk_bytes < base_bytes)
 		return err_set(e, ERR_CORRUPT, "the disk says that it has %" PRIu64 " bytes, and what lies below has %" PRIu64,
 			       c->disk_bytes, base_bytes);
 	uint64_t needed = (c->disk_bytes + ENTRIES * CLUSTER - 1) / (ENTRIES * CLUSTER),

@@ -28,13 +28,13 @@ SETTLED = ("running", "paused", "stopped", "suspended", "failed", "prepared", "s
 
 
 class Sweep:
-    def __init__(self, world, new_site, busybox_tar, env=None):
+    def __init__(self, world, new_site, busybox_tar, env=None, ranges=2):
         self.plan = pathlib.Path(f"/var/tmp/carrel-faults-{os.getpid()}-{time.monotonic_ns()}")
         self.plan.write_text("")
         self.world = world
         # of two ranges of ids one that leaks is missed at once
         self.site = new_site(world=world, env={"CARREL_FAULTS": str(self.plan), **(env or {})},
-                             node_args=["--keep-mounted", "0s", "--blank-size", "32M", "--id-ranges", "2"])
+                             node_args=["--keep-mounted", "0s", "--blank-size", "32M", "--id-ranges", ranges])
         import_image(self.site, "busybox", busybox_tar)
         status, answer, _ = self.site.api("POST", "/v1/networks",
                                           {"name": "default", "ipv4": "10.88.0.0/24", "ipv6": "fd00:88::/64"})
