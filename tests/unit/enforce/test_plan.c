@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plans of the three layouts against golden files; GOLDEN_UPDATE=1 writes them anew. */
-#include "../test.h"
+/* Plans of the three layouts against golden files; CARREL_GOLDEN=update writes them anew. */
+#include "../golden.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -31,18 +31,15 @@ static void compare(const char *name, const char *mountinfo, const char *control
 {
 	struct enforce_layout layout;
 	struct enforce_plan plan;
-	own_strbuf struct str text = { 0 }, golden = { 0 };
-	own_str char *path = mem_printf("%s/tests/unit/enforce/golden/%s", getenv("CARREL_SOURCE_ROOT"), name);
+	own_str char *file = mem_printf("enforce/golden/%s", name);
+	own_strbuf struct str text = { 0 };
 
 	assert_ok(enforce_layout_parse(mountinfo, controllers, &layout, &e), &e);
 	assert_ok(enforce_plan(&layout, parent, "0123456789abcdef", l, 1000000, &plan, &e), &e);
 	enforce_plan_print(&plan, &text);
 	enforce_plan_done(&plan);
 	enforce_layout_done(&layout);
-	if (getenv("GOLDEN_UPDATE"))
-		assert_ok(fs_write_file(AT_FDCWD, path, text.bytes, text.length, 0644, false, &e), &e);
-	assert_ok(fs_read_file(AT_FDCWD, path, 1 << 20, &golden, &e), &e);
-	assert_string_equal(text.bytes, golden.bytes);
+	assert_golden(str_text(&text), file);
 }
 
 static void three_layouts(void **state)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What CRIU is told, against a golden file (GOLDEN_WRITE=1 writes it anew); the record; CRIU's messages. */
-#include "../test.h"
+/* What CRIU is told, against a golden file (CARREL_GOLDEN=update writes it anew); the record; CRIU's messages. */
+#include "../golden.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -74,8 +74,7 @@ static void test_golden(void **state)
 	const struct checkpoint_how how = { .folder_fd = 5, .pid = 4711,
 					    .freeze_folder = "/sys/fs/cgroup/unified/carrel/0123456789abcdef",
 					    .scratch = "/tmp", .streams = { 4, 5, 6 }, .terminal = 7, .seconds = 300 };
-	own_str char *path = mem_printf("%s/tests/unit/engine/golden/checkpoint.txt", getenv("CARREL_SOURCE_ROOT"));
-	own_strbuf struct str text = { 0 }, expected = { 0 };
+	own_strbuf struct str text = { 0 };
 	struct checkpoint_options o;
 	struct checkpoint c;
 
@@ -92,10 +91,7 @@ static void test_golden(void **state)
 	describe(&o, &text);
 	checkpoint_options_done(&o);
 	checkpoint_done(&c);
-	if (getenv("GOLDEN_WRITE"))
-		assert_ok(fs_write_file(AT_FDCWD, path, text.bytes, text.length, 0644, false, &e), &e);
-	assert_ok(fs_read_file(AT_FDCWD, path, 1 << 20, &expected, &e), &e);
-	assert_string_equal(str_text(&text), str_text(&expected));
+	assert_golden(str_text(&text), "engine/golden/checkpoint.txt");
 }
 
 static void test_record_comes_back(void **state)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Machines that boot disks against the command lines they must give. GOLDEN_WRITE=1 writes the files anew. */
-#include "../test.h"
+/* Machines that boot disks against the command lines they must give. CARREL_GOLDEN=update writes the files anew. */
+#include "arguments.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -34,19 +34,10 @@ static struct disk_machine plain(unsigned firmware, unsigned bus, unsigned nic, 
 
 static void compare(const struct disk_machine *d, const char *name)
 {
-	own_str char *path = mem_printf("%s/tests/unit/engine/golden/%s.arguments", getenv("CARREL_SOURCE_ROOT"), name);
-	own_strbuf struct str text = { 0 }, expected = { 0 };
 	char **argv = NULL;
 
 	assert_ok(disk_machine_arguments(d, &argv, &e), &e);
-	for (size_t i = 0; argv[i]; i++)
-		str_printf(&text, "%s%s", i == 0 ? "" : *argv[i] == '-' ? "\n" : " ", argv[i]);
-	str_putc(&text, '\n');
-	machine_arguments_free(argv);
-	if (getenv("GOLDEN_WRITE"))
-		assert_ok(fs_write_file(AT_FDCWD, path, text.bytes, text.length, 0644, false, &e), &e);
-	assert_ok(fs_read_file(AT_FDCWD, path, 1 << 20, &expected, &e), &e);
-	assert_string_equal(str_text(&text), str_text(&expected));
+	compare_arguments(argv, name);
 }
 
 static void test_bios_and_virtio(void **state)

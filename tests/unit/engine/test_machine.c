@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Machines against the command lines they must give. GOLDEN_WRITE=1 writes the files anew: look at the difference before
+/* Machines against the command lines they must give. CARREL_GOLDEN=update writes the files anew: look at the difference before
  * committing. */
-#include "../test.h"
+#include "arguments.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -28,22 +28,12 @@ static struct qemu_machine plain(void)
 				 .memory_bytes = UINT64_C(512) << 20, .disks = disks, .disk_count = ARRAY_SIZE(disks) };
 }
 
-/* One option and its value a line. */
 static void compare(const struct qemu_machine *m, const char *name)
 {
-	own_str char *path = mem_printf("%s/tests/unit/engine/golden/%s.arguments", getenv("CARREL_SOURCE_ROOT"), name);
-	own_strbuf struct str text = { 0 }, expected = { 0 };
 	char **argv = NULL;
 
 	assert_ok(machine_arguments(m, &argv, &e), &e);
-	for (size_t i = 0; argv[i]; i++)
-		str_printf(&text, "%s%s", i == 0 ? "" : *argv[i] == '-' ? "\n" : " ", argv[i]);
-	str_putc(&text, '\n');
-	machine_arguments_free(argv);
-	if (getenv("GOLDEN_WRITE"))
-		assert_ok(fs_write_file(AT_FDCWD, path, text.bytes, text.length, 0644, false, &e), &e);
-	assert_ok(fs_read_file(AT_FDCWD, path, 1 << 20, &expected, &e), &e);
-	assert_string_equal(str_text(&text), str_text(&expected));
+	compare_arguments(argv, name);
 }
 
 static void test_emulator(void **state)

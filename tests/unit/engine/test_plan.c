@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Launch requests against the plans they must give. GOLDEN_WRITE=1 writes the files anew: look at the difference before
+/* Launch requests against the plans they must give. CARREL_GOLDEN=update writes the files anew: look at the difference before
  * committing. */
-#include "../test.h"
+#include "../golden.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -56,17 +56,13 @@ static void tear_down(struct request_case *c)
 static void compare(const struct launch *l, const char *name)
 {
 	json_t *plan = NULL;
-	own_str char *path = mem_printf("%s/tests/unit/engine/golden/%s.json", getenv("CARREL_SOURCE_ROOT"), name);
-	own_strbuf struct str expected = { 0 };
+	own_str char *file = mem_printf("engine/golden/%s.json", name);
 
 	assert_ok(engine_plan(l, &plan, &e), &e);
 	own_str char *dumped = json_dumps(plan, JSON_INDENT(2) | JSON_SORT_KEYS);
 	own_str char *text = mem_printf("%s\n", dumped);
 	json_decref(plan);
-	if (getenv("GOLDEN_WRITE"))
-		assert_ok(fs_write_file(AT_FDCWD, path, text, strlen(text), 0644, false, &e), &e);
-	assert_ok(fs_read_file(AT_FDCWD, path, 1 << 20, &expected, &e), &e);
-	assert_string_equal(text, str_text(&expected));
+	assert_golden(text, file);
 }
 
 static void test_program(void **state)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The compiler against golden files (GOLDEN_UPDATE=1 writes them anew), and the judge. Packets: tests/e2e/test_filter.py. */
-#include "../test.h"
+/* The compiler against golden files (CARREL_GOLDEN=update writes them anew), and the judge. Packets: tests/e2e/test_filter.py. */
+#include "../golden.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -88,14 +88,11 @@ static int teardown(void **state)
 
 static void compare(const struct filter_intent *what, const char *name)
 {
-	own_strbuf struct str text = { 0 }, expected = { 0 };
-	own_str char *path = mem_printf("%s/tests/unit/network/golden/%s.nft", getenv("CARREL_SOURCE_ROOT"), name);
+	own_str char *file = mem_printf("network/golden/%s.nft", name);
+	own_strbuf struct str text = { 0 };
 
 	assert_ok(filter_compile(what, &text, &e), &e);
-	if (getenv("GOLDEN_UPDATE"))
-		assert_ok(fs_write_file(AT_FDCWD, path, text.bytes, text.length, 0644, false, &e), &e);
-	assert_ok(fs_read_file(AT_FDCWD, path, 1 << 20, &expected, &e), &e);
-	assert_string_equal(text.bytes, expected.bytes);
+	assert_golden(str_text(&text), file);
 }
 
 static void golden(void **state)

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../test.h"
+#include "fill.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
@@ -54,20 +54,6 @@ static int new_file(uint64_t bytes)
 	int fd = memfd_create("test", MFD_CLOEXEC);
 	assert_return_code(ftruncate(fd, (off_t)bytes), 0);
 	return fd;
-}
-
-static void fill(int fd, uint64_t at, size_t length, bool compressible)
-{
-	own_str char *bytes = mem_alloc(length);
-
-	uint64_t noise = 88172645463325252; /* xorshift64 */
-	for (size_t i = 0; i < length; i++) {
-		noise ^= noise << 13;
-		noise ^= noise >> 7;
-		noise ^= noise << 17;
-		bytes[i] = compressible ? (char)('a' + i % 7) : (char)noise;
-	}
-	assert_int_equal(pwrite(fd, bytes, length, (off_t)at), length);
 }
 
 static void pack(const struct bundle_file *files, size_t count, struct bundle_from from)

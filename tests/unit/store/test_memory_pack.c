@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../test.h"
+#include "fill.h"
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/sparse.h"
@@ -27,20 +27,6 @@ static int new_file(void)
 	return fd;
 }
 
-static void fill(uint64_t at, size_t length, bool compressible)
-{
-	own_str char *bytes = mem_alloc(length);
-	uint64_t noise = 88172645463325252; /* xorshift64 */
-
-	for (size_t i = 0; i < length; i++) {
-		noise ^= noise << 13;
-		noise ^= noise >> 7;
-		noise ^= noise << 17;
-		bytes[i] = compressible ? (char)('a' + i % 7) : (char)noise;
-	}
-	assert_int_equal(pwrite(plain, bytes, length, (off_t)at), length);
-}
-
 static int setup(void **unused)
 {
 	(void)unused;
@@ -48,11 +34,11 @@ static int setup(void **unused)
 	packed = new_file();
 	out = new_file();
 	assert_return_code(ftruncate(plain, LENGTH), 0);
-	fill(0, 3 * MIB, true);
-	fill(4 * MIB + 4096 * 3, 8192, false); /* pages alone in their chunk */
-	fill(5 * MIB - 4096, 4096 + 100, true); /* over a chunk's end */
-	fill(7 * MIB, MIB, false);              /* is not compressed */
-	fill(9 * MIB + 4096, 904, true);        /* the last page is short */
+	fill(plain, 0, 3 * MIB, true);
+	fill(plain, 4 * MIB + 4096 * 3, 8192, false); /* pages alone in their chunk */
+	fill(plain, 5 * MIB - 4096, 4096 + 100, true); /* over a chunk's end */
+	fill(plain, 7 * MIB, MIB, false);              /* is not compressed */
+	fill(plain, 9 * MIB + 4096, 904, true);        /* the last page is short */
 	return 0;
 }
 
@@ -150,7 +136,7 @@ static void test_what_was_begun_for_another_state_is_not_gone_on_with(void **unu
 
 	(void)unused;
 	assert_return_code(ftruncate(packed, (off_t)made.bytes / 2), 0);
-	fill(0, MIB, false);
+	fill(plain, 0, MIB, false);
 	assert_ok(memory_pack_write(plain, packed, &how, &made, &e), &e);
 	assert_int_equal(made.kept, 0);
 	assert_ok(unpack(out, 2), &e);
