@@ -651,6 +651,8 @@ static int become_suspended(struct work *w, struct err *e)
 	report->state = STATE_SUSPENDED;
 	report->run = m.run;
 	report->memory_bytes = memory_manifest_bytes(&m);
+	report->machine_processors = m.kind == MEMORY_QEMU ? m.processors : 0;
+	report->machine_memory_bytes = m.kind == MEMORY_QEMU ? m.memory_bytes : 0;
 	w->record->pack_due_ms = suspend_pack_due(w->node, w->record);
 	free(report->engine);
 	report->engine = mem_strdup(spec_engine_names[m.engine]);

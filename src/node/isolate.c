@@ -237,7 +237,7 @@ int isolate_limits(struct node *n, const struct record *r, const struct isolate_
 	return done < 0 ? done : enforce_apply(&plan, e);
 }
 
-/* What was in memory does not come back into less. */
+/* What was in memory does not come back into less. It may have been more: pages that were zero and files are packed. */
 static int check_suspended(const struct record *r, struct err *e)
 {
 	uint64_t limit = spec_resources_or_default(r->wish.spec).memory_bytes, bytes;
@@ -252,7 +252,7 @@ static int check_suspended(const struct record *r, struct err *e)
 	memory_manifest_done(&m);
 	if (fits)
 		return 0;
-	(void)err_set(e, ERR_CONFLICT, "%s of memory were in use when it was suspended, and cannot be held in %s",
+	(void)err_set(e, ERR_CONFLICT, "its memory state has %s, which does not come back into %s",
 		      str_bytes(has, sizeof has, bytes), str_bytes(asked, sizeof asked, limit));
 	return err_hint(e, "resume it and end programs first, or throw its memory away: carrel stop --discard-memory");
 }

@@ -257,6 +257,14 @@ def test_a_machine_is_held_at_once_and_grows_at_its_next_start(machines, name):
     found = site.workspace(name)
     assert found["machine"]["memory"] == 256 * MIB and "from the next start" in found["notice"]
 
+    run(site, name, "echo kept > /dev/shm/kept")
+    site.carrel("snapshot", "create", "--memory", name, "then")
+    site.carrel("clone", name)  # both go on with what the memory knows
+    clone = f"{name}-1"
+    assert run(site, clone, "cat /dev/shm/kept").stdout == "kept\n"
+    assert site.workspace(clone)["machine"]["memory"] == 256 * MIB and limit(site, clone, "memory") == held
+    site.carrel("rm", "-f", clone)
+
     site.carrel("pause", name)
     if processors() > 1:
         told = site.carrel("set", name, "--cpu", "1.5").stderr
@@ -264,7 +272,6 @@ def test_a_machine_is_held_at_once_and_grows_at_its_next_start(machines, name):
         assert limit(site, name, "cpu", "processors") == 1500
     site.carrel("resume", name)
 
-    run(site, name, "echo kept > /dev/shm/kept")
     site.carrel("suspend", name)  # the state binds the devices: a resume goes on with what it had
     told = site.carrel("set", name, "--memory", "192M").stderr
     assert "memory: 256 MiB now, 192 MiB from the next start" in told and "a resume goes on with what it had" in told
@@ -279,6 +286,13 @@ def test_a_machine_is_held_at_once_and_grows_at_its_next_start(machines, name):
     assert run(site, name, "grep -c ^processor /proc/cpuinfo").stdout == f"{min(2, processors())}\n"
     total = int(run(site, name, "awk '/MemTotal/ { print $2 }' /proc/meminfo").stdout)
     assert 100 * 1024 < total < 192 * 1024
+
+    site.carrel("stop", "-t", "0s", name)
+    site.carrel("snapshot", "restore", name, "then")
+    found = site.wait_state(name, "running")
+    assert found["machine"] == {"processors": 1, "memory": 256 * MIB}
+    assert run(site, name, "cat /dev/shm/kept").stdout == "kept\n"
+    assert limit(site, name, "memory") == held
 
     site.carrel("move", name, "--engine", "workspace")  # other engine, same limits
     site.wait_state(name, "running")

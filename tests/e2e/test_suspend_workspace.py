@@ -75,6 +75,26 @@ def test_program_goes_on(site):
     assert site.workspace("counter")["state"] == "running"
 
 
+def test_limits_and_disks_are_changed_while_it_is_suspended(site):
+    """They hold when it goes on. Less than it had in memory is refused, as it would not come back."""
+    site.carrel("deploy", "busybox", "--name", "w", "--memory", "200M", "--disk", "64M", "--", "sh", "-c", COUNTER)
+    inside(site, "w", "dd if=/dev/urandom of=/dev/shm/held bs=1M count=50 2>/dev/null")
+    kib = int(inside(site, "w", "df -k / | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2"))
+    site.carrel("suspend", "w")
+    before = site.workspace("w")["spec"]
+    assert "which does not come back into 20.0 MiB" in site.carrel("set", "w", "--memory", "20M", ok=None).stderr
+    assert site.workspace("w")["spec"] == before
+    site.carrel("set", "w", "--memory", "150M", "--cpu", "0.5", "--disk", "128M")
+    assert site.workspace("w")["state"] == "suspended"
+    site.carrel("resume", "w")
+    folders = [pathlib.Path(f) for f in conftest.host_cgroups(site.workspace("w")["id"])]
+    files = ("memory.limit_in_bytes", "memory.max", "cpu.cfs_quota_us", "cpu.max")
+    texts = [(f / n).read_text().strip() for f in folders for n in files if (f / n).exists()]
+    assert str(150 << 20) in texts and ("50000" in texts or "50000 100000" in texts), texts
+    if "next start" not in site.workspace("w").get("notice", ""):  # in use it is grown where the host can
+        site.wait(lambda: int(inside(site, "w", "df -k / | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2")) > kib + 32 * 1024)
+
+
 def test_program_goes_on_elsewhere(site, new_site, criu, busybox_tar, tmp_path):
     """Another service gives it other ids of the host, and the second of the same bundle another id, too."""
     there = new_site(env={"CARREL_CRIU": criu})
