@@ -62,14 +62,13 @@ static void make_id(const char *of, const char *what, char out[ID_SIZE])
 	(void)snprintf(out, ID_SIZE, "%.*s", ID_LENGTH, digest_hex(&d, hex));
 }
 
-/* The workspace's image and kernel, and nothing else of its wish. */
-static int make_wish(const struct record *of, const char *id, bool machine, uint64_t bytes, struct assignment *ret_wish,
-		     struct err *e)
+int refill_wish(const struct assignment *of, const char *id, bool machine, uint64_t bytes, struct assignment *ret_wish,
+		struct err *e)
 {
-	json_t *all = encode(&assignment_shape, &of->wish);
+	json_t *all = encode(&assignment_shape, of);
 	json_t *wish = json_pack("{s:s, s:i, s:s, s:O, s:O*, s:I}", "id", id, "generation", 1, "wish", "prepared", "image",
 				 json_object_get(all, "image"), "kernel", json_object_get(all, "kernel"), "owner",
-				 (json_int_t)of->wish.owner_uid);
+				 (json_int_t)of->owner_uid);
 	json_t *spec = json_pack("{s:s, s:O, s:s, s:s, s:s, s:{s:I, s:I}, s:[{s:s, s:s, s:I}]}", "name", id, "image",
 				 json_object_get(json_object_get(all, "spec"), "image"), "network", "none", "engine",
 				 machine ? "auto" : "workspace", "isolation", machine ? "machine" : "namespace", "resources",
@@ -93,7 +92,7 @@ static int helper_make(struct helper *h, const struct work *of, const char *what
 	h->work = (struct work){ .node = of->node, .record = record_new(folder, id), .tell = say_nothing };
 	h->volume = mem_printf("%s/volumes/" VOLUME ".ext4", h->work.record->folder);
 	own_str char *volumes = record_path(h->work.record, "volumes");
-	int r = make_wish(of->record, id, machine, bytes, &h->work.record->wish, e);
+	int r = refill_wish(&of->record->wish, id, machine, bytes, &h->work.record->wish, e);
 	if (r == 0) /* of an agent that was killed */
 		r = steps_undo_all(&h->work, e);
 	return r == 0 ? fs_mkdirs(volumes, 0700, e) : r;

@@ -10,6 +10,10 @@
 
 #include "node/steps.h"
 
+/* What a helper is: of the workspace's wish its owner, image and kernel, and nothing else; prepared and never started, without
+ * networks, with the volume in question, of so many bytes, as its only one. */
+int refill_wish(const struct assignment *of, const char *id, bool machine, uint64_t bytes, struct assignment *ret_wish,
+		struct err *e) must_check;
 /* The volume `path`, which the caller has locked, becomes a new one with the same files; `root`: it is a root volume. After a
  * failure it is as before. */
 int refill_volume(struct work *w, const char *path, bool root, struct err *e) must_check;

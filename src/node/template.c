@@ -108,12 +108,10 @@ int template_name(const struct launch *l, char out[DIGEST_HEX_SIZE], struct err 
 	struct stat st;
 	int r = template_words(l, words, e);
 
-	if (r == 0)
-		r = emulator_get(program, &q, e);
-	if (r == 0 && stat(program, &st) < 0)
-		r = err_errno(e, errno, "%s", program);
-	if (r < 0)
+	if (r < 0 || (r = emulator_get(program, &q, e)) < 0)
 		return r;
+	if (stat(program, &st) < 0)
+		return err_errno(e, errno, "%s", program);
 	own_str char *file = mem_printf("%s %s %lld %lld.%09ld", program, q->version, (long long)st.st_size,
 					(long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
 	add_text(h, FORMAT);
