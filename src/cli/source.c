@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A source owns a descriptor or a child that makes the stream, and up to 64 KiB that were read to see what it is. Looking is a
- * help for the user only: the service looks again and believes nothing of it.
+ * A source owns a descriptor or a child that makes the stream, and up to 64 KiB that were read to see what it is; of a packed
+ * one up to 1 MiB, whose beginning carrel-tar unpacks. Looking is a help for the user only: the service looks again and
+ * believes nothing of it.
  *
  * The order is open, read until 0, finish. A child that failed is found when its stream ends, and then the read fails, so that
  * the upload breaks off and a truncated archive is never taken for a whole one; finish tells the child's words instead of the
@@ -16,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -26,8 +28,10 @@
 #include "base/fs.h"
 #include "base/mem.h"
 #include "base/own.h"
+#include "base/packed.h"
 
 #define HEAD_MOST (64 << 10)
+#define PACKED_HEAD_MOST (1 << 20) /* more than one block of any packing */
 
 /* --- what it is --- */
 
@@ -53,8 +57,11 @@ static bool is_disk(const char *bytes, size_t length)
 		size_t at, length;
 	} magics[] = { { "QFI\xfb", 0, 4 },		   { "KDMV", 0, 4 },	{ "COWD", 0, 4 },
 		       { "# Disk DescriptorFile", 0, 21 }, { "vhdxfile", 0, 8 }, { "conectix", 0, 8 },
-		       { "\x7f\x10\xda\xbe", 64, 4 } };
+		       { "\x7f\x10\xda\xbe", 64, 4 },    { "QED\0", 0, 4 },	{ "WithoutFreeSpace", 0, 16 },
+		       { "WithouFreSpacExt", 0, 16 } };
 
+	if (length >= 21 && memcmp(bytes, "# Disk DescriptorFile", 21) == 0) /* may be a short text */
+		return true;
 	if (length < 512)
 		return false;
 	for (size_t i = 0; i < ARRAY_SIZE(magics); i++)
@@ -91,11 +98,11 @@ static const char *detect(const char *bytes, size_t length)
 	return "tar";
 }
 
-static int look_at_head(struct source *s, struct err *e)
+static int fill_head(struct source *s, size_t most, struct err *e)
 {
-	while (s->head.length < HEAD_MOST) {
-		str_reserve(&s->head, HEAD_MOST);
-		ssize_t n = read(s->fd, s->head.bytes + s->head.length, HEAD_MOST - s->head.length);
+	while (s->head.length < most) {
+		str_reserve(&s->head, most);
+		ssize_t n = read(s->fd, s->head.bytes + s->head.length, most - s->head.length);
 		if (n < 0 && errno == EINTR && !cli_interrupted)
 			continue;
 		if (n < 0)
@@ -104,7 +111,38 @@ static int look_at_head(struct source *s, struct err *e)
 			break;
 		s->head.length += (size_t)n;
 	}
-	s->format = detect(str_text(&s->head), s->head.length);
+	return 0;
+}
+
+/* What is packed, as far as it can be seen; NULL: it cannot. A helper that has seen enough does not read on. */
+static const char *detect_packed(const struct str *head)
+{
+	own_str char *helper = pipe_helper("carrel-tar");
+	const char *const argv[] = { helper, "look", NULL };
+	own_pipe struct pipe_child child = PIPE_NONE;
+	own_strbuf struct str plain = { 0 };
+	void (*before)(int) = signal(SIGPIPE, SIG_IGN);
+
+	bool seen = pipe_start(&child, argv, PIPE_BOTH, NULL) == 0;
+	if (seen) {
+		(void)!fs_write_all(child.back_fd, head->bytes, head->length, NULL);
+		own_close(&child.back_fd);
+		seen = fs_read_fd(child.fd, HEAD_MOST, &plain, NULL) == 0 && plain.length > 0;
+	}
+	(void)signal(SIGPIPE, before);
+	return seen ? detect(str_text(&plain), plain.length) : NULL;
+}
+
+static int look_at_head(struct source *s, struct err *e)
+{
+	int r = fill_head(s, HEAD_MOST, e);
+
+	if (r == 0 && packed_is(str_text(&s->head), s->head.length) && (r = fill_head(s, PACKED_HEAD_MOST, e)) == 0)
+		s->format = detect_packed(&s->head);
+	if (r < 0)
+		return r;
+	if (!s->format)
+		s->format = detect(str_text(&s->head), s->head.length);
 	/* a fixed VHD is a raw disk with something behind it */
 	char tail[512];
 	if (s->total_bytes > sizeof tail &&
@@ -254,6 +292,10 @@ int source_open(struct source *s, const char *text, const struct source_options 
 	struct stat st;
 
 	s->progress = progress;
+	if (strstr(text, "://") && stat(text, &st) < 0) {
+		(void)err_set(e, ERR_INVALID, "'%.200s' is no source: of addresses there is only docker://HOST/NAME:TAG", text);
+		return err_hint(e, "curl -fL URL | carrel image import NAME -");
+	}
 	if (str_starts(text, "debian:"))
 		return (options->kernel ? open_debian_kernel : open_debian)(s, text + strlen("debian:"), options, e);
 	if (!str_eq(text, "-") && stat(text, &st) == 0 && S_ISDIR(st.st_mode))

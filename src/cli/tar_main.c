@@ -5,6 +5,7 @@
  *
  *	carrel-tar pack PATH NAME [owners]          entries are named NAME and NAME/...; sorted, so that the same tree gives
  *	                                            the same tar
+ *	carrel-tar look                             the first bytes of what standard input is the packed beginning of
  *	carrel-tar unpack FOLDER FROM TO [owners]   what is named FROM, FROM/... is written as TO, TO/... below FOLDER
  *
  * With `owners`, numeric owners are kept; else what is packed belongs to root and what is unpacked to the caller. A tar that
@@ -25,6 +26,8 @@
 #include "base/mem.h"
 #include "base/own.h"
 #include "base/str.h"
+
+#define LOOK_BYTES 4096
 
 static int fail(const char *what, const char *why)
 {
@@ -231,14 +234,34 @@ static int unpack(const char *folder, const char *from, const char *to, bool own
 	return r;
 }
 
+/* --- look --- */
+
+/* Its end may be missing: what comes out before is what counts. */
+static int look(void)
+{
+	struct archive *in = archive_read_new();
+	struct archive_entry *entry;
+	char head[LOOK_BYTES] = { 0 };
+	la_ssize_t n = -1;
+
+	(void)archive_read_support_filter_all(in);
+	(void)archive_read_support_format_raw(in);
+	if (archive_read_open_fd(in, STDIN_FILENO, 65536) == ARCHIVE_OK && archive_read_next_header(in, &entry) == ARCHIVE_OK)
+		n = archive_read_data(in, head, sizeof head);
+	(void)archive_read_free(in);
+	return n > 0 && fwrite(head, 1, (size_t)n, stdout) == (size_t)n && fflush(stdout) == 0 ? 0 : 1;
+}
+
 int main(int count, char **words)
 {
 	bool owners = count > 1 && str_eq(words[count - 1], "owners");
 	int operands = count - owners;
 
+	if (operands == 2 && str_eq(words[1], "look"))
+		return look();
 	if (operands == 4 && str_eq(words[1], "pack"))
 		return pack(words[2], words[3], owners);
 	if (operands == 5 && str_eq(words[1], "unpack"))
 		return unpack(words[2], words[3], words[4], owners);
-	return fail("carrel-tar", "pack PATH NAME [owners] | unpack FOLDER FROM TO [owners]");
+	return fail("carrel-tar", "look | pack PATH NAME [owners] | unpack FOLDER FROM TO [owners]");
 }

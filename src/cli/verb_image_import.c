@@ -154,7 +154,7 @@ const struct verb verb_image_import = {
 	"Archives may be plain or compressed with gzip, xz or zstd; an OCI image layout is recognized as a folder and as an "
 	"archive. What the service has already is not stored twice. Ctrl-C ends the import and leaves nothing behind.\n\n"
 	"Disk images - qcow2, VMDK, VHDX, VHD, VDI, OVA and raw disks - become images that machines boot as they are (engines "
-	"emulator and kvm). Those that need other files, such as a backing file, are refused.\n\n"
+	"emulator and kvm), packed or not. Those that need other files, such as a backing file, are refused.\n\n"
 	"A registry that asks for user name and password gets those that are given here, or its own entry of a password file "
 	"as docker login and podman login write it: --authfile, $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, "
 	"~/.docker/config.json. Entries of other registries stay where they are, helper programs (credHelpers) are not run, "

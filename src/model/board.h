@@ -18,6 +18,7 @@ struct machine_board {
 	const char *type;         /* a board without versions; NULL: the newest with the prefix */
 	const char *options;      /* of -machine */
 	const char *console;      /* serial line as the guest's kernel calls it */
+	const char *words;        /* more for that kernel, each after a blank; NULL: none */
 	/* what the program opens: libraries (its own modules among them), firmware; NULL-terminated */
 	const char *const *places;
 	const char *firmware;     /* a file that must be there, NULL: none */

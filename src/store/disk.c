@@ -70,6 +70,8 @@ int disk_check_bytes(uint64_t bytes, struct err *e)
 
 /* --- which format --- */
 
+#define OTHERS_HINT "qemu-img convert -O qcow2 makes one of it that can be imported"
+
 static int refused(const char *what, const char *hint, struct err *e)
 {
 	(void)err_set(e, ERR_UNSUPPORTED, "%s", what);
@@ -112,6 +114,10 @@ int disk_detect(const struct disk_window *w, enum disk_format *ret_format, struc
 			       "export it as one file, for example as an OVA or with qemu-img convert", e);
 	if (memcmp(head, "COWD", 4) == 0)
 		return refused("a VMDK of ESX's own sparse format", "export it as an OVA", e);
+	if (memcmp(head, "QED\0", 4) == 0)
+		return refused("a QED image", OTHERS_HINT, e);
+	if (memcmp(head, "WithoutFreeSpace", 16) == 0 || memcmp(head, "WithouFreSpacExt", 16) == 0)
+		return refused("a disk of Parallels", OTHERS_HINT, e);
 	return 0;
 }
 

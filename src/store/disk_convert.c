@@ -35,8 +35,10 @@ int disk_inspect(int fd, bool raw, struct disk_upload *ret_upload, struct err *e
 
 	if (r < 0)
 		return r;
-	if (w.bytes < DISK_SECTOR)
-		return err_set(e, ERR_INVALID, "%llu bytes are no disk", (unsigned long long)w.bytes);
+	if (w.bytes < DISK_SECTOR && (raw || (r = disk_detect(&w, &format, e)) >= 0))
+		r = err_set(e, ERR_INVALID, "%llu bytes are no disk", (unsigned long long)w.bytes);
+	if (r < 0)
+		return r;
 	if (!raw) {
 		if (pread(fd, head, sizeof head, 0) != (ssize_t)sizeof head)
 			return err_errno(e, EIO, "read the upload");
@@ -130,7 +132,7 @@ static int write_piece(int fd, const uint8_t *bytes, size_t length, uint64_t at,
 	return 0;
 }
 
-static int write_data(int fd, const uint8_t *bytes, size_t length, uint64_t at, struct err *e)
+int disk_write_data(int fd, const uint8_t *bytes, size_t length, uint64_t at, struct err *e)
 {
 	for (size_t done = 0; done < length;) {
 		size_t n = length - done < PIECE_BYTES ? length - done : PIECE_BYTES;
@@ -163,7 +165,8 @@ int disk_convert(struct disk *d, int output_fd, disk_progress_fn *progress, void
 		r = disk_read(d, p.done_bytes, buffer, BUFFER_BYTES, &length, e);
 		if (r == 0) /* in steps that can be told */
 			hash_zeros(h, length = disk_least(length, TELL_EVERY));
-		else if (r > 0 && (r = output_fd < 0 ? 0 : write_data(output_fd, buffer, (size_t)length, p.done_bytes, e)) == 0)
+		else if (r > 0 &&
+			 (r = output_fd < 0 ? 0 : disk_write_data(output_fd, buffer, (size_t)length, p.done_bytes, e)) == 0)
 			hash_add(h, buffer, (size_t)length);
 		p.done_bytes += length;
 		if (r >= 0 && p.done_bytes - told >= TELL_EVERY) {

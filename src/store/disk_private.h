@@ -26,6 +26,9 @@ int disk_open_vhdx(struct disk *d, struct err *e) must_check;
 int disk_open_vhd(struct disk *d, struct err *e) must_check;
 int disk_open_vdi(struct disk *d, struct err *e) must_check;
 
+/* Holes where it is zero, in the unit of holes from `at` on. */
+int disk_write_data(int fd, const uint8_t *bytes, size_t length, uint64_t at, struct err *e) must_check;
+
 /* `length` bytes of the window at `offset`, all of them inside. */
 int disk_fetch(const struct disk *d, uint64_t offset, void *bytes, size_t length, struct err *e) must_check;
 /* The guest's disk has a size that can be: whole sectors, not more than DISK_BYTES_MOST. */

@@ -4,7 +4,8 @@
  * without rights (CHILD_PARSES) get that file and a pipe for answers, which are fixed structs and are checked like bytes from
  * outside. One child says what the upload is, then one for each disk writes it as a raw file and hashes it while it does so.
  *
- * An upload that is a raw disk already is not copied: its own file becomes the partition. All files are the session's until
+ * An upload that is packed as a whole is unpacked into another file first, which is the upload from then on, by a child as
+ * well. One that is a raw disk already is not copied: its own file becomes the partition. All files are the session's until
  * store_put_file, so whoever is killed or fails leaves nothing. Zeros are holes everywhere; a size is limited before it is
  * written, never after.
  */
@@ -21,12 +22,15 @@
 #include "base/fault.h"
 #include "base/fs.h"
 #include "base/mem.h"
+#include "base/packed.h"
 #include "store/cancel.h"
 #include "store/child.h"
+#include "store/disk_unpack.h"
 
 #define BUFFER_BYTES (1U << 20)
 #define PIECE_BYTES 65536
 #define UPLOAD "upload"
+#define UNPACKED "unpacked"
 #define MOST(how) ((how)->bytes_most ? (how)->bytes_most : UINT64_C(1) << 40)
 
 /* --- the upload --- */
@@ -121,6 +125,14 @@ static int convert(void *data, struct err *e)
 	return r < 0 ? r : disk_convert(d, t->output_fd, tell, data, e);
 }
 
+static int unpack(void *data, struct err *e)
+{
+	const struct task *t = data;
+
+	cancel_in_child();
+	return disk_unpack_file(t->input_fd, t->output_fd, t->bytes_most, tell, data, e);
+}
+
 /* The next answer of a child, which is `size` bytes. 0: there is none. */
 static int hear(int fd, void *answer, size_t size, struct err *e)
 {
@@ -194,17 +206,17 @@ static int look(const struct disk_import *how, int upload, struct disk_upload *r
 }
 
 
-static int make(const struct disk_import *how, struct task *t, struct disk_progress *ret_last, struct err *e)
+static int make(const struct disk_import *how, child_fn *fn, struct task *t, struct disk_progress *ret_last, struct err *e)
 {
 	struct disk_progress p = { 0 };
 	struct child c;
 	own_fd int report = -1;
-	int r = start(convert, t, &c, &report, e);
+	int r = start(fn, t, &c, &report, e);
 
 	if (r < 0)
 		return r;
 	while ((r = hear(report, &p, sizeof p, e)) > 0 && !p.complete)
-		how->progress(how->data, "convert", p.done_bytes, p.total_bytes);
+		how->progress(how->data, fn == unpack ? "unpack" : "convert", p.done_bytes, p.total_bytes);
 	r = finish(&c, r, p.complete, e);
 	if (r < 0)
 		return r;
@@ -214,26 +226,53 @@ static int make(const struct disk_import *how, struct task *t, struct disk_progr
 	return 0;
 }
 
+/* *upload and *name become those of what was in it. */
+static int unpack_upload(const struct disk_import *how, int *upload, const char **name, struct err *e)
+{
+	struct disk_progress last = { 0 };
+	own_fd int plain = -1;
+	char head[16];
+	ssize_t n = pread(*upload, head, sizeof head, 0);
+
+	if (n < 0)
+		return err_errno(e, errno, "read the upload");
+	if (!packed_is(head, (size_t)n))
+		return 0;
+	int r = store_session_file(how->session, UNPACKED, &plain, e);
+	if (r < 0)
+		return r;
+	struct task t = { .input_fd = *upload, .output_fd = plain, .bytes_most = MOST(how) };
+	if ((r = make(how, unpack, &t, &last, e)) < 0)
+		return r;
+	if (ftruncate(*upload, 0) < 0) /* its room is given back */
+		return err_errno(e, errno, "empty the upload");
+	own_close(upload);
+	*upload = TAKE_FD(plain);
+	*name = UNPACKED;
+	return 0;
+}
+
 static bool is_upload_itself(const struct disk_upload *u)
 {
 	return u->count == 1 && u->parts[0].format == DISK_RAW && u->parts[0].offset == 0;
 }
 
-static int take_part(const struct disk_import *how, int upload, const struct disk_upload *u, size_t number,
-		     struct disk_imported *out, struct err *e)
+static int take_part(const struct disk_import *how, int upload, const char *upload_name, const struct disk_upload *u,
+		     size_t number, struct disk_imported *out, struct err *e)
 {
 	bool itself = is_upload_itself(u);
 	struct task t = { .input_fd = upload, .output_fd = -1, .part = u->parts[number], .bytes_most = MOST(how) };
 	struct disk_progress last = { 0 };
 	own_fd int output = -1;
-	char name[32];
+	char numbered[32];
 	int r = 0, fault;
 
-	(void)snprintf(name, sizeof name, itself ? UPLOAD : "disk-%zu", number);
+	(void)snprintf(numbered, sizeof numbered, "disk-%zu", number);
+	const char *name = itself ? upload_name : numbered;
 	if (!itself && (r = store_session_file(how->session, name, &output, e)) < 0)
 		return r;
 	t.output_fd = output;
-	if ((r = make(how, &t, &last, e)) < 0)
+	if ((r = make(how, convert, &t, &last, e)) < 0)
 		return u->count > 1 ? err_wrap(e, "disk %zu", number) : r;
 	if (itself && ftruncate(upload, (off_t)last.total_bytes) < 0) /* to whole sectors */
 		return err_errno(e, errno, "write the disk");
@@ -251,6 +290,7 @@ int disk_import(const struct disk_import *how, struct disk_imported *ret_importe
 {
 	struct disk_imported out = { 0 };
 	struct disk_upload u = { 0 };
+	const char *name = UPLOAD;
 	own_fd int upload = -1;
 	int r = store_session_file(how->session, UPLOAD, &upload, e);
 
@@ -258,10 +298,12 @@ int disk_import(const struct disk_import *how, struct disk_imported *ret_importe
 	if (r == 0)
 		r = receive(how, upload, e);
 	if (r == 0)
+		r = unpack_upload(how, &upload, &name, e);
+	if (r == 0)
 		r = look(how, upload, &u, e);
 	out.machine = u.machine;
 	for (size_t i = 0; r == 0 && i < u.count; i++)
-		r = take_part(how, upload, &u, i, &out, e);
+		r = take_part(how, upload, name, &u, i, &out, e);
 	if (r < 0)
 		return r;
 	*ret_imported = out;
@@ -283,7 +325,7 @@ int disk_import_raw(const struct disk_import *how, const char *name, const struc
 		return r;
 	struct task t = { .input_fd = how->input_fd, .output_fd = output, .raw = true, .bytes_most = MOST(how),
 			  .part = { .format = DISK_RAW, .bytes = w.bytes } };
-	r = make(how, &t, &last, e);
+	r = make(how, convert, &t, &last, e);
 	if (r == 0 && !digest_eq(&last.digest, wanted))
 		r = err_set(e, ERR_CORRUPT, "a disk has the digest %s, and should have %s", digest_text(&last.digest, is),
 			    digest_text(wanted, should));

@@ -3,8 +3,8 @@
 #define STORE_IMPORT_DISK_H
 
 /*
- * An upload that is a disk, or an OVA with several, becomes one raw partition a disk: the upload is written down as it comes
- * (with holes where it is zero), a child without rights says what it is, and one more for each disk writes it anew
+ * An upload that is a disk, packed or not, or an OVA with several, becomes one raw partition a disk: the upload is written down
+ * as it comes (with holes where it is zero), a child without rights says what it is, and one more for each disk writes it anew
  * (disk_convert.h).
  */
 

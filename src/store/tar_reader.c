@@ -52,7 +52,8 @@ static int failed(struct reader *r, const char *name, struct err *e)
 	}
 	if (name)
 		return err_set(e, ERR_CORRUPT, "entry '%.200s': %s", name, why ? why : "unknown error");
-	return err_set(e, ERR_CORRUPT, "the archive cannot be read: %s", why ? why : "unknown error");
+	(void)err_set(e, ERR_CORRUPT, "the archive cannot be read: %s", why ? why : "unknown error");
+	return err_hint(e, "it is neither a tar, packed or not, nor a disk image that is known: carrel image import --help");
 }
 
 /* --- attributes --- */

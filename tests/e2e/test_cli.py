@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every verb of the command line against the real service, agent and engine."""
+import bz2
+import gzip
+import hashlib
 import io
 import json
+import lzma
 import os
 import pty
+import random
 import re
 import signal
 import socket
@@ -43,6 +48,22 @@ def test_run(shared_site, shared_busybox):
                     "echo $A; pwd; hostname")) == "1 2\n/tmp\nh1\n"
     assert run("run", "--rm", "busybox", "--", "sh", "-c", "kill -9 $$", ok=137).stdout == ""
     assert shared_site.json("ls") == [] or all(w["name"] for w in shared_site.json("ls"))
+
+
+def test_what_is_packed_is_looked_into(shared_site, shared_busybox, name, tmp_path):
+    """docker save | gzip, and disks as vendors offer them: also bytes that do not pack, of which little comes out at first."""
+    shared_site.carrel("image", "export", "busybox", tmp_path / "busybox.oci")
+    packed = tmp_path / "busybox.oci.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "busybox.oci").read_bytes(), 1))
+    shared_site.carrel("image", "import", name, packed)
+    assert shared_site.json("image", "show", name)["digest"] == shared_site.json("image", "show", "busybox")["digest"]
+    disk = b"\xeb\xfe".ljust(510, b"\0") + b"\x55\xaa" + random.Random(2).randbytes(3 << 20)
+    for pack in (gzip.compress, lzma.compress, bz2.compress):
+        shared_site.carrel("image", "import", name, "-", input=pack(disk), binary=True)
+        partition = shared_site.json("image", "show", name)["partitions"][0]
+        assert partition["digest"] == "sha256:" + hashlib.sha256(disk).hexdigest()
+    shared_site.carrel("image", "rm", name)
+    assert "curl" in shared_site.carrel("image", "import", name, "https://example.org/disk.raw.xz", ok=2).stderr
 
 
 def test_run_of_what_is_not_there(shared_site, shared_busybox):

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disk images become partitions: all formats as QEMU writes them, and those that must be refused."""
+import bz2
+import gzip
+import lzma
 import os
 import pathlib
 import random
+import shutil
 import signal
 import struct
+import subprocess
 
 import pytest
 
@@ -207,6 +212,11 @@ REFUSED = {
     "a VMDK with a flat extent": (lambda t: vmdk_with(t, b" SPARSE ", b" FLAT "), "another file|cannot be read"),
     "a VMDK with an extent elsewhere": (lambda t: vmdk_with(t, b'SPARSE "disk', b'SPARSE "/etc'), "in a folder"),
     "a VMDK descriptor": (flat, "in other files"),
+    "a short VMDK descriptor": (lambda t: b'# Disk DescriptorFile\nversion=1\nRW 8 FLAT "/etc/shadow" 0\n', "in other files"),
+    "a QED": (lambda t: convert(t, DISK, "qed"), "QED"),
+    "a disk of Parallels": (lambda t: convert(t, DISK, "parallels"), "Parallels"),
+    "a packed disk that is cut": (lambda t: gzip.compress(DISK, 1)[:200000], "truncated"),
+    "a packed text": (lambda t: lzma.compress(b"hello\n" * 1000), "none of"),
     "a VMDK without a disk": (lambda t: patched(convert(t, DISK, "vmdk"), 12, bytes(8)), "0 sectors"),
     "a VMDK stream that is cut": (lambda t: convert(t, DISK, "vmdk", "-o", "subformat=streamOptimized")[:200000],
                                   "ends too early|cut"),
@@ -227,6 +237,23 @@ def test_refused(store, tmp_path, what):
     with pytest.raises(Failure, match=why):
         do_import(store, make(tmp_path), format="disk")
     assert not list((store / "partitions/sha256").iterdir())
+
+
+PACKED = {"gzip": gzip.compress, "xz": lzma.compress, "bzip2": bz2.compress,
+          "zstd": lambda data: subprocess.run(["zstd", "-q"], input=data, stdout=subprocess.PIPE, check=True).stdout}
+
+
+@pytest.mark.parametrize("how", PACKED)
+def test_packed_as_a_whole(store, tmp_path, how):
+    """As vendors offer their disks: .raw.xz, .img.gz; what is in it may be any of the formats."""
+    if how == "zstd" and not shutil.which("zstd"):
+        pytest.skip("zstd is not installed")
+    for data in (DISK[:8 * MIB], convert(tmp_path, DISK[:8 * MIB], "qcow2")):
+        image = do_import(store, PACKED[how](data), format="disk")
+        assert [p["digest"] for p in image["partitions"]] == [sha256(DISK[:8 * MIB])]
+        assert allocated(store / "partitions/sha256" / sha256(DISK[:8 * MIB])[7:]) < 4 * MIB
+    with pytest.raises(Failure, match="more than"):
+        do_import(store, PACKED[how](bytes(40 * MIB)), format="disk", **{"layer-bytes": 32 * MIB})
 
 
 def test_limits(store, tmp_path):

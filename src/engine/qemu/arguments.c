@@ -97,7 +97,8 @@ static void add_kernel(struct machine_words *w, const struct qemu_machine *m)
 	machine_word(w, "-initrd");
 	machine_word(w, MACHINE_INITRAMFS);
 	machine_word(w, "-append");
-	machine_word(w, "console=%s quiet panic=-1%s", m->board->console, m->system ? SYSTEM_WORDS : "");
+	machine_word(w, "console=%s quiet panic=-1%s%s", m->board->console, m->board->words ? m->board->words : "",
+		     m->system ? SYSTEM_WORDS : "");
 }
 
 static int check(const struct qemu_machine *m, struct err *e)
