@@ -28,7 +28,8 @@ char *mem_strdup(const char *string) { return string ? checked(strdup(string)) :
 char *mem_strndup(const char *bytes, size_t length)
 {
 	char *copy = checked(malloc(length + 1));
-	memcpy(copy, bytes, length);
+	if (length) /* memcpy takes no NULL, even of nothing */
+		memcpy(copy, bytes, length);
 	copy[length] = '\0';
 	return copy;
 }
@@ -36,7 +37,8 @@ char *mem_strndup(const char *bytes, size_t length)
 void *mem_dup(const void *bytes, size_t length)
 {
 	void *copy = checked(malloc(length ? length : 1));
-	memcpy(copy, bytes, length);
+	if (length)
+		memcpy(copy, bytes, length);
 	return copy;
 }
 

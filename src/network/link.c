@@ -191,7 +191,8 @@ static void seen_link(void *data, const struct nlmsghdr *message)
 	struct link_found *f = data;
 	const unsigned char *at = (const unsigned char *)NLMSG_DATA(message) + NLMSG_ALIGN(sizeof(struct ifinfomsg)),
 			    *end = (const unsigned char *)message + message->nlmsg_len;
-	const struct nlattr *info = netlink_find(at, end, IFLA_LINKINFO), *name = netlink_find(at, end, IFLA_IFNAME);
+	const struct nlattr *info = netlink_find(at, end, IFLA_LINKINFO), *name = netlink_find(at, end, IFLA_IFNAME),
+			    *alias = netlink_find(at, end, IFLA_IFALIAS);
 
 	*f = (struct link_found){ .there = true, .up = ((const struct ifinfomsg *)NLMSG_DATA(message))->ifi_flags & IFF_UP };
 	if (name)
@@ -199,6 +200,9 @@ static void seen_link(void *data, const struct nlmsghdr *message)
 	read_number(netlink_find(at, end, IFLA_MASTER), &f->master, sizeof f->master);
 	read_number(netlink_find(at, end, IFLA_MTU), &f->mtu, sizeof f->mtu);
 	read_number(netlink_find(at, end, IFLA_LINK), &f->above, sizeof f->above);
+	if (alias)
+		(void)snprintf(f->owner, sizeof f->owner, "%s", (const char *)alias + NLA_HDRLEN);
+	f->card = !info || !INSIDE(info, IFLA_INFO_KIND);
 	if (info)
 		read_kind(info, f);
 }

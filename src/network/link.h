@@ -28,7 +28,7 @@ struct link_bridge {
 
 struct link_port {
 	const char *port, *bridge; /* on the host */
-	const char *owner;         /* id of the workspace, the port's alias, for people */
+	const char *owner;         /* id of the workspace, the port's alias */
 	const char *device, *mac;  /* inside */
 	uint32_t index;            /* inside: LINK_INSIDE_FIRST and up */
 	uint32_t mtu;
@@ -50,10 +50,11 @@ unsigned link_index(const char *name);
 struct link_found {
 	bool there, bridge, filters; /* filters: VLANs */
 	uint16_t pvid, vlan;         /* of a bridge; of a VLAN device */
-	uint32_t mtu, above;         /* above: index of the interface that a VLAN device is made on */
+	uint32_t mtu, above;         /* above: index of what a VLAN device is made on, of a cable's other end */
 	uint32_t master;             /* index of the bridge that it is a port of; 0: none */
 	bool up;                     /* shall be */
-	char name[IFNAMSIZ];
+	bool card;                   /* of no kind that programs can make */
+	char name[IFNAMSIZ], owner[32]; /* owner: as it was made with */
 };
 struct link_found link_find(const char *name);
 /* All of this host, in one question. */

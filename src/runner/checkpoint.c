@@ -247,8 +247,11 @@ static void cut_off(const struct runner *r)
 
 	if (here < 0 || there < 0 || r->plan.flags & PLAN_HOST_NETWORK || setns(there, CLONE_NEWNET) < 0)
 		return;
-	for (const char **at = r->plan.interfaces; *at; at += INTERFACE_TEXTS)
-		set_down(at[INTERFACE_DEVICE]);
+	struct if_nameindex *all = if_nameindex();
+	for (struct if_nameindex *i = all; i && i->if_index; i++)
+		set_down(i->if_name);
+	if (all)
+		if_freenameindex(all);
 	(void)!setns(here, CLONE_NEWNET);
 }
 

@@ -38,6 +38,7 @@
 #include "engine/workspace/message.h"
 #include "model/memory_place.h"
 #include "model/interfaces_of_kernel.h"
+#include "network/link.h"
 #include "runner/checkpoint_private.h"
 #include "runner/network.h"
 
@@ -48,44 +49,57 @@
 
 /* --- the network namespace --- */
 
-static int in_network(pid_t first, int (*what)(const struct plan *p, struct err *e), const struct plan *p, struct err *e)
+static int in_network(const struct job *j, int (*what)(const struct job *j, struct err *e), struct err *e)
 {
-	own_str char *path = mem_printf("/proc/%d/ns/net", (int)first);
+	own_str char *path = mem_printf("/proc/%d/ns/net", (int)j->first);
 	own_fd int here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), there = open(path, O_RDONLY | O_CLOEXEC);
 
 	if (here < 0 || there < 0 || setns(there, CLONE_NEWNET) < 0)
 		return err_errno(e, errno, "enter %s", path);
-	int r = what(p, e);
+	int r = what(j, e);
 	if (setns(here, CLONE_NEWNET) < 0)
 		return err_errno(e, errno, "come back from %s", path);
 	return r;
 }
 
-static int raise_loopback(const struct plan *p, struct err *e)
+static int raise_loopback(const struct job *j, struct err *e)
 {
-	(void)p;
+	(void)j;
 	return inside_raise_loopback(e);
 }
 
-/* Interfaces come from the plan at a resume. Some kernels put a few of their own into each namespace, which are there again
- * then. */
-static bool will_be_there(const struct plan *p, const char *name)
+static void seen_port(void *data, const struct link_found *link)
 {
-	if (interface_is_kernels(name))
+	struct job *j = data;
+
+	if (str_eq(link->owner, j->plan.id) && j->cable_count < INTERFACES_MOST)
+		j->cables[j->cable_count++] = link->above;
+}
+
+/*
+ * Interfaces are made anew at a resume, as the workspace has them then: those of the plan, and what was plugged later, which
+ * is a cable's end, or a card inside a machine. Some kernels put a few of their own into each namespace.
+ */
+static bool will_be_there(const struct job *j, const struct if_nameindex *i)
+{
+	if (interface_is_kernels(i->if_name) || (j->inside && link_find(i->if_name).card))
 		return true;
-	for (const char **at = p->interfaces; *at; at += INTERFACE_TEXTS)
-		if (str_eq(at[INTERFACE_DEVICE], name))
+	for (size_t n = 0; n < j->cable_count; n++)
+		if (j->cables[n] == i->if_index)
+			return true;
+	for (const char **at = j->plan.interfaces; *at; at += INTERFACE_TEXTS)
+		if (str_eq(at[INTERFACE_DEVICE], i->if_name))
 			return true;
 	return false;
 }
 
-static int refuse_interfaces(const struct plan *p, struct err *e)
+static int refuse_interfaces(const struct job *j, struct err *e)
 {
 	struct if_nameindex *all = if_nameindex();
 	int r = all ? 0 : err_errno(e, errno, "list the interfaces of the workspace");
 
 	for (struct if_nameindex *i = all; r == 0 && i->if_index; i++) {
-		if (will_be_there(p, i->if_name))
+		if (will_be_there(j, i))
 			continue;
 		(void)err_set(e, ERR_UNSUPPORTED, "the workspace made itself an interface, %s, that could not be made again",
 			      i->if_name);
@@ -94,6 +108,13 @@ static int refuse_interfaces(const struct plan *p, struct err *e)
 	if (all)
 		if_freenameindex(all);
 	return r;
+}
+
+static int check_interfaces(struct job *j, struct err *e)
+{
+	int r = j->inside ? 0 : link_survey(seen_port, j, e);
+
+	return r < 0 ? r : in_network(j, refuse_interfaces, e);
 }
 
 /* --- dump --- */
@@ -191,7 +212,7 @@ static int dump(struct job *j, struct err *e)
 	struct checkpoint_answer a = { 0 };
 	const char *file = j->plan.freeze_path;
 	own_str char *freezer = *file ? mem_strndup(file, (size_t)(strrchr(file, '/') - file)) : NULL;
-	int r = in_network(j->first, refuse_interfaces, &j->plan, e);
+	int r = check_interfaces(j, e);
 
 	if (r < 0 || (r = note(j, e)) < 0 || (r = criu_start(j, e)) < 0)
 		return r;
@@ -304,7 +325,7 @@ static int set_up(struct job *j, pid_t first, struct err *e)
 		return err_errno(e, r, "when the namespaces were made");
 	if ((r = check_walls(j, first, e)) < 0)
 		return r;
-	if ((r = in_network(first, raise_loopback, &j->plan, e)) < 0 || (r = make_interfaces(j, first, e)) < 0)
+	if ((r = in_network(j, raise_loopback, e)) < 0 || (r = make_interfaces(j, first, e)) < 0)
 		return r;
 	return checkpoint_tree_complete(&j->tree, first, e);
 }

@@ -24,6 +24,8 @@ struct job {
 	bool inside;            /* of a machine: its agent makes the interfaces, and says when the first step may be taken */
 	bool told;              /* carrel-run: that the workspace runs again */
 	int ours[3], theirs[3]; /* pipes of a restore */
+	uint32_t cables[INTERFACES_MOST]; /* indexes inside of those that have a port on the host */
+	size_t cable_count;
 	int criu;               /* socket; -1: not started, or gone */
 	int criu_pidfd;
 	pid_t criu_pid, first;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/own.h"
+#include "base/str.h"
 #include "network/link.h"
 
 static const char *or_null(const char *text) { return *text ? text : NULL; }
@@ -52,12 +53,29 @@ static void set_flag(int fd, const char *port, bool up)
 	(void)ioctl(fd, SIOCSIFFLAGS, &q);
 }
 
+struct holding {
+	const char *owner;
+	int fd;
+	bool hold;
+};
+
+static void hold_port(void *data, const struct link_found *link)
+{
+	const struct holding *h = data;
+
+	if (str_eq(link->owner, h->owner))
+		set_flag(h->fd, link->name, !h->hold);
+}
+
+/* Also those that were plugged later, which the plan does not know. */
 void network_hold(const struct plan *p, bool hold)
 {
-	own_fd int fd = p->interfaces && *p->interfaces ? socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
+	own_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct holding h = { p->id, fd, hold };
+	struct err ignored;
 
-	for (const char **at = p->interfaces; fd >= 0 && *at; at += INTERFACE_TEXTS)
-		set_flag(fd, at[INTERFACE_PORT], !hold);
+	if (fd >= 0 && !(p->flags & PLAN_HOST_NETWORK))
+		(void)!link_survey(hold_port, &h, &ignored);
 }
 
 int network_make(const struct plan *p, pid_t first_process, struct err *e)

@@ -10,6 +10,9 @@ from test_networks import address, inside, make_network, reaches, workspace
 
 HOW = {"workspace": {}, "emulator": {"engine": "emulator", "resources": {"memory": "256M", "disk": "64M"}}}
 
+WAIT = "while ! ip -o addr | grep -q 10.89; do usleep 100000; done; "
+COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"
+
 
 @pytest.fixture(scope="module")
 def world():
@@ -69,6 +72,26 @@ def test_what_is_suspended_has_its_network_again(net, world, engine):
         eventually(lambda: reaches(net, "sleeper", world.WAN, 8101) == world.HOST)
         assert reaches(net, "stranger", address(net, "sleeper"), 80) is None
         assert inside(net, "friend", "ping", "-c1", "-W5", address(net, "sleeper", "ipv6")).returncode == 0
+
+
+def test_what_was_plugged_later_goes_on_too(net):
+    """The plan of its start knows nothing of the interface, nor of the connection by it."""
+    listen = ["sh", "-c", "sleep 1000 | nc -l -p 90 > /said"]
+    talk = WAIT + f"({COUNT}) | nc PEER 90; sleep 1000"
+    with workspace(net, "peer", listen, networks=[{"network": "side"}], **{"from": ["workspace:late"]}) as peer, \
+            workspace(net, "late", ["sh", "-c", talk.replace("PEER", peer["interfaces"][0]["ipv4"].split("/")[0])],
+                      allow=["workspace:peer"]):
+        def said():
+            return inside(net, "peer", "cat", "/said", ok=None).stdout.split()
+        net.carrel("connect", "late", "side")
+        eventually(lambda: len(said()) > 3)
+        for _ in range(2):  # of the second start the plan knows it
+            net.carrel("suspend", "late", timeout=180)
+            quiet = len(said())
+            net.carrel("resume", "late", timeout=180)
+            eventually(lambda: len(said()) > quiet + 3)
+        lines = [int(n) for n in said()]
+        assert lines == list(range(1, len(lines) + 1))
 
 
 def test_a_machine_goes_on_talking(net):
