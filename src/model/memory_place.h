@@ -15,5 +15,6 @@
 #define MEMORY_SEED "seed"
 #define MEMORY_MACHINE "machine.json" /* what was started: the part of the manifest that is known then */
 #define MEMORY_PACKED ".packed"       /* behind the name of a file: its packed form is there in its place */
+#define MEMORY_LEFT ".left"           /* behind the name of a file: it is nothing any more, and is removed when there is time */
 
 #endif

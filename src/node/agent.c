@@ -258,6 +258,7 @@ static void job_done(void *data)
 		w->again |= w->record->wish.wish == WISH_RUNNING && t->gave_up != w->record->wish.generation;
 	}
 	connect_runner(w);
+	w->again |= !w->job_failed && suspend_is_untidy(w->record);
 	if (!w->job_failed && t->restart_waits && !w->timer)
 		agent_restart_later(w);
 	w->agent->events->volumes(w->agent->data);
@@ -286,11 +287,9 @@ static bool has_work(const struct workspace *w)
 {
 	const struct record *r = w->record;
 	struct task_view view = { .wish = &r->wish, .truth = &r->truth, .runner_gone = w->gone, .restart_due = w->restart_due };
-	bool untidy = r->untidy && (r->truth.report->state == STATE_RUNNING || r->truth.report->state == STATE_PAUSED) &&
-		      !suspend_is_there(r);
 
-	return w->next.id || untidy || r->unsaved || r->restoring || r->truth.report->generation != r->wish.generation ||
-	       task_next(&view) != TASK_NONE;
+	return w->next.id || suspend_is_untidy(r) || r->unsaved || r->restoring ||
+	       r->truth.report->generation != r->wish.generation || task_next(&view) != TASK_NONE;
 }
 
 static void consider(struct workspace *w)

@@ -13,7 +13,6 @@
  */
 #include "node/suspend.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -247,9 +246,13 @@ int suspend_begin_manifest(const struct work *w, struct memory_manifest *m, stru
 int suspend_write_manifest(int folder, const struct memory_manifest *m, struct err *e)
 {
 	own_str char *text = memory_manifest_encode(m);
-	int fault = fault_point("suspend-manifest"), r = fault ? err_errno(e, fault, "write the manifest") : 0;
+	own_fd int fd = openat(folder, MANIFEST_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int fault = fault_point("suspend-manifest");
 
-	return r == 0 ? fs_write_file(folder, MANIFEST_NEW, text, strlen(text), 0600, true, e) : r; /* and syncs the folder */
+	if (fd < 0 || fault)
+		return err_errno(e, fault ? fault : errno, "write the manifest");
+	int r = fs_write_all(fd, text, strlen(text), e);
+	return r == 0 && fsync(fd) < 0 ? err_errno(e, errno, "write the manifest") : r;
 }
 
 void *suspend_connection(int fd_taken)
@@ -441,47 +444,6 @@ int suspend_discard(const struct record *r, struct err *e)
 		return err_errno(e, errno, "sync the memory folder");
 	(void)fault_point("discard-unlinked");
 	return fs_remove_tree(AT_FDCWD, path, e);
-}
-
-/* What a run has in the folder while it lives. Of namespaces only what CRIU said, for people; of a machine not the state that
- * it was loaded from. */
-static bool is_in_use(const char *name, bool machine)
-{
-	static const char *const of_machine[] = { MEMORY_RAM, MEMORY_BASE, MEMORY_SEED, MEMORY_MACHINE };
-
-	for (size_t i = 0; machine && i < ARRAY_SIZE(of_machine); i++)
-		if (str_eq(name, of_machine[i]))
-			return true;
-	return !machine && str_eq(name, CHECKPOINT_LOG);
-}
-
-void suspend_drop_unnamed(const struct record *r, const struct memory_manifest *m)
-{
-	own_str char *path = record_path(r, MEMORY_FOLDER);
-	own_dir DIR *dir = opendir(path);
-	struct dirent *d;
-
-	while (dir && fs_next_entry(dir, &d, NULL) > 0)
-		if ((is_in_use(d->d_name, true) || str_eq(d->d_name, MEMORY_STATE)) && !memory_manifest_file(m, d->d_name))
-			(void)unlinkat(dirfd(dir), d->d_name, 0);
-}
-
-void suspend_tidy(struct record *r)
-{
-	own_str char *path = record_path(r, MEMORY_FOLDER);
-	bool machine = isolate_ran_as_machine(r->truth.report);
-	struct err why = { 0 };
-	struct dirent *d;
-	int more;
-
-	if (suspend_is_there(r))
-		return;
-	r->untidy = false;
-	r->truth.report->memory_bytes = 0;
-	own_dir DIR *dir = opendir(path);
-	while (dir && (more = fs_next_entry(dir, &d, NULL)) > 0)
-		if (!is_in_use(d->d_name, machine) && fs_remove_tree(dirfd(dir), d->d_name, &why) < 0)
-			log_error(&why, "workspace %s: what another engine left", r->id);
 }
 
 /* What a state that is written now would need: a machine's is known since its start. */

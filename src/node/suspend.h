@@ -57,7 +57,7 @@ void suspend_count_bytes(struct record *r); /* the report tells them */
 
 /* What a manifest says of any workspace: who, which image, which volumes. */
 int suspend_begin_manifest(const struct work *w, struct memory_manifest *m, struct err *e) must_check;
-/* For good: MANIFEST.new in `folder`. */
+/* MANIFEST.new in `folder`: its bytes for good, its name when it is renamed and the folder synced. */
 int suspend_write_manifest(int folder, const struct memory_manifest *m, struct err *e) must_check;
 
 /* From running or paused to suspended: afterwards the runner is gone and the manifest there, or all is as before. */
@@ -77,9 +77,11 @@ int suspend_take_over(const struct record *r, const char *manifest, size_t lengt
 int suspend_discard(const struct record *r, struct err *e) must_check;
 /* Before it goes on from memory of CRIU: what the machine that it was had there, which nothing is made from. */
 void suspend_drop_unnamed(const struct record *r, const struct memory_manifest *m);
-/* A run that may have begun from memory, or whose suspension failed (record.untidy): what of the folder is not its engine's own
- * goes, unless the manifest is still there. Afterwards it is tidy. */
-void suspend_tidy(struct record *r);
+/* The folder of a run that may have begun from memory, or whose suspension failed, or of a state that was packed at once, may
+ * have what is nothing any more (record.untidy). Not while a run's manifest is there. */
+bool suspend_is_untidy(const struct record *r);
+/* It goes. `brief`, somebody waits: what is large only loses its name, and a later call removes it. */
+void suspend_tidy(struct record *r, bool brief);
 /* {"level","engine","reason","hint","obstacles","notes"}: what a suspend would come to now; with `to`, what it would be then, a
  * live move. */
 json_t *suspend_check(struct node *n, const struct record *r, const struct assignment *to);

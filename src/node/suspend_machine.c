@@ -346,18 +346,31 @@ static struct memory_file *last_file(const struct memory_manifest *m)
 	return (struct memory_file *)m->files.items + m->files.count - 1;
 }
 
-static int finish_files(const struct work *w, int folder, int ram, int state, struct memory_manifest *m, struct err *e)
+/* It stands still: nothing changes its files any more. What is packed is packed while the rest is written. */
+static int finish_files(const struct work *w, int folder, int ram, int state, struct suspend_packing *packing,
+			struct memory_manifest *m, struct err *e)
 {
-	bool packs = suspend_packs_at_once(w->node);
 	int r = private_memory_update(folder, (pid_t)w->record->truth.report->pid, ram, e);
 
+	if (r == 0 && packing)
+		suspend_pack_go(packing);
 	if (r == 0)
-		r = write_back(w, packs ? -1 : ram, e);
+		r = write_back(w, packing ? -1 : ram, e);
 	if (r == 0 && fdatasync(state) < 0)
 		r = err_errno(e, errno, "write the machine's state");
 	if (r == 0)
 		r = add_files(m, w->record, folder, e);
-	return r == 0 && packs ? suspend_pack_now(folder, m->taken_ms, last_file(m), e) : r;
+	return r == 0 && packing ? suspend_pack_now(packing, last_file(m), e) : r;
+}
+
+/* So that little is left when it stands still. Who packs stands still for longer than that takes. */
+static int write_ahead(const struct work *w, int ram, struct err *e)
+{
+	int r = 0;
+
+	for (int i = 0; i < 2 && r == 0; i++)
+		r = write_back(w, ram, e);
+	return r;
 }
 
 static int machine_save(struct work *w, int folder, struct memory_manifest *m, void **ret_saved, struct err *e)
@@ -365,19 +378,22 @@ static int machine_save(struct work *w, int folder, struct memory_manifest *m, v
 	own_str char *run = mem_printf("%s/%s", w->node->runs, w->record->id);
 	own_fd int state = openat(folder, MEMORY_STATE, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	own_fd int connection = -1, ram = -1;
+	struct suspend_packing *packing = NULL;
 
 	if (state < 0)
 		return err_errno(e, errno, "open the state's file");
 	int r = gather(w, folder, &ram, e);
 	if (r == 0)
 		r = describe(w, folder, m, e);
-	for (int i = 0; i < 2 && r == 0; i++)
-		r = write_back(w, suspend_packs_at_once(w->node) ? -1 : ram, e);
+	if (r == 0)
+		r = suspend_packs_at_once(w->node) ? suspend_pack_ready(folder, MEMORY_RAM, m->taken_ms, &packing, e) :
+						     write_ahead(w, ram, e);
 	uint64_t begun_ms = loop_now_ms();
 	if (r == 0)
 		r = runner_suspend(run, folder, state, &connection, e);
 	if (r == 0)
-		r = finish_files(w, folder, ram, state, m, e);
+		r = finish_files(w, folder, ram, state, packing, m, e);
+	suspend_packing_free(packing);
 	if (r < 0)
 		return r; /* the connection closes: it goes on */
 	*ret_saved = standing_new(TAKE_FD(connection), begun_ms);

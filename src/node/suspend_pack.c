@@ -187,6 +187,7 @@ int suspend_pack_check(int folder, const struct memory_file *f, struct err *e)
 struct suspend_packing {
 	char *name; /* of the file */
 	struct child child;
+	int go; /* a byte for one that waits; -1: it has begun */
 };
 
 void suspend_packing_free(struct suspend_packing *p)
@@ -194,6 +195,7 @@ void suspend_packing_free(struct suspend_packing *p)
 	if (!p)
 		return;
 	kill_child(&p->child);
+	own_close(&p->go);
 	free(p->name);
 	free(p);
 }
@@ -230,7 +232,7 @@ int suspend_pack_begin(const struct record *r, struct suspend_packing **ret_pack
 		done = begin(folder, f, m.taken_ms, &child, e);
 	if (done == 0) {
 		struct suspend_packing *p = mem_alloc(sizeof *p);
-		*p = (struct suspend_packing){ mem_strdup(f->name), child };
+		*p = (struct suspend_packing){ mem_strdup(f->name), child, -1 };
 		*ret_packing = p;
 	}
 	memory_manifest_done(&m);
@@ -255,23 +257,39 @@ static int note_packed(struct memory_file *f, const json_t *answer, struct err *
 	return 0;
 }
 
-int suspend_pack_now(int folder, uint64_t taken_ms, struct memory_file *f, struct err *e)
+int suspend_pack_ready(int folder, const char *name, uint64_t taken_ms, struct suspend_packing **ret_packing, struct err *e)
 {
-	own_str char *name = mem_printf("%s" MEMORY_PACKED, f->name);
-	own_fd int from = openat(folder, f->name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	own_fd int to = openat(folder, name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	int fault = fault_point("pack-now"), r;
+	own_str char *packed = mem_printf("%s" MEMORY_PACKED, name);
+	own_fd int from = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	own_fd int to = openat(folder, packed, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int fault = fault_point("pack-now"), pipe_fds[2];
 	struct child c = { -1, -1 };
-	json_t *answer = NULL;
 	char taken[32];
 
-	if (from < 0 || to < 0 || fault)
-		return err_errno(e, fault ? fault : errno, "pack the memory state's file %s", f->name);
+	if (from < 0 || to < 0 || fault || pipe2(pipe_fds, O_CLOEXEC) < 0)
+		return err_errno(e, fault ? fault : errno, "pack the memory state's file %s", name);
+	own_fd int waits = pipe_fds[0], go = pipe_fds[1];
 	(void)snprintf(taken, sizeof taken, "%" PRIu64, taken_ms);
-	r = start("pack", taken, "now", (const int[]){ from, to, -1 }, &c, e);
-	if (r == 0)
-		r = hear(&c, &answer, e);
-	close_child(&c);
+	int r = start("pack", taken, "now", (const int[]){ from, to, waits }, &c, e);
+	if (r < 0)
+		return r;
+	*ret_packing = mem_alloc(sizeof **ret_packing);
+	**ret_packing = (struct suspend_packing){ mem_strdup(name), c, TAKE_FD(go) };
+	return 0;
+}
+
+void suspend_pack_go(struct suspend_packing *p)
+{
+	(void)!write(p->go, "", 1); /* of one that has ended its answer tells */
+	own_close(&p->go);
+}
+
+int suspend_pack_now(struct suspend_packing *p, struct memory_file *f, struct err *e)
+{
+	json_t *answer = NULL;
+	int r = hear(&p->child, &answer, e);
+
+	own_close(&p->child.pidfd);
 	if (r == 0)
 		r = note_packed(f, answer, e);
 	json_decref(answer);
@@ -473,7 +491,25 @@ static bool is_named(const struct memory_manifest *m, const char *name)
 
 static bool is_form(const struct memory_manifest *m, const char *name)
 {
-	return str_ends(name, MEMORY_PACKED) || str_ends(name, UNFINISHED) || memory_manifest_file(m, name);
+	return str_ends(name, MEMORY_PACKED) || str_ends(name, UNFINISHED) || str_ends(name, MEMORY_LEFT) ||
+	       memory_manifest_file(m, name);
+}
+
+bool suspend_pack_leave(const struct record *r)
+{
+	struct memory_manifest m = { 0 };
+	own_fd int folder = -1;
+	bool left = false;
+
+	if (open_folder(r, &folder, NULL) < 0 || suspend_read(r, &m, NULL) < 0)
+		return false;
+	const struct memory_file *files = m.files.items;
+	for (size_t i = 0; i < m.files.count; i++) {
+		own_str char *name = mem_printf("%s" MEMORY_LEFT, files[i].name);
+		left |= files[i].packed && renameat(folder, files[i].name, folder, name) == 0;
+	}
+	memory_manifest_done(&m);
+	return left;
 }
 
 void suspend_pack_clean(const struct record *r)

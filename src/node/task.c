@@ -436,7 +436,7 @@ static int become_suspended(struct work *w, struct err *e)
 
 	report->state = STATE_SUSPENDED;
 	report->pid = 0;
-	suspend_pack_clean(w->record); /* of what was packed at once, before it is written to the disk */
+	w->record->untidy |= suspend_pack_leave(w->record);
 	suspend_count_bytes(w->record);
 	w->record->pack_due_ms = suspend_pack_due(w->node, w->record);
 	int saved = record_save_truth(w->record, e), undone = steps_undo_start(w, saved < 0 ? NULL : e);
@@ -765,7 +765,7 @@ int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err
 	struct record *record = w->record;
 	struct task_view view = { .wish = &record->wish, .truth = &record->truth, .runner_gone = runner_gone,
 				  .restart_due = restart_due };
-	bool fresh = record->truth.report->generation != record->wish.generation;
+	bool rests = true, fresh = record->truth.report->generation != record->wish.generation;
 	int r = 0;
 
 	w->answered = record->truth.report->generation;
@@ -775,6 +775,7 @@ int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err
 		r = foresee_move(w);
 	for (enum task task; r == 0 && (task = task_next(&view)) != TASK_NONE;) {
 		record->truth.report->generation = record->wish.generation;
+		rests = false;
 		r = do_task(w, task, e);
 		view.runner_gone &= task != TASK_REAP;
 		view.restart_due &= task != TASK_START && task != TASK_REAP;
@@ -783,8 +784,7 @@ int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err
 			break;
 	}
 	isolate_parts_done(&w->parts);
-	if (record->untidy && (record->truth.report->state == STATE_RUNNING || record->truth.report->state == STATE_PAUSED))
-		suspend_tidy(record);
+	suspend_tidy(record, !rests);
 	if (r == 0 && fresh)
 		r = follow_networks(w);
 	if (r == 0 && (record->unsaved || record->truth.report->generation != record->wish.generation)) {

@@ -43,7 +43,8 @@ uint64_t task_restart_delay_ms(uint64_t failed);
 bool task_wants_restart(const struct assignment *a, const struct truth *t, uint64_t exit_status);
 
 /* Works until nothing is to be done; truth, also a failure, is saved. `runner_gone` and `restart_due` as above. An error is the
- * agent's own (its records cannot be written): try again later. */
+ * agent's own (its records cannot be written): try again later. What a memory state leaves behind that it is no longer part of
+ * goes in a call that has nothing else to do: when suspend_is_untidy. */
 int task_converge(struct work *w, bool runner_gone, bool restart_due, struct err *e) must_check;
 
 #endif

@@ -2,7 +2,8 @@
 /*
  * carrel-memory pack TAKEN-MS          descriptor 3, a memory file, into descriptor 4, which goes on where it was ended:
  *                                      {"bytes":N,"digest":"sha256:HEX","sparse":"sha256:HEX","kept":N}
- * carrel-memory pack TAKEN-MS now      as fast as it can, because somebody waits; the file was never sealed: no "sparse"
+ * carrel-memory pack TAKEN-MS now      as fast as it can, because somebody waits; the file was never sealed: no "sparse". It
+ *                                      begins at a byte on descriptor 5: nobody changes the file from then on
  * carrel-memory unpack DIGEST LENGTH   descriptor 3, a packed memory whose digest and plain length are these, into descriptor
  * 4. When all is
  *                                      there, and was what its checksums say, a byte goes to descriptor 5
@@ -29,13 +30,24 @@
 
 #define FROM 3
 #define TO 4
-#define WHOLE 5
+#define WHOLE 5 /* told by who unpacks */
+#define GO 5	/* told to who packs now */
 #define NICE 10 /* packing is nobody's hurry */
 
 static unsigned threads(void)
 {
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	return processors < 1 ? 1 : (unsigned)processors;
+}
+
+static int wait_for_go(struct err *e)
+{
+	char byte;
+	ssize_t n;
+
+	while ((n = read(GO, &byte, 1)) < 0 && errno == EINTR)
+		;
+	return n == 1 ? 0 : err_set(e, ERR_CANCELLED, "the memory was not to be packed after all");
 }
 
 static int pack(char **argv, json_t **ret_answer, struct err *e)
@@ -52,6 +64,8 @@ static int pack(char **argv, json_t **ret_answer, struct err *e)
 		(void)setpriority(PRIO_PROCESS, 0, NICE);
 	(void)fault_point("memory.pack");
 	int r = sandbox_enter(SANDBOX_THREADS, NULL, e);
+	if (r == 0 && now)
+		r = wait_for_go(e);
 	if (r == 0)
 		r = memory_pack_write(FROM, TO, &how, &made, e);
 	if (r == 0)

@@ -155,6 +155,16 @@ def test_at_once_no_plain_memory_is_left(at_once):
         assert "ram" in files(site) and (fault == "kill" or "ram.packed" not in files(site)), (point, fault, files(site))
 
 
+def test_what_nobody_waits_for_goes_in_the_end(at_once):
+    """Large files lose their names before a command ends, and their room afterwards; by the next agent, when this one is killed meanwhile."""
+    site, before = at_once, count(at_once, NAME)
+    for verb, state in (("suspend", "suspended"), ("resume", "running")):
+        assert reached(site, "tidy", "kill", verb)["state"] == state
+        site.wait(lambda: revived(site) or not any(n.endswith(".left") for n in files(site)), what=f"nothing left by a {verb}")
+        assert "ram" in files(site) if state == "running" else is_packed(site)
+    goes_on(site, NAME, before)
+
+
 def test_a_resume_ends_the_packing(site):
     """The process that packs stands still where nobody lets it go on, and the resume does not wait for it. Who waited for its turn gets it."""
     before = count(site, NAME)
