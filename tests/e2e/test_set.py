@@ -199,8 +199,7 @@ def test_an_agent_that_dies_goes_on_with_it(faulty, faults, name, point):
     deploy(faulty, name)
     faults.write_text(f"{point} kill\n")
     asked = faulty.popen("set", name, "--cpu", "0.5", "--memory", "64M")
-    with contextlib.suppress(AssertionError):
-        faulty.wait(lambda: not faulty.node.running())
+    faulty.wait(lambda: not faulty.node.running() or asked.poll() is not None, what="the agent's death")
     consumed(faults, "kill")
     faulty.node.start()
     assert asked.wait(TIMEOUT) == 0, asked.stderr.read()
