@@ -7,6 +7,7 @@
  *
  * The guest is not believed: it can end its own workspace, and say with which status; nothing else follows from what it says.
  */
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -15,6 +16,7 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "base/own.h"
 #include "runner/machine_private.h"
 #include "runner/machine_threads.h"
@@ -22,6 +24,7 @@
 #include "runner/network.h"
 #include "runner/suspend.h"
 
+#define LAST_WORDS_MS 2000
 #define GONE_MS 30000 /* from the program's end to the machine's */
 
 /* --- what was said last --- */
@@ -60,11 +63,27 @@ void machine_settle(struct machine *m)
 	loop_stop(m->runner->loop);
 }
 
+/* QEMU's line is over a moment before its process is; why it ended it has told by then. */
+static void add_last_words(struct machine *m)
+{
+	struct pollfd ended = { .fd = m->pidfd, .events = POLLIN };
+
+	if (m->error.kind != ERR_UNAVAILABLE || m->pidfd < 0 || m->errors < 0)
+		return;
+	(void)poll(&ended, 1, LAST_WORDS_MS);
+	(void)machine_words_read(&m->tail, m->errors);
+	own_str char *lines = machine_words_last(&m->tail);
+	own_str char *why = mem_strdup(m->error.message);
+	if (*lines)
+		(void)err_set(&m->error, ERR_UNAVAILABLE, "%s; it said last: %s", why, lines);
+}
+
 void machine_settle_badly(struct machine *m, const struct err *e)
 {
 	if (m->settled)
 		return;
 	m->error = *e;
+	add_last_words(m);
 	machine_settle(m);
 }
 

@@ -67,7 +67,7 @@ BUILD = pathlib.Path(os.environ.get("CARREL_BUILD_ROOT", ROOT / "build"))
 TIMEOUT = int(float(os.environ.get("CARREL_TEST_TIMEOUT", "120")) * PATIENCE)
 LIMIT = 1800  # for one case, with what it needs at first
 # Begun in this order, so that no long one is left for one process alone at the end.
-LONGEST_FIRST = ("test_quickstart", "test_nested", "test_faults", "test_move", "test_kvm", "test_engines_alike",
+LONGEST_FIRST = ("test_quickstart", "test_nested", "test_kvm", "test_faults", "test_move", "test_engines_alike",
                  "test_template", "test_suspend", "test_refill",
                  "test_suspend_networks", "test_suspend_packed", "test_machine_networks", "test_machine", "test_clone",
                  "test_disk_suspend",

@@ -5,16 +5,13 @@ A whole site inside a machine: the kernel of Debian 12 and nothing but cgroup v2
 The machine's image is busybox, our installed tree, and the programs that it calls, each with the libraries that ldd names.
 """
 import json
-import re
-import shutil
-import subprocess
 
 import pytest
 
 from conftest import give_kernel
-from nested_tools import add_programs
+from nested_tools import add_modules, add_programs, passed, script
 
-PROGRAMS = ("mkfs.ext4", "mke2fs", "e2fsck", "resize2fs", "tune2fs", "debugfs", "nft", "dnsmasq", "ip", "bridge", "modprobe")
+PROGRAMS = ("mkfs.ext4", "mke2fs", "e2fsck", "resize2fs", "tune2fs", "debugfs", "nft", "dnsmasq", "ip", "bridge")
 INIT = r"""#!/bin/sh
 exec >/dev/console 2>&1
 export PATH=/carrel/bin:/carrel/sbin:/bin:/usr/sbin:/sbin:/usr/bin CARREL_PREFIX=/carrel
@@ -34,9 +31,7 @@ carrel-node --state /state --run /run --service unix:/run/carreld.sock --log-lev
 export CARREL_ADDRESS=unix:/run/carreld.sock NO_COLOR=1
 i=0; until carrel doctor | grep -q connected; do i=$((i+1)); [ $i -lt 1200 ]; sleep 0.1; done
 carrel --quiet image import busybox /busybox.tar >/dev/null
-try() { name=$1; shift; if "$@" >/tmp/out 2>&1; then echo "ok - $name"; else echo "not ok - $name: $(tr '\n' '|' </tmp/out)"; fi; }
 """
-# Each line is a case: a name and what must succeed.
 CASES = {
     "the host is what it should be":
     "test -f /sys/fs/cgroup/cgroup.controllers && carrel doctor | grep -q 'cgroups *version 2'",
@@ -165,16 +160,7 @@ def machine_image(kernel, prefix, busybox_tar, tmp_path_factory):
     files = {"/busybox.tar": busybox_tar.read_bytes(), "/sbin/init": (0o755, INIT.encode()), "/run/.keep": b"",
              "/state/.keep": b"", "/sys/.keep": b"", "/tmp/.keep": b""}
     add_programs(files, prefix, PROGRAMS)
-    files["/sbin/modprobe"] = files[shutil.which("modprobe")]
-    folder = tmp_path_factory.mktemp("modules")
-    subprocess.run(["dpkg-deb", "-x", kernel, folder], check=True)
-    for path in folder.glob("lib/modules/**/*"):
-        if path.is_file():
-            files["/" + str(path.relative_to(folder))] = path.read_bytes()
-    release = next((folder / "lib/modules").iterdir()).name
-    subprocess.run(["depmod", "-b", folder, release], check=True)
-    for path in (folder / "lib/modules" / release).glob("modules.*"):
-        files["/" + str(path.relative_to(folder))] = path.read_bytes()
+    add_modules(files, kernel, tmp_path_factory.mktemp("modules"))
     return files
 
 
@@ -185,9 +171,7 @@ def here(kernel, shared_site):
 
 
 def test_debians_kernel_and_cgroup_v2_alone(here, machine_image, make_image):
-    script = BEGIN + "".join(f"case_{i}() {{ {what}; }}\ntry '{name}' case_{i}\n"
-                             for i, (name, what) in enumerate(CASES.items()))
-    make_image(here, "host", {**machine_image, "/try.sh": script.encode()})
+    make_image(here, "host", {**machine_image, "/try.sh": (BEGIN + script(CASES)).encode()})
     spec = {"name": "host", "image": "host", "engine": "emulator", "mode": "system", "network": "none",
             "resources": {"memory": "1G", "cpu": 2, "disk": "2G"}}
     here.carrel("deploy", "-", input=json.dumps(spec))
@@ -196,4 +180,4 @@ def test_debians_kernel_and_cgroup_v2_alone(here, machine_image, make_image):
     finally:
         log = here.carrel("logs", "host").stdout
         print(log[-8000:], here.carrel("why", "host").stdout)
-    assert "not ok" not in log and re.findall(r"^ok - (.*?)\r?$", log, re.M) == list(CASES)
+    assert "not ok" not in log and passed(log) == list(CASES)
