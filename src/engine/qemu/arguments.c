@@ -142,15 +142,20 @@ static bool is_of_host(const char *option)
 	return false;
 }
 
-/* A hardware address is part of the state, not of what it fits to: a clone gets another. */
+/*
+ * Without what a state fits to anyway: a hardware address, for a clone gets another, and what only a booting kernel reads and
+ * was not told when the first states were written.
+ */
 static void add_word(struct hash *h, const char *word)
 {
-	const char *mac = strstr(word, ",mac=");
+	const char *other = strstr(word, ",mac=");
 
-	if (mac)
-		hash_add(h, word, (size_t)(mac - word));
-	if (mac)
-		word = mac + 1 + strcspn(mac + 1, ",");
+	if (!other)
+		other = strstr(word, " no_timer_check");
+	if (other) {
+		hash_add(h, word, (size_t)(other - word));
+		word = other + 1 + strcspn(other + 1, ", ");
+	}
 	hash_add(h, word, strlen(word) + 1);
 }
 

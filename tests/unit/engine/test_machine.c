@@ -94,6 +94,15 @@ static void test_layout(void **state)
 	m.processors++;
 	layout_of(&m, after);
 	assert_string_not_equal(before, after);
+	/* a state of before the kernel was told not to wait for its timer */
+	struct machine_board earlier = *machine_board("amd64");
+	earlier.words = NULL;
+	m = plain();
+	m.system = true;
+	layout_of(&m, before);
+	m.board = &earlier;
+	layout_of(&m, after);
+	assert_string_equal(before, after);
 	/* a clone has other hardware addresses, in the same places */
 	const struct machine_link one = { "02:00:00:00:00:01", 0 }, other = { "02:00:00:00:00:02", 0 },
 				  elsewhere = { "02:00:00:00:00:01", 1 };
