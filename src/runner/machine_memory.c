@@ -30,6 +30,7 @@ struct machine_memory {
 	machine_memory_done_fn *done; /* NULL: nothing under way */
 	void *data;
 	bool saves, over; /* a save, and QEMU has said how it ended */
+	bool saved;       /* there was one before */
 	int result;
 	struct err why;
 };
@@ -99,9 +100,12 @@ static void begin(struct machine_memory *m, struct qmp *q, int fd, machine_memor
 
 void machine_memory_save(struct machine_memory *m, struct qmp *q, int fd, machine_memory_done_fn *done, void *data)
 {
+	/* QEMU saves a machine that stands since it was saved only after it ran, were it for a moment: one that is paused */
+	if (m->saved)
+		qmp_send(q, "cont", NULL, STATE_MS, NULL, NULL);
 	qmp_send(q, "stop", NULL, STATE_MS, NULL, NULL);
 	begin(m, q, fd, done, data);
-	m->saves = true;
+	m->saves = m->saved = true;
 	qmp_send(q, "migrate", "{\"uri\":\"fd:state\"}", STATE_MS, answered, m);
 }
 

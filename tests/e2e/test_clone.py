@@ -117,6 +117,8 @@ def test_of_a_paused_machine_they_wait_as_long_as_they_are_paused(new_site, kern
     give_kernel(site, kernel)
     machine(site, name)
     site.carrel("pause", name)
+    for snapshot in ("one", "two"):  # QEMU saves one that stands only once
+        site.carrel("snapshot", "create", "--memory", name, snapshot)
     begun = time.monotonic()
     site.carrel("clone", name)
     site.wait_state(f"{name}-1", "paused")
