@@ -61,14 +61,29 @@ int change_wait(struct cli *cli, const json_t *answer, const char *label, json_t
 int change_run(struct cli *cli, const struct args *a, const char *method, char *path, json_t *body, const char *label,
 	       struct err *e)
 {
-	return change_run_if(cli, a, method, path, NULL, body, label, e);
+	return change_run_if(cli, a, method, path, NULL, body, label, NULL, e);
+}
+
+void change_show(const struct cli *cli, const json_t *operation)
+{
+	if (operation && cli->format != FORMAT_TABLE)
+		print_object(cli, operation);
+}
+
+void change_detach(const struct cli *cli, const json_t *answer)
+{
+	const char *id = client_operation_id(answer);
+
+	if (id && cli->format == FORMAT_TABLE)
+		(void)puts(id);
+	change_show(cli, answer);
 }
 
 int change_run_if(struct cli *cli, const struct args *a, const char *method, char *path, const char *etag, json_t *body,
-		  const char *label, struct err *e)
+		  const char *label, json_t **ret_operation, struct err *e)
 {
 	struct client *client;
-	own_json json_t *answer = NULL;
+	own_json json_t *answer = NULL, *operation = NULL;
 	int r = cli_client(cli, &client, e);
 
 	if (r == 0)
@@ -78,12 +93,16 @@ int change_run_if(struct cli *cli, const struct args *a, const char *method, cha
 	if (r < 0)
 		return r;
 	if (args_flag(a, "detach")) {
-		const char *id = client_operation_id(answer);
-		if (id)
-			(void)puts(id);
+		change_detach(cli, answer);
 		return 0;
 	}
-	return change_wait(cli, answer, label, NULL, e);
+	r = change_wait(cli, answer, label, &operation, e);
+	if (r < 0)
+		return r;
+	change_show(cli, operation ? operation : answer);
+	if (ret_operation)
+		*ret_operation = TAKE(operation);
+	return 0;
 }
 
 int change_each(struct cli *cli, const struct args *a, const char *method, const char *path, const json_t *body, struct err *e)
@@ -95,7 +114,7 @@ int change_each(struct cli *cli, const struct args *a, const char *method, const
 		struct err failure = { 0 };
 		int r = change_run(cli, a, method, client_path(path, name), json_incref((json_t *)(uintptr_t)body), name,
 				   &failure);
-		if (r == 0 && !cli->quiet && !args_flag(a, "detach")) {
+		if (r == 0 && !cli->quiet && !args_flag(a, "detach") && cli->format == FORMAT_TABLE) {
 			own_strbuf struct str text = { 0 };
 			print_escape(&text, name);
 			(void)puts(text.bytes);

@@ -28,7 +28,7 @@ static int try(struct cli *cli, const struct args *a, struct client *client, con
 		r = edit(cli, a, workspace, json_object_get(got, "spec"), body, e);
 	if (r < 0 || !json_object_size(body))
 		return r;
-	return change_run_if(cli, a, "PATCH", TAKE(path), etag, json_incref(body), workspace, e);
+	return change_run_if(cli, a, "PATCH", TAKE(path), etag, json_incref(body), workspace, NULL, e);
 }
 
 int spec_edit(struct cli *cli, const struct args *a, const char *workspace, spec_edit_fn *edit, struct err *e)

@@ -33,7 +33,7 @@ static int await_each(struct cli *cli, const json_t *clones, struct err *e)
 			cli_report(cli, &failure);
 			*e = failure;
 			result = r;
-		} else if (name && !cli->quiet) {
+		} else if (name && !cli->quiet && cli->format == FORMAT_TABLE) {
 			own_strbuf struct str text = { 0 };
 			print_escape(&text, name);
 			(void)puts(str_text(&text));
@@ -58,11 +58,15 @@ static int clone_workspace(struct cli *cli, const struct args *a, struct err *e)
 	if (r < 0)
 		return r;
 	if (args_flag(a, "detach")) {
-		(void)puts(client_operation_id(answer));
+		change_detach(cli, answer);
 		return 0;
 	}
 	r = change_wait(cli, answer, args_operand(a, 0), &operation, e);
-	return r < 0 ? r : await_each(cli, json_object_get(json_object_get(operation, "result"), "clones"), e);
+	if (r == 0)
+		r = await_each(cli, json_object_get(json_object_get(operation, "result"), "clones"), e);
+	if (r == 0)
+		change_show(cli, operation);
+	return r;
 }
 
 static const struct operand operands[] = {

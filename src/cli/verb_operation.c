@@ -54,9 +54,10 @@ static int wait_for(struct cli *cli, const struct args *a, struct err *e)
 	int r = cli_client(cli, &(struct client *){ NULL }, e);
 
 	for (size_t i = 0; i < a->operand_count && r == 0; i++) {
-		own_json json_t *answer = json_pack("{s:s}", "operation", args_operand(a, i));
-		r = answer ? change_wait(cli, answer, args_operand(a, i), NULL, e) :
+		own_json json_t *answer = json_pack("{s:s}", "operation", args_operand(a, i)), *operation = NULL;
+		r = answer ? change_wait(cli, answer, args_operand(a, i), &operation, e) :
 			     err_set(e, ERR_INVALID, "an id is not UTF-8");
+		change_show(cli, operation);
 	}
 	return r;
 }

@@ -1,19 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/own.h"
 #include "cli/change.h"
+#include "cli/print.h"
 #include "cli/show.h"
 
 static int create(struct cli *cli, const struct args *a, struct err *e)
 {
 	const char *name = args_operand(a, 1);
+	own_json json_t *operation = NULL;
 	json_t *body = name ? json_pack("{s:s}", "name", name) : json_object();
 
 	if (!body)
 		return err_set(e, ERR_INVALID, "the snapshot's name is not UTF-8");
 	if (args_flag(a, "memory"))
 		(void)json_object_set_new(body, "memory", json_true());
-	return change_run(cli, a, "POST", client_path("/v1/workspaces/%s/snapshots", args_operand(a, 0)), body,
-			  args_operand(a, 0), e);
+	int r = change_run_if(cli, a, "POST", client_path("/v1/workspaces/%s/snapshots", args_operand(a, 0)), NULL, body,
+			      args_operand(a, 0), &operation, e);
+	if (operation && !name && !cli->quiet && cli->format == FORMAT_TABLE) {
+		own_strbuf struct str text = { 0 };
+		print_escape(&text, json_text_at(operation, "result.name", ""));
+		(void)puts(str_text(&text));
+	}
+	return r;
 }
 
 static int restore(struct cli *cli, const struct args *a, struct err *e)
@@ -40,7 +48,7 @@ static int remove_snapshot(struct cli *cli, const struct args *a, struct err *e)
 
 static const struct operand create_operands[] = {
 	{ "NAME", "workspace, stopped or paused; with --memory running", COMPLETE_WORKSPACE },
-	{ "SNAPSHOT", "name of the snapshot; one is made up", .optional = true },
+	{ "SNAPSHOT", "name of the snapshot; one is made up, and printed", .optional = true },
 	{ 0 },
 };
 static const struct operand one[] = {

@@ -250,6 +250,25 @@ def test_changes_wait_for_their_operation(cli, fake, web, words, method, path, b
     assert "disk is full" in said and "make room" in said
 
 
+@pytest.mark.parametrize("words", [["start", "web"], ["snapshot", "create", "web"], ["set", "web", "-l", "a=b"]])
+def test_changes_as_json_are_their_operation(cli, fake, web, words):
+    fake.answer("POST", "/v1/workspaces/web/start", operation(fake, done(state="running"), done()), status=202)
+    fake.answer("POST", "/v1/workspaces/web/snapshots", done(state="running"), status=202)
+    fake.answer("PATCH", "/v1/workspaces/web", web)
+    shown = json.loads(cli.text("--format", "json", *words))
+    assert shown.get("state") == "done" if words[0] != "set" else shown["name"] == "web"
+    if words[0] == "start":
+        assert json.loads(cli.text("--format", "json", "start", "-d", "web"))["operation"] == "feedfacefeedface"
+        assert json.loads(cli.text("--format", "json", "operation", "wait", "feedfacefeedface"))["state"] == "done"
+
+
+def test_a_name_that_was_made_up_is_printed(cli, fake):
+    ended = done(result={"name": "snapshot-1\x1b", "snapshot": "0123456789abcdef"})
+    fake.answer("POST", "/v1/workspaces/web/snapshots", operation(fake, done(state="running"), ended), status=202)
+    assert cli.text("snapshot", "create", "web") == "snapshot-1\\x1b\n"
+    assert cli.text("snapshot", "create", "web", "mine") == ""
+
+
 def test_detach_prints_the_operation(cli, fake):
     fake.answer("POST", "/v1/workspaces/web/start", done(state="running"))
     assert cli.text("start", "-d", "web") == "feedfacefeedface\n"
