@@ -11,6 +11,7 @@
  */
 #include <string.h>
 
+#include "base/err_json.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/own.h"
@@ -287,6 +288,34 @@ static const struct ws_events client_events = { .message = side_message, .closed
 
 /* --- opening --- */
 
+static int check_wish(const struct workspace *w, const char *kind, struct err *e)
+{
+	bool ended = w->truth.state == STATE_STOPPED && w->truth.run >= w->wish.run;
+	bool alive = (w->wish.wish == WISH_RUNNING || w->wish.wish == WISH_PAUSED) && !ended;
+
+	if (w->wish.wish == WISH_REMOVED)
+		return err_set(e, ERR_CONFLICT, "workspace '%s' is being removed", w->name);
+	if (is_bundle(kind) && state_is_live((enum state)w->truth.state)) {
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: a bundle is made of one at rest", w->name,
+			      state_names[w->truth.state]);
+		return err_hint(e, "carrel stop %s, or carrel suspend %s to carry its memory too", w->name, w->name);
+	}
+	if (str_eq(kind, "import")) /* what fills it */
+		return 0;
+	if (is_bundle(kind) || str_starts(kind, "copy"))
+		return carry_check(w, e);
+	if (str_eq(kind, "attach") || str_eq(kind, "logs"))
+		return 0;
+	if (!alive || w->wish.wish == WISH_PAUSED) {
+		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is not running (%s)", w->name, state_names[w->truth.state]);
+		return err_hint(e,
+				w->wish.wish == WISH_PAUSED || w->wish.wish == WISH_SUSPENDED ? "carrel resume %s" :
+												"carrel start %s",
+				w->name);
+	}
+	return 0;
+}
+
 /* Sends the stream to the host when the workspace is far enough; refuses it when that cannot come. */
 static void advance(struct stream *t, struct workspace *w)
 {
@@ -295,6 +324,7 @@ static void advance(struct stream *t, struct workspace *w)
 	bool needs_life = !str_eq(t->kind, "logs") && !str_starts(t->kind, "copy") && !is_bundle(t->kind);
 	bool alive = state_is_live(state) && w->truth.run >= w->wish.run;
 	bool over = state == STATE_STOPPED && w->truth.run >= w->wish.run && w->truth.run > 0;
+	struct err why = { 0 };
 
 	if (t->told || !t->client.ws || !t->request)
 		return;
@@ -306,6 +336,12 @@ static void advance(struct stream *t, struct workspace *w)
 	if (state == STATE_FAILED && workspace_settled(w) && needs_life) {
 		refuse(t, w->truth.error ? error_of_report(w->truth.error) :
 					   json_pack("{s:s, s:s}", "kind", "internal", "message", "failed"));
+		t->told = true;
+		return;
+	}
+	/* it ended, or was stopped, while the request was on its way; attach hears how it ended */
+	if (needs_life && !str_eq(t->kind, "attach") && check_wish(w, t->kind, &why) < 0) {
+		refuse(t, err_to_json(&why));
 		t->told = true;
 		return;
 	}
@@ -354,34 +390,6 @@ static void client_abandoned(void *data)
 {
 	struct side *side = data;
 	stream_free(side->stream);
-}
-
-static int check_wish(const struct workspace *w, const char *kind, struct err *e)
-{
-	bool ended = w->truth.state == STATE_STOPPED && w->truth.run >= w->wish.run;
-	bool alive = (w->wish.wish == WISH_RUNNING || w->wish.wish == WISH_PAUSED) && !ended;
-
-	if (w->wish.wish == WISH_REMOVED)
-		return err_set(e, ERR_CONFLICT, "workspace '%s' is being removed", w->name);
-	if (is_bundle(kind) && state_is_live((enum state)w->truth.state)) {
-		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is %s: a bundle is made of one at rest", w->name,
-			      state_names[w->truth.state]);
-		return err_hint(e, "carrel stop %s, or carrel suspend %s to carry its memory too", w->name, w->name);
-	}
-	if (str_eq(kind, "import")) /* what fills it */
-		return 0;
-	if (is_bundle(kind) || str_starts(kind, "copy"))
-		return carry_check(w, e);
-	if (str_eq(kind, "attach") || str_eq(kind, "logs"))
-		return 0;
-	if (!alive || w->wish.wish == WISH_PAUSED) {
-		(void)err_set(e, ERR_CONFLICT, "workspace '%s' is not running (%s)", w->name, state_names[w->truth.state]);
-		return err_hint(e,
-				w->wish.wish == WISH_PAUSED || w->wish.wish == WISH_SUSPENDED ? "carrel resume %s" :
-												"carrel start %s",
-				w->name);
-	}
-	return 0;
 }
 
 int handle_workspace_stream(struct request *r, struct err *e)

@@ -228,6 +228,16 @@ def test_stream_refusals(service, host):
         WebSocket(service.socket, "/v1/hosts/local/streams/0123456789abcdef")
 
 
+def test_what_ends_while_a_request_is_on_its_way_is_refused(service, host):
+    running(service, "ending")
+    client = WebSocket(service.socket, "/v1/workspaces/ending/exec")
+    client.socket.settimeout(60)
+    service.done(service.post("/v1/workspaces/ending/stop"))
+    client.send({"command": ["true"]})
+    assert client.receive()["error"]["message"] == "workspace 'ending' is not running (stopped)"
+    client.close()
+
+
 def unread(one):
     """Bytes that wait for a reader, once there come no more."""
     seen = -1

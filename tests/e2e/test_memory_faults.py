@@ -106,6 +106,10 @@ class Clone(Counter):
         clone = sweep.settle(workspace["name"] + "c-1")
         if not clone:
             return
+        if clone["state"] == "suspended":  # its runner died before it was one: the memory that it begins from is still there
+            assert clone["error"]["message"], clone
+            sweep.site.carrel("resume", clone["name"])
+            clone = sweep.settle(clone["name"])
         if clone["state"] == "running":
             assert sweep.site.says(clone["name"], "cat", "/name") == self.name, "the clone began anew"
         else:
