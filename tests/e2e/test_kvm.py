@@ -31,7 +31,7 @@ echo nogroup:x:65534: >>/etc/group
 for m in MODULES; do modprobe $m; done
 carreld --state /state --run /run --log-level warn &
 agent() {
-	carrel-node --state /state --run /run --blanks 0 --ahead 0 --boot-timeout 15m --service unix:/run/carreld.sock \
+	carrel-node --state /state --run /run --blanks 0 --ahead 0 --boot-timeout 5m --service unix:/run/carreld.sock \
 		--log-level warn >/dev/console 2>&1 &
 	node=$!
 }
@@ -151,7 +151,7 @@ def test_machines_by_kvm(shared_site, kernel, host_files, make_image):
             "machine": {"cpu": "max"}, "resources": {"memory": "2G", "cpu": 1, "disk": "3G"}}
     shared_site.carrel("deploy", "-", input=json.dumps(spec))
     try:
-        shared_site.wait_state("host", "stopped", timeout=1700)
+        shared_site.wait_state("host", "stopped", timeout=2700)
     finally:
         log = shared_site.carrel("logs", "host").stdout
         print(log[-8000:], shared_site.carrel("why", "host").stdout)

@@ -268,16 +268,17 @@ def ticks_on(site):
 
 
 def pages(site):
-    """The manifest's row of the large file, and the names of all that it has packed."""
+    """The manifest's row of the largest file, the names of all that it has packed, and of those that will be."""
     rows = json.loads((folder(site, NAME) / "manifest.json").read_text())["files"]
-    return max(rows, key=lambda row: row["length"]), {row["name"] for row in rows if "packed" in row}
+    plain = {row["name"] for row in rows if "packed" not in row and row["length"] >= 1 << 20}
+    return max(rows, key=lambda row: row["length"]), {row["name"] for row in rows if "packed" in row}, plain
 
 
 def packed_images(site):
     site.wait_state(NAME, "suspended")
-    site.wait(lambda: pages(site)[1] and not any(n.endswith(".new") for n in files(site)) and is_left_alone(site),
+    site.wait(lambda: not pages(site)[2] and not any(n.endswith(".new") for n in files(site)) and is_left_alone(site),
               what="packed images")
-    large, names = pages(site)
+    large, names, _ = pages(site)
     assert large["name"] in names and large["length"] > 3000000
     assert not names & files(site) and {n + ".packed" for n in names} <= files(site)
     return folder(site, NAME) / (large["name"] + ".packed"), large
