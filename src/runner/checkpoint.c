@@ -84,6 +84,17 @@ static void end_child(int *pidfd)
 	*pidfd = -1;
 }
 
+/* And what it forked: a child that CRIU looks at by ptrace stops itself, and would stand there for ever. CRIU leads a group
+ * of its own, and nobody has waited for it, so the number is still its own. */
+static void end_criu(int *pidfd)
+{
+	pid_t pid = *pidfd >= 0 ? proc_pid(*pidfd) : -1;
+
+	if (pid > 1)
+		(void)kill(-pid, SIGKILL);
+	end_child(pidfd);
+}
+
 /* Ends by itself, at once. */
 static void reap_child(int *pidfd)
 {
@@ -115,7 +126,7 @@ void checkpoint_abort(struct runner *r)
 	if (!k)
 		return;
 	end_child(&k->helper);
-	end_child(&k->criu);
+	end_criu(&k->criu);
 	network_hold(&r->plan, false);
 	if (!k->was_paused)
 		(void)!runner_freeze(r, false, NULL);

@@ -85,6 +85,8 @@ static void be_criu(const struct job *j, int socket)
 	const char *program = checkpoint_program();
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (j->kind == JOB_DUMP) /* to be ended with all that it forked; of a restore those are the workspace */
+		(void)setpgid(0, 0);
 	if (!program || take_place(j, &e) < 0)
 		_exit(126);
 	int null = open("/dev/null", O_RDWR);

@@ -308,6 +308,16 @@ def children(pid):
     return []
 
 
+def of_criu(site):
+    """Processes of CRIU's in the site's folders."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"swrk" in (process / "cmdline").read_bytes() and str(site.state) in os.readlink(process / "cwd"):
+                found.append(process.name)
+    return found
+
+
 @pytest.mark.parametrize("after_ms", [5, 20, 50, 120])
 def test_criu_is_killed(site, after_ms):
     """At some moment of its work: whether it was early or late, the workspace goes on or is suspended."""
@@ -332,6 +342,7 @@ def test_criu_is_killed(site, after_ms):
     hunter.start()
     site.carrel("suspend", "counter", ok=None)
     hunter.join()
+    site.wait(lambda: not of_criu(site), what="an end of all that CRIU forked")
     if site.workspace("counter")["state"] == "suspended":
         site.carrel("resume", "counter")
     goes_on(site, "counter")
