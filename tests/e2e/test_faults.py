@@ -138,10 +138,16 @@ class Sweep:
         return {kind: len(v) if isinstance(v, set) else v for kind, v in found.items()}
 
     def baseline(self):
-        """Only the bystander is left; a removed workspace's record goes a moment after the service has forgotten it."""
+        """Only the bystander is left; a removed workspace's record goes a moment after the service has forgotten it. Runners that
+        are made ahead come a moment later, too."""
         folder = self.site.state / "node" / "workspaces"
         self.site.wait(lambda: len(list(folder.iterdir())) == 1, what="the bystander alone")
-        return self.host()
+
+        def at_rest():
+            seen = self.host()
+            time.sleep(0.5)
+            return seen == self.host() and seen
+        return self.site.wait(at_rest, what="a host at rest")
 
     def check_host(self, before, case):
         def same():

@@ -378,7 +378,8 @@ def test_runner_is_quiet_when_its_agent_has_died(here, name):
         return sum(map(int, words[11:13])) / os.sysconf("SC_CLK_TCK")
 
     def lines():
-        return int(pathlib.Path(f"/proc/{here.workspace(name)['pid']}/root/lines").read_text() or 0)
+        path = pathlib.Path(f"/proc/{here.workspace(name)['pid']}/root/lines")
+        return int(path.exists() and path.read_text() or 0)
     watching = [here.popen(*words, stdout=subprocess.DEVNULL)
                 for words in (("console", name), ("logs", "-f", name), ("exec", name, "--", "sleep", "1000"))]
     children = pathlib.Path(f"/proc/{runner}/task/{runner}/children")
